@@ -1,0 +1,44 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format constraints clean
+
+PYTHON := .venv/bin/python
+# Named after what it depends on: a changed requirement makes a new stamp, and set-up runs again.
+STAMP := .venv/.stamp-$(shell cat pyproject.toml constraints.txt scripts/setup.sh scripts/system_packages.py | cksum | cut -d ' ' -f 1)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install everything (the other targets do it by themselves)
+	@echo "Set up: .venv holds the pinned packages"
+
+$(STAMP):
+	@bash scripts/setup.sh
+	@rm -f .venv/.stamp-*
+	@touch $@
+
+demo: $(STAMP) ## Run the whole pipeline on a laptop; flags go in ARGS="--name=value ..."
+	@.venv/bin/hlrp-demo $(ARGS)
+
+test: $(STAMP) ## Run the fast tests; pytest flags go in ARGS
+	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
+	$(PYTHON) -m pytest -m slow $(ARGS)
+
+lint: $(STAMP) ## Check style, formatting and types
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m pyright
+
+format: $(STAMP) ## Format the code and fix what ruff can fix
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+
+constraints: $(STAMP) ## Pin the newest allowed versions in constraints.txt
+	@head -n 1 constraints.txt > .venv/constraints.txt
+	@$(PYTHON) -m uv pip compile --quiet --python $(PYTHON) --upgrade --no-annotate --no-header --extra all pyproject.toml >> .venv/constraints.txt
+	@mv .venv/constraints.txt constraints.txt
+
+clean: ## Remove caches and build leftovers; .venv and outputs stay
+	rm -rf build dist .pytest_cache .ruff_cache src/*.egg-info
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,142 @@
+"""`hlrp-precompute-latent-codes`: label every frame of a dataset with the latent action that starts there."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import draccus
+import torch
+from lerobot.datasets.dataset_tools import add_features
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.device_utils import auto_select_torch_device
+from tqdm import tqdm
+
+from hlrp.cli.common import run_cli
+from hlrp.data.clips import clip_is_valid
+from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, require_camera
+from hlrp.data.frames import open_frames
+from hlrp.data.labels import (
+    CODES,
+    COLUMN_METADATA_FILE,
+    LABELS_DIR,
+    VALID,
+    VECTORS,
+    LabelMetadata,
+    LatentLabels,
+    save_labels,
+)
+from hlrp.files import refuse_existing, write_json
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.latents import NO_LABEL
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PrecomputeConfig:
+    """Label a LeRobotDataset with a trained LAQ; nothing of the dataset is changed or, by default, copied."""
+
+    laq_path: str = "outputs/laq"
+    """Folder of the LAQ checkpoint."""
+    dataset_repo_id: str = "local/hlrp_demos"
+    """Repo id of the dataset."""
+    dataset_root: str | None = None
+    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    camera: str | None = None
+    """Dataset key of the camera; default: the one the LAQ was trained on."""
+    output_dir: str | None = None
+    """Folder of the labels; default: `latents` in the dataset's folder, where training finds them by itself."""
+    output_dataset: str | None = None
+    """Write a whole new dataset with the labels as columns to this folder, instead of a sidecar."""
+    overwrite: bool = False
+    """Replace labels that are there already (never a dataset)."""
+    batch_size: int = 256
+    """Clips per forward pass."""
+    cache_gib: float = 2.0
+    """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
+    device: str | None = None
+    """cpu, cuda, mps; default: the best there is."""
+
+
+def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
+    """Label the dataset and write the labels where `config` says."""
+    device = config.device or auto_select_torch_device().type
+    laq = load_laq(config.laq_path, device)
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    camera = require_camera(dataset.meta, config.camera or laq.camera)
+    target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
+    if config.output_dataset is not None or not config.overwrite:
+        refuse_existing(target)
+    labels = label_dataset(laq, dataset, camera, batch_size=config.batch_size, cache_gib=config.cache_gib)
+    if config.output_dataset is None:
+        save_labels(labels, target, overwrite=config.overwrite)
+    else:
+        write_labelled_dataset(dataset, labels, target)
+    share = labels.valid.double().mean()
+    print(f"{len(labels.codes)} frames, {share:.1%} with a label (the rest are cut by their episode's end): {target}")
+    return labels
+
+
+@torch.no_grad()
+def label_dataset(
+    laq: LoadedLAQ, dataset: LeRobotDataset, camera: str, *, batch_size: int, cache_gib: float
+) -> LatentLabels:
+    """Latent actions of every frame of `dataset`; frames whose clip leaves the episode are invalid."""
+    model, spec = laq.model, laq.model.spec
+    bounds = episode_bounds(dataset.meta)
+    deltas = torch.tensor(spec.frame_deltas(dataset.fps))
+    valid = clip_is_valid(bounds, deltas.tolist())
+    frames = open_frames(dataset, camera, model.config.image_size, cache_gib=cache_gib)
+    device = next(model.parameters()).device
+    codes = torch.full((len(valid), spec.num_codes), NO_LABEL, dtype=torch.int64)
+    vectors = torch.zeros(len(valid), spec.num_codes * spec.code_dim)
+    starts = valid.nonzero()[:, 0]
+    for chunk in tqdm(starts.split(batch_size), desc="labelling", unit="batch"):
+        actions = model.encode(frames.read(chunk[:, None] + deltas).to(device))
+        codes[chunk] = actions.codes.flatten(1).cpu()
+        vectors[chunk] = actions.vectors.flatten(1).cpu()
+    episode = episode_of_frame(bounds)
+    metadata = LabelMetadata(
+        laq_fingerprint=laq.fingerprint,
+        spec=spec,
+        camera=camera,
+        fps=float(dataset.fps),
+        codebook=model.codebook().cpu().tolist(),
+    )
+    return LatentLabels(
+        metadata=metadata,
+        codes=codes,
+        valid=valid,
+        episode_index=episode,
+        frame_index=torch.arange(len(valid)) - bounds[episode, 0],
+        vectors=vectors,
+    )
+
+
+def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: Path) -> None:
+    """Write a copy of `dataset` whose frames carry `labels` as columns."""
+    assert labels.vectors is not None
+    columns = {
+        CODES: (labels.codes.numpy(), {"dtype": "int64", "shape": (labels.codes.shape[1],), "names": None}),
+        VECTORS: (labels.vectors.numpy(), {"dtype": "float32", "shape": (labels.vectors.shape[1],), "names": None}),
+        VALID: (labels.valid.numpy()[:, None], {"dtype": "bool", "shape": (1,), "names": None}),
+    }
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
+        new = Path(scratch) / "new"
+        add_features(dataset, features=columns, output_dir=new, repo_id=f"{dataset.repo_id}_latents")
+        write_json(new / COLUMN_METADATA_FILE, labels.metadata.to_dict())
+        shutil.move(new, root)
+
+
+def main() -> None:
+    """Entry point."""
+    run_cli(lambda: precompute_latent_codes(draccus.parse(PrecomputeConfig)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Open a LeRobotDataset and say in one sentence what is wrong with it.
+
+Shapes: e episodes, n frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
+from torch import Tensor
+
+
+def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset:
+    """Open a dataset from `root`, from `$HF_LEROBOT_HOME/<repo_id>`, or from the hub, in this order.
+
+    Raises:
+        FileNotFoundError: If `root` is given and holds no LeRobotDataset, or the hub cannot be reached.
+    """
+    if root is not None and not (Path(root) / "meta" / "info.json").is_file():
+        raise FileNotFoundError(
+            f"{root} is not a LeRobotDataset: expected {Path(root) / 'meta' / 'info.json'}; check the path, or "
+            "record one with hlrp-collect-demos"
+        )
+    try:
+        return LeRobotDataset(repo_id, root=root, return_uint8=True)
+    except (ConnectionError, OSError) as error:
+        if root is not None:
+            raise
+        raise FileNotFoundError(
+            f"dataset {repo_id!r} is neither at {HF_LEROBOT_HOME / repo_id} nor reachable on the hub; "
+            f"pass its folder as root ({error})"
+        ) from error
+
+
+def require_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
+    """The dataset key of `camera`; the only camera if `camera` is None.
+
+    Raises:
+        ValueError: If the dataset lacks the camera, or has several and none was named.
+    """
+    cameras = [key for key in meta.camera_keys if key not in meta.depth_keys]
+    if camera is not None:
+        if camera not in cameras:
+            raise ValueError(
+                f"dataset {meta.repo_id} has no camera {camera!r}; it has {', '.join(cameras) or 'none'}"
+            )
+        return camera
+    if len(cameras) != 1:
+        raise ValueError(
+            f"dataset {meta.repo_id} has {len(cameras)} cameras; name one of {', '.join(cameras)}"
+        )
+    return cameras[0]
+
+
+def episode_bounds(meta: LeRobotDatasetMetadata) -> Int[Tensor, "e 2"]:
+    """First frame of every episode and the one after its last, as absolute frame indices."""
+    episodes = meta.episodes
+    bounds = zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True)
+    return torch.tensor([(int(first), int(end)) for first, end in bounds], dtype=torch.int64)
+
+
+def episode_of_frame(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
+    """Episode number of every frame."""
+    return torch.repeat_interleave(torch.arange(len(bounds)), bounds[:, 1] - bounds[:, 0])
+
+
+def has_actions(dataset: LeRobotDataset) -> bool:
+    """Whether the dataset carries an `action` column at all."""
+    return ACTION in dataset.meta.features
+
+
+def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
+    """The whole `action` column, float32, in dataset units."""
+    column = dataset.hf_dataset.data.column(ACTION).to_numpy()
+    return torch.stack([torch.as_tensor(row, dtype=torch.float32) for row in column]).reshape(len(column), -1)
+
+
+def read_instructions(dataset: LeRobotDataset) -> list[str]:
+    """The instruction of every frame.
+
+    Raises:
+        ValueError: If a task of the dataset is empty.
+    """
+    sentences = [str(name) for name in dataset.meta.tasks.index]
+    for number, sentence in enumerate(sentences):
+        if not sentence.strip():
+            raise ValueError(
+                f"task {number} of dataset {dataset.meta.repo_id} has an empty instruction; name it with "
+                "lerobot-edit-dataset --operation.type=modify_tasks"
+            )
+    by_index = dict(zip(dataset.meta.tasks["task_index"].tolist(), sentences, strict=True))
+    return [by_index[int(i)] for i in dataset.hf_dataset.data.column("task_index").to_pylist()]

@@ -1,0 +1,138 @@
+"""Gather what the stages left behind into `report.json`, `report.html` and a rollout video."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hlrp.data.clips import clip_is_valid
+from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
+from hlrp.data.frames import StreamedFrames
+from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES, DemoConfig
+from hlrp.demo.stages import Progress
+from hlrp.files import write_json
+from hlrp.foundation.checkpoint import read_description
+from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
+from hlrp.report.curves import read_lerobot_log, read_lightning_curve
+from hlrp.report.figures import (
+    code_usage_figure,
+    latent_quality_figure,
+    loss_curves_figure,
+    reconstruction_figure,
+    stage_time_figure,
+    success_figure,
+)
+from hlrp.report.html import render_report
+from hlrp.report.statistics import wilson_interval
+from hlrp.report.terminal import summary
+from hlrp.report.videos import montage
+from hlrp.training import CURVES_FILE
+
+_VERSIONS = ("lerobot_policy_felix_bundle", "lerobot", "torch", "transformers", "metaworld", "mujoco")
+_CLIPS_SHOWN = 6
+
+
+def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[str, Path]:
+    """Write the report; returns its summary for a terminal and the path of `report.html`."""
+    report = gather(config, progress)
+    videos = rollout_videos(config, OUR_POLICY)
+    montage(videos, config.output_dir / "rollouts.mp4")
+    html = render_report(report, figures(config, report, logs), videos)
+    path = config.output_dir / "report.html"
+    scratch = path.with_suffix(".html.partial")
+    scratch.write_text(html, encoding="utf-8")
+    scratch.replace(path)
+    write_json(config.output_dir / "report.json", report)
+    return summary(report), path
+
+
+def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
+    """All figures of the demo, as JSON values."""
+    stages = {name: record["seconds"] for name, record in progress.stages.items()}
+    policies = [OUR_POLICY, *(["act"] if config.baseline == "act" else [])]
+    training = sum(stages[name] for name in TRAINING_STAGES)
+    return {
+        "seconds_total": sum(stages.values()),
+        "stages": stages,
+        "peak_memory_gib": max(record["peak_gib"] for record in progress.stages.values()),
+        "laq": json.loads((config.laq / QUALITY_FILE).read_text(encoding="utf-8")),
+        "foundation": read_description(config.foundation).extra["validation"],
+        "policies": {
+            policy: {
+                **success(config.evaluation(policy) / "eval_info.json"),
+                "train_seconds": training if policy == OUR_POLICY else stages[policy],
+            }
+            for policy in policies
+        },
+        "versions": {name: version(name) for name in _VERSIONS},
+        "seed": config.seed,
+        "commands": {name: shlex.join(record["command"]) for name, record in progress.stages.items()},
+    }
+
+
+def success(eval_info: Path) -> dict[str, Any]:
+    """Success rates in a file written by lerobot-eval, in all and per task."""
+    per_task = json.loads(eval_info.read_text(encoding="utf-8"))["per_task"]
+    outcomes = {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in per_task}
+    won, episodes = sum(map(sum, outcomes.values())), sum(map(len, outcomes.values()))
+    return {
+        "success_rate": won / episodes,
+        "episodes": episodes,
+        "interval": list(wilson_interval(won, episodes)),
+        "tasks": {task: sum(results) / len(results) for task, results in outcomes.items()},
+        "task_episodes": {task: len(results) for task, results in outcomes.items()},
+    }
+
+
+def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
+    """One video per task: the first episode."""
+    info = json.loads((config.evaluation(policy) / "eval_info.json").read_text(encoding="utf-8"))
+    return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
+
+
+def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
+    """PNG pictures by name."""
+    policies = report["policies"]
+    rates = {
+        policy: {
+            task: (rate, *wilson_interval(round(rate * values["task_episodes"][task]), values["task_episodes"][task]))
+            for task, rate in values["tasks"].items()
+        }
+        for policy, values in policies.items()
+    }
+    curves = {
+        "LAQ: reconstruction": read_lightning_curve(config.laq / CURVES_FILE, "train/reconstruction"),
+        "foundation: cross-entropy": read_lightning_curve(config.foundation / CURVES_FILE, "train/loss"),
+        **{f"{policy}: loss": read_lerobot_log(logs / f"{policy}.log", "loss") for policy in policies},
+    }
+    return {
+        "success": success_figure(rates),
+        "reconstructions": reconstructions(config),
+        "code_usage": code_usage_figure(report["laq"]["code_usage"], report["laq"]["perplexity"]),
+        "latent_quality": latent_quality_figure(report["laq"]),
+        "curves": loss_curves_figure(curves),
+        "stage_times": stage_time_figure(report["stages"]),
+    }
+
+
+def reconstructions(config: DemoConfig) -> bytes:
+    """Held-out clips beside what the LAQ makes of their codes."""
+    laq = load_laq(config.laq)
+    spec = laq.model.spec
+    dataset = open_dataset("local/hlrp_demos", config.dataset)
+    bounds = episode_bounds(dataset.meta)
+    deltas = torch.tensor(spec.frame_deltas(dataset.fps))
+    episodes = torch.tensor(laq.extra["held_out_episodes"])
+    usable = clip_is_valid(bounds, deltas.tolist()) & torch.isin(episode_of_frame(bounds), episodes)
+    starts = usable.nonzero()[:, 0]
+    starts = starts[torch.linspace(0, len(starts) - 1, 2 * _CLIPS_SHOWN + 1).long()[1::2]]
+    clips = StreamedFrames(dataset, laq.camera, laq.model.config.image_size).read(starts[:, None] + deltas)
+    with torch.no_grad():
+        frames = laq.model.to_pixels(clips)
+        result = laq.model(frames)
+    return reconstruction_figure(frames[:, 0], frames[:, 1], result.frames[:, 0].clamp(0, 1), result.codes[:, 0])

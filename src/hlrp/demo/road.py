@@ -1,0 +1,242 @@
+"""The commands of the demo, in order."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from hlrp.demo.stages import Stage
+
+_EVAL_SEED = 1000
+"""First seed of evaluation episodes; demonstrations use seeds from 100,000 on."""
+
+
+@dataclass
+class DemoConfig:
+    """From recorded episodes to an evaluated policy, in one command."""
+
+    output_dir: Path = Path("outputs/demo")
+    """Everything goes here; a second call continues where the first one stopped."""
+    tasks: list[str] = field(
+        default_factory=lambda: ["button-press-topdown-v3", "drawer-open-v3", "window-open-v3", "door-open-v3"]
+    )
+    """Meta-World tasks."""
+    episodes_per_task: int = 30
+    """Demonstrations of each task."""
+    eval_episodes_per_task: int = 10
+    """Evaluation episodes of each task."""
+    episode_length: int = 200
+    """Steps an evaluation episode may take; the experts need fewer than 100."""
+    image_size: int = 64
+    """Side of the frames, in pixels."""
+    laq_steps: int = 1500
+    foundation_steps: int = 500
+    policy_steps: int = 500
+    batch_size: int = 64
+    baseline: str | None = None
+    """act: also train LeRobot's ACT on the same episodes, for the seconds that all our training took."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.baseline not in (None, "act"):
+            raise ValueError(f"baseline must be 'act' or left out, got {self.baseline!r}")
+        if len(self.tasks) != len(set(self.tasks)) or not self.tasks:
+            raise ValueError(f"tasks must be at least one, each once, got {self.tasks}")
+
+    @property
+    def dataset(self) -> Path:
+        """The demonstrations."""
+        return self.output_dir / "dataset"
+
+    @property
+    def laq(self) -> Path:
+        """The LAQ checkpoint."""
+        return self.output_dir / "laq"
+
+    @property
+    def foundation(self) -> Path:
+        """The foundation checkpoint."""
+        return self.output_dir / "foundation"
+
+    def training(self, policy: str) -> Path:
+        """lerobot-train's folder for a policy type."""
+        return self.output_dir / policy
+
+    def evaluation(self, policy: str) -> Path:
+        """lerobot-eval's folder for a policy type."""
+        return self.output_dir / f"eval_{policy}"
+
+
+OUR_POLICY = "hlrp_vla_direct"
+TRAINING_STAGES = ("laq", "labels", "foundation", OUR_POLICY)
+"""What a baseline's training time is held against."""
+
+
+def main_stages(config: DemoConfig) -> list[Stage]:
+    """From nothing to an evaluated policy of ours."""
+    dataset = (f"--dataset_root={config.dataset}",)
+    return [
+        Stage(
+            name="demonstrations",
+            title="Record demonstrations of Meta-World's scripted experts",
+            command=_ours(
+                "collect_demos",
+                f"--output_dir={config.dataset}",
+                f"--tasks=[{','.join(config.tasks)}]",
+                f"--episodes_per_task={config.episodes_per_task}",
+                f"--image_size={config.image_size}",
+                f"--seed={config.seed}",
+            ),
+            resume=partial(_start_over, config.dataset),
+        ),
+        _resumable(
+            "laq",
+            "Stage 1: learn latent actions from the video alone",
+            config.laq,
+            _ours(
+                "train_laq",
+                *dataset,
+                f"--output_dir={config.laq}",
+                f"--image_size={config.image_size}",
+                f"--steps={config.laq_steps}",
+                f"--batch_size={config.batch_size}",
+                f"--seed={config.seed}",
+            ),
+        ),
+        Stage(
+            name="labels",
+            title="Label every frame with its latent action",
+            command=_ours(
+                "precompute_latent_codes", *dataset, f"--laq_path={config.laq}", "--overwrite=true"
+            ),
+        ),
+        _resumable(
+            "foundation",
+            "Stage 2: teach a small Qwen3-VL to predict the codes",
+            config.foundation,
+            _ours(
+                "train_foundation",
+                *dataset,
+                f"--output_dir={config.foundation}",
+                f"--steps={config.foundation_steps}",
+                f"--batch_size={config.batch_size}",
+                f"--seed={config.seed}",
+            ),
+        ),
+        _lerobot_train(
+            config,
+            OUR_POLICY,
+            "Stage 3: train the robot policy with lerobot-train",
+            f"--policy.vla_checkpoint_path={config.foundation}",
+            f"--steps={config.policy_steps}",
+            f"--save_freq={max(config.policy_steps // 5, 1)}",
+            f"--batch_size={config.batch_size}",
+        ),
+        _lerobot_eval(config, OUR_POLICY, "Evaluate the policy in simulation with lerobot-eval"),
+    ]
+
+
+def act_stages(config: DemoConfig, *, seconds: float) -> list[Stage]:
+    """LeRobot's ACT on the same episodes, for `seconds` of training."""
+    return [
+        _lerobot_train(
+            config,
+            "act",
+            f"Baseline: train LeRobot's ACT for {seconds:.0f} s",
+            "--policy.pretrained_backbone_weights=null",
+            "--policy.chunk_size=20",
+            "--policy.n_action_steps=10",
+            "--policy.dim_model=256",
+            "--policy.dim_feedforward=1024",
+            "--policy.optimizer_lr=1e-4",
+            "--steps=1000000",
+            "--save_freq=25",
+            f"--batch_size={config.batch_size}",
+            time_limit_s=seconds,
+        ),
+        _lerobot_eval(config, "act", "Evaluate the baseline"),
+    ]
+
+
+def _ours(module: str, *flags: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"hlrp.cli.{module}", *flags)
+
+
+def _resumable(name: str, title: str, output: Path, command: tuple[str, ...]) -> Stage:
+    return Stage(name=name, title=title, command=command, resume=partial(_continue_ours, output, command))
+
+
+def _lerobot_train(
+    config: DemoConfig, policy: str, title: str, *flags: str, time_limit_s: float | None = None
+) -> Stage:
+    output = config.training(policy)
+    command = (
+        *_lerobot("train"),
+        f"--policy.type={policy}",
+        "--policy.push_to_hub=false",
+        "--dataset.repo_id=local/hlrp_demos",
+        f"--dataset.root={config.dataset}",
+        "--num_workers=0",
+        "--log_freq=20",
+        f"--seed={_EVAL_SEED + config.seed}",
+        f"--output_dir={output}",
+        *flags,
+    )
+    return Stage(
+        name=policy,
+        title=title,
+        command=command,
+        resume=partial(_continue_lerobot, output),
+        time_limit_s=time_limit_s,
+    )
+
+
+def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
+    output = config.evaluation(policy)
+    return Stage(
+        name=f"eval_{policy}",
+        title=title,
+        command=(
+            *_lerobot("eval"),
+            f"--policy.path={config.training(policy) / 'checkpoints' / 'last' / 'pretrained_model'}",
+            "--env.type=hlrp_metaworld",
+            f"--env.task={','.join(config.tasks)}",
+            f"--env.observation_height={config.image_size}",
+            f"--env.observation_width={config.image_size}",
+            f"--env.episode_length={config.episode_length}",
+            f"--eval.n_episodes={config.eval_episodes_per_task}",
+            f"--eval.batch_size={min(config.eval_episodes_per_task, 5)}",
+            "--eval.use_async_envs=false",
+            f"--seed={_EVAL_SEED}",
+            f"--output_dir={output}",
+        ),
+        resume=partial(_start_over, output),
+    )
+
+
+def _lerobot(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"lerobot.scripts.lerobot_{script}")
+
+
+def _start_over(output: Path) -> None:
+    shutil.rmtree(output, ignore_errors=True)
+
+
+def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:
+    scratch = output.with_name(f"{output.name}.training")
+    if (scratch / "last.ckpt").is_file():
+        return (*command, "--resume=true")
+    _start_over(scratch)
+    _start_over(output)  # complete, but the demo was stopped before it took note
+    return None
+
+
+def _continue_lerobot(output: Path) -> tuple[str, ...] | None:
+    saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
+    if saved.is_file():
+        return (*_lerobot("train"), f"--config_path={saved}", "--resume=true")
+    shutil.rmtree(output, ignore_errors=True)
+    return None

@@ -1,0 +1,1 @@
+"""Stage 2: foundation VLAs that predict latent action codes from one frame and an instruction."""

@@ -1,0 +1,102 @@
+"""What a foundation VLA sees: one frame per camera, one instruction, and in training the codes to predict.
+
+Shapes: b batch, v cameras, c colour channels (RGB), h and w pixels, s codes (`LatentSpec.num_codes`).
+There is no time axis: a frame later than t cannot be written into a `FoundationBatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hlrp.latents import NO_LABEL, LatentSpec
+
+
+@dataclass(frozen=True)
+class FoundationBatch:
+    """Observations at time t with their instructions, and optionally their latent labels."""
+
+    images: Float[Tensor, "b v c h w"]
+    """One RGB frame per camera, float32 in [0, 1]."""
+    instructions: list[str]
+    """One non-empty instruction per sample, length b."""
+    codes: Int[Tensor, "b s"] | None = None
+    """Latent codes in [0, k), transitions flattened to n*s; -1 where there is no label. None at inference."""
+    valid: Bool[Tensor, " b"] | None = None
+    """False where the label must not teach (clip cut by its episode's end); None: all labels count."""
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 5:
+            raise ValueError(
+                f"images must be (batch, cameras, channels, height, width), got {tuple(self.images.shape)}; "
+                "pass one frame per camera, without a time axis"
+            )
+        if len(self.instructions) != len(self.images):
+            raise ValueError(
+                f"{len(self.images)} samples came with {len(self.instructions)} instructions; "
+                "pass one instruction per sample"
+            )
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> FoundationBatch:
+        """Copy with every tensor on `device`."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+
+        images = self.images.to(device, non_blocking=non_blocking)
+        return replace(self, images=images, codes=move(self.codes), valid=move(self.valid))
+
+
+def require_instructions(instructions: Sequence[object]) -> list[str]:
+    """Return `instructions` as a list, refusing any that says nothing.
+
+    Raises:
+        ValueError: If an instruction is missing, not text, empty or only whitespace.
+    """
+    texts: list[str] = []
+    for index, instruction in enumerate(instructions):
+        if not isinstance(instruction, str) or not instruction.strip():
+            raise ValueError(
+                f"sample {index} has the instruction {instruction!r}; give it a non-empty instruction"
+            )
+        texts.append(instruction)
+    return texts
+
+
+def require_finite(images: Float[Tensor, "..."]) -> None:
+    """Refuse images with NaN or infinite pixels (copies a flag to the host: for edges, not training steps).
+
+    Raises:
+        ValueError: If any pixel is not finite.
+    """
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError(
+            "images hold NaN or infinite pixels, expected float32 in [0, 1]; check camera and decoder"
+        )
+
+
+def require_codes(codes: Int[Tensor, "b s"], spec: LatentSpec) -> None:
+    """Refuse labels that `spec` cannot have produced (copies two numbers to the host: for edges).
+
+    Raises:
+        ValueError: If the number of slots differs from `spec.num_codes` or a code is outside [-1, k).
+    """
+    if codes.ndim != 2 or codes.shape[1] != spec.num_codes:
+        raise ValueError(
+            f"codes must be (batch, {spec.num_codes}), got {tuple(codes.shape)}; use labels of the same LAQ"
+        )
+    if len(codes) == 0:
+        return
+    low, high = torch.stack(torch.aminmax(codes)).tolist()
+    if low < NO_LABEL or high >= spec.codebook_size:
+        raise ValueError(
+            f"codes must lie in [0, {spec.codebook_size}) or be {NO_LABEL}, got {low} to {high}; "
+            "use labels of the same LAQ"
+        )

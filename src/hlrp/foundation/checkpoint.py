@@ -1,0 +1,167 @@
+"""A trained foundation model as one folder that loads offline.
+
+foundation.json      backend type and configuration, LatentSpec, fingerprint of the LAQ, extra facts
+backbone/            architecture, tokenizer, chat template and image processor, as JSON
+model.safetensors    every weight
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+
+from hlrp.foundation.backends import BACKENDS, FoundationBackend
+from hlrp.latents import LatentSpec, spec_to_dict
+
+DESCRIPTION_FILE = "foundation.json"
+WEIGHTS_FILE = "model.safetensors"
+ASSETS_DIR = "backbone"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FoundationDescription:
+    """What `foundation.json` says, without loading a weight."""
+
+    backend: str
+    config: dict[str, Any]
+    spec: LatentSpec
+    laq_fingerprint: str
+    """Fingerprint of the LAQ whose codes the model predicts."""
+    extra: dict[str, Any]
+    """Facts of the training run, such as metrics and dataset."""
+
+
+@dataclass(frozen=True)
+class LoadedFoundation:
+    """A model in evaluation mode, with its description."""
+
+    backend: FoundationBackend
+    description: FoundationDescription
+
+
+def save_foundation(
+    backend: FoundationBackend,
+    directory: Path | str,
+    *,
+    laq_fingerprint: str,
+    extra: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write `backend` to `directory`: complete, or not at all.
+
+    Args:
+        backend: The model.
+        directory: Folder to create.
+        laq_fingerprint: Fingerprint of the LAQ that made the labels.
+        extra: JSON-serialisable facts to keep with the model.
+        overwrite: Replace an earlier checkpoint in `directory`.
+
+    Raises:
+        FileExistsError: If `directory` exists and is not to be, or is not safe to be, replaced.
+    """
+    directory = Path(directory)
+    if directory.exists() and not (overwrite and (directory / DESCRIPTION_FILE).is_file()):
+        raise FileExistsError(
+            f"{directory} exists; choose another folder, or overwrite an earlier foundation checkpoint"
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
+        save_model(backend, str(folder / WEIGHTS_FILE))
+        if directory.exists():
+            directory.rename(Path(scratch) / "old")
+        folder.rename(directory)
+    return directory
+
+
+def write_assets(
+    backend: FoundationBackend,
+    folder: Path,
+    *,
+    laq_fingerprint: str,
+    extra: Mapping[str, object] | None = None,
+) -> None:
+    """Write all of a checkpoint but its weights into `folder`: for a host that saves weights itself."""
+    description = {
+        "format": _FORMAT,
+        "backend": backend.backend_type,
+        "config": backend.config_dict(),
+        "latent_spec": spec_to_dict(backend.spec),
+        "laq_fingerprint": laq_fingerprint,
+        "extra": dict(extra or {}),
+    }
+    backend.save_assets(folder / ASSETS_DIR)
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
+
+
+def read_description(directory: Path | str) -> FoundationDescription:
+    """Read and check `foundation.json`.
+
+    Raises:
+        FileNotFoundError: If `directory` is not a foundation checkpoint.
+        ValueError: If it was written by an unknown version or backend.
+    """
+    directory = Path(directory)
+    path = directory / DESCRIPTION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version"
+        )
+    if values["backend"] not in BACKENDS:
+        raise ValueError(
+            f"{path} has the backend {values['backend']!r}, expected one of {', '.join(BACKENDS)}"
+        )
+    return FoundationDescription(
+        backend=values["backend"],
+        config=values["config"],
+        spec=LatentSpec(**values["latent_spec"]),
+        laq_fingerprint=values["laq_fingerprint"],
+        extra=values["extra"],
+    )
+
+
+def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
+    """The architecture of a checkpoint with weights still to be loaded: for a host that loads them itself.
+
+    `overrides` replaces settings of training and computing, such as `freeze_backbone` or `dtype`.
+    """
+    directory = Path(directory)
+    description = read_description(directory)
+    backend = BACKENDS[description.backend].from_assets(
+        directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
+    )
+    return LoadedFoundation(backend, description)
+
+
+def load_foundation(
+    directory: Path | str,
+    device: torch.device | str = "cpu",
+    *,
+    overrides: Mapping[str, object] | None = None,
+) -> LoadedFoundation:
+    """Load a checkpoint, strictly and without a network, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If a file of the checkpoint is missing.
+        RuntimeError: If the weights do not fit the architecture.
+    """
+    loaded = rebuild(directory, overrides=overrides)
+    weights = Path(directory) / WEIGHTS_FILE
+    if not weights.is_file():
+        raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
+    load_model(loaded.backend, str(weights), strict=True)
+    loaded.backend.to(device).eval()
+    return loaded

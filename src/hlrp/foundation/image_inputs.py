@@ -1,0 +1,99 @@
+"""From camera images to a Qwen vision tower's `pixel_values`, as a handful of batched tensor operations.
+
+The same pixels as the hub's own image processor for a given target size, without PIL, on the images' device.
+Shapes: n images, c channels, h w pixels, r patches of all images, p numbers in one patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Qwen2VLImageProcessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGeometry:
+    """Target size, patch layout and colour statistics of a vision tower."""
+
+    height: int
+    """Target height, in pixels."""
+    width: int
+    """Target width, in pixels."""
+    patch_size: int
+    """Side of one square patch, in pixels."""
+    temporal_patch_size: int
+    """Frames of one patch; a still image is repeated to fill it."""
+    merge_size: int
+    """Patches per side that become one language-model token."""
+    mean: tuple[float, ...]
+    """Colour mean per channel, for pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Colour standard deviation per channel, for pixels in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        factor = self.patch_size * self.merge_size
+        if self.height < factor or self.width < factor or self.height % factor or self.width % factor:
+            raise ValueError(
+                f"image_size must be multiples of {factor} (patch_size {self.patch_size} x merge_size "
+                f"{self.merge_size}), got {self.height} x {self.width}"
+            )
+
+    @classmethod
+    def of(cls, processor: Qwen2VLImageProcessor, image_size: tuple[int, int]) -> ImageGeometry:
+        """Layout of `processor` at `image_size` (height, width)."""
+        return cls(
+            height=image_size[0],
+            width=image_size[1],
+            patch_size=processor.patch_size,
+            temporal_patch_size=processor.temporal_patch_size,
+            merge_size=processor.merge_size,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+        )
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int]:
+        """Patches of one image along time, height and width."""
+        return (1, self.height // self.patch_size, self.width // self.patch_size)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Language-model tokens of one image."""
+        _, rows, columns = self.grid_thw
+        return rows * columns // self.merge_size**2
+
+    def grid(self, num_images: int) -> Int[Tensor, "n 3"]:
+        """`image_grid_thw` of `num_images` equal images, on the host: the tower reads it there."""
+        return torch.tensor([self.grid_thw]).expand(num_images, 3)
+
+
+def build_pixel_values(images: Float[Tensor, "n c h w"], geometry: ImageGeometry) -> Float[Tensor, "r p"]:
+    """Resize, normalize and cut into patches.
+
+    Args:
+        images: RGB, float in [0, 1], any size.
+        geometry: The vision tower's layout.
+
+    Returns:
+        One row per patch, in the order of Qwen's tower: merge blocks row by row, inside a block row by row.
+    """
+    size = (geometry.height, geometry.width)
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
+        images = images.clamp(0, 1)  # bicubic overshoots; 8-bit pipelines clip the same way
+    mean, std = images.new_tensor([geometry.mean, geometry.std])[:, :, None, None]
+    merge, patch = geometry.merge_size, geometry.patch_size
+    patches = rearrange(
+        (images - mean) / std,
+        "n c (gh mh ph) (gw mw pw) -> (n gh gw mh mw) c ph pw",
+        mh=merge,
+        mw=merge,
+        ph=patch,
+        pw=patch,
+    )
+    return repeat(patches, "r c ph pw -> r (c t ph pw)", t=geometry.temporal_patch_size)

@@ -1,0 +1,98 @@
+"""Attention over space and time, in the manner of C-ViViT (Phenaki, arXiv:2210.02399).
+
+Shapes: b clips, t frames, p tokens of a frame, l tokens of a sequence, d width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention with a residual."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, tokens: Float[Tensor, "b l d"], *, causal: bool = False) -> Float[Tensor, "b l d"]:
+        """Mix tokens; with `causal`, each sees only itself and those before it."""
+        q, k, v = rearrange(
+            self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return tokens + self.out(rearrange(mixed, "b h l d -> b l (h d)"))
+
+
+class CrossAttention(nn.Module):
+    """Pre-norm multi-head attention of queries to a memory, with a residual."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_queries, self.norm_memory = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self, queries: Float[Tensor, "b q d"], memory: Float[Tensor, "b l d"]
+    ) -> Float[Tensor, "b q d"]:
+        """Read `memory` into `queries`."""
+        q = rearrange(self.q(self.norm_queries(queries)), "b q (h d) -> b h q d", h=self.heads)
+        k, v = rearrange(
+            self.kv(self.norm_memory(memory)), "b l (two h d) -> two b h l d", two=2, h=self.heads
+        )
+        return queries + self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h q d -> b q (h d)"))
+
+
+class FeedForward(nn.Sequential):
+    """Pre-norm two-layer perceptron, without its residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+
+class SpaceTimeBlock(nn.Module):
+    """Causal attention over time at each place, then attention over space in each frame."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.time = SelfAttention(dim, heads)
+        self.space = SelfAttention(dim, heads)
+        self.feed_forward = FeedForward(dim)
+
+    def forward(self, tokens: Float[Tensor, "b t p d"]) -> Float[Tensor, "b t p d"]:
+        """Mix tokens; no frame sees a later one."""
+        b = tokens.shape[0]
+        by_place = self.time(rearrange(tokens, "b t p d -> (b p) t d"), causal=True)
+        by_frame = self.space(rearrange(by_place, "(b p) t d -> (b t) p d", b=b))
+        return rearrange(by_frame + self.feed_forward(by_frame), "(b t) p d -> b t p d", b=b)
+
+
+class PatchStem(nn.Module):
+    """Convolutions from pixels to one token per patch: an inductive bias that small data needs.
+
+    Strided by 4 first, then by 2 until one position remains per patch.
+    """
+
+    def __init__(self, channels: int, dim: int, patch_size: int, num_tokens: int) -> None:
+        super().__init__()
+        halvings = (patch_size // 4).bit_length() - 1
+        widths = [max(dim * 3 // 2 ** (halvings - i) // 2, 32) for i in range(halvings)] + [dim]
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], kernel_size=4, stride=4)]
+        for width, following in zip(widths, widths[1:], strict=False):
+            layers += [nn.GELU(), nn.Conv2d(width, following, kernel_size=4, stride=2, padding=1)]
+        self.convolutions = nn.Sequential(*layers)
+        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
+
+    def forward(self, frames: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
+        """Embed pictures of roughly unit range."""
+        return rearrange(self.convolutions(frames), "b d h w -> b (h w) d") + self.position

@@ -1,0 +1,58 @@
+"""From a clip to one vector per code slot and transition.
+
+Shapes: b clips, t frames, n = t-1 transitions, s code slots, p tokens of a frame, d width, v code width.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hlrp.laq.blocks import CrossAttention, FeedForward, PatchStem, SpaceTimeBlock
+from hlrp.laq.config import LAQConfig
+
+
+class TransitionEncoder(nn.Module):
+    """Summarise what changed between consecutive frames.
+
+    LAPA (arXiv:2410.11758) pools patches to a grid; here each slot has a query of its own that reads the whole frame,
+    so that a slot is not tied to a corner of the picture.
+    """
+
+    def __init__(self, config: LAQConfig) -> None:
+        super().__init__()
+        spec = config.spec
+        self.stem = PatchStem(6, config.dim, config.patch_size, config.num_tokens)
+        self.time = nn.Parameter(0.02 * torch.randn(spec.num_frames, 1, config.dim))
+        self.blocks = nn.ModuleList(
+            SpaceTimeBlock(config.dim, config.heads) for _ in range(config.encoder_layers)
+        )
+        self.slots = nn.Parameter(0.02 * torch.randn(spec.code_seq_len, config.dim))
+        self.read = CrossAttention(config.dim, config.heads)
+        self.feed_forward = FeedForward(config.dim)
+        self.to_code = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, spec.code_dim))
+
+    def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
+        """Encode frames given as float32 in [0, 1]."""
+        b, t = frames.shape[:2]
+        pictures = rearrange(with_change(frames), "b t c h w -> (b t) c h w")
+        tokens = rearrange(self.stem(pictures), "(b t) p d -> b t p d", b=b)
+        tokens = tokens + self.time[:t]
+        for block in self.blocks:
+            tokens = block(tokens)
+        change = torch.cat([tokens[:, 1:] - tokens[:, :-1], tokens[:, 1:]], dim=2)
+        change = rearrange(change, "b n l d -> (b n) l d")
+        slots = self.read(repeat(self.slots, "s d -> b s d", b=len(change)), change)
+        slots = slots + self.feed_forward(slots)
+        return rearrange(self.to_code(slots), "(b n) s v -> b n s v", b=b)
+
+
+def with_change(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t e h w"]:
+    """Each frame in [-1, 1] beside its difference from the frame before (0 for the first): channels e = 2c.
+
+    A motion of a few pixels is plain in the difference, and all but lost once each frame is cut into patches.
+    """
+    change = torch.cat([torch.zeros_like(frames[:, :1]), frames[:, 1:] - frames[:, :-1]], dim=1)
+    return torch.cat([2 * frames - 1, 4 * change], dim=2)

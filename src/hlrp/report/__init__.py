@@ -1,0 +1,1 @@
+"""What the demo shows at its end: curves, figures, videos, one page and one terminal summary."""

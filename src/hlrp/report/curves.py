@@ -1,0 +1,101 @@
+"""Read training curves back from what the trainers write."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from lerobot.utils.utils import format_big_number
+
+
+class Series(NamedTuple):
+    """One curve."""
+
+    steps: list[int]
+    """Optimizer steps, rising."""
+    values: list[float]
+    """The figure at each step."""
+
+
+def read_lightning_curves(path: Path | str) -> dict[str, Series]:
+    """Every figure of a `curves.csv` that `TrainingRun` keeps, by column name (`train/loss`, …).
+
+    Empty cells are left out, since Lightning writes training and validation figures in rows of their own.
+    Where a resumed run repeats a step, the later row counts.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it has no `step` column.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if "step" not in (reader.fieldnames or []):
+            raise ValueError(f"{path} has no column step; expected the curves.csv of a training run")
+        curves: dict[str, dict[int, float]] = {}
+        for row in reader:
+            for name, cell in row.items():
+                if name not in ("step", "epoch") and cell:
+                    curves.setdefault(name, {})[int(row["step"])] = float(cell)
+    return {name: _series(points) for name, points in curves.items()}
+
+
+def read_lerobot_log(path: Path | str) -> dict[str, Series]:
+    """Every figure of the log lines that `lerobot-train` prints, by its name there (`loss`, `grdn`, …).
+
+    LeRobot abbreviates steps (1,200 and 1,400 both print as `1K`), so an abbreviated step is placed at the
+    next multiple of the `log_freq` printed at the log's head that prints alike. Where a resumed run repeats a
+    step, the later line counts.
+
+    Args:
+        path: Output of one `lerobot-train`, progress bars and all; or of several, resumed and appended.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If no line carries figures, or an abbreviated step cannot be placed.
+    """
+    curves: dict[str, dict[int, float]] = {}
+    log_freq, step = None, 0
+    # Universal newlines also split at the carriage returns of the progress bar.
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        if match := _LOG_FREQ.search(line):
+            log_freq, step = int(match[1]), 0
+        elif match := _FIGURES.search(line):
+            step = _exact_step(match[1], step, log_freq, path)
+            for name, value in _FIGURE.findall(match[2]):
+                curves.setdefault(name, {})[step] = float(value)
+    if not curves:
+        raise ValueError(
+            f"{path} has no line such as 'step:200 smpl:13K … loss:0.523'; expected lerobot-train's log"
+        )
+    return {name: _series(points) for name, points in curves.items()}
+
+
+_LOG_FREQ = re.compile(r"'log_freq': (\d+)")
+_FIGURES = re.compile(r"\bstep:(\d+[KMBTQ]?) smpl:\S+ ep:\S+ (.*)")
+_FIGURE = re.compile(r"([^\s:]+):([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=\s|$)")
+
+
+def _exact_step(text: str, previous: int, log_freq: int | None, path: Path | str) -> int:
+    """First multiple of `log_freq` after `previous` that LeRobot prints as `text`."""
+    if text.isdigit():
+        return int(text)
+    if not log_freq:
+        raise ValueError(
+            f"{path} abbreviates a step as {text} and does not show log_freq; keep the log's first lines"
+        )
+    scale = 1000 ** (1 + "KMBTQ".index(text[-1]))
+    low, high = (round((int(text[:-1]) + side) * scale) for side in (-0.5, 0.5))
+    first = max(previous // log_freq + 1, low // log_freq) * log_freq
+    for step in range(first, high + 1, log_freq):
+        if format_big_number(step) == text:
+            return step
+    raise ValueError(
+        f"{path} shows step {text} after step {previous}, where no multiple of log_freq={log_freq} fits"
+    )
+
+
+def _series(points: dict[int, float]) -> Series:
+    steps = sorted(points)
+    return Series(steps, [points[step] for step in steps])

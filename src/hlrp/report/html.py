@@ -1,0 +1,207 @@
+"""The report as one page that loads nothing: pictures and videos are inside, and there is no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hlrp.report.contents import require_complete
+from hlrp.report.durations import duration
+from hlrp.report.page_style import CSS
+from hlrp.report.statistics import task_successes
+from hlrp.report.verdicts import Verdict, foundation_verdicts, latent_verdicts
+from hlrp.report.videos import video_data_uri
+
+_TITLE = "HLRP: from video to robot actions"
+
+_ROAD = (
+    (
+        "Collect",
+        "a scripted expert solves Meta-World tasks; video, actions and instructions are kept",
+    ),
+    (
+        "LAQ",
+        "learns from frame t and a later one a few discrete codes for what changed; it sees no action",
+    ),
+    ("Label", "writes the codes of every frame into the dataset, as if they were actions"),
+    (
+        "Foundation",
+        "a small vision-language model learns to name the codes from one frame and the instruction",
+    ),
+    (
+        "Policy",
+        "turns what that model knows into continuous actions; it is rolled out in simulation",
+    ),
+)
+
+_CAPTIONS = {
+    "success": "Share of episodes solved, with 95 % Wilson intervals.",
+    "latent_quality": "What a linear map reads of the coming actions. Useful codes add to what the pixels of "
+    "frame t give already.",
+    "reconstruction": "What the quantizer predicts from frame t and the codes, and where it sees motion.",
+    "code_usage": "How evenly each slot uses its codes, on unseen episodes.",
+    "loss_curves": "Training loss of each stage.",
+    "stage_time": "Wall time of each stage.",
+}
+
+
+def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], videos: Mapping[str, Path]) -> str:
+    """Render the run as HTML.
+
+    Args:
+        report: The figures of the run; see `hlrp.report.contents` for what must be there.
+        figures: PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
+            and `stage_time` stand in their sections, any other at the end under its own name.
+        videos: One rollout for each task; long ones are embedded as a smaller copy.
+
+    Returns:
+        A complete page.
+
+    Raises:
+        ValueError: If a figure is missing, a success rate is no fraction of its episodes, or a video is empty.
+        FileNotFoundError: If a video does not exist.
+    """
+    require_complete(report)
+
+    def figure(name: str) -> str:
+        return _figure(_CAPTIONS.get(name, name), figures[name]) if name in figures else ""
+
+    others = "".join(figure(name) for name in figures if name not in _CAPTIONS)
+    sections = (
+        _header(report),
+        _section("The road", _list(_ROAD)),
+        _section("Success per task", _success(report["policies"]), figure("success")),
+        _section("Rollouts", _videos(videos)) if videos else "",
+        _section(
+            "Latent actions", _judged(latent_verdicts(report["laq"])),
+            figure("latent_quality"), figure("reconstruction"), figure("code_usage"),
+        ),
+        _section("Foundation model", _judged(foundation_verdicts(report["foundation"]))),
+        _section("Training", figure("loss_curves")) if "loss_curves" in figures else "",
+        _section("Time and memory", _times(report), figure("stage_time")),
+        _section("More figures", others) if others else "",
+        _section("To repeat this run", _commands(report["commands"]), _versions(report)),
+    )  # fmt: skip
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{_TITLE}</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(report: Mapping[str, Any]) -> str:
+    name, card = next(iter(report["policies"].items()))
+    low, high = card["interval"]
+    facts = (
+        (
+            f"{card['success_rate']:.0%}",
+            f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
+        ),
+        (_number(report["laq"]["probe_r2"]), "R² from latent codes to actions, on unseen episodes"),
+        (duration(report["seconds_total"]), "for all stages, on one machine"),
+    )
+    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in facts)
+    return f'<header><h1>{_TITLE}</h1><div class="facts">{tiles}</div></header>\n'
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
+
+
+def _list(steps: Sequence[tuple[str, str]]) -> str:
+    return (
+        "<ol>" + "".join(f"<li><b>{escape(name)}:</b> {escape(text)}</li>" for name, text in steps) + "</ol>\n"
+    )
+
+
+def _success(policies: Mapping[str, Any]) -> str:
+    successes = task_successes(policies)
+    tasks = dict.fromkeys(task for by_task in successes.values() for task in by_task)
+    rows = []
+    for task in tasks:
+        cells = [
+            _rate(*successes[policy][task], card["task_episodes"][task]) if task in card["tasks"] else "–"
+            for policy, card in policies.items()
+        ]
+        rows.append([escape(task), *cells])
+    rows.append(["<b>all</b>", *(_overall(card) for card in policies.values())])
+    rows.append(["training time", *(escape(duration(card["train_seconds"])) for card in policies.values())])
+    return _table(["task", *(escape(policy) for policy in policies)], rows)
+
+
+def _rate(rate: float, low: float, high: float, episodes: int) -> str:
+    return f"<b>{rate:.0%}</b> <small>{low:.0%} … {high:.0%}, {episodes} episodes</small>"
+
+
+def _overall(card: Mapping[str, Any]) -> str:
+    low, high = card["interval"]
+    return _rate(card["success_rate"], low, high, card["episodes"])
+
+
+def _judged(verdicts: Sequence[Verdict]) -> str:
+    rows = []
+    for verdict in verdicts:
+        badge = (
+            verdict.word if verdict.good is None else f'<span class="{verdict.word}">{verdict.word}</span>'
+        )
+        wanted = f"<small>{escape(verdict.wanted)}</small>"
+        name = f"<b>{escape(verdict.name)}</b><br><small>{escape(verdict.meaning)}</small>"
+        rows.append([name, escape(verdict.value), wanted, badge])
+    return f'<div class="judged">{_table(["figure", "value", "wanted", "verdict"], rows)}</div>\n'
+
+
+def _times(report: Mapping[str, Any]) -> str:
+    total = report["seconds_total"]
+    rows = [
+        [escape(name), escape(duration(seconds)), f"{seconds / total:.0%}"]
+        for name, seconds in report["stages"].items()
+    ]
+    rows.append(["<b>in all</b>", f"<b>{escape(duration(total))}</b>", ""])
+    rows.append(["peak memory", f"{report['peak_memory_gib']:.1f} GiB", ""])
+    return _table(["stage", "time", "share"], rows)
+
+
+def _commands(commands: Mapping[str, str]) -> str:
+    return "".join(
+        f"<details open><summary>{escape(stage)}</summary><pre>{escape(command)}</pre></details>\n"
+        for stage, command in commands.items()
+    )
+
+
+def _versions(report: Mapping[str, Any]) -> str:
+    rows = [[escape(package), escape(str(version))] for package, version in report["versions"].items()]
+    rows.append(["seed", escape(str(report["seed"]))])
+    return _table(["package", "version"], rows)
+
+
+def _videos(videos: Mapping[str, Path]) -> str:
+    tiles = "".join(
+        f'<figure><video autoplay loop muted playsinline controls src="{video_data_uri(path)}"></video>'
+        f"<figcaption>{escape(task)}</figcaption></figure>"
+        for task, path in videos.items()
+    )
+    return f'<div class="videos">{tiles}</div>\n'
+
+
+def _figure(caption: str, content: bytes) -> str:
+    picture = base64.b64encode(content).decode()
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML: escape what goes in."""
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'

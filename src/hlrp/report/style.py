@@ -1,0 +1,91 @@
+"""One look for all figures: quiet axes, the colour-blind-safe palette of Okabe and Ito, PNG at page width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+WIDTH = 7.2
+"""Inches of every figure: text of 9 points is then as large as the page's own."""
+
+BLUE, VERMILLION, GREEN, ORANGE, SKY, PINK, GREY, YELLOW = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#F0E442"
+)  # fmt: skip
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILLION, GREY, YELLOW)
+"""In an order whose neighbours differ in brightness too."""
+DARK = (BLUE, GREEN, VERMILLION, GREY)
+"""Colours that carry white text."""
+
+INK, FAINT, RULE = "#24292F", "#6E7781", "#D8DEE4"
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.edgecolor": RULE,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.dpi": 160,
+}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw inside this block in the house look, and leave Matplotlib's settings as they were."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """A figure of page width and `height` inches, drawn without a display."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    tighten(figure, 0.08)
+    return figure
+
+
+def tighten(figure: Figure, padding: float, between: float = 0.02) -> None:
+    """Leave `padding` inches around every axes, and `between` of its size beside it."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(w_pad=padding, h_pad=padding, wspace=between, hspace=between)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def bare(axes: Axes) -> None:
+    """Take away ticks, frame and grid."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,60 @@
+"""The end of a run, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hlrp.report.contents import require_complete
+from hlrp.report.durations import duration
+from hlrp.report.statistics import task_successes
+from hlrp.report.verdicts import Verdict, foundation_verdicts, latent_verdicts
+from hlrp.tables import table
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Success per task, quality of the latent actions and of the foundation model, and where the time went.
+
+    Raises:
+        ValueError: If a figure is missing, or a success rate is no fraction of its episodes.
+    """
+    require_complete(report)
+    tables = (
+        _success(report["policies"]),
+        _judged("latent actions", latent_verdicts(report["laq"])),
+        _judged("foundation model", foundation_verdicts(report["foundation"])),
+        _times(report),
+    )
+    return "\n\n".join(tables)
+
+
+def _success(policies: Mapping[str, Any]) -> str:
+    successes = task_successes(policies)
+    tasks = dict.fromkeys(task for by_task in successes.values() for task in by_task)
+    rows = [
+        [task, *(_rate(*by_task[task]) if task in by_task else "–" for by_task in successes.values())]
+        for task in tasks
+    ]
+    rows.append(["all", *(_rate(card["success_rate"], *card["interval"]) for card in policies.values())])
+    rows.append(["episodes", *(str(card["episodes"]) for card in policies.values())])
+    rows.append(["training", *(duration(card["train_seconds"]) for card in policies.values())])
+    return table(["success (95 % interval)", *policies], rows)
+
+
+def _rate(rate: float, low: float, high: float) -> str:
+    return f"{rate:4.0%}  ({low:.0%} … {high:.0%})"
+
+
+def _judged(title: str, verdicts: list[Verdict]) -> str:
+    rows = [[verdict.name, verdict.value, verdict.wanted, verdict.word] for verdict in verdicts]
+    return table([title, "value", "wanted", "verdict"], rows)
+
+
+def _times(report: Mapping[str, Any]) -> str:
+    total = report["seconds_total"]
+    rows = [
+        [name, duration(seconds), f"{seconds / total:4.0%}"] for name, seconds in report["stages"].items()
+    ]
+    rows.append(["in all", duration(total), ""])
+    rows.append(["peak memory", f"{report['peak_memory_gib']:.1f} GiB", ""])
+    return table(["stage", "time", "share"], rows)

@@ -1,0 +1,188 @@
+"""Rollout videos for the report: one montage, and small copies that fit into a page."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+_ENCODERS = {
+    "libx264": {"crf": "22", "preset": "veryfast"},
+    "libopenh264": {},
+    "libvpx-vp9": {"crf": "32", "b:v": "0"},
+}
+"""In the order of preference; browsers play all of them in an mp4. The first two write H.264."""
+
+_TILE = 256
+"""Height of a rollout in the montage, in pixels: small renders grow, so that the caption stays readable."""
+_CAPTION = 30
+_COLUMNS = 4
+
+
+def montage(videos: Mapping[str, Path], output: Path | str) -> Path:
+    """Tile videos side by side, four in a row, with their labels above; shorter ones hold their last frame.
+
+    Args:
+        videos: A video by its label, such as a rollout by its task.
+        output: The mp4 to write (H.264 where PyAV has an encoder for it, yuv420p); replaced if it exists.
+
+    Returns:
+        `output`.
+
+    Raises:
+        FileNotFoundError: If a video does not exist.
+        ValueError: If there is no video, one has no frames, or their frame rates differ.
+    """
+    if not videos:
+        raise ValueError("expected at least one video to tile, got none")
+    tiles, rates = [], {}
+    for label, path in videos.items():
+        frames, rates[label] = read_video(path)
+        tiles.append(_captioned(label, frames))
+    fps = next(iter(rates.values()))
+    if len(set(rates.values())) > 1:
+        shown = ", ".join(f"{label} {float(rate):g} Hz" for label, rate in rates.items())
+        raise ValueError(f"expected videos of one frame rate, got {shown}; tile them separately")
+    size = _even(max(tile[0].shape[1] for tile in tiles)), _even(tiles[0][0].shape[0])
+    columns = min(len(tiles), _COLUMNS)
+    rows = -(-len(tiles) // columns)
+    with _new_video(Path(output), fps, width=columns * size[0], height=rows * size[1]) as add:
+        for time in range(max(len(tile) for tile in tiles)):
+            canvas = np.full((rows * size[1], columns * size[0], 3), 255, dtype=np.uint8)
+            for place, tile in enumerate(tiles):
+                frame = tile[min(time, len(tile) - 1)]
+                top, left = place // columns * size[1], place % columns * size[0]
+                left += (size[0] - frame.shape[1]) // 2
+                canvas[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
+            add(canvas)
+    return Path(output)
+
+
+def video_data_uri(path: Path | str, *, max_bytes: int = 300_000) -> str:
+    """The video as a `data:` address for a page that must not load anything.
+
+    A larger file is encoded again, smaller and coarser; the smallest copy is taken where none fits.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it has no frames.
+    """
+    content = _content(path)
+    if len(content) > max_bytes:
+        content = _shrunk(path, max_bytes)
+    return f"data:video/mp4;base64,{base64.b64encode(content).decode()}"
+
+
+def read_video(path: Path | str) -> tuple[list[UInt8[ndarray, "h w 3"]], Fraction]:
+    """All frames of a short video, RGB in [0, 255], and its frame rate in Hz.
+
+    Raises:
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it holds no video frames.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"the video {path} does not exist")
+    with av.open(str(path)) as container:
+        frames, rate = [], None
+        if container.streams.video:
+            rate = container.streams.video[0].average_rate
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    if not frames or rate is None:
+        raise ValueError(f"{path} holds no video frames; expected an mp4 of one rollout")
+    return frames, rate
+
+
+def _content(path: Path | str) -> bytes:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"the video {path} does not exist")
+    return Path(path).read_bytes()
+
+
+def _shrunk(path: Path | str, max_bytes: int) -> bytes:
+    frames, rate = read_video(path)
+    content = b""
+    with tempfile.TemporaryDirectory() as scratch:
+        for longest, crf in ((480, 26), (360, 28), (256, 30), (160, 34)):
+            scale = min(1.0, longest / max(frames[0].shape[:2]))
+            height, width = (max(_even(round(side * scale)), 2) for side in frames[0].shape[:2])
+            small = Path(scratch) / "small.mp4"
+            with _new_video(small, rate, width=width, height=height, crf=crf) as add:
+                for frame in frames:
+                    add(np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX)))
+            content = small.read_bytes()
+            if len(content) <= max_bytes:
+                break
+    return content
+
+
+def _captioned(label: str, frames: list[UInt8[ndarray, "h w 3"]]) -> list[UInt8[ndarray, "h w 3"]]:
+    """Frames of height `_TILE`, under a white strip with the label."""
+    height, width = frames[0].shape[:2]
+    width = round(width * _TILE / height)
+    strip = Image.new("RGB", (width, _CAPTION), "white")
+    size = 16.0
+    font = ImageFont.load_default(size)
+    while size > 7 and font.getlength(label) > width - 8:
+        size -= 1
+        font = ImageFont.load_default(size)
+    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), label, fill="#24292F", font=font, anchor="mm")
+    caption = np.asarray(strip)
+    enlarge = Image.Resampling.NEAREST if _TILE % height == 0 else Image.Resampling.BICUBIC
+    return [
+        np.concatenate([caption, np.asarray(Image.fromarray(frame).resize((width, _TILE), enlarge))])
+        for frame in frames
+    ]
+
+
+def _even(pixels: int) -> int:
+    """yuv420p stores colour for blocks of 2x2 pixels."""
+    return pixels + pixels % 2
+
+
+def _encoder() -> str:
+    for name in _ENCODERS:
+        try:
+            av.Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        return name
+    raise ValueError(
+        f"this PyAV has none of the encoders {', '.join(_ENCODERS)}; install the `av` wheel from PyPI"
+    )
+
+
+@contextmanager
+def _new_video(
+    path: Path, fps: Fraction, *, width: int, height: int, crf: int | None = None
+) -> Iterator[Callable[[UInt8[ndarray, "h w 3"]], None]]:
+    """Yield a function that appends a frame; `path` appears complete when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    name = _encoder()
+    options = _ENCODERS[name] | ({"crf": str(crf)} if crf is not None and "crf" in _ENCODERS[name] else {})
+    try:
+        # The index goes to the front, so that a browser can start before it has read the whole file.
+        with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream(name, rate=fps, options=options)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+
+            def add(frame: UInt8[ndarray, "h w 3"]) -> None:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+            yield add
+            container.mux(stream.encode())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

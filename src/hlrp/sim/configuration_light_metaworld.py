@@ -1,0 +1,96 @@
+"""`--env.type=hlrp_metaworld`: the light Meta-World environment in LeRobot's commands.
+
+Imported by every LeRobot command through the plugin, so nothing here imports MuJoCo before it is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs.configs import EnvConfig
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
+
+
+@EnvConfig.register_subclass("hlrp_metaworld")
+@dataclass
+class LightMetaworldConfig(EnvConfig):
+    """Meta-World with small images; `lerobot-eval` reports success under the name of every task."""
+
+    task: str | None = "button-press-topdown-v3,drawer-open-v3,window-open-v3,door-open-v3"
+    """Comma-separated tasks or LeRobot's difficulty groups (easy, medium, hard, very_hard)."""
+    fps: int = 80
+    """Control rate in Hz; Meta-World's own."""
+    episode_length: int = 500
+    """Steps after which an episode has failed, at most 500."""
+    observation_height: int = 64
+    """Pixels."""
+    observation_width: int = 64
+    """Pixels."""
+    camera_name: str = "corner2"
+    """Meta-World camera."""
+    shadows: bool = False
+    """Render shadows, reflections and smoothed edges, as `--env.type=metaworld` does; slow on a CPU."""
+    visualization_height: int = 240
+    """Pixels of the videos that lerobot-eval saves."""
+    visualization_width: int = 240
+    """Pixels of the videos that lerobot-eval saves."""
+    features: dict[str, PolicyFeature] = field(default_factory=dict)
+    """Set from the sizes above; not a choice."""
+    features_map: dict[str, str] = field(
+        default_factory=lambda: {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}
+    )
+    """LeRobot's names for the environment's keys."""
+
+    def __post_init__(self) -> None:
+        if min(self.observation_height, self.observation_width) < 4:
+            raise ValueError(
+                f"images must be at least 4x4 pixels, got {self.observation_height}x{self.observation_width}"
+            )
+        if self.fps != 80:
+            raise ValueError(f"fps must be 80, the rate at which Meta-World is controlled, got {self.fps}")
+        self.features = {
+            "action": PolicyFeature(type=FeatureType.ACTION, shape=(4,)),
+            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(4,)),
+            "pixels/top": PolicyFeature(
+                type=FeatureType.VISUAL, shape=(self.observation_height, self.observation_width, 3)
+            ),
+        }
+
+    @property
+    def gym_kwargs(self) -> dict[str, Any]:
+        """Arguments of `LightMetaworldEnv` besides the task."""
+        return {
+            "camera_name": self.camera_name,
+            "observation_height": self.observation_height,
+            "observation_width": self.observation_width,
+            "visualization_height": self.visualization_height,
+            "visualization_width": self.visualization_width,
+            "shadows": self.shadows,
+            "episode_length": self.episode_length,
+        }
+
+    def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:
+        """One `gymnasium.vector.VectorEnv`, or LeRobot's lazy one, per task as `{task: {0: environment}}`.
+
+        Raises:
+            ValueError: If `task` names no task, or one that does not exist.
+        """
+        from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
+
+        from hlrp.sim.light_metaworld import LightMetaworldEnv
+        from hlrp.sim.tasks import expand_tasks
+
+        envs: dict[str, dict[int, Any]] = {}
+        for task in expand_tasks(self.task or ""):
+            factories = [functools.partial(LightMetaworldEnv, task, **self.gym_kwargs)] * n_envs
+            if use_async_envs and n_envs > 1:
+                envs[task] = {0: _LazyAsyncVectorEnv(factories)}  # freezes finished environments itself
+            else:
+                envs[task] = {
+                    0: gym.vector.SyncVectorEnv([freeze_after_episode_end(make) for make in factories])
+                }
+        return envs

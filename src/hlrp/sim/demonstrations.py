@@ -1,0 +1,298 @@
+"""Record scripted Meta-World experts as one LeRobotDataset.
+
+Workers roll out episodes, the parent writes them in an order that depends on the seed alone, into a folder
+beside the target that takes the target's name when everything is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av.logging
+import datasets
+from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
+from tqdm import tqdm
+
+from hlrp.sim.gl_backend import choose_gl_backend
+from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
+from hlrp.sim.scripted_episodes import (
+    RolloutOptions,
+    ScriptedEpisode,
+    close_environment,
+    prepare_worker,
+    roll_out,
+)
+from hlrp.sim.tasks import expand_tasks, task_sentence
+
+METADATA_FILE = "meta/hlrp_demonstrations.json"
+"""Where a recorded dataset keeps how it was made."""
+
+FPS: int = LightMetaworldEnv.metadata["render_fps"]
+FIRST_SEED = 100_000
+"""Demonstrations start here, far from the seeds that lerobot-eval uses (1000, 1001, …)."""
+SEEDS_PER_RECORDING = 10_000
+"""Episode seeds between one `seed` and the next."""
+
+_SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, preset="veryfast")
+"""Full colour resolution: halving it, as usual, doubles the error of a 64-pixel image."""
+_IN_FLIGHT_PER_WORKER = 4
+_Submit = Callable[..., Future[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationConfig:
+    """What to record; `rollout` says how."""
+
+    tasks: tuple[str, ...]
+    """Meta-World tasks or LeRobot's difficulty groups (easy, medium, …)."""
+    episodes_per_task: int = 30
+    """Successful episodes of each task."""
+    seed: int = 0
+    """Same seed, same dataset; recordings with different seeds share no episode."""
+    video: bool = False
+    """Store videos instead of images: smaller and lossy; slower to train from at 64 pixels."""
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
+
+    def __post_init__(self) -> None:
+        if self.episodes_per_task < 1:
+            raise ValueError(f"episodes_per_task must be at least 1, got {self.episodes_per_task}")
+        if self.max_attempts > SEEDS_PER_RECORDING:
+            raise ValueError(
+                f"episodes_per_task must be at most {(SEEDS_PER_RECORDING - 10) // 2}, got "
+                f"{self.episodes_per_task}; record the rest with another seed"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+
+    @property
+    def max_attempts(self) -> int:
+        """Episodes tried per task before giving up."""
+        return 2 * self.episodes_per_task + 10
+
+
+@dataclass(frozen=True)
+class TaskCount:
+    """What became of one task's episodes."""
+
+    task: str
+    kept: int
+    dropped: int
+    """Episodes in which the expert did not succeed in time."""
+    frames: int
+
+    @property
+    def attempted(self) -> int:
+        return self.kept + self.dropped
+
+
+def episode_seed(recording_seed: int, attempt: int) -> int:
+    """Environment seed of a task's `attempt`-th episode (from 0) in the recording with `recording_seed`."""
+    assert 0 <= attempt < SEEDS_PER_RECORDING
+    return FIRST_SEED + recording_seed * SEEDS_PER_RECORDING + attempt
+
+
+def record_demonstrations(
+    config: DemonstrationConfig,
+    root: Path,
+    *,
+    repo_id: str,
+    num_workers: int | None = None,
+    show_progress: bool = True,
+) -> list[TaskCount]:
+    """Write the LeRobotDataset that `config` describes to `root`.
+
+    Args:
+        config: What to record; the dataset's content depends on nothing else.
+        root: Folder of the new dataset; must not exist.
+        repo_id: Name of the dataset, such as "local/hlrp_demos".
+        num_workers: Processes that simulate; None means one per core, 0 means this process.
+        show_progress: Draw a progress bar on stderr.
+
+    Returns:
+        One count per task, in the dataset's order.
+
+    Raises:
+        FileExistsError: If `root` exists.
+        ValueError: If a task is unknown, or its expert fails too often.
+    """
+    root = Path(root)
+    if root.exists():
+        raise FileExistsError(f"{root} already exists; remove it or choose another folder")
+    num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+    recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
+
+    choose_gl_backend()  # before any worker starts: a machine that cannot render says so once
+
+    in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    try:
+        with _quiet_libraries(), _simulators(num_workers) as submit:
+            dataset = _create_dataset(config, partial, repo_id)
+            total = config.episodes_per_task * len(recordings)
+            with tqdm(total=total, unit="episode", disable=not show_progress) as bar:
+                for task, episode in _episodes(recordings, submit, in_flight=in_flight):
+                    _write_episode(dataset, episode, task_sentence(task))
+                    bar.set_postfix_str(task, refresh=False)
+                    bar.update()
+            dataset.finalize()
+        counts = [recording.count for recording in recordings]
+        _write_metadata(partial, config, counts)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return counts
+
+
+class _TaskRecording:
+    """The episodes of one task: those simulating now, in seed order, and how many more it needs."""
+
+    def __init__(self, task: str, config: DemonstrationConfig) -> None:
+        self.task = task
+        self.config = config
+        self.pending: deque[Future[ScriptedEpisode | None]] = deque()
+        self.attempts = 0
+        self.kept = 0
+        self.dropped = 0
+        self.frames = 0
+
+    @property
+    def wants_attempt(self) -> bool:
+        """Whether another attempt is needed even if all pending ones succeed."""
+        return self.kept + len(self.pending) < self.config.episodes_per_task
+
+    @property
+    def count(self) -> TaskCount:
+        return TaskCount(self.task, kept=self.kept, dropped=self.dropped, frames=self.frames)
+
+    def attempt(self, submit: _Submit) -> None:
+        """Start the next seed.
+
+        Raises:
+            ValueError: If the expert has failed too often.
+        """
+        if self.attempts == self.config.max_attempts:
+            raise ValueError(
+                f"the expert for {self.task} succeeded in only {self.kept} of {self.attempts} episodes "
+                f"within {self.config.rollout.max_steps} steps; raise max_steps, lower action_noise or drop "
+                "the task"
+            )
+        seed = episode_seed(self.config.seed, self.attempts)
+        self.pending.append(submit(roll_out, self.task, seed, self.config.rollout))
+        self.attempts += 1
+
+    def next_result(self) -> ScriptedEpisode | None:
+        """Wait for the oldest attempt and count it."""
+        episode = self.pending.popleft().result()
+        if episode is None:
+            self.dropped += 1
+        else:
+            self.kept += 1
+            self.frames += len(episode.actions)
+        return episode
+
+
+def _episodes(
+    recordings: list[_TaskRecording], submit: _Submit, *, in_flight: int
+) -> Iterator[tuple[str, ScriptedEpisode]]:
+    """Successful episodes by task, then by seed, with at most `in_flight` others simulated or waiting."""
+    for index, current in enumerate(recordings):
+        while current.pending or current.wants_attempt:
+            for recording in recordings[index:]:
+                while recording.wants_attempt and sum(len(r.pending) for r in recordings) < in_flight:
+                    recording.attempt(submit)
+            episode = current.next_result()
+            if episode is not None:
+                yield current.task, episode
+
+
+@contextmanager
+def _simulators(num_workers: int) -> Iterator[_Submit]:
+    """A function that runs a call in one of `num_workers` processes, or in this one if there are none."""
+    if num_workers == 0:
+        try:
+            yield _run_here
+        finally:
+            close_environment()
+        return
+    # Never fork: an OpenGL context or a thread of the parent does not survive it.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=prepare_worker)
+    try:
+        yield pool.submit
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_here(function: Callable[..., Any], *args: object) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(function(*args))
+    return future
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Hide the progress bar that `datasets` and the report that the video encoder print for every episode."""
+    bars_were_on = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    av.logging.set_libav_level(av.logging.WARNING)
+    try:
+        yield
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # the library's default
+        if bars_were_on:
+            datasets.enable_progress_bars()
+
+
+def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> LeRobotDataset:
+    size = config.rollout.image_size
+    return LeRobotDataset.create(
+        repo_id,
+        fps=FPS,
+        root=root,
+        robot_type="sawyer",
+        features={
+            OBS_IMAGE: {
+                "dtype": "video" if config.video else "image",
+                "shape": (size, size, 3),
+                "names": ["height", "width", "channels"],
+            },
+            OBS_STATE: {"dtype": "float32", "shape": (STATE_DIM,), "names": ["x", "y", "z", "gripper"]},
+            ACTION: {"dtype": "float32", "shape": (ACTION_DIM,), "names": ["dx", "dy", "dz", "gripper"]},
+        },
+        use_videos=config.video,
+        rgb_encoder=_SMALL_VIDEO if config.video else None,
+        streaming_encoding=config.video,
+        encoder_queue_maxsize=config.rollout.max_steps
+        + config.rollout.tail_steps,  # a full queue drops frames
+    )
+
+
+def _write_episode(dataset: LeRobotDataset, episode: ScriptedEpisode, sentence: str) -> None:
+    for image, state, action in zip(episode.images, episode.states, episode.actions, strict=True):
+        dataset.add_frame({OBS_IMAGE: image, OBS_STATE: state, ACTION: action, "task": sentence})
+    dataset.save_episode()
+
+
+def _write_metadata(root: Path, config: DemonstrationConfig, counts: list[TaskCount]) -> None:
+    description = {
+        "source": "Meta-World scripted experts",
+        "options": asdict(config),
+        "counts": [asdict(count) for count in counts],
+    }
+    (root / METADATA_FILE).write_text(json.dumps(description, indent=2) + "\n")

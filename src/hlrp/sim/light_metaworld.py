@@ -1,0 +1,177 @@
+"""Meta-World as LeRobot presents it, rendered small and fast enough for a laptop.
+
+Same states, rewards and success as `lerobot.envs.metaworld.MetaworldEnv` for the same seed and actions. The
+differences: the image size is a choice, shadows, reflections and edge smoothing are off by default, and an
+environment that has succeeded waits for `reset` instead of resetting itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float
+
+from hlrp.sim.camera import OffscreenCamera
+from hlrp.sim.tasks import import_metaworld, make_expert, require_task, task_sentence
+
+ACTION_DIM = 4
+STATE_DIM = 4
+MAX_EPISODE_STEPS = 500
+"""Meta-World ends every episode here."""
+
+_BENCHMARK_SEED = 42
+_CORNER2_POSITION = (0.75, 0.075, 0.7)
+
+
+class LightMetaworldEnv(gym.Env):
+    """One Meta-World task with small images.
+
+    Observations: `pixels`, uint8 HWC in [0, 255], and `agent_pos`, float64 (x, y, z in metres and gripper
+    opening in [0, 1]). Actions: (dx, dy, dz, gripper) in [-1, 1]. The simulation is built at the first reset,
+    inside the worker process that uses it.
+
+    Args:
+        task: A Meta-World task, such as "drawer-open-v3".
+        camera_name: Camera of the observation and of `render`.
+        observation_height: Pixels.
+        observation_width: Pixels.
+        visualization_height: Pixels of `render`.
+        visualization_width: Pixels of `render`.
+        shadows: Render shadows, reflections and smoothed edges, as LeRobot does; slow on a CPU.
+        episode_length: Steps after which an episode is truncated, at most 500.
+
+    Raises:
+        ValueError: If the task is unknown or a number is out of range.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 (gymnasium's own spelling)
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        camera_name: str = "corner2",
+        observation_height: int = 64,
+        observation_width: int = 64,
+        visualization_height: int = 240,
+        visualization_width: int = 240,
+        shadows: bool = False,
+        episode_length: int = MAX_EPISODE_STEPS,
+    ) -> None:
+        super().__init__()
+        if not 1 <= episode_length <= MAX_EPISODE_STEPS:
+            raise ValueError(
+                f"episode_length must be between 1 and {MAX_EPISODE_STEPS}, got {episode_length}"
+            )
+        self.task = require_task(task)
+        self.task_description = task_sentence(self.task)
+        self.render_mode = "rgb_array"
+        self.camera_name = camera_name
+        self.shadows = shadows
+        self._max_episode_steps = episode_length
+        self._observation_size = (observation_height, observation_width)
+        self._visualization_size = (visualization_height, visualization_width)
+        self.observation_space = spaces.Dict(
+            {
+                "pixels": spaces.Box(0, 255, shape=(*self._observation_size, 3), dtype=np.uint8),
+                "agent_pos": spaces.Box(-1000.0, 1000.0, shape=(STATE_DIM,), dtype=np.float64),
+            }
+        )
+        self.action_space = spaces.Box(-1, 1, shape=(ACTION_DIM,), dtype=np.float32)
+        self._simulation: Any = None
+        self._cameras: dict[tuple[int, int], OffscreenCamera] = {}
+        self._expert: Any = None
+        self._raw_observation: Any = None
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; `seed` decides where the objects are."""
+        super().reset(seed=seed)
+        if self._simulation is None:
+            self._simulation = _build_simulation(self.task, self.camera_name)
+        if seed is not None:
+            self._simulation.seed(seed)
+        self._raw_observation, _ = self._simulation.reset(seed=seed)
+        self._expert = make_expert(self.task)
+        self._steps = 0
+        return self._observation(), {"task": self.task, "is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Act once.
+
+        Args:
+            action: (4,), finite; Meta-World clips it to [-1, 1].
+
+        Returns:
+            Observation, reward, whether the task succeeded, whether time ran out, `info` with `is_success`.
+
+        Raises:
+            ValueError: If the action has another shape or holds NaN or infinity.
+        """
+        action = np.asarray(action)
+        if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
+            raise ValueError(
+                f"expected {ACTION_DIM} finite numbers as the action, got {action}; check the policy"
+            )
+        self._raw_observation, reward, done, truncated, info = self._simulation.step(action)
+        self._steps += 1
+        is_success = bool(info["success"])
+        terminated = bool(done) or is_success
+        truncated = bool(truncated) or self._steps >= self._max_episode_steps
+        info = {**info, "task": self.task, "done": bool(done), "is_success": is_success}
+        if terminated or truncated:
+            info["final_info"] = {"task": self.task, "done": bool(done), "is_success": is_success}
+        return self._observation(), float(reward), terminated, truncated, info
+
+    def expert_action(self) -> Float[np.ndarray, " 4"]:
+        """What Meta-World's scripted expert would do now; may leave [-1, 1]."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", category=UserWarning)
+            return self._expert.get_action(self._raw_observation)
+
+    def render(self) -> np.ndarray:
+        """The scene for a person to look at, uint8 HWC at the visualization size."""
+        return self._photograph(self._visualization_size)
+
+    def close(self) -> None:
+        """Free the cameras; a later reset builds the simulation again."""
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras.clear()
+        self._simulation = None
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {
+            "pixels": self._photograph(self._observation_size),
+            "agent_pos": self._raw_observation[:STATE_DIM].copy(),
+        }
+
+    def _photograph(self, size: tuple[int, int]) -> np.ndarray:
+        if size not in self._cameras:
+            height, width = size
+            self._cameras[size] = OffscreenCamera(
+                self._simulation.model,
+                camera_name=self.camera_name,
+                height=height,
+                width=width,
+                shadows=self.shadows,
+            )
+        return self._cameras[size].photograph(self._simulation.data)
+
+
+def _build_simulation(task: str, camera_name: str) -> Any:
+    """Meta-World's own environment for `task`, prepared exactly as LeRobot prepares it."""
+    benchmark = import_metaworld().MT1(task, seed=_BENCHMARK_SEED)
+    simulation = benchmark.train_classes[task](camera_name=camera_name)
+    simulation.set_task(benchmark.train_tasks[0])
+    simulation.model.camera("corner2").pos[:] = _CORNER2_POSITION
+    simulation.reset()
+    simulation._freeze_rand_vec = False  # objects move between episodes …
+    simulation.seeded_rand_vec = True  # … to where the seed of `reset` puts them
+    return simulation

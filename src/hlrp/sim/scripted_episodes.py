@@ -1,0 +1,106 @@
+"""Episodes of Meta-World's scripted experts, rolled out in worker processes.
+
+Shapes: t frames of one episode, h w image height and width.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from hlrp.sim.light_metaworld import ACTION_DIM, MAX_EPISODE_STEPS, LightMetaworldEnv
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutOptions:
+    """How the expert acts and what the camera sees."""
+
+    image_size: int = 64
+    """Height and width of the images, in pixels."""
+    camera_name: str = "corner2"
+    """Meta-World camera."""
+    shadows: bool = False
+    """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
+    action_noise: float = 0.1
+    """Standard deviation of the Gaussian noise on the expert's action, whose range is [-1, 1]."""
+    tail_steps: int = 12
+    """Expert steps recorded after the first success, so that the moment of success has later frames."""
+    max_steps: int = 200
+    """Steps within which the expert must succeed for its episode to be kept."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 4:
+            raise ValueError(f"image_size must be at least 4 pixels, got {self.image_size}")
+        if not self.action_noise >= 0:
+            raise ValueError(f"action_noise must be 0 or more, got {self.action_noise}")
+        if self.tail_steps < 0:
+            raise ValueError(f"tail_steps must be 0 or more, got {self.tail_steps}")
+        if self.max_steps < 1 or self.max_steps + self.tail_steps > MAX_EPISODE_STEPS:
+            raise ValueError(
+                f"max_steps must be at least 1 and max_steps + tail_steps at most {MAX_EPISODE_STEPS}, where "
+                f"Meta-World ends an episode; got {self.max_steps} + {self.tail_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class ScriptedEpisode:
+    """One successful episode; row i is what was seen, and then done, at step i."""
+
+    images: UInt8[np.ndarray, "t h w 3"]
+    """In [0, 255]."""
+    states: Float32[np.ndarray, "t 4"]
+    """Hand x, y, z in metres and gripper opening in [0, 1]."""
+    actions: Float32[np.ndarray, "t 4"]
+    """As executed, noise included, in [-1, 1]."""
+
+
+def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode | None:
+    """Let the expert solve `task` once; the result depends on the arguments alone.
+
+    Returns:
+        The episode, or None if the expert did not succeed within `options.max_steps`.
+    """
+    env = _environment(task, options)
+    noise = np.random.default_rng([seed, zlib.crc32(task.encode())])
+    observation, _ = env.reset(seed=seed)
+    images, states, actions = [], [], []
+    last_step = options.max_steps
+    succeeded = False
+    while len(actions) < last_step:
+        action = env.expert_action() + options.action_noise * noise.standard_normal(ACTION_DIM)
+        action = np.clip(action, -1, 1).astype(np.float32)
+        images.append(observation["pixels"])
+        states.append(observation["agent_pos"].astype(np.float32))
+        actions.append(action)
+        observation, _, _, _, info = env.step(action)
+        if info["is_success"] and not succeeded:
+            succeeded = True
+            last_step = len(actions) + options.tail_steps
+    return ScriptedEpisode(np.stack(images), np.stack(states), np.stack(actions)) if succeeded else None
+
+
+def prepare_worker() -> None:
+    """Keep the worker processes from competing for cores: each one renders on one thread."""
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer
+
+
+def close_environment() -> None:
+    """Free the simulation that `roll_out` keeps for its next call in this process."""
+    _environment.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _environment(task: str, options: RolloutOptions) -> LightMetaworldEnv:
+    """The last task's environment; an episode takes a second, and so does building one."""
+    return LightMetaworldEnv(
+        task,
+        camera_name=options.camera_name,
+        observation_height=options.image_size,
+        observation_width=options.image_size,
+        shadows=options.shadows,
+    )

@@ -1,0 +1,9 @@
+"""LeRobot plugin: importing it registers our policies and our environment.
+
+LeRobot imports this module by the distribution's name. Modeling modules are imported by LeRobot's factories when a
+policy is built, so that other commands do not pay for them.
+"""
+
+from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as LightMetaworldConfig
+
+from .policies.hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig as HLRPVLADirectConfig

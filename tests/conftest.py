@@ -1,0 +1,53 @@
+"""What every test run shares: no network, one thread, a fixed seed, and shapes checked at run time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Read by the libraries when they are imported, so set before any import below.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jaxtyping
+
+SHAPE_CHECKED = ["hlrp", "lerobot_policy_felix_bundle"]
+"""Packages whose jaxtyping annotations beartype checks in test runs; a module name narrows it."""
+
+jaxtyping.install_import_hook(SHAPE_CHECKED, "shape_checks.check")
+
+import pytest
+import torch
+
+from tiny_datasets import create_dataset
+
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Start every test from the same random state."""
+    torch.manual_seed(0)
+
+
+# ---- Real LeRobotDatasets, recorded once per run; tests that write copy them first ----
+
+
+@pytest.fixture(scope="session")
+def image_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a LeRobotDataset of six episodes with frames as images; read only."""
+    root = tmp_path_factory.mktemp("recorded") / "images"
+    create_dataset(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def video_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same six episodes with frames as videos; read only."""
+    root = tmp_path_factory.mktemp("recorded") / "videos"
+    create_dataset(root, video=True)
+    return root

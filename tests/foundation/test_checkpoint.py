@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.checkpoint import load_foundation, read_description, save_foundation
+
+
+@pytest.mark.parametrize("freeze_backbone", [False, True])
+def test_a_loaded_model_predicts_bit_for_bit_the_same(
+    make_backend: Callable[..., QwenVLChatBackend],
+    debug_config: QwenVLChatConfig,
+    batch: FoundationBatch,
+    tmp_path: Path,
+    freeze_backbone: bool,
+) -> None:
+    backend = make_backend(replace(debug_config, freeze_backbone=freeze_backbone))
+    save_foundation(backend, tmp_path / "model", laq_fingerprint="abc", extra={"accuracy": 0.5})
+    loaded = load_foundation(tmp_path / "model")
+    assert loaded.description.laq_fingerprint == "abc"
+    assert loaded.description.extra == {"accuracy": 0.5}
+    assert loaded.backend.spec == backend.spec
+    assert loaded.backend.config_dict() == backend.config_dict()
+    assert not loaded.backend.training
+    mine, theirs = backend.predict(batch), loaded.backend.predict(batch)
+    assert torch.equal(mine.codes, theirs.codes)
+    assert torch.equal(mine.log_probs, theirs.log_probs)
+    assert torch.equal(mine.features.hidden, theirs.features.hidden)
+
+
+def test_tied_weights_stay_tied_after_loading(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    loaded = load_foundation(save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")).backend
+    assert isinstance(loaded, QwenVLChatBackend)
+    assert loaded.model.lm_head.weight is loaded.model.get_input_embeddings().weight
+
+
+def test_a_checkpoint_is_json_and_safetensors_only(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    suffixes = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # no temporary folder is left
+
+
+def test_saving_again_gives_the_same_files(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    first = save_foundation(backend, tmp_path / "first", laq_fingerprint="abc")
+    second = save_foundation(load_foundation(first).backend, tmp_path / "second", laq_fingerprint="abc")
+    for path in first.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
+
+
+def test_an_existing_folder_is_replaced_only_when_asked(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="old")
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        save_foundation(backend, folder, laq_fingerprint="new")
+    save_foundation(backend, folder, laq_fingerprint="new", overwrite=True)
+    assert read_description(folder).laq_fingerprint == "new"
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(FileExistsError):
+        save_foundation(backend, tmp_path / "precious", laq_fingerprint="new", overwrite=True)
+
+
+def test_missing_pieces_and_unknown_versions_are_refused(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no foundation\.json"):
+        load_foundation(tmp_path)
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    (folder / "model.safetensors").rename(folder / "elsewhere.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        load_foundation(folder)
+    description = json.loads((folder / "foundation.json").read_text())
+    (folder / "foundation.json").write_text(json.dumps({**description, "format": 99}))
+    with pytest.raises(ValueError, match="format 99"):
+        load_foundation(folder)
+
+
+def test_weights_that_do_not_fit_are_refused(
+    make_backend: Callable[..., QwenVLChatBackend],
+    debug_config: QwenVLChatConfig,
+    tmp_path: Path,
+) -> None:
+    small = save_foundation(make_backend(debug_config), tmp_path / "small", laq_fingerprint="abc")
+    frozen = make_backend(replace(debug_config, freeze_backbone=True))
+    other = save_foundation(frozen, tmp_path / "other", laq_fingerprint="abc")
+    (other / "model.safetensors").replace(small / "model.safetensors")
+    with pytest.raises(RuntimeError):
+        load_foundation(small)

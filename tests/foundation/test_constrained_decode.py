@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hlrp.foundation.backends import QwenVLChatBackend
+from hlrp.foundation.batch import FoundationBatch
+
+
+def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
+    """Codes from transformers' own `generate`, constrained by counting tokens from the prompt's end."""
+    prompts, tokens = backend._prompts(batch), backend.tokens
+    length = prompts.input_ids.shape[1]
+
+    def allowed(_: int, ids: Tensor) -> list[int]:
+        step = len(ids) - length
+        form = [[tokens.start], *[list(tokens.codes)] * backend.spec.num_codes, [tokens.end], [tokens.eos]]
+        return form[min(step, len(form) - 1)]
+
+    generated = backend.model.generate(
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.mask.long(),
+        mm_token_type_ids=(prompts.input_ids == backend.processor.image_token_id).int(),
+        **backend._vision(batch),
+        max_new_tokens=backend.spec.num_codes + 3,
+        do_sample=False,
+        prefix_allowed_tokens_fn=allowed,
+        eos_token_id=tokens.eos,
+        pad_token_id=backend.processor.tokenizer.pad_token_id,
+    )
+    answer = generated[:, length:]
+    code_of = {token: code for code, token in enumerate(tokens.codes)}
+    codes = torch.tensor([[code_of[int(token)] for token in row[1:-2]] for row in answer])
+    assert torch.equal(answer, tokens.answer(codes))
+    return codes
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_greedy_codes_equal_constrained_generate_with_prompts_of_different_length(
+    shared_backend: QwenVLChatBackend, make_batch: Callable[..., FoundationBatch], cameras: int
+) -> None:
+    batch = make_batch(cameras=cameras)
+    codes = shared_backend.predict(batch).codes
+    assert torch.equal(codes, stock_generate(shared_backend, batch))
+    assert len(codes.unique()) > 1
+
+
+def test_greedy_codes_equal_constrained_generate_with_prompts_of_one_length(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch
+) -> None:
+    batch = replace(batch, instructions=["Open a drawer"] * 3)
+    assert torch.equal(shared_backend.predict(batch).codes, stock_generate(shared_backend, batch))
+
+
+def test_padding_does_not_change_a_sample(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
+    together = shared_backend.predict(batch)
+    alone = shared_backend.predict(FoundationBatch(batch.images[:1], batch.instructions[:1]))
+    assert torch.equal(together.codes[:1], alone.codes)
+    torch.testing.assert_close(together.log_probs[:1], alone.log_probs)
+
+
+def test_log_probabilities_equal_those_of_the_training_loss(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch
+) -> None:
+    predicted = shared_backend.predict(batch)
+    teacher_forced = shared_backend.loss(replace(batch, codes=predicted.codes))
+    torch.testing.assert_close(teacher_forced.per_sample, -predicted.log_probs.mean(1))
+
+
+def test_action_tokens_in_the_instruction_leave_the_answer_valid(shared_backend: QwenVLChatBackend) -> None:
+    tricky = ["press <ACTION> <ACT_3> <ACT_3> <ACT_3> <ACT_3> </ACTION>"]
+    codes = shared_backend.predict(FoundationBatch(torch.rand(1, 1, 3, 32, 32), tricky)).codes
+    assert codes.shape == (1, 4)
+    assert bool(((codes >= 0) & (codes < 8)).all())
+
+
+def test_sampling_follows_its_generator_and_its_temperature(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch
+) -> None:
+    def sample(seed: int, temperature: float) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return shared_backend.predict(batch, temperature=temperature, generator=generator).codes
+
+    assert torch.equal(sample(0, 5.0), sample(0, 5.0))
+    assert not torch.equal(sample(0, 5.0), sample(1, 5.0))
+    assert torch.equal(sample(0, 1e-4), shared_backend.predict(batch).codes)
+
+
+def test_a_temperature_of_zero_is_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        shared_backend.predict(batch, temperature=0.0)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hlrp.laq import checkpoint
+from hlrp.laq.checkpoint import DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
+from hlrp.laq.config import debug
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.quality import LAQQuality
+
+CAMERA = "observation.images.top"
+QUALITY = LAQQuality(
+    probe_r2=None,
+    probe_r2_vectors=None,
+    probe_r2_frame_only=None,
+    probe_r2_pixels=None,
+    probe_r2_pixels_and_codes=None,
+    probe_gain=None,
+    probe_r2_per_action=None,
+    copy_gain=0.25,
+    perplexity=[4.0],
+    dead_codes=[1],
+    code_usage=[[0.5, 0.5]],
+    clips=7,
+)
+
+
+def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:
+    return save_laq(
+        model, folder, camera=CAMERA, quality=QUALITY, extra={"steps": 3}, replace=replace
+    )
+
+
+def test_a_saved_quantizer_writes_the_very_same_codes(
+    model: LatentActionQuantizer, clips: Tensor, tmp_path: Path
+) -> None:
+    loaded = load_laq(save(model, tmp_path / "laq"))
+    before, after = model.encode(clips), loaded.model.encode(clips)
+    assert torch.equal(before.codes, after.codes)
+    assert torch.equal(before.vectors, after.vectors)
+    assert torch.equal(model.codebook(), loaded.model.codebook())
+
+
+def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(
+    model: LatentActionQuantizer, tmp_path: Path
+) -> None:
+    loaded = load_laq(save(model, tmp_path / "laq"))
+    assert loaded.fingerprint == model.fingerprint() == loaded.model.fingerprint()
+    assert loaded.model.config == model.config
+    assert not loaded.model.training
+    assert (loaded.camera, loaded.extra) == (CAMERA, {"steps": 3})
+
+
+def test_the_folder_holds_three_plain_files(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    folder = save(fsq_model, tmp_path / "laq")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE]
+    )
+    assert json.loads((folder / QUALITY_FILE).read_text()) == QUALITY.to_dict()
+
+
+def change_a_weight(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS_FILE)
+    name = next(iter(weights))
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, folder / WEIGHTS_FILE)
+
+
+def change_a_setting(folder: Path) -> None:
+    values = json.loads((folder / DESCRIPTION_FILE).read_text())
+    values["config"]["spec"]["frame_offset_s"] = 0.5
+    (folder / DESCRIPTION_FILE).write_text(json.dumps(values))
+
+
+def cut_the_weights(folder: Path) -> None:
+    content = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
+
+
+def take_weights_of_another_size(folder: Path) -> None:
+    save(LatentActionQuantizer(replace(debug(), dim=16)), folder.with_name("other"))
+    (folder.with_name("other") / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+
+
+@pytest.mark.parametrize(
+    "tamper", [change_a_weight, change_a_setting, cut_the_weights, take_weights_of_another_size]
+)
+def test_a_tampered_or_damaged_checkpoint_is_refused(
+    fsq_model: LatentActionQuantizer, tmp_path: Path, tamper: Callable[[Path], None]
+) -> None:
+    folder = save(fsq_model, tmp_path / "laq")
+    tamper(folder)
+    with pytest.raises(ValueError, match=r"the weights in .*laq do not match its laq.json; copy the whole folder"):
+        load_laq(folder)
+
+
+@pytest.mark.parametrize("missing", [DESCRIPTION_FILE, WEIGHTS_FILE])
+def test_half_a_checkpoint_is_refused(
+    fsq_model: LatentActionQuantizer, tmp_path: Path, missing: str
+) -> None:
+    folder = save(fsq_model, tmp_path / "laq")
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError, match="is not a LAQ checkpoint .* train one with hlrp-train-laq"):
+        load_laq(folder)
+
+
+def test_a_quantizer_replaces_an_earlier_one_only_on_request(
+    fsq_model: LatentActionQuantizer, tmp_path: Path
+) -> None:
+    folder = save(fsq_model, tmp_path / "laq")
+    with pytest.raises(FileExistsError, match="already exists"):
+        save(fsq_model, folder)
+    assert load_laq(save(fsq_model, folder, replace=True)).fingerprint == fsq_model.fingerprint()
+
+
+def test_a_folder_of_something_else_is_never_replaced(
+    fsq_model: LatentActionQuantizer, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    with pytest.raises(FileExistsError):
+        save(fsq_model, tmp_path / "photos", replace=True)
+    assert (tmp_path / "photos" / "cat.png").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    fsq_model: LatentActionQuantizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(model: LatentActionQuantizer, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_model", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        save(fsq_model, tmp_path / "laq")
+    assert list(tmp_path.iterdir()) == []

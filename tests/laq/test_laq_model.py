@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hlrp.laq.config import LAQConfig, debug
+from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
+from hlrp.latents import LatentSpec
+
+
+def three_frame_model() -> LatentActionQuantizer:
+    return LatentActionQuantizer(replace(debug(), spec=LatentSpec(num_frames=3, code_dim=8))).eval()
+
+
+def test_the_decoder_starts_as_an_exact_copy_of_frame_t(model: LatentActionQuantizer) -> None:
+    frames = torch.rand(2, 2, 3, 32, 32)
+    assert torch.equal(model(frames).frames, frames[:, :1])
+
+
+def test_three_frames_give_two_transitions_each_predicted_from_the_frame_before(clips: Tensor) -> None:
+    model = three_frame_model()
+    frames = torch.rand(2, 3, 3, 32, 32)
+    result = model(frames)
+    assert result.codes.shape == (2, 2, 4)
+    assert result.vectors.shape == (2, 2, 4, 8)
+    assert torch.equal(result.frames, frames[:, :2])
+    assert model.encode(frames).codes.shape == (2, 2, 4)
+
+
+def test_an_earlier_transition_does_not_see_later_frames() -> None:
+    model = three_frame_model()
+    frames = torch.rand(2, 3, 3, 32, 32)
+    other = frames.clone()
+    other[:, 2] = torch.rand(2, 3, 32, 32)
+    one, two = model.encode(frames), model.encode(other)
+    assert torch.equal(one.vectors[:, 0], two.vectors[:, 0])
+    assert torch.equal(one.codes[:, 0], two.codes[:, 0])
+    assert not torch.allclose(one.vectors[:, 1], two.vectors[:, 1])
+
+
+def test_a_code_tells_the_direction_of_time(model: LatentActionQuantizer) -> None:
+    frames = torch.rand(2, 2, 3, 32, 32)
+    assert not torch.allclose(model.encode(frames).vectors, model.encode(frames.flip(1)).vectors)
+
+
+def test_the_decoder_predicts_each_transition_from_its_own_codes_only(clips: Tensor) -> None:
+    model = three_frame_model()
+    torch.nn.init.normal_(model.decoder.to_pixels.weight)
+    frames, vectors = torch.rand(2, 2, 3, 32, 32), torch.randn(2, 2, 4, 8)
+    other = vectors.clone()
+    other[:, 1] += 1
+    one, two = model.decoder(frames, vectors), model.decoder(frames, other)
+    assert torch.equal(one[:, 0], two[:, 0])
+    assert not torch.allclose(one[:, 1], two[:, 1])
+
+
+def test_encoding_changes_no_state_and_repeats_itself(model: LatentActionQuantizer, clips: Tensor) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = model.encode(clips), model.encode(clips)
+    assert torch.equal(first.codes, second.codes)
+    assert torch.equal(first.vectors, second.vectors)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+def test_a_clip_is_encoded_alike_alone_and_in_a_batch(model: LatentActionQuantizer, clips: Tensor) -> None:
+    together = model.encode(clips)
+    alone = model.encode(clips[2:3])
+    torch.testing.assert_close(alone.vectors[0], together.vectors[2])
+
+
+def test_bytes_and_fractions_mean_the_same_pixels(model: LatentActionQuantizer, clips: Tensor) -> None:
+    torch.testing.assert_close(
+        model.encode(clips).vectors, model.encode(clips.float() / 255).vectors, rtol=0, atol=0
+    )
+
+
+def test_encoding_is_the_forward_pass_without_a_decoder(model: LatentActionQuantizer, clips: Tensor) -> None:
+    result, actions = model(model.to_pixels(clips)), model.encode(clips)
+    assert torch.equal(result.codes, actions.codes)
+    assert torch.equal(result.vectors, actions.vectors)
+    assert not actions.vectors.requires_grad
+
+
+def test_validity_is_passed_on_and_assumed_where_not_given(
+    fsq_model: LatentActionQuantizer, clips: Tensor
+) -> None:
+    valid = torch.tensor([True, False, True, True, False, True])
+    assert torch.equal(fsq_model.encode(clips, valid).valid, valid)
+    assert fsq_model.encode(clips).valid.all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 32, 32), (2, 2, 3, 32, 48), (2, 2, 1, 32, 32)])
+def test_clips_of_another_shape_are_refused(fsq_model: LatentActionQuantizer, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 3, 32, 32\), got"):
+        fsq_model.encode(torch.rand(shape))
+
+
+@pytest.mark.parametrize("pixel", [torch.nan, torch.inf])
+def test_a_pixel_that_is_no_number_is_refused(fsq_model: LatentActionQuantizer, pixel: float) -> None:
+    frames = torch.rand(2, 2, 3, 32, 32)
+    frames[1, 0, 2, 5, 5] = pixel
+    with pytest.raises(ValueError, match="NaN or infinite pixels"):
+        fsq_model.encode(frames)
+
+
+def test_the_fingerprint_changes_with_any_weight_and_any_setting(model: LatentActionQuantizer) -> None:
+    name = model.fingerprint()
+    state = model.state_dict()
+    for key, value in state.items():
+        old = value.clone()
+        value.copy_(~value if value.dtype == torch.bool else value + 1)
+        assert model.fingerprint() != name, key
+        value.copy_(old)
+    assert model.fingerprint() == name
+
+    other = LatentActionQuantizer(
+        replace(model.config, spec=replace(model.config.spec, frame_offset_s=0.2))
+    )
+    other.load_state_dict(state)
+    assert other.fingerprint() != name
+
+
+def test_a_configuration_survives_its_description() -> None:
+    config = replace(debug(), spec=LatentSpec(num_frames=4, codebook_size=5), image_size=(32, 48), quantizer="vq")
+    assert config_from_description(description(config)) == config
+
+
+def test_frames_need_not_be_square() -> None:
+    model = LatentActionQuantizer(replace(debug(), image_size=(32, 64))).eval()
+    frames = torch.rand(1, 2, 3, 32, 64)
+    assert torch.equal(model(frames).frames, frames[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": 12}, "patch_size must be a power of two, 4 or more, got 12"),
+        ({"patch_size": 2}, "patch_size must be a power of two, 4 or more, got 2"),
+        ({"image_size": (32, 40)}, r"image_size \(32, 40\) must be a multiple of patch_size 16"),
+        ({"dim": 30, "heads": 4}, "dim 30 must be a multiple of heads 4"),
+    ],
+)
+def test_an_impossible_architecture_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LAQConfig(**changes)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_datasets import moving_square
+from torch import Tensor
+
+from hlrp.data.clips import ClipAugmentation, ClipBatches
+from hlrp.data.frames import CachedFrames
+from hlrp.laq.config import QuantizerName, debug
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.quality import LAQQuality, clip_features, measure_quality
+from hlrp.laq.task import LAQTask, LAQTrainingConfig
+from hlrp.latents import LatentSpec
+from hlrp.training import StepData, TrainingRun
+
+EPISODES, LENGTH = 24, 16
+
+
+def film(seed: int) -> tuple[Tensor, Tensor]:
+    """Frames (n, 3, h, w) and what the square did after each (n, 2)."""
+    episodes = [moving_square(LENGTH, seed=seed + number) for number in range(EPISODES)]
+    frames = torch.cat([torch.from_numpy(images) for images, _, _ in episodes]).permute(0, 3, 1, 2)
+    return frames.contiguous(), torch.cat([torch.from_numpy(actions)[:, :2] for _, _, actions in episodes])
+
+
+def train(tmp_path: Path, quantizer: QuantizerName, *, steps: int) -> LAQQuality:
+    """Train on 24 episodes; the card is of 24 others."""
+    torch.manual_seed(0)
+    model = LatentActionQuantizer(replace(debug(), quantizer=quantizer, spec=LatentSpec(code_seq_len=2)))
+    bounds = torch.arange(EPISODES + 1)[:, None].repeat(1, 2).flatten()[1:-1].reshape(-1, 2) * LENGTH
+    frames, actions = film(0)
+    batches = ClipBatches(
+        CachedFrames(frames),
+        bounds,
+        offset=1,
+        num_frames=2,
+        batch_size=32,
+        num_batches=steps,
+        seed=0,
+        augmentation=ClipAugmentation(),
+    )
+    TrainingRun(tmp_path / "laq", resume=False).fit(
+        LAQTask(model, LAQTrainingConfig()),
+        StepData(batches, None, num_workers=0),
+        steps=steps,
+        save_every=steps,
+        device="cpu",
+    )
+    other_frames, other_actions = film(1000)
+    starts = (torch.arange(EPISODES * LENGTH) % LENGTH < LENGTH - 1).nonzero()[:, 0]
+    found = [
+        clip_features(model, [CachedFrames(x).read(starts[:, None] + torch.arange(2))])
+        for x in (frames, other_frames)
+    ]
+    return measure_quality(model, *found, actions[starts, None], other_actions[starts, None])
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+def test_codes_do_not_collapse_and_come_to_mean_motion(tmp_path: Path, quantizer: QuantizerName) -> None:
+    card = train(tmp_path, quantizer, steps=150)
+    assert all(8 - dead > 4 for dead in card.dead_codes), card.code_usage
+    assert card.copy_gain > 0
+    assert card.probe_r2 is not None
+    assert card.probe_r2_frame_only is not None
+    assert card.probe_r2 > card.probe_r2_frame_only + 0.1
+    print(card)
+
+
+def test_one_step_moves_every_weight_that_trains(fsq_model: LatentActionQuantizer) -> None:
+    torch.nn.init.normal_(fsq_model.decoder.to_pixels.weight)  # which starts at zero and lets nothing through
+    task = LAQTask(fsq_model.train(), LAQTrainingConfig())
+    frames = torch.rand(8, 2, 3, 32, 32)
+    result = fsq_model(frames)
+    (result.frames - frames[:, 1:]).square().mean().backward()
+    still = [
+        name
+        for name, parameter in task.model.named_parameters()
+        if parameter.grad is None or parameter.grad.count_nonzero() == 0
+    ]
+    assert still == []

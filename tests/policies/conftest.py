@@ -1,0 +1,1 @@
+"""Tiny policies on a tiny real dataset, with real labels."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from hlrp.files import copy_tree, new_directory, refuse_existing, write_json
+
+
+def test_a_new_folder_appears_with_its_parents_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with new_directory(target) as folder:
+        (folder / "file").write_text("1")
+        assert not target.exists()
+    assert (target / "file").read_text() == "1"
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+
+
+def test_an_error_on_the_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_directory(tmp_path / "new") as folder:
+            (folder / "half").write_text("…")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "thesis.tex").write_text("years of work")
+    worked = False
+
+    def fill() -> None:
+        nonlocal worked
+        with new_directory(tmp_path / "old", replace_if_holds="laq.json"):
+            worked = True
+
+    with pytest.raises(FileExistsError, match="already exists; remove it or choose another folder"):
+        fill()
+    assert not worked
+    assert (tmp_path / "old" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with new_directory(tmp_path / "empty") as folder:
+        (folder / "file").touch()
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["file"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError):
+        refuse_existing(tmp_path / "file", replace_if_holds="file")
+
+
+def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    for text in ("old", "new"):
+        with new_directory(target, replace_if_holds="laq.json") as folder:
+            (folder / "laq.json").write_text(text)
+            (folder / text).touch()
+    assert sorted(path.name for path in target.iterdir()) == ["laq.json", "new"]
+    assert (target / "laq.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    with new_directory(target) as folder:
+        (folder / "laq.json").write_text("old")
+
+    def fill() -> None:
+        with new_directory(target, replace_if_holds="laq.json"):
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fill()
+    assert (target / "laq.json").read_text() == "old"
+
+
+def test_json_is_replaced_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "values.json"
+    write_json(path, {"b": [1, 2], "a": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
+    with pytest.raises(TypeError):
+        write_json(path, {"unspeakable": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_tree_is_copied_into_a_folder_that_keeps_its_own_files(tmp_path: Path) -> None:
+    (tmp_path / "from" / "sub").mkdir(parents=True)
+    (tmp_path / "from" / "sub" / "a").write_text("a")
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "b").write_text("b")
+    copy_tree(tmp_path / "from", tmp_path / "to")
+    assert (tmp_path / "to" / "sub" / "a").read_text() == "a"
+    assert (tmp_path / "to" / "b").read_text() == "b"
