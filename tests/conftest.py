@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Read by the libraries when they are imported, so set before any import below.
@@ -50,4 +51,28 @@ def video_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same six episodes with frames as videos; read only."""
     root = tmp_path_factory.mktemp("recorded") / "videos"
     create_dataset(root, video=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def laq_path(image_dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a debug-size LAQ, trained for a moment on the recorded images; read only."""
+    from hlrp.cli.train_laq import TrainLAQConfig, train_laq
+
+    folder = tmp_path_factory.mktemp("stage1") / "laq"
+    config = TrainLAQConfig(
+        dataset_root=str(image_dataset_root), output_dir=str(folder), preset="debug", steps=60, device="cpu"
+    )
+    train_laq(config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_dataset_root(image_dataset_root: Path, laq_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy of the recorded images with latent labels beside them, written by `laq_path`; read only."""
+    from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
+
+    root = tmp_path_factory.mktemp("labelled") / "images"
+    shutil.copytree(image_dataset_root, root)
+    precompute_latent_codes(PrecomputeConfig(laq_path=str(laq_path), dataset_root=str(root), device="cpu"))
     return root

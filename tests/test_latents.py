@@ -46,7 +46,7 @@ def test_the_offset_is_a_time_and_becomes_frames_by_the_frame_rate() -> None:
 
 
 def test_an_offset_under_one_frame_is_refused_with_the_shortest_possible() -> None:
-    with pytest.raises(ValueError, match="under one frame at 4 fps; use 0.2500 or more"):
+    with pytest.raises(ValueError, match=r"under one frame at 4 fps; use 0.2500 or more"):
         LatentSpec(frame_offset_s=0.1).offset_frames(4)
 
 

@@ -81,9 +81,7 @@ def test_every_package_that_src_imports_is_declared() -> None:
     imported -= set(sys.stdlib_module_names) | OUR_MODULES
     owners = packages_distributions()
     declared = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
-    undeclared = {
-        module for module in imported if declared.isdisjoint(map(canonicalize_name, owners.get(module, [])))
-    }
+    undeclared = {module for module in imported if declared.isdisjoint(map(canonicalize_name, owners.get(module, [])))}
     assert not undeclared
 
 

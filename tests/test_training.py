@@ -165,7 +165,7 @@ def test_a_run_stopped_before_its_first_state_says_to_remove_it_and_not_to_resum
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing to resume: .* run without --resume"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume: .* run without --resume"):
         TrainingRun(tmp_path / "out", resume=True)
     assert list(tmp_path.iterdir()) == []
 

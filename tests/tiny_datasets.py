@@ -55,7 +55,7 @@ def create_dataset(
     with_actions: bool = True,
     seed: int = 0,
 ) -> LeRobotDataset:
-    """Record episodes of `lengths` frames with LeRobot's own writer to `root`; task `i % len(tasks)` for episode `i`."""
+    """Record episodes of `lengths` frames with LeRobot's own writer to `root`; they take turns with the tasks."""
     image = {
         "dtype": "video" if video else "image",
         "shape": (SIZE, SIZE, 3),

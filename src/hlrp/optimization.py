@@ -59,9 +59,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [group for group in groups if group["params"]]
 
 
-def lightning_optimizers(
-    module: nn.Module, config: OptimizerConfig, *, total_steps: int
-) -> dict[str, object]:
+def lightning_optimizers(module: nn.Module, config: OptimizerConfig, *, total_steps: int) -> dict[str, object]:
     """What `configure_optimizers` returns: AdamW, with its schedule stepped every optimizer step."""
     optimizer = AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas)
     schedule = LambdaLR(optimizer, lambda step: lr_fraction(step, total_steps=total_steps, config=config))

@@ -62,7 +62,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _DrawsByStep(pl.Callback):
-    """Random numbers of a step (dropout, shifts, restarted codes) are a function of its number: a resumed run repeats them."""
+    """Random numbers of a step (dropout, shifts, restarted codes) depend on its number: a resumed run repeats them."""
 
     def __init__(self) -> None:
         self._seed = torch.initial_seed()
@@ -140,9 +140,7 @@ class TrainingRun:
             gradient_clip_val=1.0,
             log_every_n_steps=log_every,
         )
-        trainer.fit(
-            module, datamodule=data, ckpt_path=self._last if self._resume else None, weights_only=True
-        )
+        trainer.fit(module, datamodule=data, ckpt_path=self._last if self._resume else None, weights_only=True)
         if trainer.global_step < steps:
             raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {steps}")
         if validate_every and not trainer.callback_metrics:  # resumed when nothing was left to train

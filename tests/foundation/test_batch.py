@@ -21,9 +21,7 @@ def test_nan_pixels_are_refused() -> None:
         require_finite(images)
 
 
-@pytest.mark.parametrize(
-    "codes", [torch.tensor([[0, 8]]), torch.tensor([[-2, 0]]), torch.tensor([[0, 0, 0]])]
-)
+@pytest.mark.parametrize("codes", [torch.tensor([[0, 8]]), torch.tensor([[-2, 0]]), torch.tensor([[0, 0, 0]])])
 def test_codes_of_another_quantizer_are_refused(codes: torch.Tensor) -> None:
     spec = LatentSpec(codebook_size=8, code_seq_len=2)
     require_codes(torch.tensor([[-1, 7]]), spec)
@@ -42,9 +40,7 @@ def test_every_sample_needs_an_instruction() -> None:
 
 
 def test_moving_a_batch_moves_every_tensor_and_keeps_the_text() -> None:
-    batch = FoundationBatch(
-        torch.zeros(1, 1, 3, 4, 4), ["open"], torch.zeros(1, 2).long(), torch.ones(1).bool()
-    )
+    batch = FoundationBatch(torch.zeros(1, 1, 3, 4, 4), ["open"], torch.zeros(1, 2).long(), torch.ones(1).bool())
     moved = batch.to("meta")
     assert moved.images.is_meta
     assert moved.codes is not None

@@ -24,9 +24,7 @@ def test_pixels_equal_the_hub_processor_at_the_target_size() -> None:
     processor = hub_processor(16, 24)
     expected = processor(list(images), return_tensors="pt")
     geometry = ImageGeometry.of(processor, (16, 24))
-    torch.testing.assert_close(
-        build_pixel_values(images / 255, geometry), expected["pixel_values"], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(build_pixel_values(images / 255, geometry), expected["pixel_values"], atol=1e-5, rtol=0)
     assert torch.equal(geometry.grid(3), expected["image_grid_thw"])
     assert geometry.tokens_per_image == 6
 

@@ -15,9 +15,7 @@ def prompts(backend: QwenVLChatBackend, *instructions: str, cameras: int = 1) ->
 
 
 @pytest.mark.parametrize("cameras", [1, 2])
-def test_a_prompt_equals_the_processors_own_chat_template(
-    shared_backend: QwenVLChatBackend, cameras: int
-) -> None:
+def test_a_prompt_equals_the_processors_own_chat_template(shared_backend: QwenVLChatBackend, cameras: int) -> None:
     processor = shared_backend.processor
     messages = [
         {"role": "system", "content": [{"type": "text", "text": shared_backend.config.system_prompt}]},

@@ -73,7 +73,5 @@ def test_the_marginal_baseline_is_the_best_constant_guess(
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    (logged,) = trainer.validate(
-        VLABackendModule(backend), DataLoader([labelled], batch_size=None), verbose=False
-    )
+    (logged,) = trainer.validate(VLABackendModule(backend), DataLoader([labelled], batch_size=None), verbose=False)
     assert logged["val/marginal_accuracy"] == pytest.approx(6 / 8)

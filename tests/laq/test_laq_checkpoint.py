@@ -35,9 +35,7 @@ QUALITY = LAQQuality(
 
 
 def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:
-    return save_laq(
-        model, folder, camera=CAMERA, quality=QUALITY, extra={"steps": 3}, replace=replace
-    )
+    return save_laq(model, folder, camera=CAMERA, quality=QUALITY, extra={"steps": 3}, replace=replace)
 
 
 def test_a_saved_quantizer_writes_the_very_same_codes(
@@ -50,9 +48,7 @@ def test_a_saved_quantizer_writes_the_very_same_codes(
     assert torch.equal(model.codebook(), loaded.model.codebook())
 
 
-def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(
-    model: LatentActionQuantizer, tmp_path: Path
-) -> None:
+def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(model: LatentActionQuantizer, tmp_path: Path) -> None:
     loaded = load_laq(save(model, tmp_path / "laq"))
     assert loaded.fingerprint == model.fingerprint() == loaded.model.fingerprint()
     assert loaded.model.config == model.config
@@ -62,15 +58,13 @@ def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(
 
 def test_the_folder_holds_three_plain_files(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     folder = save(fsq_model, tmp_path / "laq")
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE]
-    )
+    assert sorted(path.name for path in folder.iterdir()) == sorted([DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE])
     assert json.loads((folder / QUALITY_FILE).read_text()) == QUALITY.to_dict()
 
 
 def change_a_weight(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS_FILE)
-    name = next(iter(weights))
+    name = next(name for name, value in weights.items() if value.is_floating_point())
     weights[name].view(-1)[0] += 1e-3
     save_file(weights, folder / WEIGHTS_FILE)
 
@@ -91,9 +85,7 @@ def take_weights_of_another_size(folder: Path) -> None:
     (folder.with_name("other") / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
 
 
-@pytest.mark.parametrize(
-    "tamper", [change_a_weight, change_a_setting, cut_the_weights, take_weights_of_another_size]
-)
+@pytest.mark.parametrize("tamper", [change_a_weight, change_a_setting, cut_the_weights, take_weights_of_another_size])
 def test_a_tampered_or_damaged_checkpoint_is_refused(
     fsq_model: LatentActionQuantizer, tmp_path: Path, tamper: Callable[[Path], None]
 ) -> None:
@@ -104,27 +96,21 @@ def test_a_tampered_or_damaged_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize("missing", [DESCRIPTION_FILE, WEIGHTS_FILE])
-def test_half_a_checkpoint_is_refused(
-    fsq_model: LatentActionQuantizer, tmp_path: Path, missing: str
-) -> None:
+def test_half_a_checkpoint_is_refused(fsq_model: LatentActionQuantizer, tmp_path: Path, missing: str) -> None:
     folder = save(fsq_model, tmp_path / "laq")
     (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match="is not a LAQ checkpoint .* train one with hlrp-train-laq"):
+    with pytest.raises(FileNotFoundError, match=r"is not a LAQ checkpoint .* train one with hlrp-train-laq"):
         load_laq(folder)
 
 
-def test_a_quantizer_replaces_an_earlier_one_only_on_request(
-    fsq_model: LatentActionQuantizer, tmp_path: Path
-) -> None:
+def test_a_quantizer_replaces_an_earlier_one_only_on_request(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     folder = save(fsq_model, tmp_path / "laq")
     with pytest.raises(FileExistsError, match="already exists"):
         save(fsq_model, folder)
     assert load_laq(save(fsq_model, folder, replace=True)).fingerprint == fsq_model.fingerprint()
 
 
-def test_a_folder_of_something_else_is_never_replaced(
-    fsq_model: LatentActionQuantizer, tmp_path: Path
-) -> None:
+def test_a_folder_of_something_else_is_never_replaced(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
     with pytest.raises(FileExistsError):

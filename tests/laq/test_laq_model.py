@@ -72,9 +72,7 @@ def test_a_clip_is_encoded_alike_alone_and_in_a_batch(model: LatentActionQuantiz
 
 
 def test_bytes_and_fractions_mean_the_same_pixels(model: LatentActionQuantizer, clips: Tensor) -> None:
-    torch.testing.assert_close(
-        model.encode(clips).vectors, model.encode(clips.float() / 255).vectors, rtol=0, atol=0
-    )
+    torch.testing.assert_close(model.encode(clips).vectors, model.encode(clips.float() / 255).vectors, rtol=0, atol=0)
 
 
 def test_encoding_is_the_forward_pass_without_a_decoder(model: LatentActionQuantizer, clips: Tensor) -> None:
@@ -84,9 +82,7 @@ def test_encoding_is_the_forward_pass_without_a_decoder(model: LatentActionQuant
     assert not actions.vectors.requires_grad
 
 
-def test_validity_is_passed_on_and_assumed_where_not_given(
-    fsq_model: LatentActionQuantizer, clips: Tensor
-) -> None:
+def test_validity_is_passed_on_and_assumed_where_not_given(fsq_model: LatentActionQuantizer, clips: Tensor) -> None:
     valid = torch.tensor([True, False, True, True, False, True])
     assert torch.equal(fsq_model.encode(clips, valid).valid, valid)
     assert fsq_model.encode(clips).valid.all()
@@ -116,9 +112,7 @@ def test_the_fingerprint_changes_with_any_weight_and_any_setting(model: LatentAc
         value.copy_(old)
     assert model.fingerprint() == name
 
-    other = LatentActionQuantizer(
-        replace(model.config, spec=replace(model.config.spec, frame_offset_s=0.2))
-    )
+    other = LatentActionQuantizer(replace(model.config, spec=replace(model.config.spec, frame_offset_s=0.2)))
     other.load_state_dict(state)
     assert other.fingerprint() != name
 

@@ -14,9 +14,7 @@ def test_exactly_linear_data_scores_one() -> None:
 
 
 def test_noise_scores_about_nothing() -> None:
-    score = linear_probe_r2(
-        torch.randn(2000, 20), torch.randn(2000, 2), torch.randn(500, 20), torch.randn(500, 2)
-    )
+    score = linear_probe_r2(torch.randn(2000, 20), torch.randn(2000, 2), torch.randn(500, 20), torch.randn(500, 2))
     assert (score.abs() < 0.06).all()
 
 
@@ -50,7 +48,5 @@ def test_the_score_does_not_depend_on_the_units_of_features_or_targets() -> None
 
 
 def test_more_features_than_clips_still_give_a_finite_score() -> None:
-    score = linear_probe_r2(
-        torch.randn(20, 100), torch.randn(20, 2), torch.randn(20, 100), torch.randn(20, 2)
-    )
+    score = linear_probe_r2(torch.randn(20, 100), torch.randn(20, 2), torch.randn(20, 100), torch.randn(20, 2))
     assert score.isfinite().all()

@@ -80,6 +80,7 @@ def test_noise_is_in_the_recorded_action() -> None:
     assert clean is not None
     np.testing.assert_array_equal(noisy.states[0], clean.states[0])
     assert 0 < np.abs(noisy.actions[0] - clean.actions[0]).max() < 0.5
+    assert noisy.actions[0, 3] == clean.actions[0, 3]  # the gripper's effort is left alone
     close_environment()
 
 
@@ -103,9 +104,7 @@ def test_an_expert_that_never_succeeds_is_an_error_and_leaves_nothing(tmp_path: 
     config = DemonstrationConfig(
         tasks=TASKS[1:], episodes_per_task=1, rollout=RolloutOptions(image_size=16, max_steps=2)
     )
-    with pytest.raises(
-        ValueError, match="succeeded in only 0 of 12 episodes within 2 steps; raise max_steps"
-    ):
+    with pytest.raises(ValueError, match="succeeded in only 0 of 12 episodes within 2 steps; raise max_steps"):
         record(tmp_path / "dataset", config)
     assert list(tmp_path.iterdir()) == []
 

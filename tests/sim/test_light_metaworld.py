@@ -25,9 +25,7 @@ def expert(env: LightMetaworldEnv) -> np.ndarray:
     return np.clip(env.expert_action(), -1, 1).astype(np.float32)
 
 
-def test_states_rewards_and_success_are_lerobots(
-    env: LightMetaworldEnv, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_states_rewards_and_success_are_lerobots(env: LightMetaworldEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     from lerobot.envs.metaworld import MetaworldEnv
 
     theirs = MetaworldEnv(TASK, obs_type="pixels_agent_pos")
@@ -106,9 +104,7 @@ def test_success_does_not_reset_the_environment(env: LightMetaworldEnv) -> None:
     assert np.linalg.norm(after - observation["agent_pos"]) < np.linalg.norm(after - start)
 
 
-@pytest.mark.parametrize(
-    "action", [[0, 0, float("nan"), 0], [0, float("inf"), 0, 0], [0, 0, 0], [[0, 0, 0, 0]]]
-)
+@pytest.mark.parametrize("action", [[0, 0, float("nan"), 0], [0, float("inf"), 0, 0], [0, 0, 0], [[0, 0, 0, 0]]])
 def test_an_action_that_is_not_four_finite_numbers_is_an_error(env: LightMetaworldEnv, action: list) -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected 4 finite numbers as the action"):

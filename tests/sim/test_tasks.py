@@ -26,9 +26,7 @@ def test_the_old_prefix_is_understood() -> None:
 
 
 def test_an_unknown_task_lists_close_ones() -> None:
-    with pytest.raises(
-        ValueError, match=r"'drawer-opn-v3' is not a Meta-World task; did you mean drawer-open-v3"
-    ):
+    with pytest.raises(ValueError, match=r"'drawer-opn-v3' is not a Meta-World task; did you mean drawer-open-v3"):
         expand_tasks("window-open-v3,drawer-opn-v3")
 
 

@@ -6,6 +6,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from draccus import ParsingError
+
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
@@ -16,8 +18,25 @@ def run_cli(command: Callable[[], object]) -> None:
         command()
     except USER_ERRORS as error:
         sys.exit(_one_line(error, status=2))
+    except ParsingError as error:  # draccus wraps what a configuration's own check says
+        sys.exit(_one_line(error.__cause__ or error, status=2))
     except OSError as error:
         sys.exit(_one_line(error, status=1))
+
+
+def choose_device(name: str | None) -> str:
+    """`name` where this machine has such a device; the best it has where `name` is None.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    import torch  # late: `hlrp-collect-demos` does without
+
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kinds = [kind for kind, is_here in found.items() if is_here]
+    if name is not None and name.partition(":")[0] not in kinds:
+        raise ValueError(f"this machine has no device {name!r}; use {' or '.join(kinds)}")
+    return name or kinds[0]
 
 
 def _one_line(error: BaseException, *, status: int) -> int:

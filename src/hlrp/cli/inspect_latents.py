@@ -49,9 +49,7 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     camera = require_camera(dataset.meta, config.camera or laq.camera)
     frames = open_frames(dataset, camera, laq.model.config.image_size, cache_gib=config.cache_gib)
-    train, held_out = split_episodes(
-        len(episode_bounds(dataset.meta)), held_out=config.held_out, seed=config.seed
-    )
+    train, held_out = split_episodes(len(episode_bounds(dataset.meta)), held_out=config.held_out, seed=config.seed)
     quality = evaluate_laq(laq.model, dataset, frames, train, held_out, seed=config.seed)
     print(quality_table(quality, laq.model.spec))
     if config.output is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,9 @@ import draccus
 import torch
 from lerobot.datasets.dataset_tools import add_features
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.utils.device_utils import auto_select_torch_device
 from tqdm import tqdm
 
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import choose_device, run_cli
 from hlrp.data.clips import clip_is_valid
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, require_camera
 from hlrp.data.frames import open_frames
@@ -61,10 +59,16 @@ class PrecomputeConfig:
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
+    def __post_init__(self) -> None:
+        if self.output_dir is not None and self.output_dataset is not None:
+            raise ValueError("labels go to one place: name output_dir or output_dataset, not both")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+
 
 def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     """Label the dataset and write the labels where `config` says."""
-    device = config.device or auto_select_torch_device().type
+    device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     camera = require_camera(dataset.meta, config.camera or laq.camera)
@@ -130,7 +134,7 @@ def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: 
         new = Path(scratch) / "new"
         add_features(dataset, features=columns, output_dir=new, repo_id=f"{dataset.repo_id}_latents")
         write_json(new / COLUMN_METADATA_FILE, labels.metadata.to_dict())
-        shutil.move(new, root)
+        new.rename(root)
 
 
 def main() -> None:

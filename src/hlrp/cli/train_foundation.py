@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import draccus
 import torch
-from lerobot.utils.device_utils import auto_select_torch_device
 
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import choose_device, run_cli
 from hlrp.data.clips import split_episodes
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_instructions, require_camera
 from hlrp.data.frames import open_frames
@@ -70,17 +69,15 @@ class TrainFoundationConfig:
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     """Train, validate on held-out episodes, save; returns the validation figures."""
     run = TrainingRun(config.output_dir, resume=config.resume)
+    device = choose_device(config.device)
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     labels = find_labels(dataset.root, config.labels_path)
     bounds = episode_bounds(dataset.meta)
     episode = episode_of_frame(bounds)
-    require_labels_of(
-        labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0]
-    )
+    require_labels_of(labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0])
     cameras = [require_camera(dataset.meta, name) for name in config.cameras or [labels.metadata.camera]]
     sources = [
-        open_frames(dataset, camera, config.backend.image_size, cache_gib=config.cache_gib)
-        for camera in cameras
+        open_frames(dataset, camera, config.backend.image_size, cache_gib=config.cache_gib) for camera in cameras
     ]
     frames = LabelledFrames(sources, read_instructions(dataset), labels.codes)
     train, held_out = split_episodes(len(bounds), held_out=config.held_out, seed=config.seed)
@@ -108,7 +105,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         steps=config.steps,
         save_every=config.save_every,
         validate_every=config.steps,
-        device=config.device or auto_select_torch_device().type,
+        device=device,
         precision=config.precision,
     )
     figures = {name.removeprefix("val/"): value for name, value in figures.items() if name.startswith("val/")}

@@ -9,10 +9,9 @@ import draccus
 import torch
 from jaxtyping import Float, Int, UInt8
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.utils.device_utils import auto_select_torch_device
 from torch import Tensor
 
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import choose_device, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, clip_is_valid, split_episodes
 from hlrp.data.dataset import (
     episode_bounds,
@@ -28,6 +27,7 @@ from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality, clip_features, measure_quality
 from hlrp.laq.task import LAQTask, LAQTrainingConfig
+from hlrp.laq.views import ViewConfig
 from hlrp.latents import LatentSpec
 from hlrp.optimization import OptimizerConfig
 from hlrp.tables import table
@@ -71,6 +71,8 @@ class TrainLAQConfig:
     motion_strength: float = 8.0
     """Extra loss weight of pixels that moved."""
     augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """How the encoder's view of a clip differs from the one the decoder predicts."""
     held_out: float = 0.1
     """Share of episodes kept for the quality card."""
     cache_gib: float = 2.0
@@ -100,24 +102,22 @@ class TrainLAQConfig:
             frame_offset_s=self.frame_offset_s,
         )
         config = replace(PRESETS[self.preset](), spec=spec, quantizer=self.quantizer)
-        return (
-            config
-            if self.image_size is None
-            else replace(config, image_size=(self.image_size, self.image_size))
-        )
+        return config if self.image_size is None else replace(config, image_size=(self.image_size, self.image_size))
 
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality:
     """Train, measure on held-out episodes, save."""
     run = TrainingRun(config.output_dir, resume=config.resume)
+    device = choose_device(config.device)
     laq_config = config.laq_config()
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     camera = require_camera(dataset.meta, config.camera)
     bounds = episode_bounds(dataset.meta)
     offset = laq_config.spec.offset_frames(dataset.fps)
-    clip_is_valid(bounds, laq_config.spec.frame_deltas(dataset.fps))
+    valid = clip_is_valid(bounds, laq_config.spec.frame_deltas(dataset.fps))
     train, held_out = split_episodes(len(bounds), held_out=config.held_out, seed=config.seed)
-    device = config.device or auto_select_torch_device().type
+    if not (valid & torch.isin(episode_of_frame(bounds), held_out)).any():
+        raise ValueError("no held-out episode is long enough for a clip; use a shorter offset or another seed")
     frames = open_frames(dataset, camera, laq_config.image_size, cache_gib=config.cache_gib)
 
     torch.manual_seed(config.seed)
@@ -138,7 +138,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality:
         augmentation=config.augmentation,
     )
     task = LAQTask(
-        model, LAQTrainingConfig(optimizer=config.optimizer, motion_strength=config.motion_strength)
+        model, LAQTrainingConfig(optimizer=config.optimizer, motion_strength=config.motion_strength, views=config.views)
     )
     run.fit(
         task,
@@ -186,9 +186,7 @@ def evaluate_laq(
 
     fit, test = starts(train), starts(held_out)
     if len(test) == 0:
-        raise ValueError(
-            "no held-out episode is long enough for a clip; use a shorter offset or another seed"
-        )
+        raise ValueError("no held-out episode is long enough for a clip; use a shorter offset or another seed")
     fit_actions = test_actions = None
     if has_actions(dataset):
         actions = read_actions(dataset)
@@ -198,9 +196,7 @@ def evaluate_laq(
     )
 
 
-def _chunks(
-    actions: Float[Tensor, "n a"], start: Int[Tensor, " m"], *, length: int
-) -> Float[Tensor, "m h a"]:
+def _chunks(actions: Float[Tensor, "n a"], start: Int[Tensor, " m"], *, length: int) -> Float[Tensor, "m h a"]:
     return actions[start[:, None] + torch.arange(length)]
 
 

@@ -31,9 +31,7 @@ def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor,
     return valid
 
 
-def split_episodes(
-    num_episodes: int, *, held_out: float, seed: int
-) -> tuple[Int[Tensor, " e"], Int[Tensor, " v"]]:
+def split_episodes(num_episodes: int, *, held_out: float, seed: int) -> tuple[Int[Tensor, " e"], Int[Tensor, " v"]]:
     """Training and held-out episode numbers; at least one of each.
 
     Raises:
@@ -93,10 +91,7 @@ class ClipBatches(Dataset[UInt8[Tensor, "b t 3 h w"]]):
         span = offset * (num_frames - 1)
         lengths = (bounds[:, 1] - bounds[:, 0] - span).clamp_min(0)
         self._starts = torch.cat(
-            [
-                torch.arange(int(first), int(first + count))
-                for (first, _), count in zip(bounds, lengths, strict=True)
-            ]
+            [torch.arange(int(first), int(first + count)) for (first, _), count in zip(bounds, lengths, strict=True)]
         )
         if len(self._starts) == 0:
             longest = int((bounds[:, 1] - bounds[:, 0]).max())

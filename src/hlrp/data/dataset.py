@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from httpx import HTTPError
 from jaxtyping import Float, Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -19,7 +20,7 @@ def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset
     """Open a dataset from `root`, from `$HF_LEROBOT_HOME/<repo_id>`, or from the hub, in this order.
 
     Raises:
-        FileNotFoundError: If `root` is given and holds no LeRobotDataset, or the hub cannot be reached.
+        FileNotFoundError: If `root` is given and holds no complete LeRobotDataset, or the hub cannot be reached.
     """
     if root is not None and not (Path(root) / "meta" / "info.json").is_file():
         raise FileNotFoundError(
@@ -28,38 +29,38 @@ def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset
         )
     try:
         return LeRobotDataset(repo_id, root=root, return_uint8=True)
-    except (ConnectionError, OSError) as error:
-        if root is not None:
-            raise
-        raise FileNotFoundError(
+    except (ConnectionError, HTTPError) as error:  # LeRobot asks the hub for what it does not find on the disk
+        missing = (
             f"dataset {repo_id!r} is neither at {HF_LEROBOT_HOME / repo_id} nor reachable on the hub; "
-            f"pass its folder as root ({error})"
-        ) from error
+            "pass its folder as root"
+            if root is None
+            else f"{root} lacks files of the data or videos that its metadata names; copy the whole folder again"
+        )
+        raise FileNotFoundError(f"{missing} ({error})") from error
 
 
 def require_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
     """The dataset key of `camera`; the only camera if `camera` is None.
 
     Raises:
-        ValueError: If the dataset lacks the camera, or has several and none was named.
+        ValueError: If the dataset lacks the camera or has none, or has several and none was named.
     """
     cameras = [key for key in meta.camera_keys if key not in meta.depth_keys]
     if camera is not None:
         if camera not in cameras:
-            raise ValueError(
-                f"dataset {meta.repo_id} has no camera {camera!r}; it has {', '.join(cameras) or 'none'}"
-            )
+            raise ValueError(f"dataset {meta.repo_id} has no camera {camera!r}; it has {', '.join(cameras) or 'none'}")
         return camera
+    if not cameras:
+        raise ValueError(f"dataset {meta.repo_id} has no camera; record one with images or videos")
     if len(cameras) != 1:
-        raise ValueError(
-            f"dataset {meta.repo_id} has {len(cameras)} cameras; name one of {', '.join(cameras)}"
-        )
+        raise ValueError(f"dataset {meta.repo_id} has {len(cameras)} cameras; name one of {', '.join(cameras)}")
     return cameras[0]
 
 
 def episode_bounds(meta: LeRobotDatasetMetadata) -> Int[Tensor, "e 2"]:
     """First frame of every episode and the one after its last, as absolute frame indices."""
     episodes = meta.episodes
+    assert episodes is not None, "a dataset that was opened has its episodes"
     bounds = zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True)
     return torch.tensor([(int(first), int(end)) for first, end in bounds], dtype=torch.int64)
 
@@ -86,12 +87,14 @@ def read_instructions(dataset: LeRobotDataset) -> list[str]:
     Raises:
         ValueError: If a task of the dataset is empty.
     """
-    sentences = [str(name) for name in dataset.meta.tasks.index]
+    tasks = dataset.meta.tasks
+    assert tasks is not None, "a dataset that was opened has its tasks"
+    sentences = [str(name) for name in tasks.index]
     for number, sentence in enumerate(sentences):
         if not sentence.strip():
             raise ValueError(
                 f"task {number} of dataset {dataset.meta.repo_id} has an empty instruction; name it with "
                 "lerobot-edit-dataset --operation.type=modify_tasks"
             )
-    by_index = dict(zip(dataset.meta.tasks["task_index"].tolist(), sentences, strict=True))
+    by_index = dict(zip(tasks["task_index"].tolist(), sentences, strict=True))
     return [by_index[int(i)] for i in dataset.hf_dataset.data.column("task_index").to_pylist()]

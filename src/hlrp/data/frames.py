@@ -6,7 +6,7 @@ Shapes: n frames of the dataset, b clips, t frames of a clip, h and w pixels. Pi
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ _DECODE_RUN = 256
 """Consecutive frames decoded in one call: amortises a seek and bounds memory at full resolution."""
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """Frames by absolute index."""
 
@@ -44,9 +45,7 @@ class StreamedFrames:
         self._is_video = camera in dataset.meta.video_keys
         self._bounds = episode_bounds(dataset.meta)
         self._episode = episode_of_frame(self._bounds)
-        self._images = (
-            None if self._is_video else dataset.hf_dataset.select_columns([camera]).with_format(None)
-        )
+        self._images = None if self._is_video else dataset.hf_dataset.select_columns([camera]).with_format(None)
 
     def __len__(self) -> int:
         return len(self._episode)
@@ -61,19 +60,16 @@ class StreamedFrames:
 
     def _read_clip(self, index: Int[Tensor, " t"]) -> UInt8[Tensor, "t 3 h w"]:
         rows = index.tolist()
-        return resize(
-            self._decode_video(rows) if self._images is None else self._decode_images(rows), self._size
-        )
+        return resize(self._decode_video(rows) if self._images is None else self._decode_images(rows), self._size)
 
     def _decode_images(self, rows: list[int]) -> UInt8[Tensor, "t 3 h w"]:
         assert self._images is not None
-        return torch.stack(
-            [pil_to_tensor(image.convert("RGB")) for image in self._images[rows][self._camera]]
-        )
+        return torch.stack([pil_to_tensor(image.convert("RGB")) for image in self._images[rows][self._camera]])
 
     def _decode_video(self, rows: list[int]) -> UInt8[Tensor, "t 3 h w"]:
         meta, fps = self._dataset.meta, self._dataset.fps
         episode = int(self._episode[rows[0]])
+        assert meta.episodes is not None
         start = float(meta.episodes[episode][f"videos/{self._camera}/from_timestamp"])
         first = int(self._bounds[episode, 0])
         return decode_video_frames(
@@ -110,9 +106,7 @@ def open_frames(
     stream = StreamedFrames(dataset, camera, image_size)
     gib = len(stream) * 3 * image_size[0] * image_size[1] / 2**30
     if gib > cache_gib:
-        logger.info(
-            f"{len(stream)} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand"
-        )
+        logger.info(f"{len(stream)} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
         return stream
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8)
     with tqdm(total=len(stream), desc="decoding frames", unit="frame", disable=not show_progress) as bar:

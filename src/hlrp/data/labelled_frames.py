@@ -25,9 +25,7 @@ class LabelledFrames:
         codes: Codes of every frame; only labelled frames are ever asked for.
     """
 
-    def __init__(
-        self, cameras: Sequence[FrameSource], instructions: Sequence[str], codes: Int[Tensor, "n c"]
-    ) -> None:
+    def __init__(self, cameras: Sequence[FrameSource], instructions: Sequence[str], codes: Int[Tensor, "n c"]) -> None:
         self._cameras = list(cameras)
         self._instructions = list(instructions)
         self._codes = codes

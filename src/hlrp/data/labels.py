@@ -74,14 +74,14 @@ class LatentLabels:
     def __post_init__(self) -> None:
         spec = self.metadata.spec
         if self.codes.shape[1] != spec.num_codes:
-            raise ValueError(
-                f"labels hold {self.codes.shape[1]} codes a frame, their metadata says {spec.num_codes}"
-            )
+            raise ValueError(f"labels hold {self.codes.shape[1]} codes a frame, their metadata says {spec.num_codes}")
         if len(self.codes) and not (self.codes.min() >= NO_LABEL and self.codes.max() < spec.codebook_size):
             raise ValueError(
                 f"labels hold codes {int(self.codes.min())} to {int(self.codes.max())}, expected 0 to "
                 f"{spec.codebook_size - 1} or {NO_LABEL}; write them again with hlrp-precompute-latent-codes"
             )
+        if (self.codes[self.valid] == NO_LABEL).any():
+            raise ValueError("a frame marked valid lacks a code; write them again with hlrp-precompute-latent-codes")
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
@@ -102,9 +102,7 @@ def save_labels(labels: LatentLabels, directory: Path | str, *, overwrite: bool 
             "episode_index": labels.episode_index.numpy(),
             "frame_index": labels.frame_index.numpy(),
             CODES: pa.FixedSizeListArray.from_arrays(labels.codes.reshape(-1).numpy(), labels.codes.shape[1]),
-            VECTORS: pa.FixedSizeListArray.from_arrays(
-                labels.vectors.reshape(-1).numpy(), labels.vectors.shape[1]
-            ),
+            VECTORS: pa.FixedSizeListArray.from_arrays(labels.vectors.reshape(-1).numpy(), labels.vectors.shape[1]),
             VALID: labels.valid.numpy(),
         }
     )
@@ -191,9 +189,9 @@ def _from_table(table: pa.Table, metadata: LabelMetadata) -> LatentLabels:
 
     def rows(name: str) -> Tensor:
         column = table.column(name).combine_chunks()
-        return torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).reshape(
-            len(index), -1
-        )
+        if not pa.types.is_primitive(column.type):  # LeRobot stores a column of one value as plain numbers
+            column = column.flatten()
+        return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).reshape(len(index), -1)
 
     def scalars(name: str) -> Tensor:
         return torch.from_numpy(table.column(name).to_numpy().copy()).reshape(-1)

@@ -18,17 +18,17 @@ from hlrp.demo.stages import Progress
 from hlrp.files import write_json
 from hlrp.foundation.checkpoint import read_description
 from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
-from hlrp.report.curves import read_lerobot_log, read_lightning_curve
+from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
 from hlrp.report.figures import (
     code_usage_figure,
     latent_quality_figure,
     loss_curves_figure,
-    reconstruction_figure,
     stage_time_figure,
     success_figure,
 )
 from hlrp.report.html import render_report
-from hlrp.report.statistics import wilson_interval
+from hlrp.report.reconstruction import reconstruction_figure
+from hlrp.report.statistics import task_successes, wilson_interval
 from hlrp.report.terminal import summary
 from hlrp.report.videos import montage
 from hlrp.training import CURVES_FILE
@@ -98,25 +98,18 @@ def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
 def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
     """PNG pictures by name."""
     policies = report["policies"]
-    rates = {
-        policy: {
-            task: (rate, *wilson_interval(round(rate * values["task_episodes"][task]), values["task_episodes"][task]))
-            for task, rate in values["tasks"].items()
-        }
-        for policy, values in policies.items()
-    }
-    curves = {
-        "LAQ: reconstruction": read_lightning_curve(config.laq / CURVES_FILE, "train/reconstruction"),
-        "foundation: cross-entropy": read_lightning_curve(config.foundation / CURVES_FILE, "train/loss"),
-        **{f"{policy}: loss": read_lerobot_log(logs / f"{policy}.log", "loss") for policy in policies},
+    curves: dict[str, Series] = {
+        "LAQ: reconstruction": read_lightning_curves(config.laq / CURVES_FILE)["train/reconstruction"],
+        "foundation: cross-entropy": read_lightning_curves(config.foundation / CURVES_FILE)["train/loss"],
+        **{f"{policy}: loss": read_lerobot_log(logs / f"{policy}.log")["loss"] for policy in policies},
     }
     return {
-        "success": success_figure(rates),
-        "reconstructions": reconstructions(config),
-        "code_usage": code_usage_figure(report["laq"]["code_usage"], report["laq"]["perplexity"]),
+        "success": success_figure(task_successes(policies)),
         "latent_quality": latent_quality_figure(report["laq"]),
-        "curves": loss_curves_figure(curves),
-        "stage_times": stage_time_figure(report["stages"]),
+        "reconstruction": reconstructions(config),
+        "code_usage": code_usage_figure(report["laq"]["code_usage"], report["laq"]["perplexity"]),
+        "loss_curves": loss_curves_figure(curves),
+        "stage_time": stage_time_figure(report["stages"]),
     }
 
 

@@ -21,7 +21,7 @@ class DemoConfig:
     output_dir: Path = Path("outputs/demo")
     """Everything goes here; a second call continues where the first one stopped."""
     tasks: list[str] = field(
-        default_factory=lambda: ["button-press-topdown-v3", "drawer-open-v3", "window-open-v3", "door-open-v3"]
+        default_factory=lambda: ["button-press-topdown-v3", "drawer-close-v3", "window-open-v3", "door-open-v3"]
     )
     """Meta-World tasks."""
     episodes_per_task: int = 30
@@ -109,9 +109,7 @@ def main_stages(config: DemoConfig) -> list[Stage]:
         Stage(
             name="labels",
             title="Label every frame with its latent action",
-            command=_ours(
-                "precompute_latent_codes", *dataset, f"--laq_path={config.laq}", "--overwrite=true"
-            ),
+            command=_ours("precompute_latent_codes", *dataset, f"--laq_path={config.laq}", "--overwrite=true"),
         ),
         _resumable(
             "foundation",

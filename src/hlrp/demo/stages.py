@@ -112,7 +112,7 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
         ended = False
         try:
             assert process.stdout is not None
-            while block := process.stdout.read1():
+            while block := os.read(process.stdout.fileno(), 65536):
                 sink.write(block)
                 sink.flush()
                 sys.stdout.buffer.write(block)

@@ -62,9 +62,7 @@ class CodeDecoder(nn.Module):
             )
         self.codebook.copy_(codebook / codebook.std().clamp_min(1e-6))
 
-    def forward(
-        self, codes: Int[Tensor, "b c"], state: Float[Tensor, "b r"] | None = None
-    ) -> Float[Tensor, "b h a"]:
+    def forward(self, codes: Int[Tensor, "b c"], state: Float[Tensor, "b r"] | None = None) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k); the state, where the decoder was built with one, is normalized."""
         slots = torch.arange(self.spec.code_seq_len, device=codes.device).repeat(self.spec.num_transitions)
         features = [rearrange(self.codebook[slots, codes], "b c d -> b (c d)")]

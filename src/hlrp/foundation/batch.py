@@ -63,9 +63,7 @@ def require_instructions(instructions: Sequence[object]) -> list[str]:
     texts: list[str] = []
     for index, instruction in enumerate(instructions):
         if not isinstance(instruction, str) or not instruction.strip():
-            raise ValueError(
-                f"sample {index} has the instruction {instruction!r}; give it a non-empty instruction"
-            )
+            raise ValueError(f"sample {index} has the instruction {instruction!r}; give it a non-empty instruction")
         texts.append(instruction)
     return texts
 
@@ -77,9 +75,7 @@ def require_finite(images: Float[Tensor, "..."]) -> None:
         ValueError: If any pixel is not finite.
     """
     if not bool(torch.isfinite(images).all()):
-        raise ValueError(
-            "images hold NaN or infinite pixels, expected float32 in [0, 1]; check camera and decoder"
-        )
+        raise ValueError("images hold NaN or infinite pixels, expected float32 in [0, 1]; check camera and decoder")
 
 
 def require_codes(codes: Int[Tensor, "b s"], spec: LatentSpec) -> None:

@@ -117,13 +117,9 @@ def read_description(directory: Path | str) -> FoundationDescription:
         raise FileNotFoundError(f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint")
     values = json.loads(path.read_text(encoding="utf-8"))
     if values.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version"
-        )
+        raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version")
     if values["backend"] not in BACKENDS:
-        raise ValueError(
-            f"{path} has the backend {values['backend']!r}, expected one of {', '.join(BACKENDS)}"
-        )
+        raise ValueError(f"{path} has the backend {values['backend']!r}, expected one of {', '.join(BACKENDS)}")
     return FoundationDescription(
         backend=values["backend"],
         config=values["config"],

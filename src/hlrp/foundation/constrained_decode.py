@@ -65,9 +65,7 @@ def decode_codes(
         generator: Source of randomness for sampling.
     """
     if temperature is not None and temperature <= 0:
-        raise ValueError(
-            f"temperature must be positive, got {temperature}; use None for the most likely codes"
-        )
+        raise ValueError(f"temperature must be positive, got {temperature}; use None for the most likely codes")
     length = prompts.input_ids.shape[1]
     start = torch.full_like(prompts.input_ids[:, :1], start_id)
     ids, positions, mask = with_answer(prompts, start)

@@ -217,15 +217,11 @@ def tiny_processor(size: TinySize, image_size: tuple[int, int]) -> Qwen3VLProces
         image_std=[0.5] * 3,
     )
     # The processor class insists on a video part; nothing here uses it.
-    videos = Qwen3VLVideoProcessor(
-        patch_size=size.patch_size, merge_size=size.merge_size, temporal_patch_size=1
-    )
+    videos = Qwen3VLVideoProcessor(patch_size=size.patch_size, merge_size=size.merge_size, temporal_patch_size=1)
     return Qwen3VLProcessor(images, tiny_tokenizer(), videos, chat_template=CHAT_TEMPLATE)
 
 
-def tiny_qwen3vl_config(
-    size: TinySize, processor: Qwen3VLProcessor, image_size: tuple[int, int]
-) -> Qwen3VLConfig:
+def tiny_qwen3vl_config(size: TinySize, processor: Qwen3VLProcessor, image_size: tuple[int, int]) -> Qwen3VLConfig:
     """Configuration of a Qwen3-VL of `size` over the vocabulary of `processor`, action tokens included."""
     tokenizer = tokenizer_of(processor)
     # The position table is square; the tower interpolates it to the image's own grid.

@@ -21,9 +21,7 @@ class VLABackendModule(pl.LightningModule):
 
     label_counts: Int[Tensor, "s k"]
 
-    def __init__(
-        self, backend: FoundationBackend, optimizer: OptimizerConfig | None = None
-    ) -> None:
+    def __init__(self, backend: FoundationBackend, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
         self.backend = backend
         self.optimizer_config = optimizer or OptimizerConfig()

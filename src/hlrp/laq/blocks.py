@@ -24,9 +24,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b l d"], *, causal: bool = False) -> Float[Tensor, "b l d"]:
         """Mix tokens; with `causal`, each sees only itself and those before it."""
-        q, k, v = rearrange(
-            self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads
-        )
+        q, k, v = rearrange(self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return tokens + self.out(rearrange(mixed, "b h l d -> b l (h d)"))
 
@@ -42,14 +40,10 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def forward(
-        self, queries: Float[Tensor, "b q d"], memory: Float[Tensor, "b l d"]
-    ) -> Float[Tensor, "b q d"]:
+    def forward(self, queries: Float[Tensor, "b q d"], memory: Float[Tensor, "b l d"]) -> Float[Tensor, "b q d"]:
         """Read `memory` into `queries`."""
         q = rearrange(self.q(self.norm_queries(queries)), "b q (h d) -> b h q d", h=self.heads)
-        k, v = rearrange(
-            self.kv(self.norm_memory(memory)), "b l (two h d) -> two b h l d", two=2, h=self.heads
-        )
+        k, v = rearrange(self.kv(self.norm_memory(memory)), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         return queries + self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h q d -> b q (h d)"))
 
 
@@ -95,4 +89,5 @@ class PatchStem(nn.Module):
 
     def forward(self, frames: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
         """Embed pictures of roughly unit range."""
+        frames = frames.contiguous(memory_format=torch.channels_last)  # convolutions run nearly twice as fast
         return rearrange(self.convolutions(frames), "b d h w -> b (h w) d") + self.position

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from hlrp.files import new_directory, write_json
@@ -80,10 +81,12 @@ def load_laq(directory: Path | str, device: torch.device | str = "cpu") -> Loade
         )
     values = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     model = LatentActionQuantizer(config_from_description(values["config"]))
-    load_model(model, str(directory / WEIGHTS_FILE), strict=True)
+    mismatch = f"the weights in {directory} do not match its {DESCRIPTION_FILE}; copy the whole folder again"
+    try:
+        load_model(model, str(directory / WEIGHTS_FILE), strict=True)
+    except (SafetensorError, RuntimeError) as error:  # a file cut short, or weights of another size
+        raise ValueError(mismatch) from error
     if model.fingerprint() != values["fingerprint"]:
-        raise ValueError(
-            f"the weights in {directory} do not match its {DESCRIPTION_FILE}; copy the whole folder again"
-        )
+        raise ValueError(mismatch)
     model.to(device).eval()
     return LoadedLAQ(model, values["camera"], values["fingerprint"], values["extra"])

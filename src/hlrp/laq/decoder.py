@@ -24,9 +24,7 @@ class TransitionDecoder(nn.Module):
         self.stem = PatchStem(3, config.dim, config.patch_size, config.num_tokens)
         self.from_code = nn.Linear(spec.code_dim, config.dim)
         self.slots = nn.Parameter(0.02 * torch.randn(spec.code_seq_len, config.dim))
-        self.attention = nn.ModuleList(
-            SelfAttention(config.dim, config.heads) for _ in range(config.decoder_layers)
-        )
+        self.attention = nn.ModuleList(SelfAttention(config.dim, config.heads) for _ in range(config.decoder_layers))
         self.feed_forward = nn.ModuleList(FeedForward(config.dim) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.dim)
         self.to_pixels = nn.Linear(config.dim, 3 * config.patch_size**2)

@@ -26,9 +26,7 @@ class TransitionEncoder(nn.Module):
         spec = config.spec
         self.stem = PatchStem(6, config.dim, config.patch_size, config.num_tokens)
         self.time = nn.Parameter(0.02 * torch.randn(spec.num_frames, 1, config.dim))
-        self.blocks = nn.ModuleList(
-            SpaceTimeBlock(config.dim, config.heads) for _ in range(config.encoder_layers)
-        )
+        self.blocks = nn.ModuleList(SpaceTimeBlock(config.dim, config.heads) for _ in range(config.encoder_layers))
         self.slots = nn.Parameter(0.02 * torch.randn(spec.code_seq_len, config.dim))
         self.read = CrossAttention(config.dim, config.heads)
         self.feed_forward = FeedForward(config.dim)

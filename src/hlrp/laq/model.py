@@ -47,9 +47,16 @@ class LatentActionQuantizer(nn.Module):
         """Geometry of the codes."""
         return self.config.spec
 
-    def forward(self, frames: Float[Tensor, "b t c h w"]) -> Reconstruction:
-        """Encode, quantize and predict; frames are float32 in [0, 1]."""
-        vectors = self.encoder(frames)
+    def forward(
+        self, frames: Float[Tensor, "b t c h w"], seen: Float[Tensor, "b t c h w"] | None = None
+    ) -> Reconstruction:
+        """Encode, quantize and predict; frames are float32 in [0, 1].
+
+        Args:
+            frames: What the decoder starts from, and predicts.
+            seen: What the encoder sees instead: the same clips, altered in what is not motion.
+        """
+        vectors = self.encoder(frames if seen is None else seen)
         quantized = self._quantize(vectors)
         codes, n = quantized.ids, vectors.shape[1]
         predicted = self.decoder(frames[:, :-1], rearrange(quantized.vectors, "(b n) s v -> b n s v", n=n))
@@ -73,15 +80,11 @@ class LatentActionQuantizer(nn.Module):
         codes = rearrange(self._quantize(vectors).ids, "(b n) s -> b n s", n=vectors.shape[1])
         return LatentActions(codes, vectors, valid)
 
-    def to_pixels(
-        self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]
-    ) -> Float[Tensor, "b t c h w"]:
+    def to_pixels(self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
         """Check clips and bring them to float32 in [0, 1]."""
         expected = (self.spec.num_frames, 3, *self.config.image_size)
         if tuple(frames.shape[1:]) != expected:
-            raise ValueError(
-                f"clips must be (batch, {', '.join(map(str, expected))}), got {tuple(frames.shape)}"
-            )
+            raise ValueError(f"clips must be (batch, {', '.join(map(str, expected))}), got {tuple(frames.shape)}")
         if not frames.is_floating_point():
             return frames.float() / 255
         if not bool(torch.isfinite(frames).all()):
@@ -109,6 +112,4 @@ def description(config: LAQConfig) -> dict[str, Any]:
 
 def config_from_description(values: dict[str, Any]) -> LAQConfig:
     """Inverse of `description`."""
-    return LAQConfig(
-        **{**values, "spec": LatentSpec(**values["spec"]), "image_size": tuple(values["image_size"])}
-    )
+    return LAQConfig(**{**values, "spec": LatentSpec(**values["spec"]), "image_size": tuple(values["image_size"])})

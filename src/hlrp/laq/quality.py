@@ -26,7 +26,7 @@ class LAQQuality:
     """Held-out figures of one quantizer on one dataset. R² is averaged over chunk steps and action dimensions."""
 
     probe_r2: float | None
-    """R² from one-hot codes to the standardized action chunk. None: the dataset has no actions."""
+    """R² from one-hot codes to the standardized action chunk. None: no action of the dataset varies, or it has none."""
     probe_r2_vectors: float | None
     """The same from the encoder's vectors before quantization."""
     probe_r2_frame_only: float | None
@@ -37,8 +37,8 @@ class LAQQuality:
     """The same from pixels and codes together."""
     probe_gain: float | None
     """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what codes add to all that the frame gives."""
-    probe_r2_per_action: list[float] | None
-    """`probe_r2` for each action dimension."""
+    probe_r2_per_action: list[float | None] | None
+    """`probe_r2` for each action dimension; None for one that never varies."""
     copy_gain: float
     """1 - (squared error of the prediction) / (squared error of copying frame t); 0 is a copy, 1 perfect."""
     perplexity: list[float]
@@ -69,9 +69,7 @@ class ClipFeatures:
 
 
 @torch.no_grad()
-def clip_features(
-    model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "b t c h w"]]
-) -> ClipFeatures:
+def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t c h w"]]) -> ClipFeatures:
     """Run `model` in evaluation mode over clips, batch by batch."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -85,9 +83,7 @@ def clip_features(
         after, before = frames[:, 1:], frames[:, :-1]
         errors += torch.stack([(result.frames - after).square().sum(), (before - after).square().sum()])
         thumbnail = F.adaptive_avg_pool2d(frames[:, 0], _THUMBNAIL)
-        rows.append(
-            (result.codes.flatten(1), result.vectors.flatten(1), still.codes.flatten(1), thumbnail.flatten(1))
-        )
+        rows.append((result.codes.flatten(1), result.vectors.flatten(1), still.codes.flatten(1), thumbnail.flatten(1)))
     model.train(was_training)
     codes, vectors, still_codes, pixels = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
     squared_error, squared_copy_error = errors.tolist()
@@ -106,7 +102,7 @@ def measure_quality(
     usage = F.one_hot(held_out.codes, spec.codebook_size).double().mean(0)
     usage = rearrange(usage, "(n s) k -> n s k", s=spec.code_seq_len).mean(0)
     entropy = -(usage * usage.clamp_min(1e-12).log()).sum(-1)
-    card: dict[str, float | list[float] | None] = dict.fromkeys(_PROBES)
+    card: dict[str, float | list[float | None] | None] = dict.fromkeys(_PROBES)
     if fit_actions is not None and held_out_actions is not None:
         card = _probe(spec.codebook_size, fit, held_out, fit_actions, held_out_actions)
     return LAQQuality(
@@ -136,7 +132,7 @@ def _probe(
     held_out: ClipFeatures,
     fit_actions: Float[Tensor, "m h a"],
     held_out_actions: Float[Tensor, "v h a"],
-) -> dict[str, float | list[float] | None]:
+) -> dict[str, float | list[float | None] | None]:
     mean, scale = fit_actions.mean((0, 1)), fit_actions.std((0, 1)).clamp_min(1e-6)
     fit_targets, test_targets = (
         rearrange((actions - mean) / scale, "b h a -> b (h a)") for actions in (fit_actions, held_out_actions)
@@ -151,16 +147,19 @@ def _probe(
 
     codes_fit, codes_test = one_hot(fit.codes), one_hot(held_out.codes)
     from_codes = r2(codes_fit, codes_test)
-    from_pixels = float(r2(fit.pixels, held_out.pixels).nanmean())
-    from_both = float(
-        r2(torch.cat([fit.pixels, codes_fit], 1), torch.cat([held_out.pixels, codes_test], 1)).nanmean()
-    )
+    from_pixels = r2(fit.pixels, held_out.pixels).nanmean()
+    from_both = r2(torch.cat([fit.pixels, codes_fit], 1), torch.cat([held_out.pixels, codes_test], 1)).nanmean()
     return {
-        "probe_r2": float(from_codes.nanmean()),
-        "probe_r2_vectors": float(r2(fit.vectors, held_out.vectors).nanmean()),
-        "probe_r2_frame_only": float(r2(one_hot(fit.still_codes), one_hot(held_out.still_codes)).nanmean()),
-        "probe_r2_pixels": from_pixels,
-        "probe_r2_pixels_and_codes": from_both,
-        "probe_gain": from_both - from_pixels,
-        "probe_r2_per_action": from_codes.tolist(),
+        "probe_r2": _score(from_codes.nanmean()),
+        "probe_r2_vectors": _score(r2(fit.vectors, held_out.vectors).nanmean()),
+        "probe_r2_frame_only": _score(r2(one_hot(fit.still_codes), one_hot(held_out.still_codes)).nanmean()),
+        "probe_r2_pixels": _score(from_pixels),
+        "probe_r2_pixels_and_codes": _score(from_both),
+        "probe_gain": _score(from_both - from_pixels),
+        "probe_r2_per_action": [_score(value) for value in from_codes],
     }
+
+
+def _score(value: Float[Tensor, ""]) -> float | None:
+    """A number that JSON can hold; NaN becomes None."""
+    return None if value.isnan() else float(value)

@@ -54,9 +54,7 @@ class FiniteScalarQuantizer(Quantizer):
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__()
         levels = factor_levels(spec.codebook_size)
-        self.project_in = nn.Parameter(
-            torch.randn(spec.code_seq_len, spec.code_dim, len(levels)) * spec.code_dim**-0.5
-        )
+        self.project_in = nn.Parameter(torch.randn(spec.code_seq_len, spec.code_dim, len(levels)) * spec.code_dim**-0.5)
         self.standardize = nn.BatchNorm1d(spec.code_seq_len * len(levels), affine=False, momentum=0.02)
         self.rounding = FSQ(levels, preserve_symmetry=True)
         self.project_out = nn.Parameter(

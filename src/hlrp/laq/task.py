@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hlrp.laq.losses import reconstruction_loss
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.views import ViewConfig, altered_view
 from hlrp.optimization import OptimizerConfig, lightning_optimizers
 
 
@@ -23,6 +24,8 @@ class LAQTrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1.5e-3))
     motion_strength: float = 8.0
     """Extra loss weight of pixels that moved; see `motion_weight`."""
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """How the encoder's view differs from the decoder's."""
 
 
 class LAQTask(pl.LightningModule):
@@ -37,14 +40,10 @@ class LAQTask(pl.LightningModule):
         """Loss of one batch of clips."""
         pixels = self.model.to_pixels(frames)
         before, after = pixels[:, :-1], pixels[:, 1:]
-        result = self.model(pixels)
-        reconstruction = reconstruction_loss(
-            result.frames, before, after, motion_strength=self.config.motion_strength
-        )
+        result = self.model(pixels, altered_view(pixels, self.config.views))
+        reconstruction = reconstruction_loss(result.frames, before, after, motion_strength=self.config.motion_strength)
         loss = _SCALE * reconstruction + result.quantizer_loss
-        copy_gain = 1 - (result.frames - after).square().sum() / (before - after).square().sum().clamp_min(
-            1e-6
-        )
+        copy_gain = 1 - (result.frames - after).square().sum() / (before - after).square().sum().clamp_min(1e-6)
         self.log_dict(
             {
                 "train/loss": loss,

@@ -35,9 +35,7 @@ def require_complete(report: Mapping[str, Any]) -> None:
     """
     missing = [name for name in (*_FIGURES, *_SECTIONS, "policies") if name not in report]
     for section, names in _SECTIONS.items():
-        missing += [
-            f"{section}.{name}" for name in names if name not in report.get(section, dict.fromkeys(names))
-        ]
+        missing += [f"{section}.{name}" for name in names if name not in report.get(section, dict.fromkeys(names))]
     for policy, card in report.get("policies", {}).items():
         missing += [f"policies.{policy}.{name}" for name in _POLICY if name not in card]
     if missing:

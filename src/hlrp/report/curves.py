@@ -66,9 +66,7 @@ def read_lerobot_log(path: Path | str) -> dict[str, Series]:
             for name, value in _FIGURE.findall(match[2]):
                 curves.setdefault(name, {})[step] = float(value)
     if not curves:
-        raise ValueError(
-            f"{path} has no line such as 'step:200 smpl:13K … loss:0.523'; expected lerobot-train's log"
-        )
+        raise ValueError(f"{path} has no line such as 'step:200 smpl:13K … loss:0.523'; expected lerobot-train's log")
     return {name: _series(points) for name, points in curves.items()}
 
 
@@ -82,18 +80,14 @@ def _exact_step(text: str, previous: int, log_freq: int | None, path: Path | str
     if text.isdigit():
         return int(text)
     if not log_freq:
-        raise ValueError(
-            f"{path} abbreviates a step as {text} and does not show log_freq; keep the log's first lines"
-        )
+        raise ValueError(f"{path} abbreviates a step as {text} and does not show log_freq; keep the log's first lines")
     scale = 1000 ** (1 + "KMBTQ".index(text[-1]))
     low, high = (round((int(text[:-1]) + side) * scale) for side in (-0.5, 0.5))
     first = max(previous // log_freq + 1, low // log_freq) * log_freq
     for step in range(first, high + 1, log_freq):
         if format_big_number(step) == text:
             return step
-    raise ValueError(
-        f"{path} shows step {text} after step {previous}, where no multiple of log_freq={log_freq} fits"
-    )
+    raise ValueError(f"{path} shows step {text} after step {previous}, where no multiple of log_freq={log_freq} fits")
 
 
 def _series(points: dict[int, float]) -> Series:

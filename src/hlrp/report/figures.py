@@ -27,9 +27,7 @@ def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[flo
         ValueError: If there is no slot, or the two differ in their number of slots.
     """
     if not usage or len(usage) != len(perplexity):
-        raise ValueError(
-            f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} figures"
-        )
+        raise ValueError(f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} figures")
     columns = min(len(usage), 4)
     rows = -(-len(usage) // columns)
     with figure_style():
@@ -69,9 +67,7 @@ def loss_curves_figure(curves: Mapping[str, Series]) -> bytes:
         raise ValueError("expected at least one training curve, got none")
     for name, series in curves.items():
         if not series.steps:
-            raise ValueError(
-                f"the curve {name} has no points; its run logged nothing, lower the logging interval"
-            )
+            raise ValueError(f"the curve {name} has no points; its run logged nothing, lower the logging interval")
     columns = min(len(curves), 3)
     rows = -(-len(curves) // columns)
     with figure_style():
@@ -133,9 +129,7 @@ def stage_time_figure(stages: Mapping[str, float]) -> bytes:
         ValueError: If there is no stage, or a time is negative.
     """
     if not stages or min(stages.values()) < 0 or not sum(stages.values()):
-        raise ValueError(
-            f"expected the seconds of at least one stage, none of them negative, got {dict(stages)}"
-        )
+        raise ValueError(f"expected the seconds of at least one stage, none of them negative, got {dict(stages)}")
     total = sum(stages.values())
     columns = 2
     with figure_style():
@@ -170,11 +164,11 @@ def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
         laq: The report's `laq`: the figures of `hlrp.laq.quality.LAQQuality`.
 
     Raises:
-        ValueError: If the dataset had no actions, so that there is no probe.
+        ValueError: If no action of the dataset varies, so that there is no probe.
     """
     bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
     if any(value is None for _, value, _ in bars):
-        raise ValueError("the probe needs actions, and this LAQ's dataset has none; leave this figure out")
+        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the figure out")
     values = [max(float(value), _LOWEST_R2) for _, value, _ in bars]
     with figure_style():
         figure = new_figure(2.1)

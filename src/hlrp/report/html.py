@@ -39,8 +39,8 @@ _ROAD = (
 
 _CAPTIONS = {
     "success": "Share of episodes solved, with 95 % Wilson intervals.",
-    "latent_quality": "What a linear map reads of the coming actions. Useful codes add to what the pixels of "
-    "frame t give already.",
+    "latent_quality": "What a linear map reads of the coming actions. Useful codes add to what the pixels "
+    "of frame t give already.",
     "reconstruction": "What the quantizer predicts from frame t and the codes, and where it sees motion.",
     "code_usage": "How evenly each slot uses its codes, on unseen episodes.",
     "loss_curves": "Training loss of each stage.",
@@ -61,7 +61,7 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
         A complete page.
 
     Raises:
-        ValueError: If a figure is missing, a success rate is no fraction of its episodes, or a video is empty.
+        ValueError: If a figure is missing, a success rate is no fraction, or a video is empty.
         FileNotFoundError: If a video does not exist.
     """
     require_complete(report)
@@ -118,9 +118,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _list(steps: Sequence[tuple[str, str]]) -> str:
-    return (
-        "<ol>" + "".join(f"<li><b>{escape(name)}:</b> {escape(text)}</li>" for name, text in steps) + "</ol>\n"
-    )
+    return "<ol>" + "".join(f"<li><b>{escape(name)}:</b> {escape(text)}</li>" for name, text in steps) + "</ol>\n"
 
 
 def _success(policies: Mapping[str, Any]) -> str:
@@ -150,13 +148,11 @@ def _overall(card: Mapping[str, Any]) -> str:
 def _judged(verdicts: Sequence[Verdict]) -> str:
     rows = []
     for verdict in verdicts:
-        badge = (
-            verdict.word if verdict.good is None else f'<span class="{verdict.word}">{verdict.word}</span>'
-        )
+        badge = verdict.word if verdict.good is None else f'<span class="{verdict.word}">{verdict.word}</span>'
         wanted = f"<small>{escape(verdict.wanted)}</small>"
         name = f"<b>{escape(verdict.name)}</b><br><small>{escape(verdict.meaning)}</small>"
-        rows.append([name, escape(verdict.value), wanted, badge])
-    return f'<div class="judged">{_table(["figure", "value", "wanted", "verdict"], rows)}</div>\n'
+        rows.append([name, escape(verdict.value), badge, wanted])
+    return f'<div class="judged">{_table(["figure", "value", "verdict", "wanted"], rows)}</div>\n'
 
 
 def _times(report: Mapping[str, Any]) -> str:

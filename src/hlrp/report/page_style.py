@@ -40,8 +40,7 @@ figure img { display: block; width: 100%; height: auto; background: #ffffff; bor
 figcaption { color: var(--faint); font-size: 0.9rem; margin-top: 0.45rem; }
 .videos { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 1rem; }
 .videos figure { margin: 0; }
-.videos video { display: block; width: 100%; height: auto; border-radius: 10px; background: #000000;
-  image-rendering: pixelated; }
+.videos video { display: block; width: 100%; height: auto; border-radius: 10px; background: #000000; }
 details { margin: 0 0 0.7rem; }
 summary { cursor: pointer; font-weight: 600; font-size: 0.95rem; }
 pre { margin: 0.4rem 0 0; padding: 0.8rem 1rem; background: var(--tint); border-radius: 10px;

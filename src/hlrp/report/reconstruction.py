@@ -40,9 +40,7 @@ def reconstruction_figure(
     """
     if not len(frames_before):
         raise ValueError("expected at least one clip to show, got none")
-    before, after, guess = (
-        frames.detach().cpu().clamp(0, 1) for frames in (frames_before, frames_after, predicted)
-    )
+    before, after, guess = (frames.detach().cpu().clamp(0, 1) for frames in (frames_before, frames_after, predicted))
     true_motion, guessed_motion = ((frames - before).abs().mean(1) for frames in (after, guess))
     pictures = [rearrange(frames, "b c h w -> b h w c") for frames in (before, after, guess)]
     with figure_style():
@@ -53,9 +51,7 @@ def reconstruction_figure(
                 axes.imshow(frames[row].numpy(), interpolation="nearest")
             brightest = max(float(true_motion[row].max()), 1 / 255)
             for axes, motion in zip(cells[3:5], (true_motion, guessed_motion), strict=True):
-                axes.imshow(
-                    motion[row].numpy(), cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest"
-                )
+                axes.imshow(motion[row].numpy(), cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest")
             _draw_codes(cells[5], codes[row])
             for axes in cells:
                 bare(axes)

@@ -32,8 +32,7 @@ def _success(policies: Mapping[str, Any]) -> str:
     successes = task_successes(policies)
     tasks = dict.fromkeys(task for by_task in successes.values() for task in by_task)
     rows = [
-        [task, *(_rate(*by_task[task]) if task in by_task else "–" for by_task in successes.values())]
-        for task in tasks
+        [task, *(_rate(*by_task[task]) if task in by_task else "–" for by_task in successes.values())] for task in tasks
     ]
     rows.append(["all", *(_rate(card["success_rate"], *card["interval"]) for card in policies.values())])
     rows.append(["episodes", *(str(card["episodes"]) for card in policies.values())])
@@ -46,15 +45,13 @@ def _rate(rate: float, low: float, high: float) -> str:
 
 
 def _judged(title: str, verdicts: list[Verdict]) -> str:
-    rows = [[verdict.name, verdict.value, verdict.wanted, verdict.word] for verdict in verdicts]
-    return table([title, "value", "wanted", "verdict"], rows)
+    rows = [[verdict.name, verdict.value, verdict.word, verdict.wanted] for verdict in verdicts]
+    return table([title, "value", "verdict", "wanted"], rows)
 
 
 def _times(report: Mapping[str, Any]) -> str:
     total = report["seconds_total"]
-    rows = [
-        [name, duration(seconds), f"{seconds / total:4.0%}"] for name, seconds in report["stages"].items()
-    ]
+    rows = [[name, duration(seconds), f"{seconds / total:4.0%}"] for name, seconds in report["stages"].items()]
     rows.append(["in all", duration(total), ""])
     rows.append(["peak memory", f"{report['peak_memory_gib']:.1f} GiB", ""])
     return table(["stage", "time", "share"], rows)

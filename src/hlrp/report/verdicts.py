@@ -83,7 +83,7 @@ def foundation_verdicts(foundation: Mapping[str, Any]) -> list[Verdict]:
             "share of codes right when decoded from one frame and the instruction, on unseen episodes",
             "> best constant guess", foundation["decoded_accuracy"] > guess,
         ),
-        Verdict("best constant guess", f"{guess:.3f}", "always saying each slot's most frequent code", "", None),
+        Verdict("best constant guess", f"{guess:.3f}", "saying each slot's most frequent code", "", None),
         Verdict(
             "teacher-forced accuracy", f"{foundation['accuracy']:.3f}",
             "share of codes right when the codes before are given", "", None,
@@ -100,9 +100,7 @@ def _r2(name: str, value: float | None, meaning: str) -> Verdict:
 
 
 def _at_least(name: str, value: float | None, threshold: float, meaning: str) -> Verdict:
-    return Verdict(
-        name, _number(value), meaning, f"≥ {threshold:g}", None if value is None else value >= threshold
-    )
+    return Verdict(name, _number(value), meaning, f"≥ {threshold:g}", None if value is None else value >= threshold)
 
 
 def _above_zero(name: str, value: float | None, meaning: str) -> Verdict:
@@ -110,4 +108,4 @@ def _above_zero(name: str, value: float | None, meaning: str) -> Verdict:
 
 
 def _number(value: float | None) -> str:
-    return "no actions in the dataset" if value is None else f"{value:.3f}"
+    return "no varying action" if value is None else f"{value:.3f}"

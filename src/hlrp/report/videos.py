@@ -126,8 +126,8 @@ def _shrunk(path: Path | str, max_bytes: int) -> bytes:
     return content
 
 
-def _captioned(label: str, frames: list[UInt8[ndarray, "h w 3"]]) -> list[UInt8[ndarray, "h w 3"]]:
-    """Frames of height `_TILE`, under a white strip with the label."""
+def _captioned(label: str, frames: list[UInt8[ndarray, "h w 3"]]) -> list[UInt8[ndarray, "th tw 3"]]:
+    """Frames of height `_TILE` under a white strip with the label: (th, tw) is the size of both."""
     height, width = frames[0].shape[:2]
     width = round(width * _TILE / height)
     strip = Image.new("RGB", (width, _CAPTION), "white")
@@ -157,9 +157,7 @@ def _encoder() -> str:
         except UnknownCodecError:
             continue
         return name
-    raise ValueError(
-        f"this PyAV has none of the encoders {', '.join(_ENCODERS)}; install the `av` wheel from PyPI"
-    )
+    raise ValueError(f"this PyAV has none of the encoders {', '.join(_ENCODERS)}; install the `av` wheel from PyPI")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 class LightMetaworldConfig(EnvConfig):
     """Meta-World with small images; `lerobot-eval` reports success under the name of every task."""
 
-    task: str | None = "button-press-topdown-v3,drawer-open-v3,window-open-v3,door-open-v3"
+    task: str | None = "button-press-topdown-v3,drawer-close-v3,window-open-v3,door-open-v3"
     """Comma-separated tasks or LeRobot's difficulty groups (easy, medium, hard, very_hard)."""
     fps: int = 80
     """Control rate in Hz; Meta-World's own."""
@@ -90,7 +90,5 @@ class LightMetaworldConfig(EnvConfig):
             if use_async_envs and n_envs > 1:
                 envs[task] = {0: _LazyAsyncVectorEnv(factories)}  # freezes finished environments itself
             else:
-                envs[task] = {
-                    0: gym.vector.SyncVectorEnv([freeze_after_episode_end(make) for make in factories])
-                }
+                envs[task] = {0: gym.vector.SyncVectorEnv([freeze_after_episode_end(make) for make in factories])}
         return envs

@@ -278,8 +278,7 @@ def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> Le
         use_videos=config.video,
         rgb_encoder=_SMALL_VIDEO if config.video else None,
         streaming_encoding=config.video,
-        encoder_queue_maxsize=config.rollout.max_steps
-        + config.rollout.tail_steps,  # a full queue drops frames
+        encoder_queue_maxsize=config.rollout.max_steps + config.rollout.tail_steps,  # a full queue drops frames
     )
 
 

@@ -64,9 +64,7 @@ class LightMetaworldEnv(gym.Env):
     ) -> None:
         super().__init__()
         if not 1 <= episode_length <= MAX_EPISODE_STEPS:
-            raise ValueError(
-                f"episode_length must be between 1 and {MAX_EPISODE_STEPS}, got {episode_length}"
-            )
+            raise ValueError(f"episode_length must be between 1 and {MAX_EPISODE_STEPS}, got {episode_length}")
         self.task = require_task(task)
         self.task_description = task_sentence(self.task)
         self.render_mode = "rgb_array"
@@ -116,9 +114,7 @@ class LightMetaworldEnv(gym.Env):
         """
         action = np.asarray(action)
         if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"expected {ACTION_DIM} finite numbers as the action, got {action}; check the policy"
-            )
+            raise ValueError(f"expected {ACTION_DIM} finite numbers as the action, got {action}; check the policy")
         self._raw_observation, reward, done, truncated, info = self._simulation.step(action)
         self._steps += 1
         is_success = bool(info["success"])

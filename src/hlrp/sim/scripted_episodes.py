@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hlrp.sim.light_metaworld import ACTION_DIM, MAX_EPISODE_STEPS, LightMetaworldEnv
+from hlrp.sim.light_metaworld import MAX_EPISODE_STEPS, LightMetaworldEnv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class RolloutOptions:
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
     action_noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the expert's action, whose range is [-1, 1]."""
+    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]; the gripper has none."""
     tail_steps: int = 12
     """Expert steps recorded after the first success, so that the moment of success has later frames."""
     max_steps: int = 200
@@ -59,6 +59,10 @@ class ScriptedEpisode:
     """As executed, noise included, in [-1, 1]."""
 
 
+_TRANSLATION = 3
+"""Leading action dimensions that move the hand; the last one is the gripper's effort."""
+
+
 def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode | None:
     """Let the expert solve `task` once; the result depends on the arguments alone.
 
@@ -72,7 +76,8 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
     last_step = options.max_steps
     succeeded = False
     while len(actions) < last_step:
-        action = env.expert_action() + options.action_noise * noise.standard_normal(ACTION_DIM)
+        action = env.expert_action()
+        action[:_TRANSLATION] += options.action_noise * noise.standard_normal(_TRANSLATION)
         action = np.clip(action, -1, 1).astype(np.float32)
         images.append(observation["pixels"])
         states.append(observation["agent_pos"].astype(np.float32))

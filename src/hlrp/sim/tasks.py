@@ -34,9 +34,7 @@ def expand_tasks(tasks: str) -> list[str]:
     groups: dict[str, list[str]] = _catalogue()["DIFFICULTY_TO_TASKS"]
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names:
-        raise ValueError(
-            f"expected a Meta-World task or one of the groups {', '.join(groups)}, got {tasks!r}"
-        )
+        raise ValueError(f"expected a Meta-World task or one of the groups {', '.join(groups)}, got {tasks!r}")
     expanded = [task for name in names for task in groups.get(name) or [require_task(name)]]
     return list(dict.fromkeys(expanded))
 

@@ -106,9 +106,7 @@ def test_features_of_loss_and_prediction_are_the_prompts_features(
 ) -> None:
     expected = shared_backend.features(batch)
     for other in (shared_backend.loss(batch).features, shared_backend.predict(batch).features):
-        torch.testing.assert_close(
-            other.hidden[other.mask], expected.hidden[expected.mask], atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(other.hidden[other.mask], expected.hidden[expected.mask], atol=1e-5, rtol=1e-5)
 
 
 def test_a_few_steps_learn_a_batch_by_heart(make_backend: Make, batch: FoundationBatch) -> None:
@@ -149,12 +147,8 @@ def test_a_frozen_backbone_moves_only_the_action_rows(
     assert loss.item() < first
 
 
-def test_freezing_changes_no_number(
-    make_backend: Make, debug_config: QwenVLChatConfig, batch: FoundationBatch
-) -> None:
-    free, frozen = (
-        make_backend(replace(debug_config, freeze_backbone=flag), scale=1) for flag in (False, True)
-    )
+def test_freezing_changes_no_number(make_backend: Make, debug_config: QwenVLChatConfig, batch: FoundationBatch) -> None:
+    free, frozen = (make_backend(replace(debug_config, freeze_backbone=flag), scale=1) for flag in (False, True))
     torch.testing.assert_close(frozen.loss(batch).logits, free.loss(batch).logits)
 
 
@@ -190,9 +184,7 @@ def test_longer_labels_flatten_transitions(make_backend: Make, debug_config: Qwe
     assert backend.predict(batch).codes.shape == (1, 6)
 
 
-def test_missing_or_misshapen_codes_are_refused(
-    shared_backend: QwenVLChatBackend, batch: FoundationBatch
-) -> None:
+def test_missing_or_misshapen_codes_are_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
     with pytest.raises(ValueError, match="no codes to learn from"):
         shared_backend.loss(replace(batch, codes=None))
     with pytest.raises(ValueError, match=r"codes must be \(3, 4\)"):

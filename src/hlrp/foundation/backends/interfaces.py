@@ -112,7 +112,5 @@ class FoundationBackend(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_assets(
-        cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec
-    ) -> FoundationBackend:
+    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> FoundationBackend:
         """Rebuild the architecture from `save_assets`, offline, with weights still to be loaded."""

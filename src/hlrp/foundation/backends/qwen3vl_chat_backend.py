@@ -152,17 +152,11 @@ class QwenVLChatBackend(FoundationBackend):
         return cls(config, spec, model, processor)
 
     @classmethod
-    def from_assets(
-        cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec
-    ) -> QwenVLChatBackend:
+    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> QwenVLChatBackend:
         if not (directory / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{directory} has no config.json; expected the assets of a saved foundation model"
-            )
+            raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
-        tokenizer_of(processor).init_kwargs.pop(
-            "is_local", None
-        )  # a trace of this loading, not of the tokenizer
+        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # a trace of this loading, not of the tokenizer
         model_config = Qwen3VLConfig.from_pretrained(directory, local_files_only=True)
         own_config = _config_from_dict(config)
         with no_init_weights():  # every weight is about to be loaded, strictly
@@ -207,9 +201,7 @@ class QwenVLChatBackend(FoundationBackend):
         length = prompts.input_ids.shape[1]
         if whole_answer:
             scores = self.model.lm_head(hidden[:, length - 1 :]).float()  # b s+3 V
-            entropy = F.cross_entropy(scores.flatten(0, 1), answer.flatten(), reduction="none").view_as(
-                answer
-            )
+            entropy = F.cross_entropy(scores.flatten(0, 1), answer.flatten(), reduction="none").view_as(answer)
             logits = scores[:, 1:-2, self.code_ids]
         else:
             logits = F.linear(hidden[:, length:], self._code_rows()).float()
@@ -247,9 +239,7 @@ class QwenVLChatBackend(FoundationBackend):
                 temperature=temperature,
                 generator=generator,
             )
-        return LatentPrediction(
-            decoded.codes, decoded.log_probs, PromptFeatures(decoded.prompt_hidden, prompts.mask)
-        )
+        return LatentPrediction(decoded.codes, decoded.log_probs, PromptFeatures(decoded.prompt_hidden, prompts.mask))
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
         prompts = self._prompts(batch)
@@ -260,15 +250,11 @@ class QwenVLChatBackend(FoundationBackend):
         self, prompts: Prompts, vision: dict[str, Tensor], answer: Int[Tensor, "b a"]
     ) -> Float[Tensor, "b t d"]:
         ids, positions, mask = with_answer(prompts, answer)
-        output = self.model.model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision
-        )
+        output = self.model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision)
         return output.last_hidden_state
 
     def _prompts(self, batch: FoundationBatch) -> Prompts:
-        return self.prompt_tokenizer(
-            batch.instructions, num_cameras=batch.images.shape[1], device=self.code_ids.device
-        )
+        return self.prompt_tokenizer(batch.instructions, num_cameras=batch.images.shape[1], device=self.code_ids.device)
 
     def _vision(self, batch: FoundationBatch) -> dict[str, Tensor]:
         images = rearrange(batch.images, "b v c h w -> (b v) c h w")
@@ -290,9 +276,7 @@ def _from_config(config: QwenVLChatConfig, model_config: Qwen3VLConfig) -> Qwen3
 def _config_from_dict(values: Mapping[str, Any]) -> QwenVLChatConfig:
     """Inverse of `config_dict`: JSON knows neither tuples nor dataclasses."""
     height, width = values["image_size"]
-    return QwenVLChatConfig(
-        **{**values, "tokens": ActionTokens(**values["tokens"]), "image_size": (height, width)}
-    )
+    return QwenVLChatConfig(**{**values, "tokens": ActionTokens(**values["tokens"]), "image_size": (height, width)})
 
 
 @torch.no_grad()
@@ -305,9 +289,7 @@ def _add_vocabulary(model: Qwen3VLForConditionalGeneration, new_ids: list[int]) 
         return
     if max(new_ids) >= len(_embedding(model).weight):
         model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
-    matrices = {
-        id(matrix): matrix for matrix in (_embedding(model).weight, model.lm_head.weight)
-    }  # tied: one
+    matrices = {id(matrix): matrix for matrix in (_embedding(model).weight, model.lm_head.weight)}  # tied: one
     for matrix in matrices.values():
         known = matrix[: min(new_ids)].float()
         noise = torch.randn(len(new_ids), matrix.shape[1], device=matrix.device)

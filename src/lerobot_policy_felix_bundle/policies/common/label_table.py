@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
 from hlrp.data.dataset import episode_bounds, episode_of_frame
 from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
 from hlrp.latents import LatentSpec
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 LATENT_CODES, LATENT_VALID = "latent_codes", "latent_valid"
 
@@ -46,9 +47,7 @@ class LabelTable:
             return None
         bounds = episode_bounds(dataset_meta)
         episode = episode_of_frame(bounds)
-        require_labels_of(
-            labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0]
-        )
+        require_labels_of(labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0])
         if labels.metadata.fps != dataset_meta.fps:
             raise ValueError(
                 f"the latent labels were written at {labels.metadata.fps} fps, the dataset has {dataset_meta.fps}; "

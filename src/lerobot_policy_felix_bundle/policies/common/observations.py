@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from hlrp.foundation.batch import FoundationBatch, require_instructions
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from hlrp.foundation.batch import FoundationBatch, require_instructions
 
 
 def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, "b ..."]:

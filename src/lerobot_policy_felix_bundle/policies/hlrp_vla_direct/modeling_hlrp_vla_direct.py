@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from jaxtyping import Float
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor
+
 from hlrp.experts.code_decoder import CodeDecoder
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend, QwenVLChatConfig
@@ -23,11 +29,6 @@ from hlrp.foundation.checkpoint import (
 )
 from hlrp.latents import LatentSpec
 from hlrp.optimization import parameter_groups
-from huggingface_hub import snapshot_download
-from jaxtyping import Float
-from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_STATE
-from torch import Tensor
 
 from ..common.label_table import LabelTable, batch_labels
 from ..common.logging_values import masked_mean, to_floats
@@ -40,8 +41,9 @@ logger = logging.getLogger(__name__)
 class HLRPVLADirectPolicy(PreTrainedPolicy):
     """Foundation VLA and code decoder, trained together."""
 
-    config_class = HLRPVLADirectConfig
-    name = "hlrp_vla_direct"
+    config_class = HLRPVLADirectConfig  # pyright: ignore[reportAssignmentType]
+    config: HLRPVLADirectConfig
+    name = "hlrp_vla_direct"  # pyright: ignore[reportAssignmentType]
     _fsdp_wrap_modules = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
     supports_gradient_checkpointing = True
 
@@ -82,19 +84,20 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
 
     def _build_backend(self, checkpoint_dir: Path | None) -> FoundationBackend:
         config = self.config
-        overrides = {
+        overrides: dict[str, Any] = {
             "freeze_backbone": config.freeze_vla_backbone,
             "attn_implementation": config.attn_implementation,
             "dtype": config.dtype,
             "gradient_checkpointing": config.gradient_checkpointing,
             "random_shift_px": config.random_shift_px,
         }
-        prompt = {
+        prompt: dict[str, Any] = {
             name: value
             for name, value in (("image_size", config.image_size), ("system_prompt", config.system_prompt))
             if value is not None
         }
-        if checkpoint_dir is None and config.vla_checkpoint_path is None:
+        folder = checkpoint_dir or config.vla_checkpoint_path
+        if folder is None:
             if config.vla_model_name is None:
                 logger.warning(
                     "hlrp_vla_direct starts from the embedded demo-size VLM, untrained; name a real one with "
@@ -104,7 +107,6 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
             return QwenVLChatBackend.build(
                 QwenVLChatConfig(model_name=config.vla_model_name, **overrides, **prompt), spec
             )
-        folder = checkpoint_dir or Path(config.vla_checkpoint_path)
         saved = read_description(folder)
         for name, value in prompt.items():
             theirs = saved.config[name]
@@ -155,9 +157,16 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
         """Load a saved policy, strictly; offline where `pretrained_name_or_path` is a folder."""
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
-            hub = {name: kwargs.get(name) for name in ("revision", "cache_dir", "token") if name in kwargs}
             patterns = [DESCRIPTION_FILE, f"{ASSETS_DIR}/*"]
-            folder = Path(snapshot_download(str(pretrained_name_or_path), allow_patterns=patterns, **hub))
+            folder = Path(
+                snapshot_download(
+                    str(pretrained_name_or_path),
+                    revision=kwargs.get("revision"),
+                    cache_dir=kwargs.get("cache_dir"),
+                    token=kwargs.get("token"),
+                    allow_patterns=patterns,
+                )
+            )
         kwargs["strict"] = True
         return super().from_pretrained(pretrained_name_or_path, checkpoint_dir=folder, **kwargs)
 

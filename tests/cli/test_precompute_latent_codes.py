@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from hlrp.cli import precompute_latent_codes as module
+from hlrp.cli.precompute_latent_codes import PrecomputeConfig, main, precompute_latent_codes
+from hlrp.data import labels as labels_module
+from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
+from hlrp.data.frames import open_frames
+from hlrp.data.labels import CODES, VALID, VECTORS, find_labels, load_label_columns, load_labels, require_labels_of
+from hlrp.laq.checkpoint import load_laq, save_laq
+from hlrp.laq.config import debug
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.quality import LAQQuality
+from hlrp.latents import NO_LABEL
+from tiny_datasets import CAMERA, LENGTHS
+
+
+@pytest.fixture
+def root(image_dataset_root: Path, tmp_path: Path) -> Path:
+    """A copy of the recorded images that a test may write into."""
+    return Path(shutil.copytree(image_dataset_root, tmp_path / "data"))
+
+
+@pytest.fixture
+def config(laq_path: Path, root: Path) -> PrecomputeConfig:
+    """Label that copy on the CPU."""
+    return PrecomputeConfig(laq_path=str(laq_path), dataset_root=str(root), batch_size=32, device="cpu")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_labels_beside_the_data_touch_nothing_of_it(config: PrecomputeConfig, root: Path) -> None:
+    before = digests(root)
+    precompute_latent_codes(config)
+    after = digests(root)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"latents/labels.parquet", "latents/labels.json"}
+
+
+def test_every_label_is_what_the_quantizer_says_about_the_clip_that_starts_there(
+    config: PrecomputeConfig, root: Path, laq_path: Path
+) -> None:
+    precompute_latent_codes(config)
+    labels = load_labels(root / "latents", with_vectors=True)
+    laq, dataset = load_laq(laq_path), open_dataset("local/x", root)
+    frames = open_frames(dataset, CAMERA, laq.model.config.image_size, cache_gib=0)
+    for start in (0, 5, 12, 30, 90):
+        actions = laq.model.encode(frames.read(torch.tensor([[start, start + 1]])))
+        assert torch.equal(labels.codes[start], actions.codes.flatten())
+        assert labels.vectors is not None
+        torch.testing.assert_close(labels.vectors[start], actions.vectors.flatten())
+    assert labels.metadata.laq_fingerprint == laq.fingerprint
+    assert labels.metadata.spec == laq.model.spec
+    assert (labels.metadata.camera, labels.metadata.fps) == (CAMERA, 10.0)
+    torch.testing.assert_close(labels.codebook, laq.model.codebook())
+
+
+def test_a_clip_cut_by_the_end_of_its_episode_has_no_label(config: PrecomputeConfig) -> None:
+    labels = precompute_latent_codes(config)
+    last = torch.tensor(LENGTHS).cumsum(0) - 1
+    assert torch.equal((~labels.valid).nonzero()[:, 0], last)
+    assert (labels.codes[last] == NO_LABEL).all()
+    assert (labels.codes[labels.valid] >= 0).all()
+    assert labels.vectors is not None
+    assert labels.vectors[last].count_nonzero() == 0
+
+
+def test_labels_as_columns_agree_with_labels_beside_the_data_frame_by_frame(
+    config: PrecomputeConfig, root: Path, tmp_path: Path
+) -> None:
+    beside = precompute_latent_codes(config)
+    config.output_dataset = str(tmp_path / "labelled")
+    before = digests(root)
+    precompute_latent_codes(config)
+    assert digests(root) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "labelled"]
+
+    columns = load_label_columns(tmp_path / "labelled")
+    assert columns.metadata == beside.metadata == find_labels(tmp_path / "labelled").metadata
+    for name in ("codes", "valid", "episode_index", "frame_index"):
+        assert torch.equal(getattr(columns, name), getattr(beside, name)), name
+
+    assert beside.vectors is not None
+    labelled, plain = (LeRobotDataset("local/x", root=path) for path in (tmp_path / "labelled", root))
+    assert len(labelled) == len(plain)
+    for i in range(0, len(plain), 7):
+        item, same = labelled[i], plain[i]
+        assert torch.equal(item[CODES], beside.codes[i])
+        assert torch.equal(item[VECTORS], beside.vectors[i])
+        assert bool(item[VALID]) == bool(beside.valid[i])
+        assert torch.equal(item[CAMERA], same[CAMERA])
+        assert torch.equal(item["action"], same["action"])
+        assert item["task"] == same["task"]
+
+
+def test_a_labelled_video_dataset_keeps_its_videos(
+    config: PrecomputeConfig, video_dataset_root: Path, tmp_path: Path
+) -> None:
+    config.dataset_root = str(video_dataset_root)
+    config.output_dataset = str(tmp_path / "labelled")
+    before = digests(video_dataset_root)
+    labels = precompute_latent_codes(config)
+    assert digests(video_dataset_root) == before
+    labelled, plain = (LeRobotDataset("local/x", root=path) for path in (tmp_path / "labelled", video_dataset_root))
+    assert torch.equal(labelled[40][CAMERA], plain[40][CAMERA])
+    assert torch.equal(labelled[40][CODES], labels.codes[40])
+
+
+@pytest.mark.parametrize(("code_seq_len", "num_frames", "frame_offset_s"), [(1, 2, 0.1), (1, 3, 0.3), (4, 3, 0.1)])
+def test_labels_of_any_geometry_agree_both_ways(
+    config: PrecomputeConfig,
+    root: Path,
+    tmp_path: Path,
+    laq_path: Path,
+    code_seq_len: int,
+    num_frames: int,
+    frame_offset_s: float,
+) -> None:
+    spec = replace(debug().spec, code_seq_len=code_seq_len, num_frames=num_frames, frame_offset_s=frame_offset_s)
+    nothing = dict.fromkeys(LAQQuality.__dataclass_fields__)
+    quality = LAQQuality(
+        **{**nothing, "copy_gain": 0.0, "perplexity": [], "dead_codes": [], "code_usage": [], "clips": 0}  # pyright: ignore[reportArgumentType]
+    )
+    model = LatentActionQuantizer(replace(debug(), spec=spec)).eval()
+    save_laq(model, tmp_path / "laq", camera=CAMERA, quality=quality, extra={})
+    config.laq_path, config.output_dataset = str(tmp_path / "laq"), str(tmp_path / "labelled")
+    labels = precompute_latent_codes(config)
+    columns = load_label_columns(tmp_path / "labelled")
+    assert torch.equal(columns.codes, labels.codes)
+    assert torch.equal(columns.valid, labels.valid)
+    span = spec.frame_deltas(10.0)[-1]
+    assert int((~labels.valid).sum()) == span * len(LENGTHS)
+    assert (
+        LeRobotDataset("local/x", root=tmp_path / "labelled")[0][CODES].reshape(-1).tolist() == labels.codes[0].tolist()
+    )
+
+
+def test_labels_do_not_depend_on_the_size_of_a_batch_or_of_the_cache(config: PrecomputeConfig, tmp_path: Path) -> None:
+    one = precompute_latent_codes(config)
+    config.batch_size, config.cache_gib, config.output_dir = 5, 0, str(tmp_path / "other")
+    assert torch.equal(precompute_latent_codes(config).codes, one.codes)
+
+
+def test_labels_fit_their_own_dataset_and_not_one_without_its_first_episode(
+    labelled_dataset_root: Path, image_dataset_root: Path
+) -> None:
+    labels = find_labels(labelled_dataset_root)
+    bounds = episode_bounds(open_dataset("local/x", image_dataset_root).meta)
+    episode = episode_of_frame(bounds)
+    frame = torch.arange(len(episode)) - bounds[episode, 0]
+    require_labels_of(labels, episode_index=episode, frame_index=frame)
+    with pytest.raises(ValueError, match="of another version of this dataset"):
+        require_labels_of(labels, episode_index=episode[12:] - 1, frame_index=frame[12:])
+
+
+def test_labels_are_written_again_only_on_request(config: PrecomputeConfig, root: Path) -> None:
+    before = {path.name for path in root.iterdir()}
+    precompute_latent_codes(config)
+    with pytest.raises(FileExistsError, match="latents already exists"):
+        precompute_latent_codes(config)
+    config.overwrite = True
+    precompute_latent_codes(config)
+    assert {path.name for path in root.iterdir()} == {*before, "latents"}
+
+
+def test_a_dataset_is_never_overwritten(config: PrecomputeConfig, root: Path) -> None:
+    config.overwrite = True
+    before = digests(root)
+    for name in ("output_dataset", "output_dir"):
+        with pytest.raises(FileExistsError):
+            precompute_latent_codes(PrecomputeConfig(**{**vars(config), name: str(root)}))
+    assert digests(root) == before
+
+
+def test_an_empty_folder_may_become_the_labelled_dataset(config: PrecomputeConfig, tmp_path: Path) -> None:
+    (tmp_path / "labelled").mkdir()
+    config.output_dataset = str(tmp_path / "labelled")
+    precompute_latent_codes(config)
+    assert (tmp_path / "labelled" / "meta" / "info.json").is_file()
+
+
+def test_labels_go_to_one_place_only(config: PrecomputeConfig) -> None:
+    with pytest.raises(ValueError, match="output_dir or output_dataset, not both"):
+        PrecomputeConfig(**{**vars(config), "output_dir": "a", "output_dataset": "b"})
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_full_disk_leaves_nothing_half_written(
+    config: PrecomputeConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: bool
+) -> None:
+    def full(*args: object, **kwargs: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(labels_module.pq, "write_table", full)
+    monkeypatch.setattr(module, "write_json", full)  # the last file of a labelled dataset
+    config.output_dataset = str(tmp_path / "labelled") if columns else None
+    before = digests(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        precompute_latent_codes(config)
+    assert digests(tmp_path) == before
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--laq_path=nowhere"], "nowhere is not a LAQ checkpoint"),
+        (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
+        (["--camera=wrist"], f"has no camera 'wrist'; it has {CAMERA}"),
+        (["--output_dir=data"], "data already exists"),
+        (["--batch_size=0"], "batch_size must be positive, got 0"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(
+    config: PrecomputeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = digests(tmp_path)
+    given = [f"--laq_path={config.laq_path}", f"--dataset_root={config.dataset_root}", "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["hlrp-precompute-latent-codes", *given, *flags])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert digests(tmp_path) == before
+
+
+def test_codes_of_the_moving_square_differ(config: PrecomputeConfig) -> None:
+    labels = precompute_latent_codes(config)
+    used = [len(np.unique(labels.codes[labels.valid, slot])) for slot in range(labels.codes.shape[1])]
+    assert min(used) > 1
+
+
+@pytest.mark.slow
+def test_the_installed_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
+    command = shutil.which("hlrp-precompute-latent-codes", path=str(Path(sys.executable).parent))
+    assert command is not None
+    found = subprocess.run(
+        [command, f"--laq_path={tmp_path / 'missing'}", f"--output_dir={tmp_path / 'out'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'} is not a LAQ checkpoint")
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lerobot.datasets.dataset_tools import delete_episodes
+from safetensors.torch import load_file
+
+from hlrp.cli.train_foundation import TrainFoundationConfig, main, train_foundation
+from hlrp.data.dataset import open_dataset
+from hlrp.foundation import checkpoint
+from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatConfig
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
+from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.laq.checkpoint import load_laq
+from hlrp.training import CURVES_FILE
+from tiny_datasets import CAMERA
+
+STEPS = 10
+FIGURES = {"accuracy", "decoded_accuracy", "exact_sequence_accuracy", "marginal_accuracy"}
+
+
+@pytest.fixture
+def config(labelled_dataset_root: Path, tmp_path: Path) -> TrainFoundationConfig:
+    """A few steps of the embedded debug model, with shifted images, on the labelled recordings."""
+    return TrainFoundationConfig(
+        dataset_root=str(labelled_dataset_root),
+        output_dir=str(tmp_path / "out" / "vla"),
+        backend=QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=2),
+        steps=STEPS,
+        batch_size=8,
+        save_every=4,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def tiny_flags(config: TrainFoundationConfig) -> list[str]:
+    return [
+        f"--dataset_root={config.dataset_root}",
+        "--output_dir=vla",
+        "--backend.embedded_size=debug",
+        "--backend.image_size=[32,32]",
+        "--steps=2",
+        "--batch_size=4",
+        "--device=cpu",
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["hlrp-train-foundation", *flags])
+    main()
+
+
+def test_a_run_saves_a_checkpoint_that_loads_and_predicts(
+    config: TrainFoundationConfig, laq_path: Path, tmp_path: Path
+) -> None:
+    figures = train_foundation(config)
+    assert set(figures) >= FIGURES
+    assert all(0 <= figures[name] <= 1 for name in FIGURES)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vla"]
+    assert (tmp_path / "out" / "vla" / CURVES_FILE).is_file()
+
+    laq = load_laq(laq_path)
+    loaded = load_foundation(config.output_dir)
+    assert loaded.description.laq_fingerprint == laq.fingerprint
+    assert loaded.description.spec == laq.model.spec
+    assert loaded.description.extra["cameras"] == [CAMERA]
+    assert loaded.description.extra["validation"] == figures
+    torch.testing.assert_close(torch.tensor(loaded.description.extra["codebook"]), laq.model.codebook().detach())
+    batch = FoundationBatch(torch.rand(3, 1, 3, 32, 32), ["Move the square to the right"] * 3)
+    codes = loaded.backend.predict(batch).codes
+    assert codes.shape == (3, 4)
+    assert codes.min() >= 0
+    assert codes.max() < 8
+
+
+def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights_and_figures(
+    config: TrainFoundationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = train_foundation(config)
+    parts = replace(config, output_dir=str(tmp_path / "parts"))
+    step = VLABackendModule.training_step
+
+    def interrupted(self: VLABackendModule, batch: FoundationBatch, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 6:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VLABackendModule, "training_step", interrupted)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_foundation(parts)
+    assert not Path(parts.output_dir).exists()
+
+    resumed = train_foundation(replace(parts, resume=True))
+    assert resumed == figures
+    one, other = (load_file(Path(folder) / WEIGHTS_FILE) for folder in (config.output_dir, parts.output_dir))
+    torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_the_training_can_be_kept(
+    config: TrainFoundationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, steps=4)
+
+    def write_half(model: object, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_model", write_half)
+        with pytest.raises(OSError, match="No space left"):
+            train_foundation(config)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vla.training"]
+    assert set(train_foundation(replace(config, resume=True))) >= FIGURES
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vla"]
+
+
+def test_the_loss_falls(config: TrainFoundationConfig, tmp_path: Path) -> None:
+    train_foundation(replace(config, steps=40, batch_size=16))
+    lines = (Path(config.output_dir) / CURVES_FILE).read_text().splitlines()
+    column = lines[0].split(",").index("train/loss")
+    losses = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    assert losses[-1] < losses[0]
+
+
+def test_the_command_prints_a_table(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, *tiny_flags, f"--cameras=[{CAMERA}]")
+    assert "decoded accuracy" in capsys.readouterr().out
+    assert json.loads((tmp_path / "vla" / "foundation.json").read_text())["extra"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
+        (["--labels_path=nowhere"], "nowhere holds no latent labels"),
+        (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),
+        (["--steps=0"], "steps and batch_size must be positive, got 0 and 4"),
+        (["--held_out=2"], "held_out must be between 0 and 1, got 2.0"),
+        (["--backend.dtype=int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        (["--backend.embedded_size=giant"], "giant"),
+        (["--resume=true"], "nothing to resume"),
+        (["--device=tpu9"], "this machine has no device 'tpu9'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(
+    tiny_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        run(monkeypatch, *tiny_flags, *flags)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_without_labels_is_refused_with_what_to_do(
+    config: TrainFoundationConfig, image_dataset_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no latent labels for .* hlrp-precompute-latent-codes"):
+        train_foundation(replace(config, dataset_root=str(image_dataset_root)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_of_a_dataset_that_lost_an_episode_since_are_refused(
+    config: TrainFoundationConfig, labelled_dataset_root: Path, tmp_path: Path
+) -> None:
+    dataset = open_dataset("local/x", labelled_dataset_root)
+    delete_episodes(dataset, [1], output_dir=tmp_path / "shorter", repo_id="local/shorter")
+    shorter = replace(
+        config,
+        dataset_root=str(tmp_path / "shorter"),
+        labels_path=str(labelled_dataset_root / "latents"),
+    )
+    with pytest.raises(ValueError, match="of another version of this dataset"):
+        train_foundation(shorter)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_output_is_refused_before_the_dataset_is_opened(
+    config: TrainFoundationConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "vla").mkdir(parents=True)
+    (tmp_path / "out" / "vla" / "thesis").touch()
+    with pytest.raises(FileExistsError, match="vla already exists"):
+        train_foundation(replace(config, dataset_root="nowhere"))
+
+
+@pytest.mark.slow
+def test_the_installed_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
+    command = shutil.which("hlrp-train-foundation", path=str(Path(sys.executable).parent))
+    assert command is not None
+    found = subprocess.run(
+        [command, f"--dataset_root={tmp_path / 'missing'}", f"--output_dir={tmp_path / 'out'}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'} is not a LeRobotDataset")
+    assert "Traceback" not in found.stderr
+    assert found.stdout == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import torch
+
+from hlrp.data.frames import CachedFrames
+from hlrp.data.labelled_frames import LabelledFrames, OrderedBatches, ShuffledBatches
+
+FRAMES = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+LABELLED = torch.tensor([1, 2, 3, 5, 8, 13, 14, 15, 16, 17])
+
+
+def source() -> LabelledFrames:
+    """Frame `i` is filled with `i` and, for the second camera, with 100 + `i`; its codes and sentence say `i` too."""
+    cameras = [CachedFrames(FRAMES), CachedFrames(FRAMES + 100)]
+    codes = torch.arange(20)[:, None].expand(-1, 4)
+    return LabelledFrames(cameras, [f"frame {i}" for i in range(20)], codes)
+
+
+def test_a_batch_pairs_every_frame_with_its_own_sentence_and_codes() -> None:
+    batch = source().batch(torch.tensor([5, 3]))
+    assert batch.images.shape == (2, 2, 3, 2, 2)
+    torch.testing.assert_close(255 * batch.images[:, :, 0, 0, 0], torch.tensor([[5.0, 105.0], [3.0, 103.0]]))
+    assert batch.instructions == ["frame 5", "frame 3"]
+    assert batch.codes is not None
+    assert batch.codes[:, 0].tolist() == [5, 3]
+
+
+def seen(data: ShuffledBatches, steps: range) -> list[int]:
+    return [int(i) for step in steps for i in data[step].codes[:, 0]]  # pyright: ignore[reportOptionalSubscript]
+
+
+def shuffled(seed: int = 0, batch_size: int = 5) -> ShuffledBatches:
+    return ShuffledBatches(source(), LABELLED, batch_size=batch_size, num_batches=8, seed=seed)
+
+
+def test_an_epoch_shows_every_labelled_frame_once_and_no_other() -> None:
+    for first in (0, 2, 4):
+        assert sorted(seen(shuffled(), range(first, first + 2))) == LABELLED.tolist()
+    assert seen(shuffled(), range(2)) != seen(shuffled(), range(2, 4))
+
+
+def test_a_batch_depends_on_its_step_and_the_seed_alone() -> None:
+    forwards, backwards = shuffled(), shuffled()
+    wanted = [seen(forwards, range(step, step + 1)) for step in range(8)]
+    found = [seen(backwards, range(step, step + 1)) for step in reversed(range(8))]
+    assert found[::-1] == wanted
+    assert seen(shuffled(seed=1), range(8)) != seen(shuffled(), range(8))
+
+
+def test_a_batch_is_never_larger_than_the_data() -> None:
+    assert sorted(seen(shuffled(batch_size=64), range(1))) == LABELLED.tolist()
+
+
+def test_validation_reads_every_frame_once_in_order() -> None:
+    data = OrderedBatches(source(), LABELLED, batch_size=4)
+    assert [len(batch) for batch in data] == [4, 4, 2]  # pyright: ignore[reportArgumentType]
+    assert [int(i) for batch in data for i in batch.codes[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+from torch import Tensor
+
+from hlrp.data import labels as module
+from hlrp.data.labels import (
+    LABELS_DIR,
+    LABELS_FILE,
+    METADATA_FILE,
+    LabelMetadata,
+    LatentLabels,
+    find_labels,
+    load_labels,
+    require_labels_of,
+    save_labels,
+)
+from hlrp.latents import NO_LABEL, LatentSpec
+
+LENGTHS = (4, 3)
+
+
+def make_labels(spec: LatentSpec | None = None) -> LatentLabels:
+    """Labels of two episodes, of which the last frame has none."""
+    spec = spec or LatentSpec(codebook_size=5, code_seq_len=3, num_frames=3, code_dim=2)
+    lengths = torch.tensor(LENGTHS)
+    frame_index = torch.cat([torch.arange(n) for n in LENGTHS])
+    valid = frame_index < torch.repeat_interleave(lengths, lengths) - 1
+    codes = torch.randint(spec.codebook_size, (7, spec.num_codes))
+    return LatentLabels(
+        metadata=LabelMetadata(
+            laq_fingerprint="0123456789abcdef",
+            spec=spec,
+            camera="observation.images.top",
+            fps=10.0,
+            codebook=torch.randn(spec.code_seq_len, spec.codebook_size, spec.code_dim).tolist(),
+        ),
+        codes=torch.where(valid[:, None], codes, NO_LABEL),
+        valid=valid,
+        episode_index=torch.repeat_interleave(torch.arange(2), lengths),
+        frame_index=frame_index,
+        vectors=torch.randn(7, spec.num_codes * spec.code_dim),
+    )
+
+
+def assert_same(one: LatentLabels, other: LatentLabels) -> None:
+    assert one.metadata == other.metadata
+    for name in ("codes", "valid", "episode_index", "frame_index"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert mine.dtype == theirs.dtype, name
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LatentSpec(),
+        LatentSpec(code_seq_len=1),
+        LatentSpec(code_seq_len=1, code_dim=1),
+        LatentSpec(num_frames=4, codebook_size=300),
+    ],
+)
+def test_labels_come_back_as_they_were_written(tmp_path: Path, spec: LatentSpec) -> None:
+    labels = make_labels(spec)
+    folder = save_labels(labels, tmp_path / "latents")
+    loaded = load_labels(folder, with_vectors=True)
+    assert_same(loaded, labels)
+    assert loaded.vectors is not None
+    assert labels.vectors is not None
+    assert torch.equal(loaded.vectors, labels.vectors)
+    assert torch.equal(loaded.codebook, labels.codebook)
+
+
+def test_vectors_are_read_only_on_request(tmp_path: Path) -> None:
+    assert load_labels(save_labels(make_labels(), tmp_path / "latents")).vectors is None
+
+
+def test_labels_are_not_overwritten_unasked_and_other_folders_never(tmp_path: Path) -> None:
+    folder = save_labels(make_labels(), tmp_path / "latents")
+    with pytest.raises(FileExistsError):
+        save_labels(make_labels(), folder)
+    new = replace(make_labels(), codes=torch.zeros(7, 6, dtype=torch.int64))
+    save_labels(new, folder, overwrite=True)
+    assert_same(load_labels(folder), new)
+
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").touch()
+    with pytest.raises(FileExistsError):
+        save_labels(make_labels(), tmp_path / "thesis", overwrite=True)
+
+
+def test_a_full_disk_keeps_the_old_labels_and_leaves_no_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make_labels()
+    folder = save_labels(old, tmp_path / "latents")
+
+    def write_half(table: object, path: Path) -> NoReturn:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.pq, "write_table", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        save_labels(make_labels(), folder, overwrite=True)
+    with pytest.raises(OSError, match="No space left"):
+        save_labels(make_labels(), tmp_path / "other")
+    assert list(tmp_path.iterdir()) == [folder]
+    assert_same(load_labels(folder), old)
+
+
+def test_labels_of_this_very_dataset_are_accepted() -> None:
+    labels = make_labels()
+    require_labels_of(labels, episode_index=labels.episode_index, frame_index=labels.frame_index)
+
+
+def drop_first_episode(labels: LatentLabels) -> tuple[Tensor, Tensor]:
+    return labels.episode_index[4:] - 1, labels.frame_index[4:]
+
+
+def swap_episodes(labels: LatentLabels) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor(LENGTHS[::-1])
+    return torch.repeat_interleave(torch.arange(2), lengths), torch.cat([torch.arange(3), torch.arange(4)])
+
+
+def add_a_frame(labels: LatentLabels) -> tuple[Tensor, Tensor]:
+    return (
+        torch.cat([labels.episode_index, torch.tensor([1])]),
+        torch.cat([labels.frame_index, torch.tensor([3])]),
+    )
+
+
+@pytest.mark.parametrize("change", [drop_first_episode, swap_episodes, add_a_frame])
+def test_labels_of_a_renumbered_dataset_are_refused(
+    change: Callable[[LatentLabels], tuple[Tensor, Tensor]],
+) -> None:
+    labels = make_labels()
+    episode_index, frame_index = change(labels)
+    with pytest.raises(ValueError, match=r"of another version of this dataset .* write them again"):
+        require_labels_of(labels, episode_index=episode_index, frame_index=frame_index)
+
+
+@pytest.mark.parametrize("code", [5, -2])
+def test_a_code_out_of_range_is_refused(code: int) -> None:
+    labels = make_labels()
+    codes = labels.codes.clone()
+    codes[0, 2] = code
+    with pytest.raises(ValueError, match="expected 0 to 4 or -1; write them again with hlrp-precompute"):
+        replace(labels, codes=codes)
+
+
+def test_a_frame_that_counts_must_have_all_its_codes() -> None:
+    labels = make_labels()
+    codes = labels.codes.clone()
+    codes[0, 2] = NO_LABEL
+    with pytest.raises(ValueError, match="a frame marked valid lacks a code; write them again"):
+        replace(labels, codes=codes)
+
+
+def test_a_label_of_another_length_than_the_metadata_says_is_refused() -> None:
+    labels = make_labels()
+    with pytest.raises(ValueError, match="labels hold 5 codes a frame, their metadata says 6"):
+        replace(labels, codes=labels.codes[:, :5])
+
+
+def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
+    labels = make_labels()
+    folder = save_labels(labels, tmp_path / "latents")
+    table = module.pq.read_table(folder / LABELS_FILE)
+    module.pq.write_table(table.slice(1), folder / LABELS_FILE)
+    with pytest.raises(ValueError, match="must cover every frame index once; write them again"):
+        load_labels(folder)
+
+
+def test_the_order_of_rows_in_the_file_does_not_matter(tmp_path: Path) -> None:
+    labels = make_labels()
+    folder = save_labels(labels, tmp_path / "latents")
+    table = module.pq.read_table(folder / LABELS_FILE)
+    module.pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
+    assert_same(load_labels(folder), labels)
+
+
+@pytest.mark.parametrize("missing", [LABELS_FILE, METADATA_FILE])
+def test_half_a_label_set_is_refused(tmp_path: Path, missing: str) -> None:
+    folder = save_labels(make_labels(), tmp_path / "latents")
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no latent labels .*hlrp-precompute-latent-codes"):
+        load_labels(folder)
+
+
+def test_labels_are_found_beside_the_videos_or_where_they_are_said_to_be(tmp_path: Path) -> None:
+    beside, elsewhere = make_labels(), make_labels()
+    save_labels(beside, tmp_path / LABELS_DIR)
+    save_labels(elsewhere, tmp_path / "elsewhere")
+    assert_same(find_labels(tmp_path), beside)
+    assert_same(find_labels(tmp_path, tmp_path / "elsewhere"), elsewhere)
+
+
+def test_a_dataset_without_labels_is_an_error_that_names_the_places_searched(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"neither meta/latents.json nor latents/labels.json is there; write them with"
+    ):
+        find_labels(tmp_path)

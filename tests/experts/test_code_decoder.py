@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from hlrp.experts.code_decoder import CodeDecoder
+from hlrp.latents import LatentSpec
+
+SPEC = LatentSpec(codebook_size=5, code_seq_len=2, num_frames=3, code_dim=4)
+
+
+def decoder(state_dim: int | None = None) -> CodeDecoder:
+    return CodeDecoder(SPEC, chunk_size=6, action_dim=3, state_dim=state_dim, hidden_dim=16)
+
+
+def codes(b: int = 7) -> Tensor:
+    return torch.randint(SPEC.codebook_size, (b, SPEC.num_codes))
+
+
+def test_codes_become_a_chunk_of_actions() -> None:
+    assert decoder()(codes()).shape == (7, 6, 3)
+    assert decoder(state_dim=2)(codes(), torch.randn(7, 2)).shape == (7, 6, 3)
+
+
+def test_an_action_depends_on_its_own_sample_only() -> None:
+    model, given = decoder(), codes()
+    torch.testing.assert_close(model(given.flip(0)), model(given).flip(0))
+
+
+@pytest.mark.parametrize("place", range(SPEC.num_codes))
+def test_every_code_of_every_transition_counts(place: int) -> None:
+    model, given = decoder(), codes()
+    other = given.clone()
+    other[:, place] = (other[:, place] + 1) % SPEC.codebook_size
+    assert ((model(given) - model(other)).abs().amax((1, 2)) > 1e-6).all()
+
+
+def test_the_state_counts_where_there_is_one() -> None:
+    model, given = decoder(state_dim=2), codes()
+    assert not torch.allclose(model(given, torch.zeros(7, 2)), model(given, torch.ones(7, 2)))
+
+
+def test_codes_are_names_so_that_renaming_them_with_their_vectors_changes_nothing() -> None:
+    model, given = decoder(), codes()
+    before = model(given)
+    new_name = torch.tensor([3, 0, 4, 1, 2])
+    model.codebook[:, new_name] = model.codebook.clone()
+    torch.testing.assert_close(model(new_name[given]), before)
+
+
+def test_slots_have_codebooks_of_their_own() -> None:
+    model, given = decoder(), codes()
+    before = model(given)
+    model.codebook[1] += 1
+    changed = model(given)
+    model.codebook[1] -= 1
+    assert not torch.allclose(changed, before)
+    same = torch.zeros_like(given)
+    assert not torch.allclose(model.codebook[0], model.codebook[1])
+    assert torch.equal(model(same)[0], model(same)[1])
+
+
+def test_the_codebook_of_a_laq_is_taken_over_in_scale_and_saved_but_not_trained() -> None:
+    model = decoder()
+    codebook = 100 * torch.randn(2, 5, 4)
+    model.use_codebook(codebook)
+    assert model.codebook.std().item() == pytest.approx(1)
+    torch.testing.assert_close(model.codebook * codebook.std(), codebook)
+    assert "codebook" in model.state_dict()
+    assert "codebook" not in dict(model.named_parameters())
+
+    other = decoder()
+    other.load_state_dict(model.state_dict())
+    given = codes()
+    assert torch.equal(other(given), model(given))
+
+
+def test_a_codebook_of_another_geometry_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"codebook is \(2, 6, 4\) .* expected \(2, 5, 4\); use labels and a policy"):
+        decoder().use_codebook(torch.randn(2, 6, 4))
+
+
+def test_two_decoders_start_with_the_same_distinct_vectors() -> None:
+    one, other = decoder(), decoder()
+    assert torch.equal(one.codebook, other.codebook)
+    assert len(one.codebook.flatten(0, 1).unique(dim=0)) == 10
+
+
+def test_it_learns_an_arbitrary_table_from_codes_to_actions() -> None:
+    spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
+    model = CodeDecoder(spec, chunk_size=2, action_dim=1, state_dim=None, hidden_dim=32)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    wanted = torch.randn(16, 2, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        loss = (model(pairs) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-2
+
+
+def without_state(model: CodeDecoder) -> Tensor:
+    return model(codes())
+
+
+def with_a_code_out_of_range(model: CodeDecoder) -> Tensor:
+    return model(torch.full((1, SPEC.num_codes), SPEC.codebook_size), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(("call", "error"), [(without_state, AssertionError), (with_a_code_out_of_range, IndexError)])
+def test_our_own_mistakes_do_not_pass_silently(call: Callable[[CodeDecoder], Tensor], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        call(decoder(state_dim=2))

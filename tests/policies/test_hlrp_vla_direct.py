@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+from hlrp.data.labels import LABELS_DIR, save_labels
+from hlrp.latents import LatentSpec
+from lerobot_policy_felix_bundle import HLRPVLADirectConfig
+from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
+from policy_workshop import SPEC, Workshop, make_foundation, make_labels
+from tiny_datasets import CAMERA
+
+IMAGE, STATE = CAMERA, "observation.state"
+
+
+def test_lerobot_finds_the_policy_by_its_type() -> None:
+    assert PreTrainedConfig.get_choice_class("hlrp_vla_direct") is HLRPVLADirectConfig
+    assert get_policy_class("hlrp_vla_direct") is HLRPVLADirectPolicy
+
+
+def test_the_default_configuration_builds_offline_and_says_that_it_is_untrained(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = workshop.config(vla_checkpoint_path=None, chunk_size=8)
+    with caplog.at_level(logging.WARNING):
+        HLRPVLADirectPolicy(config)
+    assert "demo-size" in caplog.text
+
+
+def test_processors_build_before_features_are_known() -> None:
+    pre, post = make_pre_post_processors(HLRPVLADirectConfig(device="cpu", input_features={}, output_features={}))
+    assert [step for step in (pre.name, post.name)] == ["policy_preprocessor", "policy_postprocessor"]
+
+
+def test_nothing_later_than_the_current_frame_reaches_the_action(workshop: Workshop) -> None:
+    """Contract 1: future frames, future states, actions and labels leave the action bit-identical."""
+    policy = workshop.policy().eval()
+    frame = workshop.batch([3, 20, 40])
+    windowed = {
+        **frame,
+        IMAGE: frame[IMAGE][:, None].repeat(1, 3, 1, 1, 1),
+        STATE: frame[STATE][:, None].repeat(1, 3, 1),
+    }
+    alone = policy.predict_action_chunk({key: frame[key] for key in (IMAGE, STATE, "task")})
+    tampered = dict(windowed)
+    tampered[IMAGE] = windowed[IMAGE].clone()
+    tampered[IMAGE][:, 1:] = torch.rand_like(windowed[IMAGE][:, 1:])
+    tampered[STATE] = windowed[STATE].clone()
+    tampered[STATE][:, 1:] += 5
+    tampered["action"] = torch.randn_like(frame["action"])
+    tampered["index"] = frame["index"].flip(0)
+    tampered["latent_codes"] = torch.randint(0, 8, (3, 4))
+    tampered["latent_valid"] = torch.zeros(3, dtype=torch.bool)
+    assert torch.equal(policy.predict_action_chunk(windowed), alone)
+    assert torch.equal(policy.predict_action_chunk(tampered), alone)
+
+
+def test_the_current_frame_and_the_instruction_do_reach_the_prediction(workshop: Workshop) -> None:
+    policy = workshop.policy().eval()
+    batch = workshop.batch([3, 20])
+
+    def scores(batch: dict[str, Any]) -> torch.Tensor:
+        return policy.backend.loss(policy_inputs(policy, batch)).logits
+
+    other = {**batch, IMAGE: batch[IMAGE].flip(-1)}
+    assert not torch.equal(scores(batch), scores(other))
+    assert not torch.equal(scores(batch), scores({**batch, "task": ["Do something else"] * 2}))
+
+
+def policy_inputs(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> Any:
+    from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
+
+    codes = torch.zeros(len(batch["index"]), SPEC.num_codes, dtype=torch.int64)
+    return foundation_batch(batch, policy.config.image_features, codes=codes)
+
+
+def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    index = [40, 3, 17, 91]
+    assert policy.labels is not None
+    codes, valid = policy.labels.lookup(workshop.batch(index)["index"])
+    assert torch.equal(codes, workshop.labels.codes[index])
+    assert torch.equal(valid, workshop.labels.valid[index])
+    assert not valid.all()
+
+
+def test_labels_in_the_batch_come_first(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    batch = workshop.batch([3, 20])
+    _, with_table = policy(batch)
+    _, without_labels = policy({**batch, "latent_codes": torch.full((2, 4), -1)})
+    assert with_table["labelled_share"] == 1.0
+    assert without_labels["labelled_share"] == 0.0
+
+
+def test_frames_without_a_label_contribute_exactly_nothing(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    cut = [10, 11]  # the last frames of the first episode
+    loss, values = policy(workshop.batch(cut))
+    loss.backward()
+    assert loss.item() == 0
+    assert values["labelled_share"] == 0
+    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+def test_padded_actions_contribute_exactly_nothing(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    policy.eval()
+    batch = workshop.batch([3, 20])
+    batch["action_is_pad"] = torch.tensor([[False, False, True, True]] * 2)
+    changed = {**batch, "action": batch["action"].clone()}
+    changed["action"][:, 2:] += 100
+    assert torch.equal(policy(batch)[0], policy(changed)[0])
+
+
+def test_forward_leaves_the_batch_alone_and_logs_plain_numbers(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    batch = workshop.batch([3, 20, 11])
+    before = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    loss, values = policy(batch)
+    assert batch.keys() == before.keys()
+    assert all(torch.equal(v, batch[k]) if isinstance(v, torch.Tensor) else v == batch[k] for k, v in before.items())
+    assert loss.requires_grad
+    assert all(type(value) is float for value in values.values())
+
+
+def test_reduction_none_gives_a_loss_per_sample_whose_mean_is_the_loss(workshop: Workshop) -> None:
+    policy = workshop.policy().eval()
+    batch = workshop.batch([3, 20])
+    per_sample, _ = policy(batch, reduction="none")
+    assert per_sample.shape == (2,)
+    torch.testing.assert_close(per_sample.mean(), policy(batch)[0])
+
+
+def test_training_lowers_the_loss(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    batch = workshop.batch(list(range(0, 8)))
+    optimizer = torch.optim.AdamW(policy.get_optim_params(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss, _ = policy(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_actions_are_queued_and_forgotten_on_reset(workshop: Workshop) -> None:
+    policy = workshop.policy().eval()
+    observation = {key: workshop.batch([3])[key] for key in (IMAGE, STATE, "task")}
+    chunk = policy.predict_action_chunk(observation)
+    assert chunk.shape == (1, 4, 4)
+    assert torch.equal(policy.select_action(observation), chunk[:, 0])
+    elsewhere = {**observation, STATE: observation[STATE] + 9}
+    assert torch.equal(policy.select_action(elsewhere), chunk[:, 1])
+    policy.select_action(elsewhere)
+    policy.reset()
+    assert torch.equal(policy.select_action(observation), chunk[:, 0])
+
+
+def test_a_saved_policy_reloads_without_network_foundation_or_labels(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foundation = Path(shutil.copytree(workshop.foundation, tmp_path / "foundation"))
+    policy = workshop.policy(vla_checkpoint_path=str(foundation)).eval()
+    batch = {key: workshop.batch([3, 20])[key] for key in (IMAGE, STATE, "task")}
+    actions = policy.predict_action_chunk(batch)
+    policy.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(foundation)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a network connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    reloaded = HLRPVLADirectPolicy.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(reloaded.predict_action_chunk(batch), actions, atol=1e-6, rtol=0)
+    assert {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_a_checkpoint_with_a_missing_weight_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    workshop.policy().save_pretrained(tmp_path / "saved")
+    weights = load_file(tmp_path / "saved" / "model.safetensors")
+    del weights["decoder.codebook"]
+    save_file(weights, tmp_path / "saved" / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"decoder\.codebook"):
+        HLRPVLADirectPolicy.from_pretrained(tmp_path / "saved")
+
+
+def test_labels_of_another_laq_are_refused(workshop: Workshop, tmp_path: Path) -> None:
+    save_labels(make_labels(workshop.dataset_root, seed=5), tmp_path / LABELS_DIR)
+    with pytest.raises(ValueError, match="speaks the codes of LAQ|label the dataset with the same LAQ"):
+        workshop.policy(latent_labels_path=str(tmp_path / LABELS_DIR))
+
+
+def test_another_codebook_size_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--policy.codebook_size=16.*codebook_size=8"):
+        workshop.policy(codebook_size=16)
+    spec = LatentSpec(codebook_size=16, frame_offset_s=0.4)
+    other = make_foundation(tmp_path / "other", fingerprint=workshop.labels.metadata.laq_fingerprint, spec=spec)
+    with pytest.raises(ValueError, match="codebook_size differs: the foundation model has 16"):
+        workshop.policy(codebook_size=16, vla_checkpoint_path=str(other))
+
+
+def test_a_chunk_longer_than_the_label_is_refused(workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match=r"chunk_size=5 is longer than the 4 frames"):
+        workshop.policy(chunk_size=5)
+
+
+def test_missing_labels_are_named_with_their_remedies(workshop: Workshop, image_dataset_root: Path) -> None:
+    unlabelled = Workshop(image_dataset_root, workshop.foundation, workshop.labels)
+    with pytest.raises(ValueError, match="hlrp-precompute-latent-codes"):
+        unlabelled.policy()(unlabelled.batch([3]))
+    with pytest.raises(FileNotFoundError, match="holds no latent labels"):
+        unlabelled.policy(latent_labels_path=str(image_dataset_root / "nowhere"))
+
+
+@pytest.mark.parametrize("task", [["Move", ""], ["Move", "  "], ""])
+def test_an_empty_instruction_is_refused(workshop: Workshop, policy: HLRPVLADirectPolicy, task: Any) -> None:
+    batch = {**workshop.batch([3, 20]), "task": task}
+    with pytest.raises(ValueError, match="non-empty instruction"):
+        policy(batch)
+    with pytest.raises(ValueError, match="non-empty instruction"):
+        policy.predict_action_chunk(batch)
+
+
+def test_a_missing_instruction_or_camera_is_refused(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    batch = workshop.batch([3])
+    with pytest.raises(ValueError, match="no 'task'"):
+        policy.predict_action_chunk({key: value for key, value in batch.items() if key != "task"})
+    with pytest.raises(ValueError, match="lacks the camera"):
+        policy.predict_action_chunk({key: value for key, value in batch.items() if key != IMAGE})
+
+
+def test_frames_that_are_not_finite_are_refused(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
+    batch = workshop.batch([3, 20])
+    batch[IMAGE] = batch[IMAGE].clone()
+    batch[IMAGE][1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        policy(batch)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        policy.predict_action_chunk(batch)
+
+
+def test_a_policy_needs_a_camera_and_an_action(workshop: Workshop) -> None:
+    with pytest.raises(ValueError, match="needs a camera"):
+        workshop.policy(input_features={})
+    with pytest.raises(ValueError, match="needs an 'action'"):
+        workshop.policy(output_features={})
+
+
+def test_it_works_without_a_state(workshop: Workshop) -> None:
+    policy = workshop.policy(decoder_uses_state=False).eval()
+    batch = {key: workshop.batch([3])[key] for key in (IMAGE, "task")}
+    assert policy.predict_action_chunk(batch).shape == (1, 4, 4)

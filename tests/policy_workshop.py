@@ -1,0 +1,86 @@
+"""A tiny labelled dataset, an (untrained) foundation checkpoint for it, and policies on top: all real, all debug size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from torch.utils.data import default_collate
+
+from hlrp.cli.precompute_latent_codes import label_dataset
+from hlrp.data.dataset import open_dataset
+from hlrp.data.labels import LatentLabels
+from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.checkpoint import save_foundation
+from hlrp.laq.checkpoint import LoadedLAQ
+from hlrp.laq.config import debug
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.latents import LatentSpec
+from lerobot_policy_felix_bundle import HLRPVLADirectConfig
+from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
+from tiny_datasets import CAMERA, SIZE
+
+SPEC = LatentSpec(frame_offset_s=0.4)
+"""Four frames at the tiny dataset's 10 fps."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a policy is made from."""
+
+    dataset_root: Path
+    foundation: Path
+    labels: LatentLabels
+
+    @property
+    def dataset(self) -> Any:
+        """The labelled dataset, with chunks of four actions."""
+        dataset = open_dataset("local/moving_square", self.dataset_root)
+        return type(dataset)(
+            "local/moving_square", root=self.dataset_root, delta_timestamps={"action": [i / 10 for i in range(4)]}
+        )
+
+    def config(self, **changes: Any) -> HLRPVLADirectConfig:
+        """Configuration of a policy for the dataset."""
+        settings: dict[str, Any] = {
+            "device": "cpu",
+            "chunk_size": 4,
+            "n_action_steps": 2,
+            "vla_checkpoint_path": str(self.foundation),
+            "decoder_hidden_dim": 16,
+            "input_features": {
+                CAMERA: PolicyFeature(type=FeatureType.VISUAL, shape=(3, SIZE, SIZE)),
+                "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(4,)),
+            },
+            "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(4,))},
+        }
+        return HLRPVLADirectConfig(**{**settings, **changes})
+
+    def policy(self, **changes: Any) -> HLRPVLADirectPolicy:
+        """A fresh policy, as lerobot-train builds it."""
+        return HLRPVLADirectPolicy(self.config(**changes), dataset_meta=self.dataset.meta)
+
+    def batch(self, index: list[int]) -> dict[str, Any]:
+        """Frames of the dataset as they reach the policy."""
+        dataset = self.dataset
+        return default_collate([dataset[i] for i in index])
+
+
+def make_foundation(directory: Path, *, fingerprint: str, spec: LatentSpec = SPEC) -> Path:
+    """Save an untrained foundation model of debug size."""
+    torch.manual_seed(1)
+    config = QwenVLChatConfig(embedded_size="debug", image_size=(SIZE, SIZE))
+    return save_foundation(QwenVLChatBackend.build(config, spec), directory, laq_fingerprint=fingerprint)
+
+
+def make_labels(dataset_root: Path, *, seed: int = 0) -> LatentLabels:
+    """Label a dataset with an untrained LAQ of debug size."""
+    torch.manual_seed(seed)
+    model = LatentActionQuantizer(replace(debug(), spec=SPEC))
+    model(torch.rand(64, 2, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
+    laq = LoadedLAQ(model.eval(), CAMERA, model.fingerprint(), {})
+    dataset = open_dataset("local/moving_square", dataset_root)
+    return label_dataset(laq, dataset, CAMERA, batch_size=32, cache_gib=1.0)
