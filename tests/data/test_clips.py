@@ -99,12 +99,19 @@ def test_without_augmentation_every_clip_has_the_nominal_offset_and_every_start_
 
 
 def test_reversal_and_stretching_occur_as_often_as_asked() -> None:
-    data = batches(augmentation=ClipAugmentation(reverse_probability=0.5, max_stretch=2.0))
+    data = batches(augmentation=ClipAugmentation(reverse_probability=0.5, reverse_until=1.0, max_stretch=2.0))
     gaps = torch.cat([data.index(step).diff(dim=1)[:, 0] for step in range(len(data))])
     assert set(gaps.tolist()) == set(range(-4, 5))
     moved = gaps[gaps != 0]
     assert (moved < 0).double().mean() == pytest.approx(0.5, abs=0.08)
     assert (gaps == 0).double().mean() == pytest.approx(0.2, abs=0.08)
+
+
+def test_the_last_part_of_a_run_plays_forwards_only() -> None:
+    data = batches(augmentation=ClipAugmentation(reverse_probability=1.0, reverse_until=0.5))
+    backwards = [bool((data.index(step).diff(dim=1) < 0).all()) for step in range(len(data))]
+    half = len(data) // 2
+    assert backwards == [True] * half + [False] * (len(data) - half)
 
 
 def test_only_the_given_episodes_are_drawn_from() -> None:

@@ -8,7 +8,7 @@ from hlrp.foundation.augment import random_shift
 def test_every_image_is_shifted_as_a_whole_by_its_own_offset() -> None:
     column = torch.arange(8.0).expand(8, 8)
     images = torch.stack([column, column.T])[None].repeat(32, 1, 1, 1)  # channel 0 is x, channel 1 is y
-    shifted = random_shift(images, 2, generator=torch.Generator().manual_seed(0))
+    shifted = random_shift(images, 2, draw=torch.tensor(0))
     inside = shifted[:, :, 2:-2, 2:-2] - images[:, :, 2:-2, 2:-2]
     offsets = inside[:, :, :1, :1]
     assert torch.equal(inside, offsets.expand_as(inside))
@@ -17,4 +17,17 @@ def test_every_image_is_shifted_as_a_whole_by_its_own_offset() -> None:
 
 def test_no_shift_returns_the_images_themselves() -> None:
     images = torch.rand(2, 3, 4, 4)
-    assert random_shift(images, 0) is images
+    assert random_shift(images, 0, draw=torch.tensor(0)) is images
+
+
+def test_offsets_follow_from_the_draw_alone() -> None:
+    images = torch.rand(16, 3, 8, 8)
+    first, again, next_one = (random_shift(images, 2, draw=torch.tensor(number)) for number in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, next_one)
+
+
+def test_all_offsets_are_about_equally_frequent() -> None:
+    columns = torch.arange(8.0).expand(1000, 1, 8, 8)
+    moved = torch.cat([random_shift(columns, 2, draw=torch.tensor(number)) for number in range(5)])[:, 0, 4, 4] - 4
+    assert (torch.stack([(moved == by).double().mean() for by in range(-2, 3)]) - 0.2).abs().max() < 0.03

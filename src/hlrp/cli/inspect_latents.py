@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import draccus
-from lerobot.utils.device_utils import auto_select_torch_device
 
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import choose_device, run_cli
 from hlrp.cli.train_laq import evaluate_laq, quality_table
 from hlrp.data.clips import split_episodes
 from hlrp.data.dataset import episode_bounds, open_dataset, require_camera
@@ -43,7 +42,7 @@ class InspectConfig:
 
 def inspect_latents(config: InspectConfig) -> LAQQuality:
     """Measure and print; write where asked."""
-    laq = load_laq(config.laq_path, config.device or auto_select_torch_device().type)
+    laq = load_laq(config.laq_path, choose_device(config.device))
     if config.output is not None and Path(config.output).exists():
         raise FileExistsError(f"{config.output} already exists; remove it or choose another file")
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)

@@ -68,7 +68,7 @@ class TrainLAQConfig:
     steps: int = 2000
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=lambda: LAQTrainingConfig().optimizer)
-    motion_strength: float = 8.0
+    motion_strength: float = 15.0
     """Extra loss weight of pixels that moved."""
     augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
     views: ViewConfig = field(default_factory=ViewConfig)

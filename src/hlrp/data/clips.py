@@ -52,10 +52,14 @@ class ClipAugmentation:
 
     reverse_probability: float = 0.5
     """Share of clips played backwards: the direction of motion must then come from the code."""
-    max_stretch: float = 1.5
-    """Offsets are drawn between 0 and this many times the nominal one: so must its size."""
+    reverse_until: float = 0.7
+    """Share of the run after which clips are played forwards only, so that the codes settle on what data really holds."""
+    max_stretch: float = 0.0
+    """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.reverse_until <= 1:
+            raise ValueError(f"reverse_until must be in [0, 1], got {self.reverse_until}")
         if not 0 <= self.reverse_probability <= 1:
             raise ValueError(f"reverse_probability must be in [0, 1], got {self.reverse_probability}")
         if self.max_stretch < 0:
@@ -121,7 +125,9 @@ class ClipBatches(Dataset[UInt8[Tensor, "b t 3 h w"]]):
             stride = torch.randint(0, longest + 1, (b,), generator=generator)
             stride = torch.minimum(stride, self._room[pick] // (self._num_frames - 1))
         index = self._starts[pick, None] + stride[:, None] * torch.arange(self._num_frames)
-        backwards = torch.rand(b, generator=generator) < self._augmentation.reverse_probability
+        settled = step >= self._augmentation.reverse_until * self._num_batches
+        share = 0.0 if settled else self._augmentation.reverse_probability
+        backwards = torch.rand(b, generator=generator) < share
         return torch.where(backwards[:, None], index.flip(1), index)
 
     def __getitem__(self, step: int) -> UInt8[Tensor, "b t 3 h w"]:

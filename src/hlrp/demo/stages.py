@@ -110,8 +110,8 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             timer = threading.Timer(max(stage.time_limit_s - spent, 0), _stop, (process, stopped))
             timer.start()
         ended = False
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             while block := os.read(process.stdout.fileno(), 65536):
                 sink.write(block)
                 sink.flush()
@@ -124,6 +124,7 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             if process.poll() is None:
                 _stop(process, stopped)
                 process.wait()
+            process.stdout.close()
             progress.add(stage, seconds=time.perf_counter() - start, peak_gib=meter.stop(), done=ended)
     if not ended:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])

@@ -48,7 +48,8 @@ class FiniteScalarQuantizer(Quantizer):
     """Rounds a few bounded dimensions of each slot (FSQ, arXiv:2309.15505): no codebook to learn, hence none to collapse.
 
     The dimensions are standardized over the batch first. Without it FSQ still leaves codes unused, because an encoder
-    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is.
+    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is. The loss asks for
+    the rest of what equal usage needs: dimensions that are symmetric around the threshold, and independent of each other.
     """
 
     def __init__(self, spec: LatentSpec) -> None:
@@ -65,7 +66,7 @@ class FiniteScalarQuantizer(Quantizer):
         bounded = torch.einsum("b s v, s v l -> b s l", latents, self.project_in)
         bounded = self.standardize(bounded.flatten(1)).reshape(bounded.shape)
         rounded, ids = self.rounding(bounded)
-        return Quantized(self._to_vectors(rounded), ids.long(), latents.new_zeros(()))
+        return Quantized(self._to_vectors(rounded), ids.long(), _USAGE_WEIGHT * usage_loss(bounded))
 
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         return self._to_vectors(self.rounding.indices_to_codes(ids))
@@ -99,6 +100,19 @@ class VectorQuantizer(Quantizer):
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         slots = [slot.get_output_from_indices(ids[:, i : i + 1]) for i, slot in enumerate(self.slots)]  # pyright: ignore[reportCallIssue]
         return torch.cat(slots, dim=1)
+
+
+_USAGE_WEIGHT = 0.2
+"""Small beside the reconstruction: it breaks ties between codes, it does not make them."""
+
+
+def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
+    """0 where, over the batch, every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
+    sides = torch.tanh(2 * bounded)
+    balance = sides.mean(0).square().mean()
+    together = torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides)
+    apart = together - torch.diag_embed(together.diagonal(dim1=1, dim2=2))
+    return balance + apart.square().mean()
 
 
 QUANTIZERS: dict[str, type[Quantizer]] = {"fsq": FiniteScalarQuantizer, "vq": VectorQuantizer}

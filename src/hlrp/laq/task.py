@@ -22,7 +22,7 @@ class LAQTrainingConfig:
     """What a quantizer is trained with."""
 
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1.5e-3))
-    motion_strength: float = 8.0
+    motion_strength: float = 15.0
     """Extra loss weight of pixels that moved; see `motion_weight`."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """How the encoder's view differs from the decoder's."""

@@ -143,7 +143,7 @@ def test_a_frozen_backbone_moves_only_the_action_rows(
         loss.backward()
         optimizer.step()
     moved = {name for name, value in backend.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == {"model.model.language_model.embed_tokens.rows", "model.lm_head.rows"}
+    assert moved - {"draws"} == {"model.model.language_model.embed_tokens.rows", "model.lm_head.rows"}
     assert loss.item() < first
 
 

@@ -93,6 +93,7 @@ class QwenVLChatBackend(FoundationBackend):
 
     backend_type: ClassVar[str] = "qwen3vl_chat"
     code_ids: Int[Tensor, " k"]
+    draws: Int[Tensor, ""]
 
     def __init__(
         self,
@@ -112,6 +113,8 @@ class QwenVLChatBackend(FoundationBackend):
         self.prompt_tokenizer = PromptTokenizer(
             processor, self.geometry, model.model.get_rope_index, system_prompt=config.system_prompt
         )
+        # Counts the batches augmented so far: saved, so that a resumed run goes on with the next one.
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.register_buffer("code_ids", torch.tensor(self.tokens.codes), persistent=False)
         use_uniform_vision(model.model.visual)
         if config.freeze_backbone:
@@ -259,7 +262,8 @@ class QwenVLChatBackend(FoundationBackend):
     def _vision(self, batch: FoundationBatch) -> dict[str, Tensor]:
         images = rearrange(batch.images, "b v c h w -> (b v) c h w")
         if self.training:
-            images = random_shift(images, self.config.random_shift_px)
+            images = random_shift(images, self.config.random_shift_px, draw=self.draws)
+            self.draws += 1
         pixels = build_pixel_values(images, self.geometry)
         return {"pixel_values": pixels, "image_grid_thw": self.geometry.grid(len(images))}
 

@@ -50,7 +50,7 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
     def __init__(
         self,
         config: HLRPVLADirectConfig,
-        dataset_stats: dict[str, dict[str, Tensor]] | None = None,
+        dataset_stats: dict[str, Any] | None = None,
         dataset_meta: Any | None = None,
         *,
         checkpoint_dir: Path | None = None,

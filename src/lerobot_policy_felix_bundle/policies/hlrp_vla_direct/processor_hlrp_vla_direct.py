@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 from lerobot.processor import PolicyProcessorPipeline, make_default_pre_post_processors
 
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
 
 def make_hlrp_vla_direct_pre_post_processors(
-    config: HLRPVLADirectConfig, dataset_stats: dict[str, dict[str, torch.Tensor]] | None = None
+    config: HLRPVLADirectConfig, dataset_stats: dict[str, Any] | None = None
 ) -> tuple[PolicyProcessorPipeline[Any, Any], PolicyProcessorPipeline[Any, Any]]:
     """Rename, batch, move, normalize; and on the way out unnormalize, move to the CPU."""
     return make_default_pre_post_processors(config, dataset_stats)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hlrp.demo.road import DemoConfig, act_stages, main_stages
+from hlrp.demo.stages import Progress, Stage, StageFailed, run_stages
+
+
+def python(code: str, name: str = "one", **options: object) -> Stage:
+    return Stage(name=name, title=name, command=(sys.executable, "-c", code), **options)  # pyright: ignore[reportArgumentType]
+
+
+def progress(folder: Path) -> Progress:
+    return Progress(folder / "progress.json")
+
+
+def test_a_done_stage_is_not_run_again(tmp_path: Path) -> None:
+    stage = python(f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
+    for _ in range(2):
+        run_stages([stage], progress(tmp_path), tmp_path / "logs")
+    assert (tmp_path / "count").read_text() == "x"
+    record = json.loads((tmp_path / "progress.json").read_text())["one"]
+    assert record["done"]
+    assert record["seconds"] > 0
+
+
+def test_a_failed_stage_stops_the_road_and_is_the_first_of_the_next_call(tmp_path: Path) -> None:
+    flag = tmp_path / "mended"
+    first = python("print('first')", name="first")
+    second = python(f"import pathlib, sys; sys.exit(not pathlib.Path({str(flag)!r}).exists())", name="second")
+    with pytest.raises(StageFailed, match="the stage 'second' failed"):
+        run_stages([first, second], progress(tmp_path), tmp_path / "logs")
+    flag.touch()
+    again = progress(tmp_path)
+    assert again.is_done(first)
+    assert not again.is_done(second)
+    run_stages([first, second], again, tmp_path / "logs")
+    assert again.is_done(second)
+
+
+def test_an_interrupted_stage_continues_with_its_own_command(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stage = python(
+        "import sys; sys.exit(1)",
+        resume=lambda: (sys.executable, "-c", f"open({str(out)!r}, 'w').write('continued')"),
+    )
+    run_stages([stage], progress(tmp_path), tmp_path / "logs")
+    assert out.read_text() == "continued"
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
+    run_stages([python("pass")], progress(tmp_path), tmp_path / "logs")
+    with pytest.raises(ValueError, match="made with other settings for the stage 'one'"):
+        run_stages([python("pass # changed")], progress(tmp_path), tmp_path / "logs")
+
+
+def test_a_time_limit_ends_a_stage_well(tmp_path: Path) -> None:
+    slow = python("import time; time.sleep(60)", time_limit_s=1.0)
+    done = progress(tmp_path)
+    run_stages([slow], done, tmp_path / "logs")
+    assert done.is_done(slow)
+    assert 1 <= done.stages["one"]["seconds"] < 30
+
+
+def test_output_goes_to_the_log(tmp_path: Path) -> None:
+    run_stages([python("print('hello from the stage')")], progress(tmp_path), tmp_path / "logs")
+    assert "hello from the stage" in (tmp_path / "logs" / "one.log").read_text()
+
+
+def test_memory_is_measured(tmp_path: Path) -> None:
+    done = progress(tmp_path)
+    stage = python("import time; block = bytearray(300 * 2**20); block[::4096] = b'x' * len(block[::4096]); time.sleep(2)")
+    run_stages([stage], done, tmp_path / "logs")
+    assert 0.29 < done.stages["one"]["peak_gib"] < 0.6
+
+
+def test_the_road_has_every_stage_once_and_in_order(tmp_path: Path) -> None:
+    stages = main_stages(DemoConfig(output_dir=tmp_path))
+    assert [stage.name for stage in stages] == [
+        "demonstrations",
+        "laq",
+        "labels",
+        "foundation",
+        "hlrp_vla_direct",
+        "eval_hlrp_vla_direct",
+    ]
+    assert [stage.name for stage in act_stages(DemoConfig(output_dir=tmp_path), seconds=9)] == ["act", "eval_act"]
+
+
+def test_what_an_interruption_left_half_made_is_cleared_or_continued(tmp_path: Path) -> None:
+    stages = {stage.name: stage for stage in main_stages(DemoConfig(output_dir=tmp_path))}
+    (tmp_path / "dataset").mkdir()
+    assert stages["demonstrations"].resume() is None
+    assert not (tmp_path / "dataset").exists()
+    (tmp_path / "laq.training").mkdir()
+    (tmp_path / "laq.training" / "last.ckpt").touch()
+    assert (stages["laq"].resume() or ())[-1] == "--resume=true"
+    last = tmp_path / "hlrp_vla_direct" / "checkpoints" / "last" / "pretrained_model"
+    last.mkdir(parents=True)
+    (last / "train_config.json").touch()
+    assert "--resume=true" in (stages["hlrp_vla_direct"].resume() or ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"), [({"baseline": "pi0"}, "baseline must be 'act'"), ({"tasks": []}, "at least one")]
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DemoConfig(**settings)  # pyright: ignore[reportArgumentType]
