@@ -42,7 +42,7 @@ class TrainFoundationConfig:
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
     backend: QwenVLChatConfig = field(default_factory=lambda: QwenVLChatConfig(random_shift_px=2))
     """Which model, and how it is shown the frame."""
-    steps: int = 600
+    steps: int = 1500
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-3))
     held_out: float = 0.1

@@ -65,7 +65,7 @@ class TrainLAQConfig:
     """Frames T of a clip."""
     frame_offset_s: float = 0.1
     """Seconds between its frames."""
-    steps: int = 2000
+    steps: int = 1500
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=lambda: LAQTrainingConfig().optimizer)
     motion_strength: float = 15.0

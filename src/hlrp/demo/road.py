@@ -28,13 +28,13 @@ class DemoConfig:
     """Demonstrations of each task."""
     eval_episodes_per_task: int = 10
     """Evaluation episodes of each task."""
-    episode_length: int = 200
+    episode_length: int = 300
     """Steps an evaluation episode may take; the experts need fewer than 100."""
     image_size: int = 64
     """Side of the frames, in pixels."""
     laq_steps: int = 1500
-    foundation_steps: int = 500
-    policy_steps: int = 500
+    foundation_steps: int = 1500
+    policy_steps: int = 700
     batch_size: int = 64
     baseline: str | None = None
     """act: also train LeRobot's ACT on the same episodes, for the seconds that all our training took."""
