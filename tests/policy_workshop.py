@@ -1,4 +1,4 @@
-"""A tiny labelled dataset, an (untrained) foundation checkpoint for it, and policies on top: all real, all debug size."""
+"""A tiny labelled dataset, an untrained foundation checkpoint for it, and policies on top: all real, all debug size."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,8 +56,3 @@ def write_json(path: Path | str, values: Mapping[str, object]) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy the files of `source` into the existing folder `target`."""
-    shutil.copytree(source, target, dirs_exist_ok=True)

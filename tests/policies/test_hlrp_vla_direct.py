@@ -193,12 +193,12 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(workshop: Workshop, tmp_p
 
 def test_labels_of_another_laq_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     save_labels(make_labels(workshop.dataset_root, seed=5), tmp_path / LABELS_DIR)
-    with pytest.raises(ValueError, match="speaks the codes of LAQ|label the dataset with the same LAQ"):
+    with pytest.raises(ValueError, match="label the dataset with the same LAQ"):
         workshop.policy(latent_labels_path=str(tmp_path / LABELS_DIR))
 
 
 def test_another_codebook_size_is_refused(workshop: Workshop, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--policy.codebook_size=16.*codebook_size=8"):
+    with pytest.raises(ValueError, match=r"--policy\.codebook_size=16.*codebook_size=8"):
         workshop.policy(codebook_size=16)
     spec = LatentSpec(codebook_size=16, frame_offset_s=0.4)
     other = make_foundation(tmp_path / "other", fingerprint=workshop.labels.metadata.laq_fingerprint, spec=spec)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from lerobot.scripts import lerobot_train
-from policy_workshop import Workshop
 from safetensors.torch import load_file
+
+from policy_workshop import Workshop
 
 
 def train(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:

@@ -40,7 +40,7 @@ class CollectDemosConfig:
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
     action_noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]; the gripper has none."""
+    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
     tail_steps: int = 12
     """Expert steps recorded after the first success."""
     max_steps: int = 200

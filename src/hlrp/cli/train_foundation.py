@@ -28,7 +28,7 @@ _VALIDATION_FRAMES = 1024
 
 @dataclass
 class TrainFoundationConfig:
-    """Train a vision-language model to predict a LAQ's codes from one frame and an instruction. No actions are needed."""
+    """Train a vision-language model to predict a LAQ's codes from one frame and an instruction; needs no actions."""
 
     dataset_repo_id: str = "local/hlrp_demos"
     """Repo id of the labelled dataset."""

@@ -41,7 +41,7 @@ _PROBE_CLIPS = 4096
 
 @dataclass
 class TrainLAQConfig:
-    """Train a latent action quantizer on the clips (t, t+offset) of a LeRobotDataset. Actions are used to measure it only."""
+    """Train a latent action quantizer on clips (t, t+offset) of a LeRobotDataset; actions only measure it."""
 
     dataset_repo_id: str = "local/hlrp_demos"
     """Repo id of the dataset."""

@@ -53,7 +53,7 @@ class ClipAugmentation:
     reverse_probability: float = 0.5
     """Share of clips played backwards: the direction of motion must then come from the code."""
     reverse_until: float = 0.7
-    """Share of the run after which clips are played forwards only, so that the codes settle on what data really holds."""
+    """Share of the run after which clips are played forwards only, so that codes settle on what data holds."""
     max_stretch: float = 0.0
     """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
 

@@ -1,9 +1,9 @@
 """Latent labels of a dataset: written once, found in training by frame index.
 
-A label set is a folder with `labels.parquet` (one row per frame: `index`, `episode_index`, `frame_index`, `latent_codes`,
-`latent_vectors`, `latent_valid`) and `labels.json` (whose labels they are). By default it lies in the dataset's own folder,
-`<root>/latents`, so that nothing of the dataset is copied. A dataset made with `--output_dataset` carries the same
-columns itself and the same metadata in `meta/latents.json`.
+A label set is a folder with `labels.parquet` (one row per frame: `index`, `episode_index`, `frame_index`,
+`latent_codes`, `latent_vectors`, `latent_valid`) and `labels.json` (whose labels they are). By default it lies in the
+dataset's own folder, `<root>/latents`, so that nothing of the dataset is copied. A dataset made with
+`--output_dataset` carries the same columns itself, and the same metadata in `meta/latents.json`.
 
 Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
 """

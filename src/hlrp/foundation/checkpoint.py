@@ -8,7 +8,6 @@ model.safetensors    every weight
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 
+from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
 from hlrp.latents import LatentSpec, spec_to_dict
 
@@ -67,21 +67,10 @@ def save_foundation(
     Raises:
         FileExistsError: If `directory` exists and is not to be, or is not safe to be, replaced.
     """
-    directory = Path(directory)
-    if directory.exists() and not (overwrite and (directory / DESCRIPTION_FILE).is_file()):
-        raise FileExistsError(
-            f"{directory} exists; choose another folder, or overwrite an earlier foundation checkpoint"
-        )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
-        folder = Path(scratch) / "new"
-        folder.mkdir()
+    with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
         save_model(backend, str(folder / WEIGHTS_FILE))
-        if directory.exists():
-            directory.rename(Path(scratch) / "old")
-        folder.rename(directory)
-    return directory
+    return Path(directory)
 
 
 def write_assets(

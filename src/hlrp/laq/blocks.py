@@ -5,6 +5,8 @@ Shapes: b clips, t frames, p tokens of a frame, l tokens of a sequence, d width.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -82,7 +84,7 @@ class PatchStem(nn.Module):
         halvings = (patch_size // 4).bit_length() - 1
         widths = [max(dim * 3 // 2 ** (halvings - i) // 2, 32) for i in range(halvings)] + [dim]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], kernel_size=4, stride=4)]
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             layers += [nn.GELU(), nn.Conv2d(width, following, kernel_size=4, stride=2, padding=1)]
         self.convolutions = nn.Sequential(*layers)
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, dim))

@@ -45,11 +45,11 @@ class Quantizer(nn.Module, ABC):
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds a few bounded dimensions of each slot (FSQ, arXiv:2309.15505): no codebook to learn, hence none to collapse.
+    """Rounds a few bounded dimensions of each slot (FSQ, arXiv:2309.15505): no codebook to learn, none to collapse.
 
     The dimensions are standardized over the batch first. Without it FSQ still leaves codes unused, because an encoder
-    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is. The loss asks for
-    the rest of what equal usage needs: dimensions that are symmetric around the threshold, and independent of each other.
+    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is. The loss asks
+    for the rest of what equal usage needs: dimensions symmetric around the threshold, and independent of each other.
     """
 
     def __init__(self, spec: LatentSpec) -> None:
@@ -107,7 +107,7 @@ _USAGE_WEIGHT = 0.2
 
 
 def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
-    """0 where, over the batch, every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
+    """0 where every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
     sides = torch.tanh(2 * bounded)
     balance = sides.mean(0).square().mean()
     together = torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides)
