@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hlrp.files import copy_tree, new_directory, refuse_existing, write_json
+from hlrp.files import new_directory, refuse_existing, write_json
 
 
 def test_a_new_folder_appears_with_its_parents_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -91,13 +91,3 @@ def test_json_is_replaced_in_one_piece(tmp_path: Path) -> None:
         write_json(path, {"unspeakable": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_tree_is_copied_into_a_folder_that_keeps_its_own_files(tmp_path: Path) -> None:
-    (tmp_path / "from" / "sub").mkdir(parents=True)
-    (tmp_path / "from" / "sub" / "a").write_text("a")
-    (tmp_path / "to").mkdir()
-    (tmp_path / "to" / "b").write_text("b")
-    copy_tree(tmp_path / "from", tmp_path / "to")
-    assert (tmp_path / "to" / "sub" / "a").read_text() == "a"
-    assert (tmp_path / "to" / "b").read_text() == "b"

@@ -63,6 +63,7 @@ def test_an_existing_folder_is_replaced_only_when_asked(backend: QwenVLChatBacke
     save_foundation(backend, folder, laq_fingerprint="new", overwrite=True)
     assert read_description(folder).laq_fingerprint == "new"
     (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").touch()
     with pytest.raises(FileExistsError):
         save_foundation(backend, tmp_path / "precious", laq_fingerprint="new", overwrite=True)
 

@@ -79,8 +79,10 @@ def test_noise_is_in_the_recorded_action() -> None:
     assert noisy is not None
     assert clean is not None
     np.testing.assert_array_equal(noisy.states[0], clean.states[0])
-    assert 0 < np.abs(noisy.actions[0] - clean.actions[0]).max() < 0.5
-    assert noisy.actions[0, 3] == clean.actions[0, 3]  # the gripper's effort is left alone
+    steps = min(len(noisy.actions), len(clean.actions))
+    noise = np.abs(noisy.actions[:steps] - clean.actions[:steps])
+    assert (noise[:, :3] > 0).any(axis=0).all()
+    assert (noise[:, 3] == 0).all()  # the gripper's effort is left alone
     close_environment()
 
 

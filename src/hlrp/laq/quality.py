@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.probe import linear_probe_r2
+from hlrp.laq.probe import ProbeScore, linear_probe
 
 _THUMBNAIL = 16
 """Side of the frames that the pixel baseline reads: 768 values keep a linear fit well posed."""
@@ -23,7 +23,7 @@ _THUMBNAIL = 16
 
 @dataclass(frozen=True, kw_only=True)
 class LAQQuality:
-    """Held-out figures of one quantizer on one dataset. R² is averaged over chunk steps and action dimensions."""
+    """Held-out figures of one quantizer on one dataset. R² pools chunk steps and standardized action dimensions."""
 
     probe_r2: float | None
     """R² from one-hot codes to the standardized action chunk. None: no action of the dataset varies, or it has none."""
@@ -138,28 +138,31 @@ def _probe(
         rearrange((actions - mean) / scale, "b h a -> b (h a)") for actions in (fit_actions, held_out_actions)
     )
 
-    def r2(fit_features: Tensor, test_features: Tensor) -> Float[Tensor, " a"]:
-        per_target = linear_probe_r2(fit_features, fit_targets, test_features, test_targets)
-        return rearrange(per_target, "(h a) -> h a", a=fit_actions.shape[-1]).nanmean(0)
+    def probe(fit_features: Tensor, test_features: Tensor) -> ProbeScore:
+        return linear_probe(fit_features, fit_targets, test_features, test_targets)
+
+    def per_action(score: ProbeScore) -> list[float | None]:
+        residual, total = (rearrange(x, "(h a) -> a h", a=fit_actions.shape[-1]) for x in (score.residual, score.total))
+        return [_number(ProbeScore(r, t).pooled()) for r, t in zip(residual, total, strict=True)]
 
     def one_hot(codes: Int[Tensor, "b c"]) -> Float[Tensor, "b f"]:
         return F.one_hot(codes, codebook_size).flatten(1).double()
 
     codes_fit, codes_test = one_hot(fit.codes), one_hot(held_out.codes)
-    from_codes = r2(codes_fit, codes_test)
-    from_pixels = r2(fit.pixels, held_out.pixels).nanmean()
-    from_both = r2(torch.cat([fit.pixels, codes_fit], 1), torch.cat([held_out.pixels, codes_test], 1)).nanmean()
+    from_codes = probe(codes_fit, codes_test)
+    from_pixels = probe(fit.pixels, held_out.pixels).pooled()
+    from_both = probe(torch.cat([fit.pixels, codes_fit], 1), torch.cat([held_out.pixels, codes_test], 1)).pooled()
     return {
-        "probe_r2": _score(from_codes.nanmean()),
-        "probe_r2_vectors": _score(r2(fit.vectors, held_out.vectors).nanmean()),
-        "probe_r2_frame_only": _score(r2(one_hot(fit.still_codes), one_hot(held_out.still_codes)).nanmean()),
-        "probe_r2_pixels": _score(from_pixels),
-        "probe_r2_pixels_and_codes": _score(from_both),
-        "probe_gain": _score(from_both - from_pixels),
-        "probe_r2_per_action": [_score(value) for value in from_codes],
+        "probe_r2": _number(from_codes.pooled()),
+        "probe_r2_vectors": _number(probe(fit.vectors, held_out.vectors).pooled()),
+        "probe_r2_frame_only": _number(probe(one_hot(fit.still_codes), one_hot(held_out.still_codes)).pooled()),
+        "probe_r2_pixels": _number(from_pixels),
+        "probe_r2_pixels_and_codes": _number(from_both),
+        "probe_gain": _number(from_both - from_pixels),
+        "probe_r2_per_action": per_action(from_codes),
     }
 
 
-def _score(value: Float[Tensor, ""]) -> float | None:
+def _number(value: Float[Tensor, ""]) -> float | None:
     """A number that JSON can hold; NaN becomes None."""
     return None if value.isnan() else float(value)
