@@ -66,6 +66,21 @@ def test_a_time_limit_ends_a_stage_well(tmp_path: Path) -> None:
     assert 1 <= done.stages["one"]["seconds"] < 30
 
 
+def test_a_stopped_stage_clears_up_after_itself(tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    code = f"""
+import pathlib, time
+half = pathlib.Path({str(half)!r})
+half.touch()
+try:
+    time.sleep(60)
+finally:
+    half.unlink()
+"""
+    run_stages([python(code, time_limit_s=2.0)], progress(tmp_path), tmp_path / "logs")
+    assert not half.exists()
+
+
 def test_output_goes_to_the_log(tmp_path: Path) -> None:
     run_stages([python("print('hello from the stage')")], progress(tmp_path), tmp_path / "logs")
     assert "hello from the stage" in (tmp_path / "logs" / "one.log").read_text()

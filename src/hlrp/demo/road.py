@@ -220,7 +220,8 @@ def _lerobot(script: str) -> tuple[str, ...]:
 
 
 def _start_over(output: Path) -> None:
-    shutil.rmtree(output, ignore_errors=True)
+    for leftover in (output, *output.parent.glob(f"{output.name}.partial-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:

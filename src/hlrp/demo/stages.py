@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from hlrp.files import write_json
 
 _SAMPLE_S = 0.5
 """Time between two looks at the memory of a stage."""
+_PATIENCE_S = 15
+"""Time an interrupted stage has to end."""
 _LOG_TAIL = 30
 """Lines of its log shown when a stage fails."""
 
@@ -137,9 +140,20 @@ def _environment() -> dict[str, str]:
 
 
 def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
+    """Interrupt the command as Ctrl-C would, so that it clears up after itself; end what does not follow."""
     stopped.set()
-    for each in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
-        each.terminate()
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return  # it ended by itself meanwhile
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+    for each in family:
+        if each.is_running():
+            each.terminate()
 
 
 class _MemoryMeter:
