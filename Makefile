@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq lint format constraints clean
 
 PYTHON := .venv/bin/python
 # Named after what it depends on: a changed requirement makes a new stamp, and set-up runs again.
@@ -24,6 +24,9 @@ test: $(STAMP) ## Run the fast tests; pytest flags go in ARGS
 
 test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m slow $(ARGS)
+
+bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; ARGS=--quick for ten minutes
+	$(PYTHON) -m benchmarks.laq $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check

@@ -10,9 +10,10 @@ import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from torch.utils.data import default_collate
 
-from hlrp.cli.precompute_latent_codes import label_dataset
+from hlrp.cli.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labels import LatentLabels
+from hlrp.data.sources import lerobot_source
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.checkpoint import save_foundation
 from hlrp.laq.checkpoint import LoadedLAQ
@@ -81,6 +82,7 @@ def make_labels(dataset_root: Path, *, seed: int = 0) -> LatentLabels:
     torch.manual_seed(seed)
     model = LatentActionQuantizer(replace(debug(), spec=SPEC))
     model(torch.rand(64, 2, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
-    laq = LoadedLAQ(model.eval(), CAMERA, model.fingerprint(), {})
+    laq = LoadedLAQ(model.eval(), [CAMERA], model.fingerprint(), {})
     dataset = open_dataset("local/moving_square", dataset_root)
-    return label_dataset(laq, dataset, CAMERA, batch_size=32, cache_gib=1.0)
+    source = lerobot_source(dataset, cameras=[CAMERA], image_size=laq.model.config.image_size, cache_gib=1.0)
+    return label_source(laq, source, batch_size=32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -32,12 +33,14 @@ def test_the_command_records_and_prints_a_table(
         "--episodes_per_task=1",
         "--image_size=16",
         "--num_workers=0",
+        "--nuisance=camera",
     )
     header, row, total = capsys.readouterr().out.splitlines()[-3:]
     assert header.split() == ["task", "kept", "dropped", "mean", "length"]
     assert row.split()[:3] == ["button-press-topdown-v3", "1", "0"]
     assert "frames/s" in total
-    assert (tmp_path / "demos" / "meta" / "info.json").is_file()
+    info = json.loads((tmp_path / "demos" / "meta" / "info.json").read_text())
+    assert info["features"]["nuisance"]["names"] == ["tilt", "pan", "roll"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from hlrp.cli import precompute_latent_codes as module
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, main, precompute_latent_codes
+from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.data import labels as labels_module
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
 from hlrp.data.frames import open_frames
@@ -23,8 +23,8 @@ from hlrp.data.labels import CODES, VALID, VECTORS, find_labels, load_label_colu
 from hlrp.laq.checkpoint import load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality
 from hlrp.latents import NO_LABEL
+from lerobot_policy_felix_bundle.policies.common.label_table import LabelTable
 from tiny_datasets import CAMERA, LENGTHS
 
 
@@ -136,12 +136,8 @@ def test_labels_of_any_geometry_agree_both_ways(
     frame_offset_s: float,
 ) -> None:
     spec = replace(debug().spec, code_seq_len=code_seq_len, num_frames=num_frames, frame_offset_s=frame_offset_s)
-    nothing = dict.fromkeys(LAQQuality.__dataclass_fields__)
-    quality = LAQQuality(
-        **{**nothing, "copy_gain": 0.0, "perplexity": [], "dead_codes": [], "code_usage": [], "clips": 0}  # pyright: ignore[reportArgumentType]
-    )
     model = LatentActionQuantizer(replace(debug(), spec=spec)).eval()
-    save_laq(model, tmp_path / "laq", camera=CAMERA, quality=quality, extra={})
+    save_laq(model, tmp_path / "laq", cameras=[CAMERA], quality=None, extra={})
     config.laq_path, config.output_dataset = str(tmp_path / "laq"), str(tmp_path / "labelled")
     labels = precompute_latent_codes(config)
     columns = load_label_columns(tmp_path / "labelled")
@@ -152,6 +148,25 @@ def test_labels_of_any_geometry_agree_both_ways(
     assert (
         LeRobotDataset("local/x", root=tmp_path / "labelled")[0][CODES].reshape(-1).tolist() == labels.codes[0].tolist()
     )
+
+
+def test_a_continuous_quantizer_labels_with_vectors_and_no_codes(
+    config: PrecomputeConfig, root: Path, tmp_path: Path
+) -> None:
+    model = LatentActionQuantizer(replace(debug(), quantizer="continuous")).eval()
+    save_laq(model, tmp_path / "laq", cameras=[CAMERA], quality=None, extra={})
+    config.laq_path = str(tmp_path / "laq")
+    labels = precompute_latent_codes(config)
+    assert (labels.codes == NO_LABEL).all()
+    assert labels.valid.any()
+    assert labels.vectors is not None
+    assert (labels.vectors[labels.valid].abs().amax(1) > 0).all()
+    assert labels.metadata.codebook == []
+    dataset = open_dataset("local/x", root)
+    with pytest.raises(ValueError, match="hold vectors but no codes"):
+        LabelTable.of_dataset(dataset.meta, None)
+    with pytest.raises(ValueError, match="hold vectors but no codes"):
+        train_foundation(TrainFoundationConfig(dataset_root=str(root), output_dir=str(tmp_path / "vla")))
 
 
 def test_labels_do_not_depend_on_the_size_of_a_batch_or_of_the_cache(config: PrecomputeConfig, tmp_path: Path) -> None:
@@ -255,21 +270,3 @@ def test_codes_of_the_moving_square_differ(config: PrecomputeConfig) -> None:
     labels = precompute_latent_codes(config)
     used = [len(np.unique(labels.codes[labels.valid, slot])) for slot in range(labels.codes.shape[1])]
     assert min(used) > 1
-
-
-@pytest.mark.slow
-def test_the_installed_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    command = shutil.which("hlrp-precompute-latent-codes", path=str(Path(sys.executable).parent))
-    assert command is not None
-    found = subprocess.run(
-        [command, f"--laq_path={tmp_path / 'missing'}", f"--output_dir={tmp_path / 'out'}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert found.returncode == 2
-    assert found.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'} is not a LAQ checkpoint")
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
-    assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +73,6 @@ def test_a_run_saves_a_checkpoint_that_loads_and_predicts(
     assert loaded.description.spec == laq.model.spec
     assert loaded.description.extra["cameras"] == [CAMERA]
     assert loaded.description.extra["validation"] == figures
-    torch.testing.assert_close(torch.tensor(loaded.description.extra["codebook"]), laq.model.codebook().detach())
     batch = FoundationBatch(torch.rand(3, 1, 3, 32, 32), ["Move the square to the right"] * 3)
     codes = loaded.backend.predict(batch).codes
     assert codes.shape == (3, 4)
@@ -204,21 +201,3 @@ def test_an_existing_output_is_refused_before_the_dataset_is_opened(
     (tmp_path / "out" / "vla" / "thesis").touch()
     with pytest.raises(FileExistsError, match="vla already exists"):
         train_foundation(replace(config, dataset_root="nowhere"))
-
-
-@pytest.mark.slow
-def test_the_installed_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    command = shutil.which("hlrp-train-foundation", path=str(Path(sys.executable).parent))
-    assert command is not None
-    found = subprocess.run(
-        [command, f"--dataset_root={tmp_path / 'missing'}", f"--output_dir={tmp_path / 'out'}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert found.returncode == 2
-    assert found.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'} is not a LeRobotDataset")
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
-    assert list(tmp_path.iterdir()) == []

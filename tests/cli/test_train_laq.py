@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_laq import TrainLAQConfig, main, train_laq
 from hlrp.laq import checkpoint
+from hlrp.laq.batch import ClipBatch
 from hlrp.laq.checkpoint import WEIGHTS_FILE, load_laq
 from hlrp.laq.task import LAQTask
 from hlrp.training import CURVES_FILE
 from tiny_datasets import CAMERA, create_dataset
+from tiny_videos import write_video
 
 STEPS = 12
 
@@ -56,7 +57,7 @@ def test_the_loss_falls_and_the_run_leaves_a_checkpoint_with_its_card_and_curve(
     assert losses[-1] < 0.8 * losses[0]
 
     loaded = load_laq(laq_path)
-    assert loaded.camera == CAMERA
+    assert loaded.cameras == [CAMERA]
     assert loaded.extra["steps"] == 60
     card = json.loads((laq_path / "quality.json").read_text())
     assert card["clips"] > 0
@@ -78,10 +79,10 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(
     parts = replace(config, output_dir=str(tmp_path / "parts"))
     step = LAQTask.training_step
 
-    def interrupted(self: LAQTask, frames: torch.Tensor, batch_idx: int) -> torch.Tensor:
+    def interrupted(self: LAQTask, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
         if self.global_step == 8:
             raise error
-        return step(self, frames, batch_idx)
+        return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
         patch.setattr(LAQTask, "training_step", interrupted)
@@ -134,14 +135,76 @@ def test_three_frames_one_slot_and_no_augmentation_train_from_the_command_line(
     )
     spec = load_laq(config.output_dir).model.spec
     assert (spec.codebook_size, spec.code_seq_len, spec.num_frames, spec.frame_offset_s) == (5, 1, 3, 0.2)
-    assert "probe R² from codes" in capsys.readouterr().out
+    assert "latent quality (held-out episodes)" in capsys.readouterr().out
 
 
 def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Path) -> None:
     create_dataset(tmp_path / "video", video=True, lengths=(6, 6, 6), with_actions=False)
     quality = train_laq(replace(config, dataset_root=str(tmp_path / "video"), steps=2))
+    assert quality is not None
     assert quality.probe_r2 is None
     assert quality.clips == 5
+
+
+def make_films(folder: Path) -> Path:
+    """Two mp4 files and one webm of other rates; no robot in sight."""
+    write_video(folder / "one.mp4", 20)
+    write_video(folder / "two.mp4", 15, size=64)
+    write_video(folder / "three.webm", 24, fps=20)
+    return folder
+
+
+@pytest.mark.parametrize("cache_gib", [0.0, 1.0])
+def test_a_folder_of_videos_is_enough(config: TrainLAQConfig, tmp_path: Path, cache_gib: float) -> None:
+    films = make_films(tmp_path / "films")
+    config = replace(config, dataset_root=None, video_dir=str(films), steps=2, cache_gib=cache_gib, held_out=0.3)
+    quality = train_laq(config)
+    assert quality is not None
+    assert quality.probe_r2 is None
+    loaded = load_laq(config.output_dir)
+    assert loaded.cameras == []
+    assert loaded.extra["sources"][0]["name"] == str(films)
+    assert len(loaded.extra["sources"][0]["held_out_episodes"]) == 1
+
+
+def test_two_cameras_and_few_labels_end_in_a_checkpoint_that_labels_both(
+    config: TrainLAQConfig, tmp_path: Path
+) -> None:
+    cameras = [CAMERA, "observation.images.wrist"]
+    root = str(tmp_path / "two")
+    create_dataset(tmp_path / "two", cameras=cameras)
+    config = replace(config, dataset_root=root, cameras=cameras, labelled_fraction=0.3, idle_weight=0.5, steps=2)
+    train_laq(config)
+    loaded = load_laq(config.output_dir)
+    assert loaded.cameras == cameras
+    assert (loaded.model.config.num_cameras, loaded.model.config.action_dim) == (2, 4)
+    assert len(loaded.extra["sources"][0]["labelled_episodes"]) == 2
+    assert len(loaded.extra["action_statistics"]["mean"]) == 4
+    labels = precompute_latent_codes(PrecomputeConfig(laq_path=config.output_dir, dataset_root=root, device="cpu"))
+    assert (labels.metadata.camera, labels.metadata.further_cameras) == (cameras[0], cameras[1:])
+    with pytest.raises(ValueError, match="this LAQ was trained on 2 cameras, got 1; name 2 with cameras"):
+        precompute_latent_codes(
+            PrecomputeConfig(
+                laq_path=config.output_dir, dataset_root=root, camera=CAMERA, output_dir=str(tmp_path / "o")
+            )
+        )
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_several_sources_are_named_on_the_command_line_or_in_a_file(
+    config: TrainLAQConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_file: bool
+) -> None:
+    films = make_films(tmp_path / "films")
+    sources = (
+        f"[{{dataset_root: {config.dataset_root}, weight: 2, cameras: [{CAMERA}]}}, {{video_dir: {films}, weight: 1}}]"
+    )
+    (tmp_path / "laq.yaml").write_text(f"sources: {sources}\n")
+    named = f"--config_path={tmp_path / 'laq.yaml'}" if from_file else f"--sources={sources}"
+    run(monkeypatch, named, f"--output_dir={config.output_dir}", "--preset=debug", "--steps=2", "--device=cpu")
+    loaded = load_laq(config.output_dir)
+    assert loaded.cameras == [CAMERA]
+    assert [source["name"] for source in loaded.extra["sources"]] == ["local/hlrp_demos", str(films)]
+    assert all(source["held_out_episodes"] for source in loaded.extra["sources"])
 
 
 @pytest.mark.parametrize(
@@ -152,13 +215,20 @@ def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Pat
         (["--frame_offset_s=2"], "a clip spans 21 frames but the longest episode has 20; use a shorter offset"),
         (["--frame_offset_s=0.01"], "frame_offset_s=0.01 is under one frame at 10"),
         (["--held_out=1"], "held_out must be between 0 and 1, got 1.0"),
-        (["--preset=huge"], "preset must be one of debug, small, base, got 'huge'"),
+        (["--preset=huge"], "preset must be one of debug, small, base, lapa, got 'huge'"),
         (["--codebook_size=1"], "codebook_size must be at least 2, got 1"),
         (["--codebook_size=34"], "fsq cannot spread codebook_size=34"),
         (["--image_size=40"], "must be a multiple of patch_size 16"),
         (["--steps=0"], "steps and batch_size must be positive, got 0 and 64"),
         (["--resume=true"], "nothing to resume"),
-        (["--quantizer=rvq"], "invalid choice: 'rvq'"),
+        (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
+        (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
+        (["--sources=[{video_dir: films}]"], "name all datasets, cameras and video folders inside sources"),
+        (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
+        (["--labelled_episodes=[77]"], "episodes [77] of local/hlrp_demos cannot be labelled"),
+        (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
+        (["--idle_weight=0"], "idle clips need a weight above 0"),
+        (["--quantizer=kmeans"], "invalid choice: 'kmeans'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
     ],
@@ -202,7 +272,7 @@ def test_held_out_episodes_too_short_for_a_clip_are_refused_before_training(
     held_out_short = next(
         seed for seed in range(20) if torch.randperm(2, generator=torch.Generator().manual_seed(seed))[0] == 1
     )
-    with pytest.raises(ValueError, match="no held-out episode is long enough for a clip"):
+    with pytest.raises(ValueError, match=r"none of the 1 chosen episodes of .* is long enough for a clip"):
         train_laq(replace(config, seed=held_out_short))
     assert not (tmp_path / "out").exists()
 
@@ -223,20 +293,3 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_training_can_be_kept(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["laq.training"]
     train_laq(replace(config, resume=True))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["laq"]
-
-
-def test_the_installed_command_reports_a_mistake_in_one_line(tmp_path: Path) -> None:
-    command = shutil.which("hlrp-train-laq", path=str(Path(sys.executable).parent))
-    assert command is not None
-    found = subprocess.run(
-        [command, f"--dataset_root={tmp_path / 'missing'}", f"--output_dir={tmp_path / 'out'}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert found.returncode == 2
-    assert found.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'missing'} is not a LeRobotDataset")
-    assert "Traceback" not in found.stderr
-    assert found.stdout == ""
-    assert list(tmp_path.iterdir()) == []

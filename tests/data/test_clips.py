@@ -1,41 +1,83 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches, clip_is_valid, split_episodes
-from hlrp.data.frames import CachedFrames
+from hlrp.data.clips import (
+    ClipAugmentation,
+    ClipBatches,
+    IdleClips,
+    TrainingSource,
+    choose_labelled,
+    clip_is_valid,
+    split_episodes,
+)
+from hlrp.data.frames import CachedFrames, StackedFrames
+from hlrp.data.sources import ClipSource
+from hlrp.laq.batch import ClipBatch
+from hlrp.latents import LatentSpec
 
 BOUNDS = torch.tensor([[0, 12], [12, 32], [32, 35], [35, 50]])
+ALL = torch.arange(4)
 NO_AUGMENTATION = ClipAugmentation(reverse_probability=0, max_stretch=0)
+FPS = 10.0
 
 
 def episode_of(frame: Tensor) -> Tensor:
     return torch.bucketize(frame.contiguous(), BOUNDS[:, 1].contiguous(), right=True)
 
 
+def source(*, fps: float = FPS, brightness: int = 0, dims: int = 2, cameras: int = 1) -> ClipSource:
+    """Frame `i` is filled with `i`; its action is (`i`, 5, 5, …)."""
+    frames = torch.arange(brightness, brightness + 50, dtype=torch.uint8)[:, None, None, None]
+    actions = torch.full((50, dims), 5.0)
+    actions[:, :1] = torch.arange(50)[:, None]
+    return ClipSource(
+        name=f"source of {fps:g} Hz",
+        frames=StackedFrames([CachedFrames(frames.expand(-1, 3, 16, 16))] * cameras),
+        bounds=BOUNDS,
+        fps=fps,
+        cameras=("top", "wrist")[:cameras],
+        actions=actions if dims else None,
+    )
+
+
+def one(episodes: Tensor = ALL, labelled: tuple[int, ...] = ()) -> list[TrainingSource]:
+    known = torch.tensor(labelled, dtype=torch.int64)
+    return [TrainingSource(source=source(), episodes=episodes, labelled=known)]
+
+
 def batches(
+    sources: list[TrainingSource] | None = None,
     *,
-    bounds: Tensor = BOUNDS,
-    offset: int = 2,
+    offset_s: float = 0.2,
     num_frames: int = 2,
     augmentation: ClipAugmentation | None = None,
+    idle: IdleClips | None = None,
     seed: int = 0,
 ) -> ClipBatches:
-    frames = CachedFrames(torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2))
     return ClipBatches(
-        frames,
-        bounds,
-        offset=offset,
-        num_frames=num_frames,
+        sources or one(),
+        LatentSpec(num_frames=num_frames, frame_offset_s=offset_s),
         batch_size=32,
         num_batches=40,
         seed=seed,
         augmentation=augmentation or ClipAugmentation(),
+        idle=idle,
     )
+
+
+def all_draws(data: ClipBatches, name: str) -> Tensor:
+    return torch.cat([getattr(data.draws(step), name) for step in range(len(data))])
+
+
+def assert_same(found: ClipBatch, wanted: ClipBatch) -> None:
+    for name, value in vars(wanted).items():
+        assert torch.equal(getattr(found, name), value), name
 
 
 @pytest.mark.parametrize("deltas", [[0, 1], [0, 2, 4], [0, 10]])
@@ -53,7 +95,7 @@ def test_an_offset_longer_than_every_episode_is_refused() -> None:
     with pytest.raises(ValueError, match="a clip spans 21 frames but the longest episode has 20; use a shorter offset"):
         clip_is_valid(BOUNDS, [0, 20])
     with pytest.raises(ValueError, match="a clip spans 21 frames but the longest episode has 20"):
-        batches(offset=10, num_frames=3)
+        batches(offset_s=1, num_frames=3)
 
 
 @pytest.mark.parametrize("num_frames", [2, 3])
@@ -67,7 +109,7 @@ def test_no_clip_leaves_its_episode_at_any_step_whatever_the_augmentation(
         augmentation=ClipAugmentation(reverse_probability=reverse, max_stretch=max_stretch),
     )
     for step in range(len(data)):
-        index = data.index(step)
+        index = data.draws(step).index
         assert index.shape == (32, num_frames)
         assert index.min() >= 0
         assert index.max() < 50
@@ -82,17 +124,18 @@ def test_a_batch_is_the_same_whatever_was_read_before_it() -> None:
     random.Random(0).shuffle(order)
     for step in order:
         torch.rand(3)
-        assert torch.equal(data[step], wanted[step])
-    assert not torch.equal(wanted[0], wanted[1])
+        assert_same(data[step], wanted[step])
+    assert not torch.equal(wanted[0].frames, wanted[1].frames)
+    assert not torch.equal(wanted[0].views, wanted[1].views)
 
 
 def test_another_seed_draws_other_clips() -> None:
-    assert not torch.equal(batches(seed=0).index(0), batches(seed=1).index(0))
+    assert not torch.equal(batches(seed=0).draws(0).index, batches(seed=1).draws(0).index)
 
 
 def test_without_augmentation_every_clip_has_the_nominal_offset_and_every_start_is_drawn() -> None:
     data = batches(augmentation=NO_AUGMENTATION, num_frames=3)
-    index = torch.cat([data.index(step) for step in range(len(data))])
+    index = all_draws(data, "index")
     assert (index.diff(dim=1) == 2).all()
     valid = clip_is_valid(BOUNDS, [0, 2, 4]).nonzero()[:, 0]
     assert torch.equal(index[:, 0].unique(), valid)
@@ -100,7 +143,7 @@ def test_without_augmentation_every_clip_has_the_nominal_offset_and_every_start_
 
 def test_reversal_and_stretching_occur_as_often_as_asked() -> None:
     data = batches(augmentation=ClipAugmentation(reverse_probability=0.5, reverse_until=1.0, max_stretch=2.0))
-    gaps = torch.cat([data.index(step).diff(dim=1)[:, 0] for step in range(len(data))])
+    gaps = all_draws(data, "index").diff(dim=1)[:, 0]
     assert set(gaps.tolist()) == set(range(-4, 5))
     moved = gaps[gaps != 0]
     assert (moved < 0).double().mean() == pytest.approx(0.5, abs=0.08)
@@ -109,20 +152,214 @@ def test_reversal_and_stretching_occur_as_often_as_asked() -> None:
 
 def test_the_last_part_of_a_run_plays_forwards_only() -> None:
     data = batches(augmentation=ClipAugmentation(reverse_probability=1.0, reverse_until=0.5))
-    backwards = [bool((data.index(step).diff(dim=1) < 0).all()) for step in range(len(data))]
+    backwards = [bool((data.draws(step).index.diff(dim=1) < 0).all()) for step in range(len(data))]
     half = len(data) // 2
     assert backwards == [True] * half + [False] * (len(data) - half)
 
 
 def test_only_the_given_episodes_are_drawn_from() -> None:
-    data = batches(bounds=BOUNDS[[1, 3]])
-    frames = torch.cat([data.index(step) for step in range(len(data))])
-    assert set(episode_of(frames).unique().tolist()) == {1, 3}
+    data = batches(one(torch.tensor([1, 3])))
+    assert set(episode_of(all_draws(data, "index")).unique().tolist()) == {1, 3}
 
 
 def test_a_batch_holds_the_pixels_of_its_frames() -> None:
     data = batches()
-    assert torch.equal(data[3][:, :, 0, 0, 0].long(), data.index(3))
+    assert torch.equal(data[3].frames[:, :, 0, 0, 0].long(), data.draws(3).index)
+
+
+def test_views_are_uniform_over_their_range() -> None:
+    views = all_draws(batches(), "views")
+    assert views.min() >= -1
+    assert views.max() <= 1
+    torch.testing.assert_close(views.mean(dim=0), torch.zeros(4), atol=0.06, rtol=0)
+    torch.testing.assert_close(views.var(dim=0), torch.full((4,), 1 / 3), atol=0.04, rtol=0)
+
+
+# ---- Parts of a batch ----
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_the_parts_of_a_batch_are_the_batch(parts: int) -> None:
+    data = batches([replace(one(labelled=(1,))[0]), *two_rates()])
+    whole = data[5]
+    for index in range(parts):
+        part = data.part(5, index, parts)
+        assert_same(part, ClipBatch(*(value[index::parts] for value in vars(whole).values())))
+
+
+def test_a_part_reads_no_frame_of_the_others() -> None:
+    class Counted(CachedFrames):
+        seen = 0
+
+        def read(self, index: Tensor) -> Tensor:
+            self.seen += index.numel()
+            return super().read(index)
+
+    plain = source()
+    counted = Counted(plain.frames.read(torch.arange(50)[:, None])[:, 0])
+    batches([TrainingSource(source=replace(plain, frames=counted), episodes=ALL)]).part(0, 1, 4)
+    assert counted.seen == 2 * 32 // 4
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=32 does not divide into 3 equal parts"):
+        batches().part(0, 0, 3)
+
+
+# ---- Several sources ----
+
+
+def two_rates(weights: tuple[float | None, float | None] = (None, None)) -> list[TrainingSource]:
+    return [
+        TrainingSource(source=source(fps=10), episodes=ALL, weight=weights[0]),
+        TrainingSource(source=source(fps=20, brightness=100, dims=0), episodes=torch.tensor([1]), weight=weights[1]),
+    ]
+
+
+def test_the_offset_is_as_many_seconds_in_every_source_and_pixels_come_from_theirs() -> None:
+    data = batches(two_rates(), augmentation=NO_AUGMENTATION)
+    draws, batch = data.draws(0), data[0]
+    assert set(draws.source.tolist()) == {0, 1}
+    assert torch.equal(draws.index.diff(dim=1)[:, 0], torch.where(draws.source == 0, 2, 4))
+    assert torch.equal(batch.frames[:, :, 0, 0, 0].long(), draws.index + 100 * draws.source[:, None])
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"), [((None, None), 16 / (10 + 18 + 1 + 13 + 16)), ((1.0, 3.0), 0.75), ((0.2, 0.2), 0.5)]
+)
+def test_sources_are_drawn_by_weight_or_by_their_number_of_clips(
+    weights: tuple[float | None, float | None], share: float
+) -> None:
+    found = all_draws(batches(two_rates(weights)), "source").double().mean()
+    assert found == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [((1.0, None), r"give every source a weight or none, got \[1.0, None\]"), ((1.0, 0.0), "must be positive")],
+)
+def test_weights_that_say_nothing_are_refused(weights: tuple[float | None, float | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        batches(two_rates(weights))
+
+
+def test_sources_must_have_as_many_cameras() -> None:
+    sources = [*one(), TrainingSource(source=source(cameras=2), episodes=ALL)]
+    with pytest.raises(ValueError, match=r"all sources must have as many cameras, got: .* has 1, .* has 2; name"):
+        batches(sources)
+
+
+# ---- Few known actions ----
+
+
+def test_clips_of_labelled_episodes_carry_standardized_actions_of_every_transition() -> None:
+    data = batches(one(labelled=(0, 3)), num_frames=3, augmentation=NO_AUGMENTATION)
+    statistics = data.action_statistics
+    assert statistics is not None
+    known = torch.cat([torch.arange(12.0), torch.arange(35.0, 50.0)])
+    torch.testing.assert_close(statistics.mean, torch.stack([known.mean(), torch.tensor(5.0)]))
+    torch.testing.assert_close(statistics.std, torch.stack([known.std(correction=0), torch.tensor(1.0)]))
+    assert data.action_size == 2 * 2
+
+    draws, batch = data.draws(0), data[0]
+    assert torch.equal(batch.labelled, torch.isin(episode_of(draws.index[:, 0]), torch.tensor([0, 3])))
+    assert set(batch.labelled.tolist()) == {True, False}
+    assert batch.actions.shape == (32, 2, 4)
+    assert (batch.actions[~batch.labelled] == 0).all()
+    values = batch.actions.unflatten(2, (2, 2)) * statistics.std + statistics.mean
+    wanted = draws.index[:, :-1, None] + torch.arange(2)
+    torch.testing.assert_close(values[batch.labelled][..., 0], wanted[batch.labelled].float())
+
+
+def test_clips_that_are_reversed_or_stretched_are_never_labelled() -> None:
+    data = batches(one(labelled=(0, 1, 2, 3)), augmentation=ClipAugmentation(reverse_until=1.0, max_stretch=2.0))
+    gaps, labelled = all_draws(data, "index").diff(dim=1)[:, 0], all_draws(data, "labelled")
+    assert torch.equal(labelled, gaps == 2)
+    assert labelled.any()
+
+
+def test_without_labels_there_are_no_actions_at_all() -> None:
+    data = batches()
+    assert data.action_size == 0
+    assert data[0].actions.shape == (32, 1, 0)
+    assert not data[0].labelled.any()
+
+
+def test_clips_of_a_source_without_actions_are_unlabelled() -> None:
+    sources = two_rates()
+    sources[0] = replace(sources[0], labelled=ALL)
+    data = batches(sources, augmentation=NO_AUGMENTATION)
+    assert torch.equal(data[0].labelled, data.draws(0).source == 0)
+    assert data[0].actions.shape == (32, 1, 4)
+
+
+def test_labelled_sources_of_another_action_size_are_refused() -> None:
+    sources = [TrainingSource(source=source(dims=dims), episodes=ALL, labelled=ALL) for dims in (2, 7)]
+    with pytest.raises(
+        ValueError, match=r"must agree on the actions of a transition, got .*2 actions of 7; label only"
+    ):
+        batches(sources)
+
+
+def test_labels_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"episodes \[3, 9\] of .* held out or do not exist; choose among \[0, 1\]"):
+        batches(one(torch.tensor([0, 1]), labelled=(1, 3, 9)))
+    with pytest.raises(ValueError, match="has no actions, so none of its episodes can be labelled"):
+        batches([TrainingSource(source=source(dims=0), episodes=ALL, labelled=ALL)])
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.01, 1), (0.5, 5), (1.0, 10)])
+def test_a_fraction_of_the_episodes_is_labelled(fraction: float, count: int) -> None:
+    episodes = torch.arange(3, 13)
+    chosen = choose_labelled(episodes, fraction=fraction, seed=0)
+    assert len(chosen.unique()) == count
+    assert torch.isin(chosen, episodes).all()
+    assert torch.equal(choose_labelled(episodes, fraction=fraction, seed=0), chosen)
+
+
+def test_an_impossible_fraction_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"labelled_fraction must be in \[0, 1\], got 1.5"):
+        choose_labelled(torch.arange(3), fraction=1.5, seed=0)
+
+
+# ---- Idle clips ----
+
+
+@pytest.mark.parametrize("weight", [0.1, 1.0, 3.0])
+def test_idle_clips_are_drawn_as_rarely_as_asked(weight: float) -> None:
+    """The second episode stands still: 18 of the 42 clips."""
+    frames = torch.arange(50, dtype=torch.uint8)
+    frames[12:32] = 12
+    still = replace(source(), frames=CachedFrames(frames[:, None, None, None].expand(-1, 3, 16, 16)))
+    data = batches(
+        [TrainingSource(source=still, episodes=ALL)], augmentation=NO_AUGMENTATION, idle=IdleClips(weight=weight)
+    )
+    idle = (episode_of(all_draws(data, "index")[:, 0]) == 1).double().mean()
+    assert idle == pytest.approx(18 * weight / (18 * weight + 24), abs=0.05)
+
+
+def test_streamed_frames_are_searched_for_idle_clips_once_a_second() -> None:
+    class Streamed:
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def read(self, index: Tensor) -> Tensor:
+            self.seen += index[:, 0].tolist()
+            return source().frames.read(index)
+
+    frames = Streamed()
+    sources = [TrainingSource(source=replace(source(), frames=frames), episodes=ALL)]
+    batches(sources, idle=IdleClips(weight=0.5))
+    assert len(frames.seen) == 5  # of 42 clips at 10 Hz
+
+
+@pytest.mark.parametrize("changes", [{"weight": 0.0}, {"share": 1.0}, {"share": 0.0}])
+def test_impossible_idle_clips_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="idle clips need a weight above 0 and a share in"):
+        IdleClips(**changes)
+
+
+# ---- The split ----
 
 
 @pytest.mark.parametrize(

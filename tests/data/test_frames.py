@@ -11,7 +11,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from hlrp.data.dataset import open_dataset
-from hlrp.data.frames import CachedFrames, FrameSource, StreamedFrames, open_frames, resize
+from hlrp.data.frames import CachedFrames, FrameSource, ImageFiles, open_frames
+from hlrp.data.pixels import resize
+from hlrp.data.video_files import VideoFiles
 from tiny_datasets import CAMERA, LENGTHS, SIZE, moving_square
 
 FULL = (SIZE, SIZE)
@@ -30,7 +32,7 @@ def test_frames_decoded_on_demand_and_from_memory_are_the_same(dataset: LeRobotD
         cached = open_frames(dataset, CAMERA, size, cache_gib=1, show_progress=False)
         streamed = open_frames(dataset, CAMERA, size, cache_gib=0)
         assert isinstance(cached, CachedFrames)
-        assert isinstance(streamed, StreamedFrames)
+        assert isinstance(streamed, VideoFiles | ImageFiles)
         assert len(cached) == len(streamed) == sum(LENGTHS)
         assert torch.equal(cached.read(CLIPS), streamed.read(CLIPS))
         assert cached.read(CLIPS).shape == (4, 3, 3, *size)

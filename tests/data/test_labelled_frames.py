@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from hlrp.data.frames import CachedFrames
@@ -55,3 +56,16 @@ def test_validation_reads_every_frame_once_in_order() -> None:
     data = OrderedBatches(source(), LABELLED, batch_size=4)
     assert [len(batch) for batch in data] == [4, 4, 2]  # pyright: ignore[reportArgumentType]
     assert [int(i) for batch in data for i in batch.codes[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_the_parts_of_a_batch_are_equal_and_make_it_whole() -> None:
+    data = shuffled(batch_size=6)
+    whole = seen(data, range(1))
+    parts = [data.part(0, index, 3).codes[:, 0].tolist() for index in range(3)]  # pyright: ignore[reportOptionalSubscript]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    assert [parts[row % 3][row // 3] for row in range(6)] == whole
+
+
+def test_a_batch_that_does_not_divide_says_what_would() -> None:
+    with pytest.raises(ValueError, match=r"batch_size=5 does not divide into 2 equal parts.*use a multiple of 2"):
+        shuffled(batch_size=5).part(0, 0, 2)

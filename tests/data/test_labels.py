@@ -207,3 +207,34 @@ def test_a_dataset_without_labels_is_an_error_that_names_the_places_searched(tmp
         FileNotFoundError, match=r"neither meta/latents.json nor latents/labels.json is there; write them with"
     ):
         find_labels(tmp_path)
+
+
+def continuous_labels() -> LatentLabels:
+    labels = make_labels()
+    return replace(
+        labels, metadata=replace(labels.metadata, codebook=[]), codes=torch.full_like(labels.codes, NO_LABEL)
+    )
+
+
+def test_labels_without_codes_keep_their_vectors(tmp_path: Path) -> None:
+    labels = continuous_labels()
+    loaded = load_labels(save_labels(labels, tmp_path / "latents"), with_vectors=True)
+    assert_same(loaded, labels)
+    assert loaded.valid.any()
+    assert loaded.vectors is not None
+    assert labels.vectors is not None
+    assert torch.equal(loaded.vectors, labels.vectors)
+
+
+def test_who_needs_codes_is_told_that_there_are_none() -> None:
+    make_labels().require_codes()
+    labels = continuous_labels()
+    for ask in (labels.require_codes, lambda: labels.codebook):
+        with pytest.raises(ValueError, match="continuous LAQ and hold vectors but no codes; write labels with a LAQ"):
+            ask()
+
+
+def test_codes_without_a_codebook_are_refused() -> None:
+    labels = make_labels()
+    with pytest.raises(ValueError, match="labels hold codes but their metadata has no codebook"):
+        replace(labels, metadata=replace(labels.metadata, codebook=[]))

@@ -12,30 +12,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hlrp.laq import checkpoint
-from hlrp.laq.checkpoint import DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
+from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
 
 CAMERA = "observation.images.top"
 QUALITY = LAQQuality(
-    probe_r2=None,
-    probe_r2_vectors=None,
-    probe_r2_frame_only=None,
-    probe_r2_pixels=None,
-    probe_r2_pixels_and_codes=None,
-    probe_gain=None,
-    probe_r2_per_action=None,
-    copy_gain=0.25,
-    perplexity=[4.0],
-    dead_codes=[1],
-    code_usage=[[0.5, 0.5]],
-    clips=7,
+    **dict.fromkeys(LAQQuality.__dataclass_fields__)  # pyright: ignore[reportArgumentType]
+    | {"copy_gain": 0.25, "perplexity": None, "clips": 7, "picture_clips": 7, "episodes": 2}
 )
 
 
 def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:
-    return save_laq(model, folder, camera=CAMERA, quality=QUALITY, extra={"steps": 3}, replace=replace)
+    return save_laq(model, folder, cameras=[CAMERA], quality=QUALITY, extra={"steps": 3}, replace=replace)
 
 
 def test_a_saved_quantizer_writes_the_very_same_codes(
@@ -53,12 +43,12 @@ def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(model: LatentActi
     assert loaded.fingerprint == model.fingerprint() == loaded.model.fingerprint()
     assert loaded.model.config == model.config
     assert not loaded.model.training
-    assert (loaded.camera, loaded.extra) == (CAMERA, {"steps": 3})
+    assert (loaded.cameras, loaded.extra) == ([CAMERA], {"steps": 3})
 
 
-def test_the_folder_holds_three_plain_files(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+def test_the_folder_holds_four_plain_files(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     folder = save(fsq_model, tmp_path / "laq")
-    assert sorted(path.name for path in folder.iterdir()) == sorted([DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE])
+    assert {path.name for path in folder.iterdir()} == {DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE, CARD_FILE}
     assert json.loads((folder / QUALITY_FILE).read_text()) == QUALITY.to_dict()
 
 
@@ -92,6 +82,22 @@ def test_a_tampered_or_damaged_checkpoint_is_refused(
     folder = save(fsq_model, tmp_path / "laq")
     tamper(folder)
     with pytest.raises(ValueError, match=r"the weights in .*laq do not match its laq.json; copy the whole folder"):
+        load_laq(folder)
+
+
+def test_figures_that_nobody_measured_are_not_written(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    folder = save_laq(fsq_model, tmp_path / "laq", cameras=[], quality=None, extra={})
+    assert not (folder / QUALITY_FILE).exists()
+    assert load_laq(folder).fingerprint == fsq_model.fingerprint()
+
+
+def test_an_architecture_of_a_later_version_is_refused(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    folder = save(fsq_model, tmp_path / "laq")
+    values = json.loads((folder / DESCRIPTION_FILE).read_text())
+    (folder / DESCRIPTION_FILE).write_text(json.dumps({**values, "architecture": "future"}))
+    with pytest.raises(
+        ValueError, match="holds a 'future' quantizer; this version knows hlrp, lapa: install a newer one"
+    ):
         load_laq(folder)
 
 

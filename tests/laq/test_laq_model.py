@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.config import LAQConfig, debug
+from hlrp.laq.config import LAQConfig, debug, lapa
 from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
 from hlrp.latents import LatentSpec
 
@@ -48,11 +48,11 @@ def test_a_code_tells_the_direction_of_time(model: LatentActionQuantizer) -> Non
 
 def test_the_decoder_predicts_each_transition_from_its_own_codes_only(clips: Tensor) -> None:
     model = three_frame_model()
-    torch.nn.init.normal_(model.decoder.to_pixels.weight)
+    torch.nn.init.normal_(model.decoder.heads["pixels"].weight)
     frames, vectors = torch.rand(2, 2, 3, 32, 32), torch.randn(2, 2, 4, 8)
     other = vectors.clone()
     other[:, 1] += 1
-    one, two = model.decoder(frames, vectors), model.decoder(frames, other)
+    one, two = model.predict(frames, vectors), model.predict(frames, other)
     assert torch.equal(one[:, 0], two[:, 0])
     assert not torch.allclose(one[:, 1], two[:, 1])
 
@@ -118,8 +118,52 @@ def test_the_fingerprint_changes_with_any_weight_and_any_setting(model: LatentAc
 
 
 def test_a_configuration_survives_its_description() -> None:
-    config = replace(debug(), spec=LatentSpec(num_frames=4, codebook_size=5), image_size=(32, 48), quantizer="vq")
+    spec = LatentSpec(num_frames=4, codebook_size=5)
+    config = replace(debug(), spec=spec, image_size=(32, 48), quantizer="vq", targets=("pixels", "flow"))
     assert config_from_description(description(config)) == config
+
+
+def test_looking_codes_up_gives_what_the_decoder_saw(model: LatentActionQuantizer, clips: Tensor) -> None:
+    result = model(model.to_pixels(clips))
+    torch.testing.assert_close(model.lookup(result.codes), result.quantized)
+    assert result.frames is not None
+    torch.testing.assert_close(model.predict(model.to_pixels(clips)[:, :-1], result.quantized), result.frames)
+
+
+def test_every_camera_is_seen_and_predicted() -> None:
+    model = LatentActionQuantizer(replace(debug(), num_cameras=2)).eval()
+    torch.nn.init.normal_(model.decoder.heads["pixels"].weight, std=0.1)
+    frames = torch.rand(2, 2, 6, 32, 32)
+    other = frames.clone()
+    other[:, 1, 3:] = torch.rand(2, 3, 32, 32)  # what the second camera sees later
+    one, two = model(frames), model(other)
+    assert one.frames.shape == (2, 1, 6, 32, 32)
+    assert not torch.allclose(one.vectors, two.vectors)
+    swapped = model(torch.cat([frames[:, :, 3:], frames[:, :, :3]], dim=2))
+    assert not torch.allclose(one.vectors, swapped.vectors)  # the order of cameras means something
+
+
+def test_targets_other_than_pixels_start_at_no_change_and_have_their_shapes() -> None:
+    config = replace(debug(), num_cameras=2, targets=("features", "flow"), feature_dim=5, action_dim=6)
+    model = LatentActionQuantizer(config).eval()
+    result = model(torch.rand(3, 2, 6, 32, 32))
+    assert result.frames is None
+    assert result.change.features is not None
+    assert result.change.features.shape == (3, 1, 2, 5, 2, 2)
+    assert result.change.flow is not None
+    assert result.change.flow.shape == (3, 1, 2, 2, 8, 8)
+    assert result.change.features.count_nonzero() == result.change.flow.count_nonzero() == 0
+    assert result.actions is not None
+    assert result.actions.shape == (3, 1, 6)
+    with pytest.raises(ValueError, match="this LAQ predicts features, flow, no pixels"):
+        model.predict(torch.rand(3, 1, 6, 32, 32), result.quantized)
+
+
+def test_the_preset_lapa_has_the_size_of_lapas_release() -> None:
+    config = lapa()
+    assert (config.dim, config.encoder_layers, config.decoder_layers) == (1024, 8, 8)
+    assert (config.image_size, config.grid) == ((256, 256), (8, 8))
+    assert (config.spec.codebook_size, config.spec.code_seq_len) == (8, 4)
 
 
 def test_frames_need_not_be_square() -> None:
@@ -135,6 +179,12 @@ def test_frames_need_not_be_square() -> None:
         ({"patch_size": 2}, "patch_size must be a power of two, 4 or more, got 2"),
         ({"image_size": (32, 40)}, r"image_size \(32, 40\) must be a multiple of patch_size 16"),
         ({"dim": 30, "heads": 4}, "dim 30 must be a multiple of heads 4"),
+        ({"num_cameras": 0}, "num_cameras must be at least 1, got 0"),
+        ({"targets": ("pixels", "pixels")}, r"targets must be one or more of pixels, features, flow, got"),
+        ({"targets": ()}, "targets must be one or more of pixels, features, flow"),
+        ({"targets": ("features",)}, "feature_dim 0 and targets .* disagree"),
+        ({"feature_dim": 4}, "feature_dim 4 and targets .* disagree"),
+        ({"action_dim": -1}, r"action_dim must be 0 \(no action head\) or more, got -1"),
     ],
 )
 def test_an_impossible_architecture_is_refused(changes: dict[str, object], message: str) -> None:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches
+from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource
 from hlrp.data.frames import CachedFrames
+from hlrp.data.sources import ClipSource
 from hlrp.laq.config import QuantizerName, debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality, clip_features, measure_quality
+from hlrp.laq.quality import LAQQuality, QualityClips, measure_quality
 from hlrp.laq.task import LAQTask, LAQTrainingConfig
 from hlrp.latents import LatentSpec
 from hlrp.optimization import OptimizerConfig
@@ -35,11 +36,17 @@ def train(tmp_path: Path, quantizer: QuantizerName, *, steps: int) -> LAQQuality
     model = LatentActionQuantizer(replace(debug(), patch_size=8, quantizer=quantizer, spec=spec))
     firsts = torch.arange(EPISODES) * LENGTH
     frames, actions = film(0)
+    source = ClipSource(
+        name="film",
+        frames=CachedFrames(frames),
+        bounds=torch.stack([firsts, firsts + LENGTH], dim=1),
+        fps=10.0,
+        cameras=("top",),
+        actions=None,
+    )
     batches = ClipBatches(
-        CachedFrames(frames),
-        torch.stack([firsts, firsts + LENGTH], dim=1),
-        offset=1,
-        num_frames=2,
+        [TrainingSource(source=source, episodes=torch.arange(EPISODES))],
+        spec,
         batch_size=64,
         num_batches=steps,
         seed=0,
@@ -55,10 +62,11 @@ def train(tmp_path: Path, quantizer: QuantizerName, *, steps: int) -> LAQQuality
     )
     other_frames, other_actions = film(1000)
     starts = (torch.arange(EPISODES * LENGTH) % LENGTH < LENGTH - 1).nonzero()[:, 0]
-    found = [
-        clip_features(model, [CachedFrames(x).read(starts[:, None] + torch.arange(2))]) for x in (frames, other_frames)
-    ]
-    return measure_quality(model, *found, actions[starts, None], other_actions[starts, None])
+    fit, held_out = (CachedFrames(x).read(starts[:, None] + torch.arange(2)) for x in (frames, other_frames))
+    clips = QualityClips(
+        [fit], [held_out], starts // LENGTH, held_out[:256], actions[starts, None], other_actions[starts, None]
+    )
+    return measure_quality(model, clips)
 
 
 @pytest.mark.parametrize("quantizer", ["fsq", "vq"])
@@ -74,7 +82,7 @@ def test_more_than_half_of_every_codebook_stays_alive(tmp_path: Path, quantizer:
 
 
 def test_one_step_moves_every_weight_that_trains(fsq_model: LatentActionQuantizer) -> None:
-    torch.nn.init.normal_(fsq_model.decoder.to_pixels.weight)  # which starts at zero and lets nothing through
+    torch.nn.init.normal_(fsq_model.decoder.heads["pixels"].weight)  # which starts at zero and lets nothing through
     task = LAQTask(fsq_model.train(), LAQTrainingConfig())
     frames = torch.rand(8, 2, 3, 32, 32)
     result = fsq_model(frames)

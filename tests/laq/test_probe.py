@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.laq.probe import ProbeScore, linear_probe
+from hlrp.laq.probe import ProbeScore, bootstrap_weights, episode_sums, linear_probe, percentile_interval
 
 
 def test_exactly_linear_data_scores_one() -> None:
@@ -60,3 +60,44 @@ def test_pooling_weighs_targets_by_how_much_they_vary() -> None:
     score = ProbeScore(residual=torch.tensor([1.0, 5.0, 0.0]), total=torch.tensor([9.0, 1.0, 0.0]))
     assert float(score.pooled()) == pytest.approx(1 - 6 / 10)
     assert ProbeScore(residual=torch.zeros(2), total=torch.zeros(2)).pooled().isnan()
+
+
+def test_the_sums_of_all_episodes_give_the_score_of_all_clips() -> None:
+    truth, predicted = 100 + torch.randn(60, 3), 100 + torch.randn(60, 3)
+    episode = torch.arange(60) % 7 * 10  # numbers need not be consecutive
+    score = episode_sums(truth, predicted, episode).score()
+    torch.testing.assert_close(score.residual, (truth - predicted).double().square().sum(0))
+    torch.testing.assert_close(score.total, (truth - truth.mean(0)).double().square().sum(0), rtol=1e-4, atol=0)
+
+
+def test_a_resample_scores_as_if_its_clips_were_repeated() -> None:
+    truth, predicted, episode = torch.randn(30, 2), torch.randn(30, 2), torch.arange(30) // 10
+    weights = torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64)
+    resampled = episode_sums(truth, predicted, episode).resampled(weights).pooled()
+    rows = torch.cat([torch.arange(10), torch.arange(10), torch.arange(20, 30)])
+    repeated = episode_sums(truth[rows], predicted[rows], episode[rows]).score().pooled()
+    torch.testing.assert_close(resampled[0], repeated)
+
+
+def test_every_resample_draws_as_many_episodes_as_there_are_and_is_the_same_in_every_run() -> None:
+    weights = bootstrap_weights(9)
+    assert (weights.sum(1) == 9).all()
+    assert torch.equal(weights, bootstrap_weights(9))
+    assert weights.mean(0).sub(1).abs().max() < 0.2
+
+
+def test_the_interval_contains_the_point_and_narrows_with_more_episodes() -> None:
+    def interval(episodes: int) -> tuple[float, float]:
+        truth = torch.randn(10 * episodes, 2)
+        sums = episode_sums(truth, truth + 0.5 * torch.randn_like(truth), torch.arange(len(truth)) // 10)
+        found = percentile_interval(sums.resampled(bootstrap_weights(episodes)).pooled())
+        assert found is not None
+        assert found[0] < float(sums.score().pooled()) < found[1]
+        return found
+
+    (low, high), (lower, higher) = interval(200), interval(5)
+    assert high - low < higher - lower
+
+
+def test_an_undefined_score_has_no_interval() -> None:
+    assert percentile_interval(torch.tensor([0.5, torch.nan])) is None

@@ -72,6 +72,15 @@ def test_every_task_is_a_group_of_its_own_and_frozen_after_its_end() -> None:
         groups[0].close()
 
 
+def test_the_nuisance_reaches_the_environments() -> None:
+    config = draccus.parse(LightMetaworldConfig, args=["--task=drawer-open-v3", "--nuisance=camera"])
+    vector = make_env(config, n_envs=2)["drawer-open-v3"][0]
+    vector.reset(seed=[5, 6], options={NEW_ROLLOUT_OPTION: True})
+    first, second = vector.get_attr("nuisance_state")
+    assert (first != second).all()
+    vector.close()
+
+
 @pytest.mark.slow
 def test_worker_processes_see_what_this_process_sees() -> None:
     config = LightMetaworldConfig(task="drawer-open-v3", observation_height=16, observation_width=16)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from hlrp.sim.demonstrations import METADATA_FILE, DemonstrationConfig, episode_seed, record_demonstrations
+from hlrp.sim.demonstrations import METADATA_FILE, NUISANCE, DemonstrationConfig, episode_seed, record_demonstrations
 from hlrp.sim.scripted_episodes import RolloutOptions, close_environment, roll_out
 
 TASKS = ("drawer-open-v3", "button-press-topdown-v3")
@@ -56,6 +56,28 @@ def test_a_row_holds_what_was_seen_before_its_action(dataset: LeRobotDataset) ->
         successes.append(info["is_success"])
     env.close()
     assert successes.index(True) == len(successes) - 1 - ROLLOUT.tail_steps
+
+
+def test_without_a_nuisance_there_is_no_column_for_it(dataset: LeRobotDataset) -> None:
+    assert NUISANCE not in dataset.features
+
+
+def test_a_nuisance_is_recorded_beside_the_picture_that_shows_it(dataset: LeRobotDataset, tmp_path: Path) -> None:
+    from hlrp.sim.light_metaworld import LightMetaworldEnv
+
+    rollout = replace(ROLLOUT, nuisance="distractor")
+    other = record(tmp_path / "dataset", replace(CONFIG, tasks=TASKS[:1], rollout=rollout))
+    assert other.features[NUISANCE]["names"] == ["x", "y", "z"]
+    env = LightMetaworldEnv(TASKS[0], observation_height=16, observation_width=16, nuisance="distractor")
+    seen, _ = env.reset(seed=episode_seed(0, 0))
+    for index in range(10):
+        row = other[index]
+        image = (row["observation.image"] * 255).round().to(torch.uint8).permute(1, 2, 0)
+        np.testing.assert_array_equal(image, seen["pixels"])
+        np.testing.assert_array_equal(row[NUISANCE], env.nuisance_state)
+        torch.testing.assert_close(row["action"], dataset[index]["action"], rtol=0, atol=0)
+        seen, *_ = env.step(row["action"].numpy())
+    env.close()
 
 
 def test_the_number_of_workers_changes_nothing(dataset: LeRobotDataset, tmp_path: Path) -> None:

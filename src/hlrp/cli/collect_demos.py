@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import draccus
 
@@ -39,6 +40,9 @@ class CollectDemosConfig:
     """Meta-World camera."""
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
+    nuisance: Literal["none", "distractor", "camera"] = "none"
+    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself; recorded as
+    the column `nuisance`."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
     tail_steps: int = 12
@@ -69,6 +73,7 @@ def collect_demos(cfg: CollectDemosConfig) -> None:
                 image_size=cfg.image_size,
                 camera_name=cfg.camera_name,
                 shadows=cfg.shadows,
+                nuisance=cfg.nuisance,
                 action_noise=cfg.action_noise,
                 tail_steps=cfg.tail_steps,
                 max_steps=cfg.max_steps,

@@ -39,6 +39,17 @@ def choose_device(name: str | None) -> str:
     return name or kinds[0]
 
 
+def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
+    """The cameras that `--camera` or `--cameras` names; empty where neither does.
+
+    Raises:
+        ValueError: If both do.
+    """
+    if camera is not None and cameras:
+        raise ValueError("name one camera with camera or several with cameras, not both")
+    return cameras if camera is None else [camera]
+
+
 def _one_line(error: BaseException, *, status: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return status

@@ -1,20 +1,28 @@
-"""`hlrp-inspect-latents`: the quality card of a trained LAQ on any dataset."""
+"""`hlrp-inspect-latents`: the quality report of a trained LAQ on any dataset."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.cli.train_laq import evaluate_laq, quality_table
-from hlrp.data.clips import split_episodes
-from hlrp.data.dataset import episode_bounds, open_dataset, require_camera
-from hlrp.data.frames import open_frames
-from hlrp.files import write_json
-from hlrp.laq.checkpoint import load_laq
-from hlrp.laq.quality import LAQQuality
+from hlrp.data.clips import choose_labelled, split_episodes
+from hlrp.data.evaluation import labelled_clips, quality_clips
+from hlrp.data.source_config import SourceConfig, open_source
+from hlrp.data.sources import ClipSource
+from hlrp.files import new_directory, refuse_existing, write_json
+from hlrp.laq.baselines import LabellerConfig, baseline_rows
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.laq.quality import LAQQuality, measure_quality
+from hlrp.report.latent_gallery import latent_gallery
+from hlrp.report.latent_page import render_latent_page
+from hlrp.report.latent_table import baseline_table, quality_table
+
+METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 
 
 @dataclass
@@ -23,14 +31,24 @@ class InspectConfig:
 
     laq_path: str = "outputs/laq"
     """Folder of the LAQ checkpoint."""
-    dataset_repo_id: str = "local/hlrp_demos"
-    """Repo id of the dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
-    camera: str | None = None
-    """Dataset key of the camera; default: the one the LAQ was trained on."""
-    output: str | None = None
-    """Write the figures to this JSON file as well."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras; default: those the LAQ was trained on."""
+    video_dir: str | None = None
+    """Folder of plain videos, instead of a dataset; figures of actions are then left out."""
+    video_fps: float | None = None
+    """Frames per second at which to read them; default: the highest rate among them."""
+    output_dir: str | None = None
+    """Folder for metrics.json and report.html; must not exist. Without it figures are printed only."""
+    baselines: bool = False
+    """Measure codes of the same size beside it: of an untrained LAQ, of inverse dynamics, of the true actions."""
+    labelled_fraction: float = 0.025
+    """Share of the training episodes whose actions the inverse-dynamics baseline learns from; at least one episode."""
+    labeller_steps: int = 300
+    """Optimizer steps of that baseline."""
     held_out: float = 0.1
     """Share of episodes that score the probes; with the seed of training, the very episodes it held out."""
     cache_gib: float = 2.0
@@ -39,21 +57,77 @@ class InspectConfig:
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.labelled_fraction <= 1:
+            raise ValueError(f"labelled_fraction must be in (0, 1], got {self.labelled_fraction}")
+        self.labeller()
+
+    def labeller(self) -> LabellerConfig:
+        """Training of the inverse-dynamics baseline."""
+        return LabellerConfig(steps=self.labeller_steps)
+
+    def source(self, trained_on: Sequence[str]) -> SourceConfig:
+        """Where clips come from; a dataset through the cameras that the LAQ was `trained_on`, if none is named."""
+        if self.video_dir is not None:
+            return SourceConfig(
+                video_dir=self.video_dir,
+                video_fps=self.video_fps,
+                dataset_repo_id=self.dataset_repo_id,
+                dataset_root=self.dataset_root,
+                cameras=self.cameras,
+            )
+        return SourceConfig(
+            dataset_repo_id=self.dataset_repo_id,
+            dataset_root=self.dataset_root,
+            video_fps=self.video_fps,
+            cameras=self.cameras or list(trained_on),
+        )
+
 
 def inspect_latents(config: InspectConfig) -> LAQQuality:
     """Measure and print; write where asked."""
-    laq = load_laq(config.laq_path, choose_device(config.device))
-    if config.output is not None and Path(config.output).exists():
-        raise FileExistsError(f"{config.output} already exists; remove it or choose another file")
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
-    camera = require_camera(dataset.meta, config.camera or laq.camera)
-    frames = open_frames(dataset, camera, laq.model.config.image_size, cache_gib=config.cache_gib)
-    train, held_out = split_episodes(len(episode_bounds(dataset.meta)), held_out=config.held_out, seed=config.seed)
-    quality = evaluate_laq(laq.model, dataset, frames, train, held_out, seed=config.seed)
-    print(quality_table(quality, laq.model.spec))
-    if config.output is not None:
-        write_json(config.output, quality.to_dict())
+    device = choose_device(config.device)
+    laq = load_laq(config.laq_path, device)
+    if config.output_dir is not None:
+        refuse_existing(config.output_dir)
+    source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
+    laq.require_cameras(source.num_cameras)
+    train, held_out = split_episodes(len(source.bounds), held_out=config.held_out, seed=config.seed)
+    clips = quality_clips(source, laq.model.spec, train, held_out, seed=config.seed)
+    quality = measure_quality(laq.model, clips)
+    print(quality_table(quality))
+    rows = []
+    if config.baselines:
+        few = choose_labelled(train, fraction=config.labelled_fraction, seed=config.seed)
+        labelled = labelled_clips(source, laq.model.spec, few)
+        rows = baseline_rows(
+            laq.model.config, quality, clips, labelled, config.labeller(), seed=config.seed, device=device
+        )
+        print(f"\n{baseline_table(rows)}")
+    if config.output_dir is not None:
+        about = _about(config, laq, source)
+        page = render_latent_page(quality, latent_gallery(laq.model, clips, quality), about, rows)
+        with new_directory(config.output_dir) as folder:
+            write_json(
+                folder / METRICS_FILE,
+                {"quality": quality.to_dict(), "baselines": [row.to_dict() for row in rows], "about": about},
+            )
+            (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+        print(f"\nreport: {Path(config.output_dir) / PAGE_FILE}")
     return quality
+
+
+def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource) -> dict[str, str]:
+    spec = laq.model.spec
+    codes = f"{spec.code_seq_len} codes of {spec.codebook_size}" if laq.model.quantizer.has_codes else "vectors"
+    return {
+        "LAQ": f"{config.laq_path} ({laq.fingerprint})",
+        "latents": f"{laq.model.config.quantizer}: {codes} for each of {spec.num_transitions} transitions of "
+        f"{spec.frame_offset_s:g} s",
+        "source": source.name,
+        "cameras": ", ".join(source.cameras) or "plain videos",
+        "held out": f"{config.held_out:.0%} of {len(source.bounds)} episodes, seed {config.seed}",
+    }
 
 
 def main() -> None:

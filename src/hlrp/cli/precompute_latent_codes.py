@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import draccus
@@ -13,10 +13,9 @@ from lerobot.datasets.dataset_tools import add_features
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
-from hlrp.cli.common import choose_device, run_cli
+from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import clip_is_valid
-from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, require_camera
-from hlrp.data.frames import open_frames
+from hlrp.data.dataset import episode_of_frame, frame_of_episode, open_dataset
 from hlrp.data.labels import (
     CODES,
     COLUMN_METADATA_FILE,
@@ -27,6 +26,7 @@ from hlrp.data.labels import (
     LatentLabels,
     save_labels,
 )
+from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.files import refuse_existing, write_json
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import NO_LABEL
@@ -46,6 +46,8 @@ class PrecomputeConfig:
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     camera: str | None = None
     """Dataset key of the camera; default: the one the LAQ was trained on."""
+    cameras: list[str] = field(default_factory=list)
+    """Several, for a LAQ of several cameras; default: those it was trained on, in their order."""
     output_dir: str | None = None
     """Folder of the labels; default: `latents` in the dataset's folder, where training finds them by itself."""
     output_dataset: str | None = None
@@ -71,11 +73,15 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
-    camera = require_camera(dataset.meta, config.camera or laq.camera)
+    cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
+    laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
     if config.output_dataset is not None or not config.overwrite:
         refuse_existing(target)
-    labels = label_dataset(laq, dataset, camera, batch_size=config.batch_size, cache_gib=config.cache_gib)
+    source = lerobot_source(
+        dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
+    )
+    labels = label_source(laq, source, batch_size=config.batch_size)
     if config.output_dataset is None:
         save_labels(labels, target, overwrite=config.overwrite)
     else:
@@ -86,37 +92,34 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
 
 
 @torch.no_grad()
-def label_dataset(
-    laq: LoadedLAQ, dataset: LeRobotDataset, camera: str, *, batch_size: int, cache_gib: float
-) -> LatentLabels:
-    """Latent actions of every frame of `dataset`; frames whose clip leaves the episode are invalid."""
+def label_source(laq: LoadedLAQ, source: ClipSource, *, batch_size: int) -> LatentLabels:
+    """Latent actions of every frame of `source`; frames whose clip leaves the episode are invalid."""
     model, spec = laq.model, laq.model.spec
-    bounds = episode_bounds(dataset.meta)
-    deltas = torch.tensor(spec.frame_deltas(dataset.fps))
+    bounds = source.bounds
+    deltas = torch.tensor(spec.frame_deltas(source.fps))
     valid = clip_is_valid(bounds, deltas.tolist())
-    frames = open_frames(dataset, camera, model.config.image_size, cache_gib=cache_gib)
     device = next(model.parameters()).device
     codes = torch.full((len(valid), spec.num_codes), NO_LABEL, dtype=torch.int64)
     vectors = torch.zeros(len(valid), spec.num_codes * spec.code_dim)
     starts = valid.nonzero()[:, 0]
     for chunk in tqdm(starts.split(batch_size), desc="labelling", unit="batch"):
-        actions = model.encode(frames.read(chunk[:, None] + deltas).to(device))
+        actions = model.encode(source.frames.read(chunk[:, None] + deltas).to(device))
         codes[chunk] = actions.codes.flatten(1).cpu()
         vectors[chunk] = actions.vectors.flatten(1).cpu()
-    episode = episode_of_frame(bounds)
     metadata = LabelMetadata(
         laq_fingerprint=laq.fingerprint,
         spec=spec,
-        camera=camera,
-        fps=float(dataset.fps),
-        codebook=model.codebook().cpu().tolist(),
+        camera=source.cameras[0],
+        further_cameras=list(source.cameras[1:]),
+        fps=source.fps,
+        codebook=model.codebook().cpu().tolist() if model.quantizer.has_codes else [],
     )
     return LatentLabels(
         metadata=metadata,
         codes=codes,
         valid=valid,
-        episode_index=episode,
-        frame_index=torch.arange(len(valid)) - bounds[episode, 0],
+        episode_index=episode_of_frame(bounds),
+        frame_index=frame_of_episode(bounds),
         vectors=vectors,
     )
 

@@ -10,7 +10,14 @@ import torch
 
 from hlrp.cli.common import choose_device, run_cli
 from hlrp.data.clips import split_episodes
-from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_instructions, require_camera
+from hlrp.data.dataset import (
+    episode_bounds,
+    episode_of_frame,
+    frame_of_episode,
+    open_dataset,
+    read_instructions,
+    require_camera,
+)
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import LabelledFrames, OrderedBatches, ShuffledBatches
 from hlrp.data.labels import find_labels, require_labels_of
@@ -19,7 +26,7 @@ from hlrp.foundation.checkpoint import save_foundation
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.optimization import OptimizerConfig
 from hlrp.tables import table
-from hlrp.training import StepData, TrainingRun
+from hlrp.training import StepData, TrainerConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +58,8 @@ class TrainFoundationConfig:
     """Keep decoded frames in memory up to this size per camera; larger datasets are decoded on demand."""
     num_workers: int = 0
     """Processes that prepare batches; worth it where frames are decoded on demand."""
-    precision: str = "32-true"
-    """Lightning's precision, such as bf16-true for a large model on a GPU."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Devices, precision, accumulation, loggers: how the steps are run."""
     save_every: int = 100
     """Steps between resumable states."""
     resume: bool = False
@@ -64,17 +71,22 @@ class TrainFoundationConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
+        self.trainer.require_divisible(self.batch_size)
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
-    """Train, validate on held-out episodes, save; returns the validation figures."""
+    """Train, validate on held-out episodes, save; returns the validation figures.
+
+    With several processes, the first one alone saves.
+    """
     run = TrainingRun(config.output_dir, resume=config.resume)
     device = choose_device(config.device)
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     labels = find_labels(dataset.root, config.labels_path)
+    labels.require_codes()
     bounds = episode_bounds(dataset.meta)
     episode = episode_of_frame(bounds)
-    require_labels_of(labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0])
+    require_labels_of(labels, episode_index=episode, frame_index=frame_of_episode(bounds))
     cameras = [require_camera(dataset.meta, name) for name in config.cameras or [labels.metadata.camera]]
     sources = [
         open_frames(dataset, camera, config.backend.image_size, cache_gib=config.cache_gib) for camera in cameras
@@ -106,9 +118,11 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         save_every=config.save_every,
         validate_every=config.steps,
         device=device,
-        precision=config.precision,
+        trainer=config.trainer,
     )
     figures = {name.removeprefix("val/"): value for name, value in figures.items() if name.startswith("val/")}
+    if not run.is_main:
+        return figures
     extra = {
         "dataset_repo_id": config.dataset_repo_id,
         "cameras": cameras,
@@ -116,9 +130,6 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         "batch_size": config.batch_size,
         "seed": config.seed,
         "validation": figures,
-        "label_camera": labels.metadata.camera,
-        "label_fps": labels.metadata.fps,
-        "codebook": labels.metadata.codebook,
     }
     save_foundation(backend, config.output_dir, laq_fingerprint=labels.metadata.laq_fingerprint, extra=extra)
     run.finish()

@@ -1,18 +1,27 @@
 """Clips (t, t+offset, …) that never leave their episode, in an order that is a function of the seed alone.
 
-Shapes: e episodes, n frames, b clips, t frames of a clip, m clips of a split.
+Shapes: e episodes, n frames, b clips, t frames of a clip, m usable clips of a source, s sources, l labelled
+and v held-out episodes, d action dimensions. In a `ClipBatch`: n transitions, a action values of each, c h w a frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlrp.data.frames import FrameSource
+from hlrp.data.dataset import episode_of_frame
+from hlrp.data.frames import are_in_memory
+from hlrp.data.sources import ClipSource
+from hlrp.laq.batch import ClipBatch
+from hlrp.latents import LatentSpec
+from hlrp.step_batches import require_divisible
 
 
 def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " n"]:
@@ -66,69 +75,317 @@ class ClipAugmentation:
             raise ValueError(f"max_stretch must be 0 (off) or more, got {self.max_stretch}")
 
 
-class ClipBatches(Dataset[UInt8[Tensor, "b t 3 h w"]]):
+@dataclass(frozen=True, kw_only=True)
+class TrainingSource:
+    """What a run trains on of one source."""
+
+    source: ClipSource
+    episodes: Int[Tensor, " e"]
+    """Episodes to draw clips from; the others are held out."""
+    weight: float | None = None
+    """Share of the clips, relative to other sources; None everywhere draws every usable clip equally often."""
+    labelled: Int[Tensor, " l"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """Those of `episodes` whose actions may be seen."""
+
+    @property
+    def held_out(self) -> Int[Tensor, " v"]:
+        """Episodes that are not trained on."""
+        every = torch.arange(len(self.source.bounds))
+        return every[~torch.isin(every, self.episodes)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleClips:
+    """Clips in which next to nothing moves: teleoperators wait, and a code for "nothing" learns little from many."""
+
+    weight: float = 1.0
+    """How often an idle clip is drawn, relative to the others; 1 draws all alike and looks at no clip beforehand."""
+    share: float = 0.25
+    """Clips of a source with the least motion that count as idle."""
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0 or not 0 < self.share < 1:
+            raise ValueError(
+                f"idle clips need a weight above 0 and a share in (0, 1), got {self.weight} and {self.share}"
+            )
+
+
+@dataclass(frozen=True)
+class ActionStatistics:
+    """How the actions of a `ClipBatch` were standardized."""
+
+    mean: Float[Tensor, " d"]
+    """Over the labelled training frames, in dataset units."""
+    std: Float[Tensor, " d"]
+    """1 for an action that never varies."""
+    chunk_steps: int
+    """Actions of one transition."""
+
+    @property
+    def size(self) -> int:
+        """Action values a of one transition: chunk steps times action dimensions."""
+        return self.chunk_steps * len(self.mean)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "chunk_steps": self.chunk_steps}
+
+
+@dataclass(frozen=True)
+class ClipDraws:
+    """Everything that is random about some clips of a batch."""
+
+    source: Int[Tensor, " b"]
+    """Number of the source of each clip."""
+    index: Int[Tensor, "b t"]
+    """Absolute frame indices in that source, in the order they are shown."""
+    views: Float[Tensor, "b 4"]
+    labelled: Bool[Tensor, " b"]
+    """Whether the actions of a clip are known and are those of its frames: forwards, at the nominal offset."""
+
+    def part(self, index: int, parts: int) -> ClipDraws:
+        """Every `parts`-th clip from `index` on."""
+        return ClipDraws(*(value[index::parts] for value in vars(self).values()))
+
+
+class ClipBatches(Dataset[ClipBatch]):
     """Training batches by step number: batch `i` is the same in every run, whatever was read before it.
 
     Args:
-        frames: Where pixels come from.
-        bounds: Episodes to draw from.
-        offset: Frames between consecutive clip frames, before augmentation.
-        num_frames: Frames t of a clip.
+        sources: What to draw from; their cameras must be as many.
+        spec: Frames of a clip, and the seconds between them: resolved against the frame rate of each source.
         batch_size: Clips b of a batch.
         num_batches: Steps of the run.
         seed: Every draw derives from it and the step number.
         augmentation: Reversal and stretching.
+        idle: Rarer draws of clips without motion.
+
+    Raises:
+        ValueError: If a source has no usable clip, only some have a weight, or cameras or labelled actions of two
+            sources do not fit together.
     """
 
     def __init__(
         self,
-        frames: FrameSource,
-        bounds: Int[Tensor, "e 2"],
+        sources: Sequence[TrainingSource],
+        spec: LatentSpec,
         *,
-        offset: int,
-        num_frames: int,
         batch_size: int,
         num_batches: int,
         seed: int,
         augmentation: ClipAugmentation,
+        idle: IdleClips | None = None,
     ) -> None:
-        span = offset * (num_frames - 1)
-        lengths = (bounds[:, 1] - bounds[:, 0] - span).clamp_min(0)
-        self._starts = torch.cat(
-            [torch.arange(int(first), int(first + count)) for (first, _), count in zip(bounds, lengths, strict=True)]
-        )
-        if len(self._starts) == 0:
-            longest = int((bounds[:, 1] - bounds[:, 0]).max())
-            raise ValueError(
-                f"a clip spans {span + 1} frames but the longest episode has {longest}; use a shorter offset"
-            )
-        self._room = torch.repeat_interleave(bounds[:, 1], lengths) - 1 - self._starts
-        self._frames = frames
-        self._offset = offset
-        self._num_frames = num_frames
+        _require_same_cameras([part.source for part in sources])
+        self._sources = [part.source for part in sources]
+        self._num_transitions = spec.num_transitions
         self._batch_size = batch_size
         self._num_batches = num_batches
         self._seed = seed
         self._augmentation = augmentation
 
+        offsets = [spec.offset_frames(source.fps) for source in self._sources]
+        starts = [clip_starts(part.source, spec.frame_deltas(part.source.fps), part.episodes) for part in sources]
+        counts = torch.tensor([len(start) for start in starts])
+        self._offsets = torch.tensor(offsets)
+        self._starts = torch.cat(starts)
+        self._source_of_clip = torch.repeat_interleave(torch.arange(len(starts)), counts)
+        self._room = torch.cat(
+            [_frames_left(source.bounds)[start] for source, start in zip(self._sources, starts, strict=True)]
+        )
+        self._is_labelled = torch.cat(
+            [
+                torch.isin(episode_of_frame(part.source.bounds)[start], part.labelled)
+                for part, start in zip(sources, starts, strict=True)
+            ]
+        )
+        weights = [
+            idle_weights(source, start, spec.frame_deltas(source.fps)[-1], idle or IdleClips())
+            for source, start in zip(self._sources, starts, strict=True)
+        ]
+        shares = source_shares([part.weight for part in sources], counts)
+        self._cumulative = torch.cat(
+            [share * weight / weight.sum() for share, weight in zip(shares, weights, strict=True)]
+        ).cumsum(0)
+        self.action_statistics = action_statistics(sources, offsets)
+        """Of the labelled training frames; None without any."""
+
     def __len__(self) -> int:
         return self._num_batches
 
-    def index(self, step: int) -> Int[Tensor, "b t"]:
-        """Absolute frame indices of batch `step`."""
-        generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
-        b = self._batch_size
-        pick = torch.randint(len(self._starts), (b,), generator=generator)
-        stride = torch.full((b,), self._offset)
-        if self._augmentation.max_stretch > 0:
-            longest = max(round(self._offset * self._augmentation.max_stretch), 1)
-            stride = torch.randint(0, longest + 1, (b,), generator=generator)
-            stride = torch.minimum(stride, self._room[pick] // (self._num_frames - 1))
-        index = self._starts[pick, None] + stride[:, None] * torch.arange(self._num_frames)
-        settled = step >= self._augmentation.reverse_until * self._num_batches
-        share = 0.0 if settled else self._augmentation.reverse_probability
-        backwards = torch.rand(b, generator=generator) < share
-        return torch.where(backwards[:, None], index.flip(1), index)
+    @property
+    def action_size(self) -> int:
+        """Action values a of one transition; 0 without labels."""
+        return 0 if self.action_statistics is None else self.action_statistics.size
 
-    def __getitem__(self, step: int) -> UInt8[Tensor, "b t 3 h w"]:
-        return self._frames.read(self.index(step))
+    def draws(self, step: int) -> ClipDraws:
+        """The clips of batch `step`."""
+        generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
+        b, augmentation = self._batch_size, self._augmentation
+        place, stretch, turn = torch.rand(3, b, generator=generator, dtype=torch.float64)
+        views = torch.rand(b, 4, generator=generator) * 2 - 1
+
+        clip = torch.searchsorted(self._cumulative, place * self._cumulative[-1], right=True)
+        clip = clip.clamp_max(len(self._starts) - 1)  # the product may round up to the whole
+        source = self._source_of_clip[clip]
+        nominal = self._offsets[source]
+        stride = nominal
+        if augmentation.max_stretch > 0:
+            longest = (nominal * augmentation.max_stretch).round().long().clamp_min(1)
+            stride = torch.minimum((stretch * (longest + 1)).long(), self._room[clip] // self._num_transitions)
+        index = self._starts[clip, None] + stride[:, None] * torch.arange(self._num_transitions + 1)
+        settled = step >= augmentation.reverse_until * self._num_batches
+        backwards = turn < (0.0 if settled else augmentation.reverse_probability)
+        return ClipDraws(
+            source,
+            torch.where(backwards[:, None], index.flip(1), index),
+            views,
+            self._is_labelled[clip] & ~backwards & (stride == nominal),
+        )
+
+    def __getitem__(self, step: int) -> ClipBatch:
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, parts: int) -> ClipBatch:
+        """Rows `index::parts` of batch `step`: what one of `parts` processes, or accumulation steps, works on.
+
+        Raises:
+            ValueError: If a batch does not divide into equal parts.
+        """
+        require_divisible(self._batch_size, parts)
+        draws = self.draws(step).part(index, parts)
+        return ClipBatch(self._frames(draws), draws.views, self._actions(draws), draws.labelled)
+
+    def _frames(self, draws: ClipDraws) -> UInt8[Tensor, "b t c h w"]:
+        rows = [(draws.source == number).nonzero()[:, 0] for number in range(len(self._sources))]
+        found = [
+            source.frames.read(draws.index[some]) for source, some in zip(self._sources, rows, strict=True) if len(some)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)[torch.cat(rows).argsort()]
+
+    def _actions(self, draws: ClipDraws) -> Float[Tensor, "b n a"]:
+        actions = torch.zeros(len(draws.index), self._num_transitions, self.action_size)
+        if self.action_statistics is None:
+            return actions
+        for number, source in enumerate(self._sources):
+            rows = (draws.labelled & (draws.source == number)).nonzero()[:, 0]
+            if source.actions is None or not len(rows):
+                continue
+            steps = draws.index[rows, :-1, None] + torch.arange(int(self._offsets[number]))
+            known = (source.actions[steps] - self.action_statistics.mean) / self.action_statistics.std
+            actions[rows] = known.flatten(2)
+        return actions
+
+
+def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e"]) -> Int[Tensor, " m"]:
+    """Frames of `episodes` where a whole clip starts.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    usable = clip_is_valid(source.bounds, deltas) & torch.isin(episode_of_frame(source.bounds), episodes)
+    if not usable.any():
+        raise ValueError(
+            f"none of the {len(episodes)} chosen episodes of {source.name} is long enough for a clip; use a shorter "
+            "offset or another seed"
+        )
+    return usable.nonzero()[:, 0]
+
+
+def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) -> Int[Tensor, " l"]:
+    """The share `fraction` of `episodes`, at least one of them; none if `fraction` is 0.
+
+    Raises:
+        ValueError: If `fraction` is not in [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"labelled_fraction must be in [0, 1], got {fraction}")
+    count = max(round(len(episodes) * fraction), 1) if fraction else 0
+    order = torch.randperm(len(episodes), generator=torch.Generator().manual_seed(seed))
+    return episodes[order[:count]].sort().values
+
+
+def source_shares(weights: Sequence[float | None], counts: Int[Tensor, " s"]) -> Float64[Tensor, " s"]:
+    """Share of the clips that each source gets; in proportion to its clips where no weight is given.
+
+    Raises:
+        ValueError: If only some have a weight, or one is not positive.
+    """
+    given = [weight for weight in weights if weight is not None]
+    if given and len(given) < len(weights):
+        raise ValueError(f"give every source a weight or none, got {list(weights)}")
+    if any(weight <= 0 for weight in given):
+        raise ValueError(f"weights of sources must be positive, got {given}")
+    shares = torch.tensor(given, dtype=torch.float64) if given else counts.double()
+    return shares / shares.sum()
+
+
+def idle_weights(source: ClipSource, starts: Int[Tensor, " m"], length: int, idle: IdleClips) -> Float64[Tensor, " m"]:
+    """How often to draw each clip that begins at `starts` and ends `length` frames later, relative to one another.
+
+    Motion is the mean difference between the first and the last frame of a clip. Frames that must be decoded first are
+    measured once a second: a clip counts as the last one measured before it.
+    """
+    if idle.weight == 1:
+        return torch.ones(len(starts), dtype=torch.float64)
+    every = 1 if are_in_memory(source.frames) else max(round(source.fps), 1)
+    measured = starts[::every]
+    motion = torch.cat(
+        [_motion(source.frames.read(some[:, None] + torch.tensor([0, length]))) for some in measured.split(256)]
+    ).repeat_interleave(every)[: len(starts)]
+    is_idle = motion <= motion.kthvalue(max(round(idle.share * len(motion)), 1)).values
+    return torch.where(is_idle, idle.weight, 1.0).double()
+
+
+def action_statistics(sources: Sequence[TrainingSource], offsets: Sequence[int]) -> ActionStatistics | None:
+    """Mean and deviation of the actions that may be seen; None where there are none.
+
+    Raises:
+        ValueError: If labelled episodes have no actions or are not trained on, or two sources differ in their actions.
+    """
+    seen: list[Float[Tensor, "_ d"]] = []
+    shapes: dict[tuple[int, int], str] = {}
+    for part, offset in zip(sources, offsets, strict=True):
+        if not len(part.labelled):
+            continue
+        if part.source.actions is None:
+            raise ValueError(f"{part.source.name} has no actions, so none of its episodes can be labelled")
+        unknown = part.labelled[~torch.isin(part.labelled, part.episodes)].tolist()
+        if unknown:
+            raise ValueError(
+                f"episodes {unknown} of {part.source.name} cannot be labelled: they are held out or do not exist; "
+                f"choose among {part.episodes.tolist()}"
+            )
+        seen.append(part.source.actions[torch.isin(episode_of_frame(part.source.bounds), part.labelled)])
+        shapes[offset, seen[-1].shape[1]] = part.source.name
+    if not seen:
+        return None
+    if len(shapes) > 1:
+        differing = "; ".join(f"{name}: {steps} actions of {dims}" for (steps, dims), name in shapes.items())
+        raise ValueError(
+            f"labelled sources must agree on the actions of a transition, got {differing}; label only sources of one "
+            "robot and frame rate"
+        )
+    actions = torch.cat(seen)
+    std = actions.std(dim=0, correction=0)
+    return ActionStatistics(actions.mean(dim=0), torch.where(std > 1e-6, std, 1.0), next(iter(shapes))[0])
+
+
+def _require_same_cameras(sources: Sequence[ClipSource]) -> None:
+    counts = {source.num_cameras: source.name for source in sources}
+    if len(counts) > 1:
+        differing = ", ".join(f"{name} has {count}" for count, name in counts.items())
+        raise ValueError(f"all sources must have as many cameras, got: {differing}; name the cameras of each")
+
+
+def _frames_left(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
+    """Frames that follow each frame in its episode."""
+    lengths = bounds[:, 1] - bounds[:, 0]
+    return torch.repeat_interleave(bounds[:, 1], lengths) - 1 - torch.arange(int(lengths.sum()))
+
+
+def _motion(clips: UInt8[Tensor, "b t c h w"]) -> Float[Tensor, " b"]:
+    """Mean absolute difference between first and last frame; what is finer than a sixteenth is noise."""
+    ends = rearrange(clips[:, [0, -1]].float(), "b two c h w -> (b two) c h w")
+    first, last = rearrange(F.adaptive_avg_pool2d(ends, 16), "(b two) c h w -> two b (c h w)", two=2)
+    return (first - last).abs().mean(dim=1)

@@ -70,6 +70,11 @@ def episode_of_frame(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
     return torch.repeat_interleave(torch.arange(len(bounds)), bounds[:, 1] - bounds[:, 0])
 
 
+def frame_of_episode(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
+    """Place of every frame in its episode, from 0."""
+    return torch.arange(int((bounds[:, 1] - bounds[:, 0]).sum())) - bounds[episode_of_frame(bounds), 0]
+
+
 def has_actions(dataset: LeRobotDataset) -> bool:
     """Whether the dataset carries an `action` column at all."""
     return ACTION in dataset.meta.features

@@ -1,4 +1,4 @@
-"""Random access to the frames of one camera, at one size.
+"""Random access to the frames of a LeRobotDataset, at one size.
 
 Shapes: n frames of the dataset, b clips, t frames of a clip, h and w pixels. Pixels are uint8 RGB.
 """
@@ -6,78 +6,52 @@ Shapes: n frames of the dataset, b clips, t frames of a clip, h and w pixels. Pi
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Int, UInt8
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from hlrp.data.dataset import episode_bounds, episode_of_frame
+from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.pixels import resize, take
+from hlrp.data.video_files import VideoFiles
 
 logger = logging.getLogger(__name__)
 
-_DECODE_RUN = 256
-"""Consecutive frames decoded in one call: amortises a seek and bounds memory at full resolution."""
+_CACHE_RUN = 256
+"""Frames between two movements of the progress bar while the cache fills."""
 
 
 @runtime_checkable
 class FrameSource(Protocol):
     """Frames by absolute index."""
 
-    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
+    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t c h w"]:
         """Frames at `index`."""
         ...
 
 
-class StreamedFrames:
-    """Decodes frames when asked: for datasets larger than memory."""
+class ImageFiles:
+    """Decodes the images of a LeRobotDataset when asked."""
 
     def __init__(self, dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> None:
-        self._dataset = dataset
         self._camera = camera
         self._size = image_size
-        self._is_video = camera in dataset.meta.video_keys
-        self._bounds = episode_bounds(dataset.meta)
-        self._episode = episode_of_frame(self._bounds)
-        self._images = None if self._is_video else dataset.hf_dataset.select_columns([camera]).with_format(None)
+        self._images = dataset.hf_dataset.select_columns([camera]).with_format(None)
 
     def __len__(self) -> int:
-        return len(self._episode)
+        return len(self._images)
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
-        """Frames at `index`; the frames of one row must lie in one episode."""
-        return torch.stack([self._read_clip(row) for row in index])
-
-    def read_run(self, first: int, end: int) -> UInt8[Tensor, "t 3 h w"]:
-        """Consecutive frames `first` … `end - 1` of one episode."""
-        return self._read_clip(torch.arange(first, end))
-
-    def _read_clip(self, index: Int[Tensor, " t"]) -> UInt8[Tensor, "t 3 h w"]:
-        rows = index.tolist()
-        return resize(self._decode_video(rows) if self._images is None else self._decode_images(rows), self._size)
-
-    def _decode_images(self, rows: list[int]) -> UInt8[Tensor, "t 3 h w"]:
-        assert self._images is not None
-        return torch.stack([pil_to_tensor(image.convert("RGB")) for image in self._images[rows][self._camera]])
-
-    def _decode_video(self, rows: list[int]) -> UInt8[Tensor, "t 3 h w"]:
-        meta, fps = self._dataset.meta, self._dataset.fps
-        episode = int(self._episode[rows[0]])
-        assert meta.episodes is not None
-        start = float(meta.episodes[episode][f"videos/{self._camera}/from_timestamp"])
-        first = int(self._bounds[episode, 0])
-        return decode_video_frames(
-            self._dataset.root / meta.get_video_file_path(episode, self._camera),
-            [start + (row - first) / fps for row in rows],
-            tolerance_s=self._dataset.tolerance_s,
-            return_uint8=True,
-        )
+        """Frames at `index`."""
+        wanted, place = index.unique(return_inverse=True)
+        images = self._images[wanted.tolist()][self._camera]
+        frames = [resize(pil_to_tensor(image.convert("RGB")), self._size) for image in images]
+        return take(torch.stack(frames), place)
 
 
 class CachedFrames:
@@ -91,7 +65,25 @@ class CachedFrames:
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Frames at `index`."""
-        return self.frames[index]
+        return take(self.frames, index)
+
+
+class StackedFrames:
+    """Several cameras of the same dataset, one after the other along the channels."""
+
+    def __init__(self, cameras: Sequence[FrameSource]) -> None:
+        self.cameras = list(cameras)
+
+    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t c h w"]:
+        """Frames at `index`."""
+        return torch.cat([camera.read(index) for camera in self.cameras], dim=2)
+
+
+def are_in_memory(frames: FrameSource) -> bool:
+    """Whether reading `frames` costs nothing but a copy."""
+    if isinstance(frames, StackedFrames):
+        return all(are_in_memory(camera) for camera in frames.cameras)
+    return isinstance(frames, CachedFrames)
 
 
 def open_frames(
@@ -103,25 +95,50 @@ def open_frames(
     show_progress: bool = True,
 ) -> FrameSource:
     """Frames of `camera` resized to `image_size` (height, width): in memory where they fit into `cache_gib`."""
-    stream = StreamedFrames(dataset, camera, image_size)
+    if camera in dataset.meta.video_keys:
+        stream = _video_files(dataset, camera, image_size)
+    else:
+        stream = ImageFiles(dataset, camera, image_size)
+    return in_memory(stream, image_size, cache_gib=cache_gib, show_progress=show_progress)
+
+
+def in_memory(
+    stream: VideoFiles | ImageFiles, image_size: tuple[int, int], *, cache_gib: float, show_progress: bool = True
+) -> FrameSource:
+    """All frames of `stream`, decoded now, where they fit into `cache_gib`; else `stream` itself."""
     gib = len(stream) * 3 * image_size[0] * image_size[1] / 2**30
     if gib > cache_gib:
         logger.info(f"{len(stream)} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
         return stream
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8)
     with tqdm(total=len(stream), desc="decoding frames", unit="frame", disable=not show_progress) as bar:
-        for first, end in episode_bounds(dataset.meta).tolist():
-            for run in range(first, end, _DECODE_RUN):
-                stop = min(run + _DECODE_RUN, end)
-                frames[run:stop] = stream.read_run(run, stop)
-                bar.update(stop - run)
+        for run in torch.arange(len(stream)).split(_CACHE_RUN):
+            frames[run[0] : run[-1] + 1] = stream.read(run[:, None])[:, 0]
+            bar.update(len(run))
     return CachedFrames(frames)
 
 
-def resize(frames: UInt8[Tensor, "*b 3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "*b 3 y x"]:
-    """Resize to `size` (height, width), bilinear with antialiasing; unchanged where the size already fits."""
-    if tuple(frames.shape[-2:]) == size:
-        return frames
-    flat = rearrange(frames, "... c h w -> (...) c h w").float()
-    flat = F.interpolate(flat, size, mode="bilinear", antialias=True, align_corners=False)
-    return flat.round().clamp(0, 255).to(torch.uint8).reshape(*frames.shape[:-2], *size)
+def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> VideoFiles:
+    meta = dataset.meta
+    assert meta.episodes is not None, "a dataset that was opened has its episodes"
+    assert meta.video_path is not None, "a dataset with a video camera has videos"
+    bounds = episode_bounds(meta)
+    episode = episode_of_frame(bounds)
+    chunk, number, start = (
+        torch.tensor(list(meta.episodes[f"videos/{camera}/{column}"]))
+        for column in ("chunk_index", "file_index", "from_timestamp")
+    )
+    places, file = torch.stack([chunk, number], dim=1).unique(dim=0, return_inverse=True)
+    files = [
+        dataset.root / meta.video_path.format(video_key=camera, chunk_index=chunk, file_index=number)
+        for chunk, number in places.tolist()
+    ]
+    return VideoFiles(
+        files,
+        file[episode],
+        start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
+        fps=float(dataset.fps),
+        image_size=image_size,
+        constant_rate=True,  # LeRobot writes no other; the tolerance finds those that came from elsewhere
+        tolerance_s=dataset.tolerance_s,
+    )

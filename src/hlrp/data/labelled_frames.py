@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from hlrp.data.frames import FrameSource
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.step_batches import require_divisible
 
 
 class LabelledFrames:
@@ -61,12 +62,21 @@ class ShuffledBatches(Dataset[FoundationBatch]):
         return self._num_batches
 
     def __getitem__(self, step: int) -> FoundationBatch:
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, parts: int) -> FoundationBatch:
+        """Rows `index::parts` of batch `step`, for one of `parts` processes or accumulated passes.
+
+        Raises:
+            ValueError: If the batch does not divide into equal parts.
+        """
+        require_divisible(self._batch_size, parts)
         per_epoch = len(self._index) // self._batch_size
         epoch, position = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._index), generator=generator)
         start = position * self._batch_size
-        return self._frames.batch(self._index[order[start : start + self._batch_size]])
+        return self._frames.batch(self._index[order[start + index : start + self._batch_size : parts]])
 
 
 class OrderedBatches(Dataset[FoundationBatch]):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,18 @@ class LabelMetadata:
     """`fingerprint` of the LAQ that wrote them."""
     spec: LatentSpec
     camera: str
-    """Dataset key of the camera the LAQ watched."""
+    """Dataset key of the camera the LAQ watched; the first, where it watched several."""
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
-    """Code vectors, (s, k, d): a policy decodes codes without the LAQ itself."""
+    """Code vectors, (s, k, d): a policy decodes codes without the LAQ itself. Empty where the LAQ has no codes."""
+    further_cameras: list[str] = field(default_factory=list)
+    """The others, in the order of the LAQ's channels."""
+
+    @property
+    def has_codes(self) -> bool:
+        """False for labels of a continuous LAQ, which are vectors alone."""
+        return len(self.codebook) > 0
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -63,7 +70,7 @@ class LatentLabels:
 
     metadata: LabelMetadata
     codes: Int[Tensor, "f c"]
-    """int64 in [0, k), or -1 in every slot of a frame without a label."""
+    """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
     """False where the clip was cut by the end of its episode."""
     episode_index: Int[Tensor, " f"]
@@ -80,12 +87,37 @@ class LatentLabels:
                 f"labels hold codes {int(self.codes.min())} to {int(self.codes.max())}, expected 0 to "
                 f"{spec.codebook_size - 1} or {NO_LABEL}; write them again with hlrp-precompute-latent-codes"
             )
-        if (self.codes[self.valid] == NO_LABEL).any():
-            raise ValueError("a frame marked valid lacks a code; write them again with hlrp-precompute-latent-codes")
+        if self.metadata.has_codes:
+            if (self.codes[self.valid] == NO_LABEL).any():
+                raise ValueError(
+                    "a frame marked valid lacks a code; write them again with hlrp-precompute-latent-codes"
+                )
+        elif (self.codes != NO_LABEL).any():
+            raise ValueError(
+                "labels hold codes but their metadata has no codebook; write them again with "
+                "hlrp-precompute-latent-codes"
+            )
+
+    def require_codes(self) -> None:
+        """Raise unless there are codes to learn.
+
+        Raises:
+            ValueError: If the labels are of a continuous LAQ.
+        """
+        if not self.metadata.has_codes:
+            raise ValueError(
+                "these latent labels are of a continuous LAQ and hold vectors but no codes; write labels with a LAQ "
+                "that has codes, such as fsq"
+            )
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
-        """Code vectors of the LAQ."""
+        """Code vectors of the LAQ.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        self.require_codes()
         return torch.tensor(self.metadata.codebook, dtype=torch.float32)
 
 

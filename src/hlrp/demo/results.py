@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from hlrp.data.clips import clip_is_valid
-from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
-from hlrp.data.frames import StreamedFrames
+from hlrp.data.clips import clip_starts
+from hlrp.data.dataset import open_dataset
+from hlrp.data.sources import lerobot_source
 from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES, DemoConfig
 from hlrp.demo.stages import Progress
 from hlrp.files import write_json
@@ -118,13 +118,11 @@ def reconstructions(config: DemoConfig) -> bytes:
     laq = load_laq(config.laq)
     spec = laq.model.spec
     dataset = open_dataset("local/hlrp_demos", config.dataset)
-    bounds = episode_bounds(dataset.meta)
-    deltas = torch.tensor(spec.frame_deltas(dataset.fps))
-    episodes = torch.tensor(laq.extra["held_out_episodes"])
-    usable = clip_is_valid(bounds, deltas.tolist()) & torch.isin(episode_of_frame(bounds), episodes)
-    starts = usable.nonzero()[:, 0]
+    source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=0)
+    deltas = torch.tensor(spec.frame_deltas(source.fps))
+    starts = clip_starts(source, deltas.tolist(), torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
     starts = starts[torch.linspace(0, len(starts) - 1, 2 * _CLIPS_SHOWN + 1).long()[1::2]]
-    clips = StreamedFrames(dataset, laq.camera, laq.model.config.image_size).read(starts[:, None] + deltas)
+    clips = source.frames.read(starts[:, None] + deltas)
     with torch.no_grad():
         frames = laq.model.to_pixels(clips)
         result = laq.model(frames)

@@ -32,7 +32,7 @@ class DemoConfig:
     """Steps an evaluation episode may take; the experts need fewer than 100."""
     image_size: int = 64
     """Side of the frames, in pixels."""
-    laq_steps: int = 1500
+    laq_steps: int = 500
     foundation_steps: int = 1500
     policy_steps: int = 700
     batch_size: int = 64

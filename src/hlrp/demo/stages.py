@@ -171,8 +171,9 @@ class _MemoryMeter:
             total = 0
             try:
                 for process in (self._process, *self._process.children(recursive=True)):
-                    total += process.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied, AttributeError):
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", memory.uss)  # pss is Linux's; elsewhere what it alone holds
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # it ended while being looked at
             self._peak = max(self._peak, total)
 

@@ -1,6 +1,6 @@
 """Attention over space and time, in the manner of C-ViViT (Phenaki, arXiv:2210.02399).
 
-Shapes: b clips, t frames, p tokens of a frame, l tokens of a sequence, d width.
+Shapes: b clips, t frames, v cameras, p tokens of a frame (of all cameras), l tokens of a sequence, d width.
 """
 
 from __future__ import annotations
@@ -76,20 +76,31 @@ class SpaceTimeBlock(nn.Module):
 class PatchStem(nn.Module):
     """Convolutions from pixels to one token per patch: an inductive bias that small data needs.
 
-    Strided by 4 first, then by 2 until one position remains per patch.
+    Strided by 4 first, then by 2 until one position remains per patch. All cameras share them; what tells their tokens
+    apart is the position.
+
+    Args:
+        channels: Channels of one camera.
+        dim: Width d of a token.
+        patch_size: Side of a patch, in pixels.
+        num_tokens: Tokens of one camera's frame.
+        num_cameras: Cameras v.
     """
 
-    def __init__(self, channels: int, dim: int, patch_size: int, num_tokens: int) -> None:
+    def __init__(self, channels: int, dim: int, patch_size: int, num_tokens: int, num_cameras: int) -> None:
         super().__init__()
+        self.num_cameras = num_cameras
         halvings = (patch_size // 4).bit_length() - 1
         widths = [max(dim * 3 // 2 ** (halvings - i) // 2, 32) for i in range(halvings)] + [dim]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], kernel_size=4, stride=4)]
         for width, following in pairwise(widths):
             layers += [nn.GELU(), nn.Conv2d(width, following, kernel_size=4, stride=2, padding=1)]
         self.convolutions = nn.Sequential(*layers)
-        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
+        self.position = nn.Parameter(0.02 * torch.randn(num_cameras * num_tokens, dim))
 
     def forward(self, frames: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
-        """Embed pictures of roughly unit range."""
+        """Embed pictures of roughly unit range, whose channels hold one camera after the other."""
+        frames = rearrange(frames, "b (v c) h w -> (b v) c h w", v=self.num_cameras)
         frames = frames.contiguous(memory_format=torch.channels_last)  # convolutions run nearly twice as fast
-        return rearrange(self.convolutions(frames), "b d h w -> b (h w) d") + self.position
+        tokens = self.convolutions(frames)
+        return rearrange(tokens, "(b v) d h w -> b (v h w) d", v=self.num_cameras) + self.position

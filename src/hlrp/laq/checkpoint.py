@@ -1,14 +1,15 @@
 """A trained quantizer as one folder that loads offline.
 
-laq.json             configuration, camera, fingerprint, and what it was trained on
+laq.json             configuration, cameras, fingerprint, and what it was trained on
 model.safetensors    every weight
-quality.json         the quality card
+quality.json         the quality card, where it was measured
+README.md            the same for people, as the hub shows it
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from hlrp.files import new_directory, write_json
-from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
+from hlrp.laq.card import model_card
+from hlrp.laq.lapa.config import lapa_config_from_description
+from hlrp.laq.lapa.model import LapaQuantizer
+from hlrp.laq.model import LatentActionQuantizer, config_from_description
 from hlrp.laq.quality import LAQQuality
 
 DESCRIPTION_FILE = "laq.json"
 WEIGHTS_FILE = "model.safetensors"
 QUALITY_FILE = "quality.json"
+CARD_FILE = "README.md"
+CHECKPOINT_FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE, CARD_FILE)
+
+OUR_ARCHITECTURE = "hlrp"
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], LatentActionQuantizer]] = {
+    OUR_ARCHITECTURE: lambda values: LatentActionQuantizer(config_from_description(values)),
+    "lapa": lambda values: LapaQuantizer(lapa_config_from_description(values)),
+}
+"""A new quantizer from its configuration, by the name of its architecture in `DESCRIPTION_FILE`."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +44,57 @@ class LoadedLAQ:
     """A quantizer in evaluation mode, with what its folder says about it."""
 
     model: LatentActionQuantizer
-    camera: str
-    """Dataset key of the camera it was trained on."""
+    cameras: list[str]
+    """Dataset keys of the cameras it was trained on, in the order of its channels; empty after plain videos."""
     fingerprint: str
     extra: dict[str, Any]
+
+    def require_cameras(self, count: int) -> None:
+        """Raise unless clips of `count` cameras fit.
+
+        Raises:
+            ValueError: If the quantizer was trained on another number of cameras.
+        """
+        expected = self.model.config.num_cameras
+        if count != expected:
+            raise ValueError(f"this LAQ was trained on {expected} cameras, got {count}; name {expected} with cameras")
 
 
 def save_laq(
     model: LatentActionQuantizer,
     directory: Path | str,
     *,
-    camera: str,
-    quality: LAQQuality,
+    cameras: Sequence[str],
+    quality: LAQQuality | None,
     extra: Mapping[str, object],
     replace: bool = False,
 ) -> Path:
-    """Write `model` to `directory`, completely or not at all; `replace` allows for an earlier quantizer there.
+    """Write `model` to `directory`, completely or not at all.
+
+    Args:
+        model: What to save.
+        directory: Where to.
+        cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
+        quality: Its held-out figures; None where nobody has measured them.
+        extra: What it was trained on, as plain values.
+        replace: Whether it may take the place of an earlier quantizer.
 
     Raises:
         FileExistsError: If `directory` exists and may not be replaced.
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if replace else None) as folder:
         save_model(model, str(folder / WEIGHTS_FILE))
-        write_json(folder / QUALITY_FILE, quality.to_dict())
+        if quality is not None:
+            write_json(folder / QUALITY_FILE, quality.to_dict())
+        card = model_card(model, cameras=cameras, quality=quality, extra=extra)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
         write_json(
             folder / DESCRIPTION_FILE,
             {
+                "architecture": model.architecture,
                 "fingerprint": model.fingerprint(),
-                "config": description(model.config),
-                "camera": camera,
+                "config": model.description(),
+                "cameras": list(cameras),
                 "extra": dict(extra),
             },
         )
@@ -74,13 +109,15 @@ def load_laq(directory: Path | str, device: torch.device | str = "cpu") -> Loade
         ValueError: If the weights are not those that the folder describes.
     """
     directory = Path(directory)
-    if not (directory / DESCRIPTION_FILE).is_file() or not (directory / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(
-            f"{directory} is not a LAQ checkpoint (expected {DESCRIPTION_FILE} and {WEIGHTS_FILE}); train one with "
-            "hlrp-train-laq"
-        )
+    require_checkpoint(directory)
     values = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    model = LatentActionQuantizer(config_from_description(values["config"]))
+    architecture = values.get("architecture", OUR_ARCHITECTURE)  # before there was a second one, folders named none
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"{directory} holds a {architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: install a "
+            "newer one"
+        )
+    model = ARCHITECTURES[architecture](values["config"])
     mismatch = f"the weights in {directory} do not match its {DESCRIPTION_FILE}; copy the whole folder again"
     try:
         load_model(model, str(directory / WEIGHTS_FILE), strict=True)
@@ -89,4 +126,17 @@ def load_laq(directory: Path | str, device: torch.device | str = "cpu") -> Loade
     if model.fingerprint() != values["fingerprint"]:
         raise ValueError(mismatch)
     model.to(device).eval()
-    return LoadedLAQ(model, values["camera"], values["fingerprint"], values["extra"])
+    return LoadedLAQ(model, values["cameras"], values["fingerprint"], values["extra"])
+
+
+def require_checkpoint(directory: Path | str) -> None:
+    """Raise unless `directory` is the folder of a quantizer.
+
+    Raises:
+        FileNotFoundError: Saying what is expected there.
+    """
+    if not all((Path(directory) / name).is_file() for name in (DESCRIPTION_FILE, WEIGHTS_FILE)):
+        raise FileNotFoundError(
+            f"{directory} is not a LAQ checkpoint (expected {DESCRIPTION_FILE} and {WEIGHTS_FILE}); train one with "
+            "hlrp-train-laq"
+        )

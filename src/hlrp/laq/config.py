@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from hlrp.latents import LatentSpec
 
-QuantizerName = Literal["fsq", "vq"]
+TargetName = Literal["pixels", "features", "flow"]
+QuantizerName = Literal["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +29,38 @@ class LAQConfig:
     """Space-time blocks of the encoder."""
     decoder_layers: int = 2
     """Blocks of the decoder."""
+    num_cameras: int = 1
+    """Cameras of a clip; they follow each other along its channels, 3 each."""
+    targets: tuple[TargetName, ...] = ("pixels",)
+    """What the decoder predicts of the next frame: `pixels`, a frozen encoder's `features`, the `flow` towards it."""
+    feature_dim: int = 0
+    """Width of the frozen encoder's features; 0 without them."""
+    action_dim: int = 0
+    """Action values of one transition that a linear head reads from its codes; 0 without such a head."""
     quantizer: QuantizerName = "fsq"
-    """`fsq`: finite scalar quantization (arXiv:2309.15505). `vq`: EMA vector quantization (arXiv:1711.00937)."""
+    """`fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali & Bäckström, IEEE Access
+    2022), as in LAPA. `vq`: codes as moving averages (arXiv:1711.00937). `simvq`: a linear map of fixed codes
+    (arXiv:2411.02038). `rvq`: slots as the levels of one residual chain (arXiv:2107.03312). `continuous`: a beta-VAE's
+    Gaussian latent, no codes."""
 
     def __post_init__(self) -> None:
-        if self.quantizer not in ("fsq", "vq"):
-            raise ValueError(f"quantizer must be 'fsq' or 'vq', got {self.quantizer!r}")
+        if self.quantizer not in get_args(QuantizerName):
+            raise ValueError(f"quantizer must be one of {', '.join(get_args(QuantizerName))}, got {self.quantizer!r}")
         if self.patch_size < 4 or self.patch_size & (self.patch_size - 1):
             raise ValueError(f"patch_size must be a power of two, 4 or more, got {self.patch_size}")
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
+        if self.num_cameras < 1:
+            raise ValueError(f"num_cameras must be at least 1, got {self.num_cameras}")
+        unknown = set(self.targets) - set(get_args(TargetName))
+        if not self.targets or unknown or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets must be one or more of {', '.join(get_args(TargetName))}, got {self.targets}")
+        if (self.feature_dim > 0) != ("features" in self.targets):
+            raise ValueError(
+                f"feature_dim {self.feature_dim} and targets {self.targets} disagree; name both or neither"
+            )
+        if self.action_dim < 0:
+            raise ValueError(f"action_dim must be 0 (no action head) or more, got {self.action_dim}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
 
@@ -48,8 +71,13 @@ class LAQConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of one frame."""
+        """Tokens of one frame of one camera."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a frame."""
+        return 3 * self.num_cameras
 
 
 def debug() -> LAQConfig:
@@ -67,5 +95,10 @@ def base() -> LAQConfig:
     return LAQConfig(image_size=(128, 128), dim=512, heads=8, encoder_layers=6, decoder_layers=6)
 
 
-PRESETS = {preset.__name__: preset for preset in (debug, small, base)}
+def lapa() -> LAQConfig:
+    """The size of LAPA's released quantizer (arXiv:2410.11758): 8 layers of width 1024, 256-pixel frames."""
+    return LAQConfig(image_size=(256, 256), patch_size=32, dim=1024, heads=16, encoder_layers=8, decoder_layers=8)
+
+
+PRESETS = {preset.__name__: preset for preset in (debug, small, base, lapa)}
 """Named sizes, for command lines."""

@@ -1,9 +1,12 @@
-"""From the first frame and the codes to the frames that follow.
+"""From a frame and the codes to what changes until the next frame.
 
-Shapes: b clips, n transitions, s code slots, v code width, p tokens of a frame, d width, c h w a frame.
+Shapes: b clips, n transitions, m cameras, s code slots, v code width, d width, c h w a frame, y x the grid of patches,
+f width of a frozen encoder's features, i j rows and columns inside a patch.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -13,37 +16,69 @@ from torch import Tensor, nn
 from hlrp.laq.blocks import FeedForward, PatchStem, SelfAttention
 from hlrp.laq.config import LAQConfig
 
+FLOW_CELLS = 4
+"""Flow cells along each side of a patch."""
+
+
+@dataclass(frozen=True)
+class PredictedChange:
+    """What a transition is said to change; None for what the decoder does not predict."""
+
+    pixels: Float[Tensor, "b n c h w"] | None
+    """Next frame minus this one."""
+    features: Float[Tensor, "b n m f y x"] | None
+    """The frozen encoder's features of the next frame minus those of this one."""
+    flow: Float[Tensor, "b n m 2 u w"] | None
+    """Displacement along x and y to the next frame, in patches; `FLOW_CELLS` cells along each side of a patch."""
+
 
 class TransitionDecoder(nn.Module):
-    """Predict the next frame as a correction of the one before it; it starts out as the copy of that frame."""
+    """Predict changes from a frame and its transition's code vectors; it starts out predicting none."""
 
     def __init__(self, config: LAQConfig) -> None:
         super().__init__()
         spec = config.spec
-        self.grid, self.patch_size = config.grid, config.patch_size
-        self.stem = PatchStem(3, config.dim, config.patch_size, config.num_tokens)
+        self.grid, self.patch_size, self.num_cameras = config.grid, config.patch_size, config.num_cameras
+        self.stem = PatchStem(3, config.dim, config.patch_size, config.num_tokens, config.num_cameras)
         self.from_code = nn.Linear(spec.code_dim, config.dim)
         self.slots = nn.Parameter(0.02 * torch.randn(spec.code_seq_len, config.dim))
         self.attention = nn.ModuleList(SelfAttention(config.dim, config.heads) for _ in range(config.decoder_layers))
         self.feed_forward = nn.ModuleList(FeedForward(config.dim) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.dim)
-        self.to_pixels = nn.Linear(config.dim, 3 * config.patch_size**2)
-        nn.init.zeros_(self.to_pixels.weight)
-        nn.init.zeros_(self.to_pixels.bias)
+        widths = {"pixels": 3 * config.patch_size**2, "features": config.feature_dim, "flow": 2 * FLOW_CELLS**2}
+        self.heads = nn.ModuleDict({target: _zero_linear(config.dim, widths[target]) for target in config.targets})
 
-    def forward(
-        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
-    ) -> Float[Tensor, "b n c h w"]:
-        """Predict the successor of each frame (float32 in [0, 1]) under its transition's code vectors."""
+    def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
+        """What follows each frame (float32 in [0, 1]) under its transition's code vectors."""
         b = frames.shape[0]
         before = rearrange(frames, "b n c h w -> (b n) c h w")
         codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
-        tokens = torch.cat([self.stem(2 * before - 1), codes], dim=1)
+        places = self.stem(2 * before - 1)
+        tokens = torch.cat([places, codes], dim=1)
         for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
             tokens = attention(tokens)
             tokens = tokens + feed_forward(tokens)
-        change = self.to_pixels(self.norm(tokens[:, : self.stem.position.shape[0]]))
-        change = rearrange(
-            change, "b (y x) (c i j) -> b c (y i) (x j)", y=self.grid[0], i=self.patch_size, j=self.patch_size
+        tokens = self.norm(tokens[:, : places.shape[1]])
+        tokens = rearrange(tokens, "(b n) (m y x) d -> b n m y x d", b=b, m=self.num_cameras, y=self.grid[0])
+        changes = {target: head(tokens) for target, head in self.heads.items()}
+        return PredictedChange(
+            pixels=_unpatch(changes["pixels"], "b n m y x (c i j) -> b n (m c) (y i) (x j)", self.patch_size)
+            if "pixels" in changes
+            else None,
+            features=rearrange(changes["features"], "b n m y x f -> b n m f y x") if "features" in changes else None,
+            flow=_unpatch(changes["flow"], "b n m y x (c i j) -> b n m c (y i) (x j)", FLOW_CELLS)
+            if "flow" in changes
+            else None,
         )
-        return rearrange(before + change, "(b n) c h w -> b n c h w", b=b)
+
+
+def _unpatch(values: Tensor, axes: str, side: int) -> Tensor:
+    """Lay out what each token says of its `side` by `side` cells."""
+    return rearrange(values, axes, i=side, j=side)
+
+
+def _zero_linear(width: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(width, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,6 +1,6 @@
 """From a clip to one vector per code slot and transition.
 
-Shapes: b clips, t frames, n = t-1 transitions, s code slots, p tokens of a frame, d width, v code width.
+Shapes: b clips, t frames, n = t-1 transitions, m cameras, s code slots, p tokens of a frame, d width, v code width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TransitionEncoder(nn.Module):
     def __init__(self, config: LAQConfig) -> None:
         super().__init__()
         spec = config.spec
-        self.stem = PatchStem(6, config.dim, config.patch_size, config.num_tokens)
+        self.stem = PatchStem(6, config.dim, config.patch_size, config.num_tokens, config.num_cameras)
         self.time = nn.Parameter(0.02 * torch.randn(spec.num_frames, 1, config.dim))
         self.blocks = nn.ModuleList(SpaceTimeBlock(config.dim, config.heads) for _ in range(config.encoder_layers))
         self.slots = nn.Parameter(0.02 * torch.randn(spec.code_seq_len, config.dim))
@@ -35,7 +35,8 @@ class TransitionEncoder(nn.Module):
     def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
         """Encode frames given as float32 in [0, 1]."""
         b, t = frames.shape[:2]
-        pictures = rearrange(with_change(frames), "b t c h w -> (b t) c h w")
+        by_camera = rearrange(frames, "b t (m c) h w -> (b m) t c h w", c=3)
+        pictures = rearrange(with_change(by_camera), "(b m) t c h w -> (b t) (m c) h w", b=b)
         tokens = rearrange(self.stem(pictures), "(b t) p d -> b t p d", b=b)
         tokens = tokens + self.time[:t]
         for block in self.blocks:

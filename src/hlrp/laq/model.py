@@ -1,12 +1,16 @@
 """The latent action quantizer: video in, codes out, learned without actions.
 
-After LAPA (arXiv:2410.11758). Shapes: b clips, t frames, n = t-1 transitions, s code slots, v code width.
+After LAPA (arXiv:2410.11758). Shapes: b clips, t frames, n = t-1 transitions, c = 3 channels for each camera, s code
+slots, v code width, a action values of one transition.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -14,26 +18,38 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from hlrp.laq.config import LAQConfig
-from hlrp.laq.decoder import TransitionDecoder
+from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
-from hlrp.laq.quantizer import QUANTIZERS, Quantized
+from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentActions, LatentSpec, fingerprint
+
+if TYPE_CHECKING:
+    from hlrp.laq.quality import LAQQuality
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """A clip seen through its codes."""
 
-    frames: Float[Tensor, "b n c h w"]
-    """Predicted frames 1 … t-1, each from the true frame before it."""
+    change: PredictedChange
+    """What the decoder says of frames 1 … t-1, each from the true frame before it."""
+    frames: Float[Tensor, "b n c h w"] | None
+    """The predicted frames; None where the decoder does not predict pixels."""
     codes: Int[Tensor, "b n s"]
     vectors: Float[Tensor, "b n s v"]
     """Encoder outputs before quantization."""
+    quantized: Float[Tensor, "b n s v"]
+    """Code vectors: what the decoder sees."""
+    actions: Float[Tensor, "b n a"] | None
+    """Standardized actions read from the codes; None without an action head."""
     quantizer_loss: Float[Tensor, ""]
 
 
 class LatentActionQuantizer(nn.Module):
     """Encoder, quantizer and decoder of transitions."""
+
+    architecture = "hlrp"
+    """Its name in a checkpoint."""
 
     def __init__(self, config: LAQConfig) -> None:
         super().__init__()
@@ -41,6 +57,8 @@ class LatentActionQuantizer(nn.Module):
         self.encoder = TransitionEncoder(config)
         self.quantizer = QUANTIZERS[config.quantizer](config.spec)
         self.decoder = TransitionDecoder(config)
+        width = config.spec.code_seq_len * config.spec.code_dim
+        self.action_head = nn.Linear(width, config.action_dim) if config.action_dim else None
 
     @property
     def spec(self) -> LatentSpec:
@@ -57,10 +75,35 @@ class LatentActionQuantizer(nn.Module):
             seen: What the encoder sees instead: the same clips, altered in what is not motion.
         """
         vectors = self.encoder(frames if seen is None else seen)
-        quantized = self._quantize(vectors)
-        codes, n = quantized.ids, vectors.shape[1]
-        predicted = self.decoder(frames[:, :-1], rearrange(quantized.vectors, "(b n) s v -> b n s v", n=n))
-        return Reconstruction(predicted, rearrange(codes, "(b n) s -> b n s", n=n), vectors, quantized.loss)
+        quantized, codes, loss = self._quantize(vectors)
+        change = self.decoder(frames[:, :-1], quantized)
+        return Reconstruction(
+            change=change,
+            frames=None if change.pixels is None else frames[:, :-1] + change.pixels,
+            codes=codes,
+            vectors=vectors,
+            quantized=quantized,
+            actions=None if self.action_head is None else self.action_head(quantized.flatten(2)),
+            quantizer_loss=loss,
+        )
+
+    def predict(
+        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> Float[Tensor, "b n c h w"]:
+        """The frame that follows each frame (float32 in [0, 1]) under code vectors of any origin.
+
+        Raises:
+            ValueError: If the decoder does not predict pixels.
+        """
+        change = self.decoder(frames, vectors).pixels
+        if change is None:
+            raise ValueError(f"this LAQ predicts {', '.join(self.config.targets)}, no pixels; train one with pixels")
+        return frames + change
+
+    def lookup(self, codes: Int[Tensor, "b n s"]) -> Float[Tensor, "b n s v"]:
+        """Code vectors of `codes`."""
+        vectors = self.quantizer.lookup(rearrange(codes, "b n s -> (b n) s"))
+        return rearrange(vectors, "(b n) s v -> b n s v", n=codes.shape[1])
 
     @torch.no_grad()
     def encode(
@@ -77,12 +120,12 @@ class LatentActionQuantizer(nn.Module):
         if valid is None:
             valid = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
         vectors = self.encoder(pixels)
-        codes = rearrange(self._quantize(vectors).ids, "(b n) s -> b n s", n=vectors.shape[1])
+        _, codes, _ = self._quantize(vectors)
         return LatentActions(codes, vectors, valid)
 
     def to_pixels(self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
         """Check clips and bring them to float32 in [0, 1]."""
-        expected = (self.spec.num_frames, 3, *self.config.image_size)
+        expected = (self.spec.num_frames, self.config.channels, *self.config.image_size)
         if tuple(frames.shape[1:]) != expected:
             raise ValueError(f"clips must be (batch, {', '.join(map(str, expected))}), got {tuple(frames.shape)}")
         if not frames.is_floating_point():
@@ -99,17 +142,91 @@ class LatentActionQuantizer(nn.Module):
 
     def fingerprint(self) -> str:
         """Identity of this model: changes with any weight or setting."""
-        return fingerprint(self.state_dict(), description(self.config))
+        return fingerprint(self.state_dict(), self.description())
 
-    def _quantize(self, vectors: Float[Tensor, "b n s v"]) -> Quantized:
-        return self.quantizer(rearrange(vectors, "b n s v -> (b n) s v"))
+    def description(self) -> dict[str, Any]:
+        """Plain values of its configuration, for JSON."""
+        return description(self.config)
+
+    # `hlrp.laq.checkpoint` and `hlrp.laq.hub` know this class, so the methods below import them late.
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_repo_id: Path | str,
+        *,
+        revision: str | None = None,
+        cache_dir: Path | str | None = None,
+        token: str | bool | None = None,
+        device: torch.device | str = "cpu",
+    ) -> LatentActionQuantizer:
+        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.laq.hub.fetch_laq`.
+
+        Raises:
+            TypeError: If it is of another class than this one.
+        """
+        from hlrp.laq.checkpoint import load_laq
+        from hlrp.laq.hub import fetch_laq
+
+        folder = fetch_laq(path_or_repo_id, revision=revision, cache_dir=cache_dir, token=token)
+        model = load_laq(folder, device).model
+        if not isinstance(model, cls):
+            raise TypeError(f"{path_or_repo_id} holds a {type(model).__name__}, not a {cls.__name__}; load it as such")
+        return model
+
+    def save_pretrained(
+        self,
+        directory: Path | str,
+        *,
+        cameras: Sequence[str] = (),
+        quality: LAQQuality | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Write the folder that `from_pretrained` reads; see `hlrp.laq.checkpoint.save_laq`."""
+        from hlrp.laq.checkpoint import save_laq
+
+        return save_laq(self, directory, cameras=cameras, quality=quality, extra=extra or {})
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        cameras: Sequence[str] = (),
+        quality: LAQQuality | None = None,
+        extra: Mapping[str, object] | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload a latent action quantizer",
+        token: str | bool | None = None,
+    ) -> str:
+        """Write that folder and upload it, see `hlrp.laq.hub.upload_laq`; returns the address of the commit."""
+        from hlrp.laq.hub import upload_laq
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(Path(scratch) / "laq", cameras=cameras, quality=quality, extra=extra)
+            return upload_laq(
+                folder, repo_id, private=private, revision=revision, commit_message=commit_message, token=token
+            )
+
+    def _quantize(
+        self, vectors: Float[Tensor, "b n s v"]
+    ) -> tuple[Float[Tensor, "b n s v"], Int[Tensor, "b n s"], Float[Tensor, ""]]:
+        found = self.quantizer(rearrange(vectors, "b n s v -> (b n) s v"))
+        n = vectors.shape[1]
+        quantized = rearrange(found.vectors, "(b n) s v -> b n s v", n=n)
+        return quantized, rearrange(found.ids, "(b n) s -> b n s", n=n), found.loss
 
 
 def description(config: LAQConfig) -> dict[str, Any]:
     """Plain values of `config`, for JSON."""
-    return {**asdict(config), "image_size": list(config.image_size)}
+    return {**asdict(config), "image_size": list(config.image_size), "targets": list(config.targets)}
 
 
 def config_from_description(values: dict[str, Any]) -> LAQConfig:
     """Inverse of `description`."""
-    return LAQConfig(**{**values, "spec": LatentSpec(**values["spec"]), "image_size": tuple(values["image_size"])})
+    known = {
+        "spec": LatentSpec(**values["spec"]),
+        "image_size": tuple(values["image_size"]),
+        "targets": tuple(values["targets"]),
+    }
+    return LAQConfig(**{**values, **known})

@@ -2,43 +2,76 @@
 
 Everything is fitted on training episodes and scored on held-out ones; actions are never seen by the quantizer.
 
-Shapes: m clips for fitting, v held-out clips, f features, a action values.
+Shapes: m clips for fitting, v held-out clips, f features, a action values, e held-out episodes, r resamples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _RIDGE = (1e-3, 1e-2, 1e-1, 1.0)
 """Candidate strengths; chosen on a quarter of the fitting clips, never on the held-out ones."""
 _NO_VARIATION = 1e-9
 """Sum of squares below which a target counts as constant."""
+_RESAMPLES = 1000
+"""Bootstrap draws: the ends of a 95 % interval then rest on 25 draws each."""
 
 
 @dataclass(frozen=True)
 class ProbeScore:
     """Squared errors of a probe on held-out clips, per target."""
 
-    residual: Float[Tensor, " a"]
-    total: Float[Tensor, " a"]
+    residual: Float[Tensor, "*r a"]
+    total: Float[Tensor, "*r a"]
     """Of predicting the mean of the held-out targets."""
 
-    def per_target(self) -> Float[Tensor, " a"]:
+    def per_target(self) -> Float[Tensor, "*r a"]:
         """R² of each target: 1 is perfect, 0 no better than its held-out mean; NaN where it does not vary."""
         return torch.where(self.total > _NO_VARIATION, 1 - self.residual / self.total.clamp_min(1e-9), torch.nan)
 
-    def pooled(self) -> Float[Tensor, ""]:
+    def pooled(self) -> Float[Tensor, "*r"]:
         """R² over all targets that vary: a target counts by how much it varies on the held-out clips.
 
         A plain average would be ruled by targets that hardly move there, such as the idle arm of a robot with two.
         """
         varies = self.total > _NO_VARIATION
-        total = torch.where(varies, self.total, 0.0).sum()
-        return 1 - torch.where(varies, self.residual, 0.0).sum() / total if varies.any() else total / 0
+        residual, total = (torch.where(varies, values, 0.0).sum(-1) for values in (self.residual, self.total))
+        return torch.where(varies.any(-1), 1 - residual / total.clamp_min(1e-9), torch.nan)
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted ridge regression on standardized features."""
+
+    feature_mean: Float[Tensor, " f"]
+    feature_scale: Float[Tensor, " f"]
+    weights: Float[Tensor, "f a"]
+    bias: Float[Tensor, " a"]
+
+    def predict(self, features: Float[Tensor, "v f"]) -> Float[Tensor, "v a"]:
+        """Targets of new clips."""
+        return (features.double() - self.feature_mean) / self.feature_scale @ self.weights + self.bias
+
+
+def fit_probe(features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]) -> LinearProbe:
+    """Fit a ridge regression, its strength chosen on the last quarter of these clips alone."""
+    features, targets = features.double(), targets.double()
+    mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)
+    features = (features - mean) / scale
+    split = len(features) * 3 // 4
+    inner = _ridge(features[:split], targets[:split])
+
+    def inner_error(strength: float) -> float:
+        weights, bias = inner(strength)
+        return float((targets[split:] - features[split:] @ weights - bias).square().sum())
+
+    weights, bias = _ridge(features, targets)(min(_RIDGE, key=inner_error))
+    return LinearProbe(mean, scale, weights, bias)
 
 
 def linear_probe(
@@ -47,34 +80,79 @@ def linear_probe(
     test_features: Float[Tensor, "v f"],
     test_targets: Float[Tensor, "v a"],
 ) -> ProbeScore:
-    """Fit a ridge regression, its strength chosen on fitting clips alone, and score it on held-out clips."""
-    fit_features, test_features = fit_features.double(), test_features.double()
-    mean, scale = fit_features.mean(0), fit_features.std(0).clamp_min(1e-6)
-    fit_features, test_features = (fit_features - mean) / scale, (test_features - mean) / scale
-    split = len(fit_features) * 3 // 4
-    inner = [
-        _score(
-            fit_targets[split:],
-            _ridge(fit_features[:split], fit_targets[:split], fit_features[split:], strength),
-        )
-        for strength in _RIDGE
-    ]
-    best = min(range(len(_RIDGE)), key=lambda i: float(inner[i].residual.sum()))
-    return _score(test_targets, _ridge(fit_features, fit_targets, test_features, _RIDGE[best]))
+    """Fit a probe and score it on held-out clips."""
+    probe, every = fit_probe(fit_features, fit_targets), torch.zeros(len(test_targets), dtype=torch.int64)
+    return episode_sums(test_targets, probe.predict(test_features), every).score()
 
 
 def _ridge(
-    features: Float[Tensor, "m f"],
-    targets: Float[Tensor, "m a"],
-    queries: Float[Tensor, "v f"],
-    strength: float,
-) -> Float[Tensor, "v a"]:
-    mean = targets.double().mean(0)
-    gram = features.T @ features / len(features)
-    gram += strength * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return queries @ torch.linalg.solve(gram, features.T @ (targets.double() - mean) / len(features)) + mean
+    features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]
+) -> Callable[[float], tuple[Float[Tensor, "f a"], Float[Tensor, " a"]]]:
+    """Weights and bias as a function of the strength: the products of the data are computed once."""
+    mean = targets.mean(0)
+    gram, moment = features.T @ features / len(features), features.T @ (targets - mean) / len(features)
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return lambda strength: (torch.linalg.solve(gram + strength * identity, moment), mean)
 
 
-def _score(truth: Float[Tensor, "v a"], predicted: Float[Tensor, "v a"]) -> ProbeScore:
-    truth = truth.double()
-    return ProbeScore(residual=(truth - predicted).square().sum(0), total=(truth - truth.mean(0)).square().sum(0))
+# ---- How sure a score of a few episodes is ----
+
+
+@dataclass(frozen=True)
+class EpisodeSums:
+    """What a score needs to know of each held-out episode; sums of these give the score of any set of episodes."""
+
+    clips: Float[Tensor, "*r 1"]
+    residual: Float[Tensor, "*r a"]
+    """Summed squared errors of the probe."""
+    target: Float[Tensor, "*r a"]
+    target_square: Float[Tensor, "*r a"]
+
+    def score(self) -> ProbeScore:
+        """Score of all episodes together."""
+        return self._weighted(self.clips.new_ones(len(self.clips)))
+
+    def resampled(self, weights: Float[Tensor, "r e"]) -> ProbeScore:
+        """Score of sets that hold each episode as often as `weights` says."""
+        return self._weighted(weights)
+
+    def _weighted(self, weights: Float[Tensor, "*r e"]) -> ProbeScore:
+        clips, residual, target, square = (
+            weights @ sums for sums in (self.clips, self.residual, self.target, self.target_square)
+        )
+        return ProbeScore(residual, (square - target.square() / clips.clamp_min(1)).clamp_min(0))
+
+
+def episode_sums(
+    truth: Float[Tensor, "v a"], predicted: Float[Tensor, "v a"], episode: Int[Tensor, " v"]
+) -> EpisodeSums:
+    """Sum errors and targets over the clips of each episode; `episode` may be any integers."""
+    truth, predicted = truth.double(), predicted.double()
+    truth, error = truth - truth.mean(0), truth - predicted  # centred: the difference of sums below keeps its digits
+    names, row = episode.unique(return_inverse=True)
+
+    def summed(values: Float[Tensor, "v _"]) -> Float[Tensor, "e _"]:
+        return values.new_zeros(len(names), values.shape[1]).index_add_(0, row, values)
+
+    ones = truth.new_ones(len(truth), 1)
+    return EpisodeSums(summed(ones), summed(error.square()), summed(truth), summed(truth.square()))
+
+
+def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e"]:
+    """How often each episode occurs in each of the resamples, drawn with replacement (Efron, 1979).
+
+    Clips of one episode resemble each other, so episodes are drawn, not clips.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(num_episodes, (_RESAMPLES, num_episodes), generator=generator)
+    return torch.zeros(_RESAMPLES, num_episodes, dtype=torch.float64).scatter_add_(
+        1, draws, torch.ones_like(draws, dtype=torch.float64)
+    )
+
+
+def percentile_interval(values: Float[Tensor, " r"]) -> tuple[float, float] | None:
+    """Central 95 % of the resampled scores; None where one is undefined."""
+    if values.isnan().any():
+        return None
+    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    return low, high

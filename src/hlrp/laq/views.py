@@ -36,13 +36,20 @@ class ViewConfig:
             )
 
 
-def altered_view(frames: Float[Tensor, "b t c h w"], config: ViewConfig) -> Float[Tensor, "b t c h w"]:
-    """Shift, brighten and contrast every clip at random, all its frames alike; pixels in about [0, 1]."""
-    b, t = frames.shape[:2]
-    amount = torch.rand(b, 4, device=frames.device, dtype=frames.dtype) * 2 - 1
-    contrast = 1 + config.max_contrast * amount[:, 0, None, None, None, None]
-    brightness = config.max_brightness * amount[:, 1, None, None, None, None]
-    moved = shift(rearrange(frames, "b t c h w -> b (t c) h w"), config.max_shift * amount[:, 2:])
+def altered_view(
+    frames: Float[Tensor, "b t c h w"], draws: Float[Tensor, "b 4"], config: ViewConfig
+) -> Float[Tensor, "b t c h w"]:
+    """Shift, brighten and contrast every clip, all its frames alike; pixels in about [0, 1].
+
+    Args:
+        frames: Clips.
+        draws: Contrast, brightness, shift along x and y, in [-1, 1] of what `config` allows.
+        config: Largest changes.
+    """
+    t = frames.shape[1]
+    contrast = 1 + config.max_contrast * draws[:, 0, None, None, None, None]
+    brightness = config.max_brightness * draws[:, 1, None, None, None, None]
+    moved = shift(rearrange(frames, "b t c h w -> b (t c) h w"), config.max_shift * draws[:, 2:])
     return (rearrange(moved, "b (t c) h w -> b t c h w", t=t) - 0.5) * contrast + 0.5 + brightness
 
 

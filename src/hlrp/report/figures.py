@@ -35,7 +35,7 @@ def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[flo
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(usage) :]:
             axes.set_visible(False)
-        for slot, (axes, shares) in enumerate(zip(grid.flat, usage, strict=False)):
+        for slot, (axes, shares) in enumerate(zip(grid.flat, usage, strict=False)):  # the grid may have spare cells
             codes = range(len(shares))
             axes.bar(codes, shares, width=0.78, color=BLUE)
             axes.axhline(1 / len(shares), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -75,7 +75,7 @@ def loss_curves_figure(curves: Mapping[str, Series]) -> bytes:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(curves) :]:
             axes.set_visible(False)
-        for axes, (name, series) in zip(grid.flat, curves.items(), strict=False):
+        for axes, (name, series) in zip(grid.flat, curves.items(), strict=False):  # the grid may have spare cells
             _draw_curve(axes, series)
             axes.set_title(name)
             axes.set_xlabel("step", color=FAINT)

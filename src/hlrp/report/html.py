@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 from hlrp.report.contents import require_complete
 from hlrp.report.durations import duration
-from hlrp.report.page_style import CSS
+from hlrp.report.page_parts import facts, figure, judged, page, section, table
 from hlrp.report.statistics import task_successes
-from hlrp.report.verdicts import Verdict, foundation_verdicts, latent_verdicts
 from hlrp.report.videos import video_data_uri
+from hlrp.verdicts import foundation_verdicts, latent_verdicts
 
 _TITLE = "HLRP: from video to robot actions"
 
@@ -66,38 +65,32 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
     """
     require_complete(report)
 
-    def figure(name: str) -> str:
-        return _figure(_CAPTIONS.get(name, name), figures[name]) if name in figures else ""
+    def shown(name: str) -> str:
+        return figure(_CAPTIONS.get(name, name), figures[name]) if name in figures else ""
 
-    others = "".join(figure(name) for name in figures if name not in _CAPTIONS)
+    others = "".join(shown(name) for name in figures if name not in _CAPTIONS)
     sections = (
         _header(report),
-        _section("The road", _list(_ROAD)),
-        _section("Success per task", _success(report["policies"]), figure("success")),
-        _section("Rollouts", _videos(videos)) if videos else "",
-        _section(
-            "Latent actions", _judged(latent_verdicts(report["laq"])),
-            figure("latent_quality"), figure("reconstruction"), figure("code_usage"),
+        section("The road", _list(_ROAD)),
+        section("Success per task", _success(report["policies"]), shown("success")),
+        section("Rollouts", _videos(videos)) if videos else "",
+        section(
+            "Latent actions", judged(latent_verdicts(report["laq"])),
+            shown("latent_quality"), shown("reconstruction"), shown("code_usage"),
         ),
-        _section("Foundation model", _judged(foundation_verdicts(report["foundation"]))),
-        _section("Training", figure("loss_curves")) if "loss_curves" in figures else "",
-        _section("Time and memory", _times(report), figure("stage_time")),
-        _section("More figures", others) if others else "",
-        _section("To repeat this run", _commands(report["commands"]), _versions(report)),
+        section("Foundation model", judged(foundation_verdicts(report["foundation"]))),
+        section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
+        section("Time and memory", _times(report), shown("stage_time")),
+        section("More figures", others) if others else "",
+        section("To repeat this run", _commands(report["commands"]), _versions(report)),
     )  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_TITLE}</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    return page(_TITLE, "".join(sections))
 
 
 def _header(report: Mapping[str, Any]) -> str:
     name, card = next(iter(report["policies"].items()))
     low, high = card["interval"]
-    facts = (
+    shown = (
         (
             f"{card['success_rate']:.0%}",
             f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
@@ -105,16 +98,11 @@ def _header(report: Mapping[str, Any]) -> str:
         (_number(report["laq"]["probe_r2"]), "R² from latent codes to actions, on unseen episodes"),
         (duration(report["seconds_total"]), "for all stages, on one machine"),
     )
-    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in facts)
-    return f'<header><h1>{_TITLE}</h1><div class="facts">{tiles}</div></header>\n'
+    return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
 
 
 def _list(steps: Sequence[tuple[str, str]]) -> str:
@@ -133,7 +121,7 @@ def _success(policies: Mapping[str, Any]) -> str:
         rows.append([escape(task), *cells])
     rows.append(["<b>all</b>", *(_overall(card) for card in policies.values())])
     rows.append(["training time", *(escape(duration(card["train_seconds"])) for card in policies.values())])
-    return _table(["task", *(escape(policy) for policy in policies)], rows)
+    return table(["task", *(escape(policy) for policy in policies)], rows)
 
 
 def _rate(rate: float, low: float, high: float, episodes: int) -> str:
@@ -145,16 +133,6 @@ def _overall(card: Mapping[str, Any]) -> str:
     return _rate(card["success_rate"], low, high, card["episodes"])
 
 
-def _judged(verdicts: Sequence[Verdict]) -> str:
-    rows = []
-    for verdict in verdicts:
-        badge = verdict.word if verdict.good is None else f'<span class="{verdict.word}">{verdict.word}</span>'
-        wanted = f"<small>{escape(verdict.wanted)}</small>"
-        name = f"<b>{escape(verdict.name)}</b><br><small>{escape(verdict.meaning)}</small>"
-        rows.append([name, escape(verdict.value), badge, wanted])
-    return f'<div class="judged">{_table(["figure", "value", "verdict", "wanted"], rows)}</div>\n'
-
-
 def _times(report: Mapping[str, Any]) -> str:
     total = report["seconds_total"]
     rows = [
@@ -163,7 +141,7 @@ def _times(report: Mapping[str, Any]) -> str:
     ]
     rows.append(["<b>in all</b>", f"<b>{escape(duration(total))}</b>", ""])
     rows.append(["peak memory", f"{report['peak_memory_gib']:.1f} GiB", ""])
-    return _table(["stage", "time", "share"], rows)
+    return table(["stage", "time", "share"], rows)
 
 
 def _commands(commands: Mapping[str, str]) -> str:
@@ -176,7 +154,7 @@ def _commands(commands: Mapping[str, str]) -> str:
 def _versions(report: Mapping[str, Any]) -> str:
     rows = [[escape(package), escape(str(version))] for package, version in report["versions"].items()]
     rows.append(["seed", escape(str(report["seed"]))])
-    return _table(["package", "version"], rows)
+    return table(["package", "version"], rows)
 
 
 def _videos(videos: Mapping[str, Path]) -> str:
@@ -186,18 +164,3 @@ def _videos(videos: Mapping[str, Path]) -> str:
         for task, path in videos.items()
     )
     return f'<div class="videos">{tiles}</div>\n'
-
-
-def _figure(caption: str, content: bytes) -> str:
-    picture = base64.b64encode(content).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{picture}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML: escape what goes in."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'

@@ -47,7 +47,7 @@ def reconstruction_figure(
         figure = new_figure(0.25 + 1.26 * len(before))
         grid = figure.subplots(len(before), len(_COLUMNS), squeeze=False, width_ratios=[1, 1, 1, 1, 1, 0.6])
         for row, cells in enumerate(grid):
-            for axes, frames in zip(cells, pictures, strict=False):
+            for axes, frames in zip(cells, pictures, strict=False):  # the last cell is for the codes
                 axes.imshow(frames[row].numpy(), interpolation="nearest")
             brightest = max(float(true_motion[row].max()), 1 / 255)
             for axes, motion in zip(cells[3:5], (true_motion, guessed_motion), strict=True):

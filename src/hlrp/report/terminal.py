@@ -7,9 +7,10 @@ from typing import Any
 
 from hlrp.report.contents import require_complete
 from hlrp.report.durations import duration
+from hlrp.report.latent_table import judged_table
 from hlrp.report.statistics import task_successes
-from hlrp.report.verdicts import Verdict, foundation_verdicts, latent_verdicts
 from hlrp.tables import table
+from hlrp.verdicts import foundation_verdicts, latent_verdicts
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -21,8 +22,8 @@ def summary(report: Mapping[str, Any]) -> str:
     require_complete(report)
     tables = (
         _success(report["policies"]),
-        _judged("latent actions", latent_verdicts(report["laq"])),
-        _judged("foundation model", foundation_verdicts(report["foundation"])),
+        judged_table("latent actions", latent_verdicts(report["laq"])),
+        judged_table("foundation model", foundation_verdicts(report["foundation"])),
         _times(report),
     )
     return "\n\n".join(tables)
@@ -42,11 +43,6 @@ def _success(policies: Mapping[str, Any]) -> str:
 
 def _rate(rate: float, low: float, high: float) -> str:
     return f"{rate:4.0%}  ({low:.0%} … {high:.0%})"
-
-
-def _judged(title: str, verdicts: list[Verdict]) -> str:
-    rows = [[verdict.name, verdict.value, verdict.word, verdict.wanted] for verdict in verdicts]
-    return table([title, "value", "verdict", "wanted"], rows)
 
 
 def _times(report: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,16 @@ class OffscreenCamera:
         atexit.unregister(_close_all)
         atexit.register(_close_all)
 
-    def photograph(self, data: Any) -> UInt8[np.ndarray, "h w 3"]:
-        """Render the simulation state `data` (a `mujoco.MjData`), upright."""
+    def photograph(self, data: Any, *, alter_scene: Callable[[Any], None] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+        """Render the simulation state `data` (a `mujoco.MjData`), upright.
+
+        Args:
+            data: The state, which rendering leaves as it is.
+            alter_scene: Called with the `mjvScene`, to change what this one picture shows.
+        """
         self._renderer.update_scene(data, camera=self._camera_name)
+        if alter_scene is not None:
+            alter_scene(self._renderer.scene)
         image = self._renderer.render()
         return image[::-1, ::-1].copy() if self._camera_name == _UPSIDE_DOWN else image
 

@@ -14,6 +14,8 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
+from hlrp.sim.nuisance import NuisanceKind, require_nuisance
+
 
 @EnvConfig.register_subclass("hlrp_metaworld")
 @dataclass
@@ -34,6 +36,8 @@ class LightMetaworldConfig(EnvConfig):
     """Meta-World camera."""
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as `--env.type=metaworld` does; slow on a CPU."""
+    nuisance: NuisanceKind = "none"
+    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
     visualization_height: int = 240
     """Pixels of the videos that lerobot-eval saves."""
     visualization_width: int = 240
@@ -46,6 +50,7 @@ class LightMetaworldConfig(EnvConfig):
     """LeRobot's names for the environment's keys."""
 
     def __post_init__(self) -> None:
+        require_nuisance(self.nuisance)
         if min(self.observation_height, self.observation_width) < 4:
             raise ValueError(
                 f"images must be at least 4x4 pixels, got {self.observation_height}x{self.observation_width}"
@@ -71,6 +76,7 @@ class LightMetaworldConfig(EnvConfig):
             "visualization_width": self.visualization_width,
             "shadows": self.shadows,
             "episode_length": self.episode_length,
+            "nuisance": self.nuisance,
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:

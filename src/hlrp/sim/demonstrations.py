@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
+from hlrp.sim.nuisance import STATE_NAMES
 from hlrp.sim.scripted_episodes import (
     RolloutOptions,
     ScriptedEpisode,
@@ -39,6 +40,9 @@ from hlrp.sim.tasks import expand_tasks, task_sentence
 
 METADATA_FILE = "meta/hlrp_demonstrations.json"
 """Where a recorded dataset keeps how it was made."""
+
+NUISANCE = "nuisance"
+"""Column of the nuisance's state, float32 (3,), in recordings that have one."""
 
 FPS: int = LightMetaworldEnv.metadata["render_fps"]
 FIRST_SEED = 100_000
@@ -260,7 +264,8 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> LeRobotDataset:
-    size = config.rollout.image_size
+    size, kind = config.rollout.image_size, config.rollout.nuisance
+    nuisance = {NUISANCE: {"dtype": "float32", "shape": (3,), "names": STATE_NAMES[kind]}} if kind != "none" else {}
     return LeRobotDataset.create(
         repo_id,
         fps=FPS,
@@ -274,6 +279,7 @@ def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> Le
             },
             OBS_STATE: {"dtype": "float32", "shape": (STATE_DIM,), "names": ["x", "y", "z", "gripper"]},
             ACTION: {"dtype": "float32", "shape": (ACTION_DIM,), "names": ["dx", "dy", "dz", "gripper"]},
+            **nuisance,
         },
         use_videos=config.video,
         rgb_encoder=_SMALL_VIDEO if config.video else None,
@@ -283,8 +289,11 @@ def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> Le
 
 
 def _write_episode(dataset: LeRobotDataset, episode: ScriptedEpisode, sentence: str) -> None:
-    for image, state, action in zip(episode.images, episode.states, episode.actions, strict=True):
-        dataset.add_frame({OBS_IMAGE: image, OBS_STATE: state, ACTION: action, "task": sentence})
+    columns = {OBS_IMAGE: episode.images, OBS_STATE: episode.states, ACTION: episode.actions}
+    if episode.nuisance is not None:
+        columns[NUISANCE] = episode.nuisance
+    for row in zip(*columns.values(), strict=True):
+        dataset.add_frame({**dict(zip(columns, row, strict=True)), "task": sentence})
     dataset.save_episode()
 
 

@@ -1,21 +1,23 @@
 """Meta-World as LeRobot presents it, rendered small and fast enough for a laptop.
 
 Same states, rewards and success as `lerobot.envs.metaworld.MetaworldEnv` for the same seed and actions. The
-differences: the image size is a choice, shadows, reflections and edge smoothing are off by default, and an
-environment that has succeeded waits for `reset` instead of resetting itself.
+differences: the image size is a choice, shadows, reflections and edge smoothing are off by default, an
+environment that has succeeded waits for `reset` instead of resetting itself, and a nuisance can be switched on.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from hlrp.sim.camera import OffscreenCamera
+from hlrp.sim.nuisance import NuisanceKind, add_nuisance, nuisance_generator, nuisance_path, require_nuisance
 from hlrp.sim.tasks import import_metaworld, make_expert, require_task, task_sentence
 
 ACTION_DIM = 4
@@ -43,9 +45,10 @@ class LightMetaworldEnv(gym.Env):
         visualization_width: Pixels of `render`.
         shadows: Render shadows, reflections and smoothed edges, as LeRobot does; slow on a CPU.
         episode_length: Steps after which an episode is truncated, at most 500.
+        nuisance: What moves in the pictures besides the robot and its objects; physics never knows.
 
     Raises:
-        ValueError: If the task is unknown or a number is out of range.
+        ValueError: If the task or the nuisance is unknown or a number is out of range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 (gymnasium's own spelling)
@@ -61,15 +64,18 @@ class LightMetaworldEnv(gym.Env):
         visualization_width: int = 240,
         shadows: bool = False,
         episode_length: int = MAX_EPISODE_STEPS,
+        nuisance: NuisanceKind = "none",
     ) -> None:
         super().__init__()
         if not 1 <= episode_length <= MAX_EPISODE_STEPS:
             raise ValueError(f"episode_length must be between 1 and {MAX_EPISODE_STEPS}, got {episode_length}")
+        require_nuisance(nuisance)
         self.task = require_task(task)
         self.task_description = task_sentence(self.task)
         self.render_mode = "rgb_array"
         self.camera_name = camera_name
         self.shadows = shadows
+        self.nuisance: NuisanceKind = nuisance
         self._max_episode_steps = episode_length
         self._observation_size = (observation_height, observation_width)
         self._visualization_size = (visualization_height, visualization_width)
@@ -84,12 +90,13 @@ class LightMetaworldEnv(gym.Env):
         self._cameras: dict[tuple[int, int], OffscreenCamera] = {}
         self._expert: Any = None
         self._raw_observation: Any = None
+        self._nuisance_path: Any = None
         self._steps = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode; `seed` decides where the objects are."""
+        """Start an episode; `seed` decides where the objects are and how the nuisance moves."""
         super().reset(seed=seed)
         if self._simulation is None:
             self._simulation = _build_simulation(self.task, self.camera_name)
@@ -98,6 +105,13 @@ class LightMetaworldEnv(gym.Env):
         self._raw_observation, _ = self._simulation.reset(seed=seed)
         self._expert = make_expert(self.task)
         self._steps = 0
+        if self.nuisance != "none":
+            self._nuisance_path = nuisance_path(
+                self.nuisance,
+                nuisance_generator(self.nuisance, self.task, int(self.np_random.integers(2**31))),
+                num_frames=MAX_EPISODE_STEPS + 1,
+                fps=self.metadata["render_fps"],
+            )
         return self._observation(), {"task": self.task, "is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -131,6 +145,14 @@ class LightMetaworldEnv(gym.Env):
             warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", category=UserWarning)
             return self._expert.get_action(self._raw_observation)
 
+    @property
+    def nuisance_state(self) -> Float32[np.ndarray, " 3"] | None:
+        """What the last observation shows: the distractor's centre in metres, or the camera's turn in radians.
+
+        `hlrp.sim.nuisance.STATE_NAMES` names the numbers. None without a nuisance and before the first reset.
+        """
+        return None if self._nuisance_path is None else self._nuisance_path[self._steps].copy()
+
     def render(self) -> np.ndarray:
         """The scene for a person to look at, uint8 HWC at the visualization size."""
         return self._photograph(self._visualization_size)
@@ -158,7 +180,9 @@ class LightMetaworldEnv(gym.Env):
                 width=width,
                 shadows=self.shadows,
             )
-        return self._cameras[size].photograph(self._simulation.data)
+        state = self.nuisance_state
+        alter_scene = None if state is None else functools.partial(add_nuisance, self.nuisance, state=state)
+        return self._cameras[size].photograph(self._simulation.data, alter_scene=alter_scene)
 
 
 def _build_simulation(task: str, camera_name: str) -> Any:

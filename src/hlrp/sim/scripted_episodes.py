@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from hlrp.sim.light_metaworld import MAX_EPISODE_STEPS, LightMetaworldEnv
+from hlrp.sim.nuisance import NuisanceKind, require_nuisance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class RolloutOptions:
     """Meta-World camera."""
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
+    nuisance: NuisanceKind = "none"
+    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
     tail_steps: int = 12
@@ -36,6 +39,7 @@ class RolloutOptions:
     def __post_init__(self) -> None:
         if self.image_size < 4:
             raise ValueError(f"image_size must be at least 4 pixels, got {self.image_size}")
+        require_nuisance(self.nuisance)
         if not self.action_noise >= 0:
             raise ValueError(f"action_noise must be 0 or more, got {self.action_noise}")
         if self.tail_steps < 0:
@@ -57,6 +61,8 @@ class ScriptedEpisode:
     """Hand x, y, z in metres and gripper opening in [0, 1]."""
     actions: Float32[np.ndarray, "t 4"]
     """As executed, noise included, in [-1, 1]."""
+    nuisance: Float32[np.ndarray, "t 3"] | None
+    """The environment's `nuisance_state`, if there is one."""
 
 
 _TRANSLATION = 3
@@ -72,7 +78,7 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
     env = _environment(task, options)
     noise = np.random.default_rng([seed, zlib.crc32(task.encode())])
     observation, _ = env.reset(seed=seed)
-    images, states, actions = [], [], []
+    images, states, actions, nuisance = [], [], [], []
     last_step = options.max_steps
     succeeded = False
     while len(actions) < last_step:
@@ -82,11 +88,19 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
         images.append(observation["pixels"])
         states.append(observation["agent_pos"].astype(np.float32))
         actions.append(action)
+        nuisance.append(env.nuisance_state)
         observation, _, _, _, info = env.step(action)
         if info["is_success"] and not succeeded:
             succeeded = True
             last_step = len(actions) + options.tail_steps
-    return ScriptedEpisode(np.stack(images), np.stack(states), np.stack(actions)) if succeeded else None
+    if not succeeded:
+        return None
+    return ScriptedEpisode(
+        images=np.stack(images),
+        states=np.stack(states),
+        actions=np.stack(actions),
+        nuisance=None if options.nuisance == "none" else np.stack(nuisance),
+    )
 
 
 def prepare_worker() -> None:
@@ -108,4 +122,5 @@ def _environment(task: str, options: RolloutOptions) -> LightMetaworldEnv:
         observation_height=options.image_size,
         observation_width=options.image_size,
         shadows=options.shadows,
+        nuisance=options.nuisance,
     )

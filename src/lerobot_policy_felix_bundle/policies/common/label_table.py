@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hlrp.data.dataset import episode_bounds, episode_of_frame
+from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
 from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
 from hlrp.latents import LatentSpec
 
@@ -37,7 +36,7 @@ class LabelTable:
 
         Raises:
             FileNotFoundError: If `labels_path` is given and holds none.
-            ValueError: If they are of another version of the dataset.
+            ValueError: If they are of another version of the dataset, or hold no codes.
         """
         try:
             labels = find_labels(Path(dataset_meta.root), labels_path)
@@ -45,9 +44,9 @@ class LabelTable:
             if labels_path is not None:
                 raise
             return None
+        labels.require_codes()
         bounds = episode_bounds(dataset_meta)
-        episode = episode_of_frame(bounds)
-        require_labels_of(labels, episode_index=episode, frame_index=torch.arange(len(episode)) - bounds[episode, 0])
+        require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
         if labels.metadata.fps != dataset_meta.fps:
             raise ValueError(
                 f"the latent labels were written at {labels.metadata.fps} fps, the dataset has {dataset_meta.fps}; "

@@ -1,0 +1,223 @@
+"""Every measurement of stage 1, the latent action quantizer, in one command: `make bench-laq`.
+
+Sections: `meta_world` (quality over seeds), `collapse` (of every quantizer), `nuisance` (do codes follow the robot or
+a distractor), `throughput` (beside LAPA's own code), `loader` (beside the bare decoder), `robot` (a real one). Each
+writes its part of `outputs/benchmarks/laq.json` when it is done; what is trained already is not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import draccus
+
+from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_throughput
+from benchmarks.running import run_command, side_by_side, train_laq
+from hlrp.cli.common import run_cli
+from hlrp.files import write_json
+from hlrp.tables import table
+
+TASKS = (
+    "button-press-topdown-v3",
+    "drawer-close-v3",
+    "window-open-v3",
+    "window-close-v3",
+    "door-open-v3",
+    "plate-slide-side-v3",
+)
+"""Six tasks whose experts keep the gripper's command at +1. With others, such as drawer-open (-1) or reach (0), that
+command tells the task apart, which no motion shows; and door-close's expert commands full speed throughout, whatever
+the hand does."""
+
+
+@dataclass
+class BenchConfig:
+    """What to measure, and where to keep it."""
+
+    output: Path = Path("outputs/benchmarks/laq.json")
+    """Figures; sections that are not run now are kept."""
+    quick: bool = False
+    """A tenth of the work: one seed, few steps. For a look, not for a figure."""
+    sections: list[str] = field(
+        default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot"]
+    )
+    seeds: int = 3
+    """Seeds 0, 1, … of `meta_world`; the labelled variant of `nuisance` takes the first two."""
+    steps: int = 500
+    """Training steps of each run of `meta_world`."""
+    robot_dataset: Path | None = None
+    """Folder of a real robot's LeRobotDataset, with actions."""
+    lapa_repo: Path | None = None
+    """A git clone of https://github.com/LatentActionPretraining/LAPA, run for the measurement only."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.sections) - set(SECTIONS):
+            raise ValueError(f"sections must be some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+
+    @property
+    def data(self) -> Path:
+        """Recorded demonstrations."""
+        return self.output.parent / "data"
+
+    @property
+    def runs(self) -> Path:
+        """Trained quantizers."""
+        return self.output.parent / ("laq_quick" if self.quick else "laq")
+
+
+def demonstrations(config: BenchConfig, name: str, *, episodes: int, nuisance: str = "none") -> Path:
+    """A recording of the six tasks, made once."""
+    root = config.data / name
+    if not root.exists():
+        print(f"recording {root}", flush=True)
+        run_command(
+            "hlrp.cli.collect_demos",
+            f"--output_dir={root}",
+            f"--tasks=[{','.join(TASKS)}]",
+            f"--episodes_per_task={episodes}",
+            f"--nuisance={nuisance}",
+            log=root.with_suffix(".log"),
+        )
+    return root
+
+
+def meta_world(config: BenchConfig) -> dict[str, Any]:
+    """Quality of the preset `small` on held-out episodes, for several seeds."""
+    root = demonstrations(config, "six_tasks", episodes=40)
+    seeds, steps = (1, 150) if config.quick else (config.seeds, config.steps)
+    outputs = {seed: config.runs / f"meta_world_{seed}" for seed in range(seeds)}
+    side_by_side(
+        [
+            lambda seed=seed, output=output: train_laq(
+                output, f"--dataset_root={root}", f"--steps={steps}", f"--seed={seed}", "--preset=small"
+            )
+            for seed, output in outputs.items()
+        ]
+    )
+    figures = {str(seed): quality_figures(output) for seed, output in outputs.items()}
+    print(quality_rows(figures))
+    return figures
+
+
+def quality_figures(output: Path) -> dict[str, Any]:
+    """The figures of one trained LAQ, from its quality card."""
+    card = json.loads((output / "quality.json").read_text(encoding="utf-8"))
+    cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
+    return {
+        "probe_r2_codes": card["probe_r2"],
+        "probe_r2_vectors": card["probe_r2_vectors"],
+        "probe_r2_frame_only": card["probe_r2_frame_only"],
+        "probe_r2_pixels": card["probe_r2_pixels"],
+        "probe_gain": card["probe_gain"],
+        "perplexity": card["perplexity"],
+        "permuted_gain_ratio": card["permuted_gain_ratio"],
+        "copy_gain": card["copy_gain"],
+        "cpu_minutes": cost["cpu_minutes"],
+    }
+
+
+def quality_rows(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures as a table, a row for each run."""
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    names = (
+        "probe_r2_codes",
+        "probe_r2_vectors",
+        "probe_r2_frame_only",
+        "probe_gain",
+        "permuted_gain_ratio",
+        "copy_gain",
+    )
+    rows = [
+        [
+            run,
+            *(number(card[name]) for name in names),
+            " ".join(f"{slot:.1f}" for slot in card["perplexity"]),
+            f"{card['cpu_minutes']:.1f}",
+        ]
+        for run, card in figures.items()
+    ]
+    return table(["run", *names, "perplexity", "CPU min"], rows)
+
+
+def collapse(config: BenchConfig) -> dict[str, Any]:
+    """Short trainings whose codebook collapsed, of all, for every quantizer."""
+    root = demonstrations(config, "six_tasks", episodes=40)
+    counts = laq_collapse.run(root, steps=40 if config.quick else 100, seeds=range(1 if config.quick else 6))
+    print(table(["quantizer", "collapsed", "runs"], [[name, str(a), str(b)] for name, (a, b) in counts.items()]))
+    return counts
+
+
+def nuisance(config: BenchConfig) -> dict[str, Any]:
+    """What codes tell of the action, and of a nuisance, without and with a few labels."""
+    roots = {
+        kind: demonstrations(config, f"nuisance_{kind}", episodes=20, nuisance=kind) for kind in laq_nuisance.KINDS
+    }
+    steps, seeds = (60, 1) if config.quick else (300, min(config.seeds, 2))
+    return laq_nuisance.run(roots, config.runs, steps=steps, seeds=seeds)
+
+
+def throughput(config: BenchConfig) -> dict[str, Any]:
+    """Training samples per second, beside LAPA's code where there is a clone of it."""
+    return laq_throughput.run(config.lapa_repo)
+
+
+def loader(config: BenchConfig) -> dict[str, Any]:
+    """Frames per second of our loader over the bare decoder's."""
+    if config.robot_dataset is None:
+        return skipped("loader", "robot_dataset")
+    return laq_loader.run(config.robot_dataset)
+
+
+def robot(config: BenchConfig) -> dict[str, Any]:
+    """The same figures on a real robot's recording."""
+    if config.robot_dataset is None:
+        return skipped("robot", "robot_dataset")
+    output = config.runs / "robot"
+    steps = 60 if config.quick else config.steps
+    train_laq(
+        output, f"--dataset_root={config.robot_dataset}", f"--steps={steps}", "--frame_offset_s=0.25", "--held_out=0.2"
+    )
+    figures = quality_figures(output)
+    print(quality_rows({"robot": figures}))
+    return figures
+
+
+def skipped(section: str, flag: str) -> dict[str, Any]:
+    """What a section without its data writes."""
+    print(f"{section}: skipped, --{flag} names no folder")
+    return {"skipped": f"--{flag} was not given"}
+
+
+SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
+    "meta_world": meta_world,
+    "collapse": collapse,
+    "nuisance": nuisance,
+    "throughput": throughput,
+    "loader": loader,
+    "robot": robot,
+}
+_KEYS = {"robot": "g1"}
+"""Names of sections in the file, where they differ."""
+
+
+def main(config: BenchConfig) -> None:
+    """Run the sections one after the other."""
+    for name in config.sections:
+        print(f"── {name}", flush=True)
+        figures = SECTIONS[name](config)
+        known = json.loads(config.output.read_text(encoding="utf-8")) if config.output.is_file() else {}
+        write_json(config.output, {**known, _KEYS.get(name, name): figures, "quick": config.quick})
+    print(f"figures: {config.output}")
+
+
+if __name__ == "__main__":
+    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
+    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))

@@ -1,0 +1,128 @@
+"""Do codes follow the robot, or something else that moves?
+
+Meta-World with a ball that moves on its own, or a camera that wanders. Every variant is one `hlrp-train-laq`; linear
+probes then read the action chunk, and the nuisance's displacement over the clip, from the one-hot codes of held-out
+episodes.
+
+Shapes: m clips, f features, d nuisance dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.running import side_by_side, train_laq
+from hlrp.cli.precompute_latent_codes import label_source
+from hlrp.data.clips import split_episodes
+from hlrp.data.dataset import open_dataset
+from hlrp.data.sources import lerobot_source
+from hlrp.laq.checkpoint import load_laq
+from hlrp.laq.probe import linear_probe
+from hlrp.tables import table
+
+KINDS = ("distractor", "camera")
+"""What moves besides the robot."""
+LABELLED_SHARE = 0.025
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training."""
+
+    name: str
+    flags: tuple[str, ...]
+    labelled: bool = False
+
+
+VARIANTS = (
+    Variant("pixels alone", ("--augmentation.reverse_probability=0", *(f"--views.{x}=0" for x in (
+        "max_shift", "max_brightness", "max_contrast")))),
+    Variant("+ reversed clips", tuple(f"--views.{x}=0" for x in ("max_shift", "max_brightness", "max_contrast"))),
+    Variant("+ altered view (default)", ()),
+    Variant("default + 2.5 % labels", (f"--labelled_fraction={LABELLED_SHARE}",), labelled=True),
+)  # fmt: skip
+
+
+def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dict[str, Any]:
+    """Train and probe every variant on every kind of nuisance.
+
+    Args:
+        roots: Recording of each kind, with its `nuisance` column.
+        runs: Folder of the trained quantizers.
+        steps: Training steps.
+        seeds: Seeds of the labelled variant; the others have one.
+
+    Returns:
+        `{"<kind>: <variant>": {"action_r2", "nuisance_r2", "seeds": …}}`, means over seeds with their range.
+    """
+    jobs: dict[tuple[str, str, int], Path] = {}
+    flags: dict[Path, tuple[str, ...]] = {}
+    for kind, root in roots.items():
+        for number, variant in enumerate(VARIANTS):
+            for seed in range(seeds if variant.labelled else 1):
+                output = runs / f"nuisance_{kind}_{number}_{seed}"
+                jobs[kind, variant.name, seed] = output
+                flags[output] = (f"--dataset_root={root}", f"--steps={steps}", f"--seed={seed}", *variant.flags)
+    side_by_side([partial(train_laq, output, *flags[output]) for output in jobs.values()])
+    figures: dict[str, Any] = {}
+    for kind, root in roots.items():
+        for variant in VARIANTS:
+            of_seeds = [probe(jobs[key], root) for key in jobs if key[:2] == (kind, variant.name)]
+            figures[f"{kind}: {variant.name}"] = {
+                **{name: mean(one[name] for one in of_seeds) for name in ("action_r2", "nuisance_r2")},
+                "seeds": of_seeds,
+            }
+    print(_rows(figures))
+    return figures
+
+
+def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
+    """What codes tell linearly on held-out episodes, of the action chunk and of the nuisance's displacement."""
+    laq = load_laq(laq_path)
+    dataset = open_dataset("local/nuisance", dataset_root)
+    source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=2.0)
+    labels = label_source(laq, source, batch_size=256)
+    nuisance = torch.tensor(dataset.hf_dataset.with_format("numpy")["nuisance"][:])
+    length = laq.model.spec.frame_deltas(dataset.fps)[-1]
+    _, held_out = split_episodes(int(labels.episode_index.max()) + 1, held_out=0.1, seed=laq.extra["seed"])
+    is_held_out = torch.isin(labels.episode_index, held_out)
+
+    def clips(of: Tensor) -> tuple[Float[Tensor, "m f"], Float[Tensor, "m d"]]:
+        start = (labels.valid & of).nonzero()[:, 0]
+        one_hot = F.one_hot(labels.codes[start], laq.model.spec.codebook_size).flatten(1).double()
+        return one_hot, nuisance[start + length] - nuisance[start]
+
+    (fit, fit_moves), (test, test_moves) = clips(~is_held_out), clips(is_held_out)
+    mean_move, spread = fit_moves.mean(0), fit_moves.std(0)
+    score = linear_probe(fit, (fit_moves - mean_move) / spread, test, (test_moves - mean_move) / spread)
+    card = json.loads((laq_path / "quality.json").read_text(encoding="utf-8"))
+    return {
+        "action_r2": card["probe_r2"],
+        "action_r2_interval": card["probe_r2_interval"],
+        "nuisance_r2": float(score.pooled()),
+        "copy_gain": card["copy_gain"],
+    }
+
+
+def _rows(figures: Mapping[str, Any]) -> str:
+    rows = []
+    for name, figure in figures.items():
+        low, high = figure["seeds"][0]["action_r2_interval"]
+        rows.append(
+            [
+                name, f"{figure['action_r2']:.3f}", f"{low:.2f} … {high:.2f}", f"{figure['nuisance_r2']:.3f}",
+                str(len(figure["seeds"])),
+            ]
+        )  # fmt: skip
+    return table(["variant", "R² action", "95 % (seed 0)", "R² nuisance", "seeds"], rows)

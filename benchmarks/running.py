@@ -1,0 +1,59 @@
+"""Run the project's own commands as a user would, and know what they cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hlrp.files import write_json
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command used."""
+
+    cpu_minutes: float
+    """Of it and its children, over all cores."""
+    wall_minutes: float
+
+
+def run_command(module: str, *flags: str, log: Path, threads: int = 1) -> Cost:
+    """Run `python -m module flags` on `threads` threads; its output goes to `log`.
+
+    Raises:
+        RuntimeError: If it fails; the end of its log is in the message.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        end = " / ".join(log.read_text(encoding="utf-8").replace("\r", "\n").splitlines()[-4:])
+        raise RuntimeError(f"{module} failed with status {process.returncode}: {end} (all of it: {log})")
+    return Cost((usage.ru_utime + usage.ru_stime) / 60, (time.perf_counter() - start) / 60)
+
+
+def train_laq(output: Path, *flags: str) -> None:
+    """Train a LAQ with `hlrp-train-laq` into `output`, unless it is there; continues what was interrupted."""
+    if output.exists():
+        return
+    resume = ["--resume=true"] if output.with_name(f"{output.name}.training").joinpath("last.ckpt").is_file() else []
+    cost = run_command("hlrp.cli.train_laq", f"--output_dir={output}", *flags, *resume, log=output.with_suffix(".log"))
+    write_json(output / "cost.json", {**vars(cost), "resumed": bool(resume)})
+
+
+def side_by_side[T](jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Results of `jobs` in order, as many at a time as there are cores: each runs on one thread."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda job: job(), jobs))

@@ -1,0 +1,72 @@
+"""Where clips come from: the frames of one recording set, its episodes, and its actions where there are any.
+
+Shapes: e episodes, n frames, a action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float, Int
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from torch import Tensor
+
+from hlrp.data.dataset import episode_bounds, has_actions, open_dataset, read_actions, require_camera
+from hlrp.data.frames import FrameSource, StackedFrames, open_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSource:
+    """One dataset, or one folder of videos, as stage 1 sees it."""
+
+    name: str
+    """For messages and reports."""
+    frames: FrameSource
+    """Frames by absolute index, (b, t, c, h, w) with 3 channels for each camera."""
+    bounds: Int[Tensor, "e 2"]
+    """First frame of every episode and the one after its last."""
+    fps: float
+    """Frame rate, in Hz."""
+    cameras: tuple[str, ...]
+    """Dataset keys, in the order of the channels; empty for plain videos, which are one camera without a name."""
+    actions: Float[Tensor, "n a"] | None
+    """The action of every frame, in dataset units; None where nobody recorded any."""
+
+    @property
+    def num_cameras(self) -> int:
+        """Cameras that follow each other along the channels."""
+        return max(len(self.cameras), 1)
+
+
+def open_lerobot_source(
+    repo_id: str,
+    root: Path | str | None,
+    *,
+    cameras: Sequence[str],
+    image_size: tuple[int, int],
+    cache_gib: float,
+) -> ClipSource:
+    """A LeRobotDataset as a source; its only camera if `cameras` is empty."""
+    return lerobot_source(open_dataset(repo_id, root), cameras=cameras, image_size=image_size, cache_gib=cache_gib)
+
+
+def lerobot_source(
+    dataset: LeRobotDataset, *, cameras: Sequence[str], image_size: tuple[int, int], cache_gib: float
+) -> ClipSource:
+    """An open LeRobotDataset as a source; its only camera if `cameras` is empty.
+
+    Raises:
+        ValueError: If it lacks a camera, or has several and none was named.
+    """
+    names = [require_camera(dataset.meta, camera) for camera in (cameras or [None])]
+    frames = [open_frames(dataset, name, image_size, cache_gib=cache_gib / len(names)) for name in names]
+    return ClipSource(
+        name=dataset.repo_id,
+        frames=frames[0] if len(frames) == 1 else StackedFrames(frames),
+        bounds=episode_bounds(dataset.meta),
+        fps=float(dataset.fps),
+        cameras=tuple(names),
+        actions=read_actions(dataset) if has_actions(dataset) else None,
+    )

@@ -1,0 +1,162 @@
+"""The attention layers of LAPA's quantizer, with the layouts its released weights were trained with.
+
+They descend from C-ViViT (Phenaki, arXiv:2210.02399): cosine-similarity attention with a learned relative position
+bias, gated feed-forward layers, and positions from a depthwise convolution.
+
+Shapes: b sequences, l tokens of a sequence, m tokens of a memory, h heads, e head width, d width; y x the grid of
+patches.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_SCALE = 8
+"""Of the cosine similarities, in place of 1/sqrt(e)."""
+_NULL_PAIRS = 2
+"""Learned keys and values that a cross-attention reads beside its memory."""
+
+
+class CosineAttention(nn.Module):
+    """Pre-norm multi-head attention over cosine similarities, without its residual.
+
+    Args:
+        dim: Width d of the tokens.
+        heads: Heads h.
+        head_dim: Width e of one head.
+        reads_memory: Attend to a memory and to learned null keys instead of to the tokens themselves.
+    """
+
+    def __init__(self, dim: int, heads: int, head_dim: int, *, reads_memory: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.norm_memory = nn.LayerNorm(dim) if reads_memory else None
+        self.null_pairs = nn.Parameter(torch.randn(heads, 2 * _NULL_PAIRS, head_dim)) if reads_memory else None
+        self.q = nn.Linear(dim, heads * head_dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * heads * head_dim, bias=False)
+        self.q_scale, self.k_scale = nn.Parameter(torch.ones(head_dim)), nn.Parameter(torch.ones(head_dim))
+        self.out = nn.Linear(heads * head_dim, dim, bias=False)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b l d"],
+        *,
+        memory: Float[Tensor, "b m d"] | None = None,
+        bias: Float[Tensor, "h l l"] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """What each token reads."""
+        q = rearrange(self.q(self.norm(tokens)), "b l (h e) -> b h l e", h=self.heads)
+        # As LAPA trained it: self-attention takes its keys and values from the tokens before the norm.
+        source = tokens if memory is None or self.norm_memory is None else self.norm_memory(memory)
+        k, v = rearrange(self.kv(source), "b m (two h e) -> two b h m e", two=2, h=self.heads)
+        if self.null_pairs is not None:
+            null_k, null_v = repeat(self.null_pairs, "h (n two) e -> two b h n e", two=2, b=len(tokens))
+            k, v = torch.cat([null_k, k], dim=2), torch.cat([null_v, v], dim=2)
+        q, k = F.normalize(q, dim=-1) * self.q_scale, F.normalize(k, dim=-1) * self.k_scale
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=_SCALE)
+        return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
+
+
+class GatedFeedForward(nn.Module):
+    """Pre-norm GEGLU perceptron (arXiv:2002.05202), without its residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        width = int(4 * (2 / 3) * dim)
+        self.norm = nn.LayerNorm(dim)
+        self.wide = nn.Linear(dim, 2 * width, bias=False)
+        self.out = nn.Linear(width, dim, bias=False)
+
+    def forward(self, tokens: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """What each token adds to itself."""
+        values, gate = self.wide(self.norm(tokens)).chunk(2, dim=-1)
+        return self.out(values * F.gelu(gate))
+
+
+class PositionConvolution(nn.Conv3d):
+    """Depthwise 3x3x3 convolution over (frame, row, column), causal in time: where a token is, from its neighbours."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, kernel_size=3, groups=dim)
+
+    def over(self, tokens: Float[Tensor, "b l d"], video: tuple[int, int, int, int]) -> Float[Tensor, "b l d"]:
+        """Convolve tokens whose values, in the order they lie in memory, are read as `video` (clips, t, y, x).
+
+        That order is what LAPA's weights were trained with. Where the tokens come as "(b t) (y x) d" it is the picture;
+        where they come as "(b y x) t d", before attention over time, a plain reshape mixes frames and places.
+        """
+        volume = rearrange(tokens.reshape(*video, -1), "b t y x d -> b d t y x")
+        volume = self(F.pad(volume, (1, 1, 1, 1, 2, 0)))
+        return rearrange(volume, "b d t y x -> b t y x d").reshape(tokens.shape)
+
+
+class LapaLayer(nn.Module):
+    """Positions, self-attention, optionally attention to a memory, feed-forward; each with a residual."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, *, reads_memory: bool) -> None:
+        super().__init__()
+        self.position = PositionConvolution(dim)
+        self.attention = CosineAttention(dim, heads, head_dim, reads_memory=False)
+        self.read = CosineAttention(dim, heads, head_dim, reads_memory=True) if reads_memory else None
+        self.feed_forward = GatedFeedForward(dim)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b l d"],
+        video: tuple[int, int, int, int],
+        memory: Float[Tensor, "b m d"] | None,
+        bias: Float[Tensor, "h l l"] | None,
+    ) -> Float[Tensor, "b l d"]:
+        """Mix tokens."""
+        tokens = tokens + self.position.over(tokens, video)
+        tokens = tokens + self.attention(tokens, bias=bias)
+        if self.read is not None:
+            tokens = tokens + self.read(tokens, memory=memory)
+        return tokens + self.feed_forward(tokens)
+
+
+class LapaTransformer(nn.Module):
+    """A stack of layers and a last norm."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, layers: int, *, reads_memory: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(LapaLayer(dim, heads, head_dim, reads_memory=reads_memory) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "b l d"],
+        video: tuple[int, int, int, int],
+        *,
+        memory: Float[Tensor, "b m d"] | None = None,
+        bias: Float[Tensor, "h l l"] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """Mix tokens that `PositionConvolution.over` reads as `video`."""
+        for layer in self.layers:
+            tokens = layer(tokens, video, memory, bias)
+        return self.norm(tokens)
+
+
+class RelativePositionBias(nn.Module):
+    """Attention bias from the distance of two patches, log-spaced (Swin v2, arXiv:2111.09883)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleList([nn.Linear(2, dim), nn.Linear(dim, dim)])
+        self.to_heads = nn.Linear(dim, heads)
+
+    def forward(self, grid: int) -> Float[Tensor, "h l l"]:
+        """Bias between all patches of a square grid, row by row."""
+        weight = self.to_heads.weight
+        side = torch.arange(grid, device=weight.device)
+        places = torch.cartesian_prod(side, side).to(weight.dtype)
+        distance = places[:, None] - places
+        values = distance.sign() * distance.abs().log1p()
+        for layer in self.hidden:
+            values = F.leaky_relu(layer(values), 0.1)
+        return rearrange(self.to_heads(values), "l m h -> h l m")

@@ -1,0 +1,177 @@
+"""LAPA's quantizer behind the interface of ours: for labelling, measuring and inspecting with its released weights.
+
+Written from the paper (arXiv:2410.11758) and checked against the released code (LatentActionPretraining/LAPA on
+GitHub); where the two differ it follows the code, since the weights do.
+
+Shapes: b clips, t frames, n = t-1 transitions, z pairs of frames, c h w a frame, s code slots, k codebook entries,
+v code width, d width, p = y*x patches of a frame, i j rows and columns inside a patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hlrp.laq.decoder import PredictedChange
+from hlrp.laq.lapa.blocks import LapaTransformer, RelativePositionBias
+from hlrp.laq.lapa.config import POOL_SHAPES, LapaConfig
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.quantizers import Quantized, Quantizer
+from hlrp.latents import LatentSpec
+
+
+class LapaQuantizer(LatentActionQuantizer):
+    """LAPA's encoder, quantizer and decoder in place of ours. It labels; training it further is not supported.
+
+    `LapaConfig` has no action head, no second camera and no target besides pixels.
+    """
+
+    architecture = "lapa"
+    config: LapaConfig
+
+    def __init__(self, config: LapaConfig) -> None:
+        nn.Module.__init__(self)  # every part is another than that of the class above
+        self.config = config
+        patches = PatchEmbedding(config)  # LAPA embeds what the encoder and what the decoder sees with the same layers
+        bias = RelativePositionBias(config.dim, config.heads)
+        self.encoder = LapaEncoder(config, patches, bias)
+        self.quantizer = LapaCodebook(config.spec)
+        self.decoder = LapaDecoder(config, patches, bias)
+        self.action_head = None
+        self.eval()
+
+    def train(self, mode: bool = True) -> LapaQuantizer:
+        """Evaluation mode only.
+
+        Raises:
+            ValueError: If asked to train.
+        """
+        if mode:
+            raise ValueError("a LAPA quantizer only labels; train one of ours with hlrp-train-laq")
+        super().train(False)
+        return self
+
+    def description(self) -> dict[str, Any]:
+        """Plain values of its configuration, for JSON."""
+        return asdict(self.config)
+
+
+class PatchEmbedding(nn.Sequential):
+    """One token per patch."""
+
+    def __init__(self, config: LapaConfig) -> None:
+        values = 3 * config.patch_size**2
+        super().__init__(nn.LayerNorm(values), nn.Linear(values, config.dim), nn.LayerNorm(config.dim))
+        self.patch_size = config.patch_size
+
+    def forward(self, frames: Float[Tensor, "z c h w"]) -> Float[Tensor, "z p d"]:
+        """Embed frames given as float32 in [0, 1]."""
+        patches = rearrange(frames, "z c (y i) (x j) -> z (y x) (c i j)", i=self.patch_size, j=self.patch_size)
+        return super().forward(patches)
+
+
+class SlotPool(nn.Module):
+    """Code width, then convolutions from the grid of patches to a smaller grid of code slots."""
+
+    def __init__(self, config: LapaConfig) -> None:
+        super().__init__()
+        v, shape = config.spec.code_dim, POOL_SHAPES[config.spec.code_seq_len]
+        layers: list[nn.Module] = [nn.Conv2d(v, v, kernel_size=3, stride=2, padding=1)]
+        if shape.kernel is not None:
+            padding = 1 if shape.stride > 1 else 0
+            layers += [nn.ReLU(), nn.Conv2d(v, v, shape.kernel, stride=shape.stride, padding=padding)]
+        self.grid = config.grid
+        self.to_code = nn.Linear(config.dim, v)
+        self.convolutions = nn.Sequential(*layers)
+
+    def forward(self, tokens: Float[Tensor, "z p d"]) -> Float[Tensor, "z s v"]:
+        """One vector per slot."""
+        values = self.convolutions(rearrange(self.to_code(tokens), "z (y x) v -> z v y x", y=self.grid))
+        return rearrange(values, "z v y x -> z (y x) v")
+
+
+class LapaEncoder(nn.Module):
+    """Space, then time, over each pair of consecutive frames; a transition is the difference of the pooled two."""
+
+    def __init__(self, config: LapaConfig, patches: PatchEmbedding, bias: RelativePositionBias) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.patches, self.bias = patches, bias
+        self.space = LapaTransformer(config.dim, config.heads, config.head_dim, config.spatial_layers)
+        self.time = LapaTransformer(config.dim, config.heads, config.head_dim, config.temporal_layers)
+        self.pool = SlotPool(config)
+
+    def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
+        """Encode frames given as float32 in [0, 1]."""
+        b = len(frames)
+        pairs = torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)  # (b, n, 2, c, h, w)
+        tokens = self.patches(rearrange(pairs, "b n two c h w -> (b n two) c h w"))
+        video = (len(tokens) // 2, 2, self.grid, self.grid)
+        tokens = self.space(tokens, video, bias=self.bias(self.grid))
+        by_place = self.time(rearrange(tokens, "(z two) p d -> (z p) two d", two=2), video)
+        earlier, later = rearrange(by_place, "(z p) two d -> two z p d", two=2, p=self.grid**2)
+        return rearrange(self.pool(later) - self.pool(earlier), "(b n) s v -> b n s v", b=b)
+
+
+class LapaCodebook(Quantizer):
+    """The nearest entry of one codebook that all slots share.
+
+    LAPA trains it with noise in place of the quantization error (NSVQ); labels need none.
+    """
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__()
+        self.entries = nn.Parameter(torch.randn(spec.codebook_size, spec.code_dim))
+
+    def quantize(self, latents: Float[Tensor, "z s v"]) -> Quantized:
+        squares = self.entries.square().sum(1)
+        ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # the square of the latent is the same for all
+        return Quantized(self.lookup(ids), ids, latents.new_zeros(()))
+
+    def lookup(self, ids: Int[Tensor, "z s"]) -> Float[Tensor, "z s v"]:
+        return self.entries[ids]
+
+    def codebook(self, spec: LatentSpec) -> Float[Tensor, "s k v"]:
+        """All code vectors; the same for every slot."""
+        return self.entries.expand(spec.code_seq_len, -1, -1).detach().clone()
+
+
+class LapaDecoder(nn.Module):
+    """The next frame from a frame's patches, which read the code vectors."""
+
+    def __init__(self, config: LapaConfig, patches: PatchEmbedding, bias: RelativePositionBias) -> None:
+        super().__init__()
+        self.grid, self.patch_size = config.grid, config.patch_size
+        self.patches, self.bias = patches, bias
+        self.from_code = nn.Linear(config.spec.code_dim, config.dim)
+        self.space = LapaTransformer(
+            config.dim, config.heads, config.head_dim, config.spatial_layers, reads_memory=True
+        )
+        self.to_pixels = nn.Linear(config.dim, 3 * config.patch_size**2)
+
+    def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
+        """What follows each frame (float32 in [0, 1]) under its transition's code vectors."""
+        b = len(frames)
+        memory = self.from_code(mixed_slots(rearrange(vectors, "b n s v -> (b n) s v")))
+        tokens = self.patches(rearrange(frames, "b n c h w -> (b n) c h w"))
+        video = (len(tokens), 1, self.grid, self.grid)
+        tokens = self.space(tokens, video, memory=memory, bias=self.bias(self.grid))
+        pictures = rearrange(
+            self.to_pixels(tokens), "(b n) (y x) (c i j) -> b n c (y i) (x j)", b=b, y=self.grid, i=self.patch_size, c=3
+        )
+        return PredictedChange(pixels=pictures - frames, features=None, flow=None)
+
+
+def mixed_slots(vectors: Float[Tensor, "z s v"]) -> Float[Tensor, "z s v"]:
+    """The values that LAPA's decoder reads as s vectors, in the layout its weights were trained with.
+
+    It takes the s vectors, one after the other, for v rows of s values and transposes them: with more than one slot,
+    each vector it reads holds values of every code.
+    """
+    z, s, v = vectors.shape
+    return vectors.reshape(z, v, s).transpose(1, 2)

@@ -1,0 +1,48 @@
+"""A bottleneck without codes: the latent of a beta-VAE (Higgins et al., ICLR 2017; Kingma & Welling, arXiv:1312.6114).
+
+Shapes: b batch, s code slots, k codebook entries, v code width.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hlrp.laq.quantizers.base import Quantized, Quantizer
+from hlrp.latents import NO_LABEL, LatentSpec
+
+_NO_CODES = "a continuous LAQ has no codes; use its vectors, or train one of fsq, nsvq, vq, simvq and rvq"
+
+
+class ContinuousBottleneck(Quantizer):
+    """Draws a Gaussian around each vector in training, and is the vector itself in evaluation.
+
+    Args:
+        spec: Slots and their width; its codebook size means nothing here.
+        beta: Weight of the KL divergence from a standard normal, in nats averaged over slots and dimensions.
+    """
+
+    has_codes = False
+
+    def __init__(self, spec: LatentSpec, beta: float = 1e-3) -> None:
+        super().__init__()
+        self.beta = beta
+        self.weight = nn.Parameter(torch.zeros(spec.code_seq_len, spec.code_dim, spec.code_dim))
+        self.bias = nn.Parameter(torch.full((spec.code_seq_len, spec.code_dim), -2.0))
+
+    def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
+        ids = torch.full(latents.shape[:2], NO_LABEL, dtype=torch.int64, device=latents.device)
+        if not self.training:
+            return Quantized(latents, ids, latents.new_zeros(()))
+        log_variance = torch.einsum("b s v, s v w -> b s w", latents, self.weight) + self.bias
+        log_variance = log_variance.clamp(-10, 10)
+        vectors = latents + (0.5 * log_variance).exp() * torch.randn_like(latents)
+        divergence = 0.5 * (latents.square() + log_variance.exp() - 1 - log_variance).mean()
+        return Quantized(vectors, ids, self.beta * divergence)
+
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
+        raise ValueError(_NO_CODES)
+
+    def codebook(self, spec: LatentSpec) -> Float[Tensor, "s k v"]:
+        raise ValueError(_NO_CODES)

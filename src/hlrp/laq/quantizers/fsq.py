@@ -1,0 +1,81 @@
+"""Finite scalar quantization (FSQ, arXiv:2309.15505).
+
+Shapes: b batch, s code slots, v code width, l rounded dimensions of a slot.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+
+from hlrp.laq.quantizers.base import Quantized, Quantizer
+from hlrp.laq.quantizers.ranks import mean_over_ranks
+from hlrp.laq.quantizers.standardization import BatchStandardization
+from hlrp.latents import LatentSpec
+
+_USAGE_WEIGHT = 0.2
+"""Small beside the reconstruction: it breaks ties between codes, it does not make them."""
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Rounds a few bounded dimensions of each slot: no codebook to learn, none to collapse.
+
+    The dimensions are standardized over the batch first. Without it FSQ still leaves codes unused, because an encoder
+    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is. The loss asks
+    for the rest of what equal usage needs: dimensions symmetric around the threshold, and independent of each other.
+    """
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__()
+        levels = factor_levels(spec.codebook_size)
+        self.project_in = nn.Parameter(torch.randn(spec.code_seq_len, spec.code_dim, len(levels)) * spec.code_dim**-0.5)
+        self.standardize = BatchStandardization(spec.code_seq_len, len(levels))
+        self.rounding = FSQ(levels, preserve_symmetry=True)
+        self.project_out = nn.Parameter(
+            torch.randn(spec.code_seq_len, len(levels), spec.code_dim) * len(levels) ** -0.5
+        )
+
+    def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
+        bounded = self.standardize(torch.einsum("b s v, s v l -> b s l", latents, self.project_in))
+        rounded, ids = self.rounding(bounded)
+        loss = _USAGE_WEIGHT * usage_loss(bounded) if self.training else latents.new_zeros(())
+        return Quantized(self._to_vectors(rounded), ids.long(), loss)
+
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
+        return self._to_vectors(self.rounding.indices_to_codes(ids))
+
+    def _to_vectors(self, rounded: Float[Tensor, "b s l"]) -> Float[Tensor, "b s v"]:
+        return torch.einsum("b s l, s l v -> b s v", rounded, self.project_out)
+
+
+def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
+    """0 where every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
+    sides = torch.tanh(2 * bounded)
+    balance = mean_over_ranks(sides.mean(0)).square().mean()
+    together = mean_over_ranks(torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides))
+    apart = together - torch.diag_embed(together.diagonal(dim1=1, dim2=2))
+    return balance + apart.square().mean()
+
+
+def factor_levels(codebook_size: int) -> list[int]:
+    """Levels per FSQ dimension whose product is `codebook_size`: its prime factors, the fewest levels each.
+
+    Raises:
+        ValueError: If a factor is so large that one dimension would have to carry it all.
+    """
+    levels, rest = [], codebook_size
+    for factor in range(2, math.isqrt(codebook_size) + 1):
+        while rest % factor == 0:
+            levels.append(factor)
+            rest //= factor
+    if rest > 1:
+        levels.append(rest)
+    if max(levels) > 16:
+        raise ValueError(
+            f"fsq cannot spread codebook_size={codebook_size} over small levels; use a power of two, or vq"
+        )
+    return levels

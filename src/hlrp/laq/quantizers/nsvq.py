@@ -1,0 +1,54 @@
+"""Noise substitution vector quantization (NSVQ, Vali & Bäckström, IEEE Access 2022), as in LAPA (arXiv:2410.11758).
+
+Shapes: b batch, s code slots, k codebook entries, v code width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hlrp.laq.quantizers.base import Quantized
+from hlrp.laq.quantizers.learned import LearnedCodebooks
+from hlrp.latents import LatentSpec
+
+
+class NoiseSubstitutionQuantizer(LearnedCodebooks):
+    """In training, adds noise as long as the quantization error instead of the error itself.
+
+    The encoder then gets its exact gradient, and the codebook learns from the same loss, through the length of the
+    error: no loss of its own, no straight-through estimate. Evaluation uses the nearest code.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__(spec)
+        shape = (spec.code_seq_len, spec.codebook_size, spec.code_dim)
+        # A code is the place it was last put at plus what it learned since: reviving it never writes to a parameter.
+        self.register_buffer("anchors", torch.randn(shape))
+        self.offsets = nn.Parameter(torch.zeros(shape))
+
+    def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:
+        ids = nearest_ids(latents, self.anchors + self.offsets)
+        codes = self.lookup(ids)
+        if not self.training:
+            return Quantized(codes, ids, latents.new_zeros(()))
+        error = (latents - codes).norm(dim=-1, keepdim=True)
+        direction = F.normalize(torch.randn_like(latents), dim=-1)
+        return Quantized(latents + error * direction, ids, latents.new_zeros(()))
+
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
+        slots = torch.arange(ids.shape[1], device=ids.device)
+        return self.anchors[slots, ids] + self.offsets[slots, ids]
+
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
+        self.anchors[slot, which] = vectors - self.offsets[slot, which]
+
+
+@torch.no_grad()
+def nearest_ids(latents: Float[Tensor, "b s v"], codes: Float[Tensor, "s k v"]) -> Int[Tensor, "b s"]:
+    """Nearest entry of each slot's own codebook."""
+    return torch.cdist(latents.transpose(0, 1), codes).argmin(-1).transpose(0, 1)

@@ -1,0 +1,60 @@
+"""SimVQ (arXiv:2411.02038): codes are a learned linear map of fixed random vectors, so that no code moves alone.
+
+Shapes: b batch, s code slots, k codebook entries, v code width.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from vector_quantize_pytorch import SimVQ
+
+from hlrp.laq.quantizers.base import Quantized
+from hlrp.laq.quantizers.learned import COMMITMENT, LearnedCodebooks
+from hlrp.latents import LatentSpec
+
+
+class LinearCodebookQuantizer(LearnedCodebooks):
+    """Nearest neighbour among mapped vectors; one map and one set of vectors per slot.
+
+    The map alone keeps a codebook alive once it spans the latents, which takes longer than a short run: so its vectors
+    too start where they map to encoder outputs, and a dead code gets another vector.
+    """
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__(spec)
+        # By name, not in a list: sharded training keeps the elements of a list apart, and `place` reads the maps.
+        self.slots = nn.ModuleDict({str(i): _slot(spec) for i in range(spec.code_seq_len)})
+
+    @property
+    def books(self) -> list[SimVQ]:
+        """The codebook of every slot."""
+        return list(self.slots.values())  # pyright: ignore[reportReturnType]
+
+    def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:
+        results = [slot(latents[:, i, None]) for i, slot in enumerate(self.books)]
+        vectors, ids, losses = zip(*results, strict=True)
+        if not self.training:  # the library rotates, and so rounds, in evaluation too
+            return Quantized(self.lookup(torch.cat(ids, 1)), torch.cat(ids, 1), latents.new_zeros(()))
+        return Quantized(torch.cat(vectors, 1), torch.cat(ids, 1), torch.stack(losses).sum())
+
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
+        slots = [slot.indices_to_codes(ids[:, i, None]) for i, slot in enumerate(self.books)]
+        return torch.cat(slots, dim=1)
+
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
+        book = self.books[slot]
+        inverse = torch.linalg.pinv(book.code_transform.weight)  # pyright: ignore[reportOptionalMemberAccess]
+        book.frozen_codebook[which] = vectors @ inverse.T  # pyright: ignore[reportIndexIssue]
+
+
+def _slot(spec: LatentSpec) -> SimVQ:
+    transform = nn.Linear(spec.code_dim, spec.code_dim, bias=False)
+    nn.init.orthogonal_(transform.weight)
+    return SimVQ(
+        spec.code_dim,
+        spec.codebook_size,
+        codebook_transform=transform,
+        input_to_quantize_commit_loss_weight=COMMITMENT,
+    )

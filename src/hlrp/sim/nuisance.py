@@ -1,0 +1,106 @@
+"""Things that move in the picture and have nothing to do with the robot.
+
+A latent action that follows the largest change in a video may follow one of these instead of the hand
+(LAOM, arXiv:2502.00379). Both exist in the picture alone: physics, states and actions know nothing of them.
+
+Shapes: t frames of one episode.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+NuisanceKind = Literal["none", "distractor", "camera"]
+"""`distractor`: a ball floats through the workspace. `camera`: the camera turns and shakes as if held by hand."""
+
+STATE_NAMES: dict[NuisanceKind, list[str]] = {"distractor": ["x", "y", "z"], "camera": ["tilt", "pan", "roll"]}
+"""What the three numbers of a nuisance's state are: the ball's centre in metres, the camera's turn in radians."""
+
+_CENTRE: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.05, 0.6, 0.2), "camera": (0.0, 0.0, 0.0)}
+_REACH: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.3, 0.3, 0.2), "camera": (0.15, 0.15, 0.12)}
+"""Largest distance from the centre, for each of the three numbers, before the shake."""
+_SHAKE: dict[NuisanceKind, float] = {"distractor": 0.0, "camera": 0.004}
+"""Standard deviation of what is drawn anew at every step; 0.004 radians are 0.2 of 64 pixels."""
+_WAVES = 3
+_FREQUENCIES_HZ = (0.5, 1.5)
+"""At these the nuisance moves about as far in 0.1 s, the usual gap of a latent action, as the hand does."""
+
+_BALL_RADIUS = 0.12
+_MAGENTA = (1.0, 0.0, 0.8, 1.0)
+_YELLOW = (1.0, 0.9, 0.0, 1.0)
+
+
+def require_nuisance(kind: str) -> None:
+    """Raise a `ValueError` unless `kind` is a `NuisanceKind`."""
+    if kind not in get_args(NuisanceKind):
+        raise ValueError(f"nuisance must be one of {', '.join(get_args(NuisanceKind))}, got {kind!r}")
+
+
+def nuisance_generator(kind: NuisanceKind, task: str, seed: int) -> np.random.Generator:
+    """Random numbers that share nothing with the placement of objects or with other tasks' episodes of this seed."""
+    return np.random.default_rng([seed, zlib.crc32(f"{kind} {task}".encode())])
+
+
+def nuisance_path(
+    kind: NuisanceKind, random: np.random.Generator, *, num_frames: int, fps: float
+) -> Float32[np.ndarray, "t 3"]:
+    """Draw where the nuisance is at every frame of an episode: a sum of slow waves, plus the shake.
+
+    Args:
+        kind: Not "none".
+        random: Decides everything.
+        num_frames: Frames t.
+        fps: Frame rate, in Hz.
+
+    Returns:
+        The numbers that `STATE_NAMES` names, bounded but for the shake.
+    """
+    time_s = np.arange(num_frames)[:, None, None] / fps
+    frequencies_hz = random.uniform(*_FREQUENCIES_HZ, size=(_WAVES, 3))
+    phases = random.uniform(0, 2 * np.pi, size=(_WAVES, 3))
+    waves = np.sin(2 * np.pi * frequencies_hz * time_s + phases).mean(axis=1)  # in [-1, 1]
+    shake = _SHAKE[kind] * random.standard_normal((num_frames, 3))
+    return (np.array(_CENTRE[kind]) + np.array(_REACH[kind]) * waves + shake).astype(np.float32)
+
+
+def add_nuisance(kind: NuisanceKind, scene: Any, state: Float32[np.ndarray, " 3"]) -> None:
+    """Change `scene`, an `mjvScene` that is about to be rendered, to show the nuisance in `state`."""
+    if kind == "distractor":
+        _add_ball(scene, state.astype(np.float64))
+    elif kind == "camera":
+        _turn_camera(scene, state.astype(np.float64))
+
+
+def _add_ball(scene: Any, centre: Float[np.ndarray, " 3"]) -> None:
+    """Draw a magenta ball with three yellow belts; being no part of the model, it touches nothing."""
+    from mujoco import mjtGeom, mjv_initGeom  # pyright: ignore[reportAttributeAccessIssue]
+
+    upright = np.eye(3)
+    sphere = (mjtGeom.mjGEOM_SPHERE, (_BALL_RADIUS, 0, 0), upright, _MAGENTA)
+    belt_size = (_BALL_RADIUS * 1.02, _BALL_RADIUS * 0.2, 0)
+    belts = [(mjtGeom.mjGEOM_CYLINDER, belt_size, np.roll(upright, turn, axis=0), _YELLOW) for turn in range(3)]
+    for shape, size, axes, colour in (sphere, *belts):
+        assert scene.ngeom < scene.maxgeom
+        geom = scene.geoms[scene.ngeom]
+        mjv_initGeom(geom, shape, np.array(size, float), centre, axes.ravel(), np.array(colour, np.float32))
+        geom.emission = 0.3  # bright wherever the lamps do not reach
+        scene.ngeom += 1
+
+
+def _turn_camera(scene: Any, angles: Float[np.ndarray, " 3"]) -> None:
+    """Turn the camera where it stands, about its axes to the right, up and forward."""
+    from mujoco import mju_quatIntegrate, mju_rotVecQuat  # pyright: ignore[reportAttributeAccessIssue]
+
+    for eye in scene.camera:  # a left and a right one; a single picture is taken from their middle
+        forward, up = eye.forward.astype(np.float64), eye.up.astype(np.float64)
+        axes = np.stack([np.cross(forward, up), up, forward])
+        turn = np.array([1.0, 0.0, 0.0, 0.0])
+        mju_quatIntegrate(turn, angles @ axes, 1.0)
+        for direction, target in ((forward, eye.forward), (up, eye.up)):
+            turned = np.empty(3)
+            mju_rotVecQuat(turned, direction, turn)
+            target[:] = turned

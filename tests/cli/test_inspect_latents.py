@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hlrp.cli.inspect_latents import InspectConfig, inspect_latents, main
+from tiny_datasets import create_dataset
+
+
+def test_the_report_holds_the_card_of_the_checkpoint(
+    laq_path: Path, image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report"
+    config = InspectConfig(
+        laq_path=str(laq_path), dataset_root=str(image_dataset_root), output_dir=str(output), device="cpu"
+    )
+    quality = inspect_latents(config)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["quality"] == quality.to_dict() == json.loads((laq_path / "quality.json").read_text())
+    assert metrics["baselines"] == []
+    page = (output / "report.html").read_text()
+    assert "<img" in page
+    assert f"{quality.probe_r2:.3f}" in page
+    assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "report.html"]
+    assert "probe R² of codes" in capsys.readouterr().out
+
+
+def test_baselines_are_measured_on_request(laq_path: Path, image_dataset_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report"
+    config = InspectConfig(
+        laq_path=str(laq_path), dataset_root=str(image_dataset_root), output_dir=str(output), baselines=True,
+        labeller_steps=3, device="cpu",
+    )  # fmt: skip
+    inspect_latents(config)
+    rows = json.loads((output / "metrics.json").read_text())["baselines"]
+    assert [row["name"] for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
+    assert "actions of 1 episode " in rows[2]["meaning"]  # a fortieth of five episodes is at least one
+    assert "oracle codes" in (output / "report.html").read_text()
+
+
+def test_a_dataset_without_actions_is_inspected_but_not_compared(laq_path: Path, tmp_path: Path) -> None:
+    root = tmp_path / "plain"
+    create_dataset(root, with_actions=False)
+    config = InspectConfig(
+        laq_path=str(laq_path), dataset_root=str(root), output_dir=str(tmp_path / "report"), device="cpu"
+    )
+    assert inspect_latents(config).probe_r2 is None
+    assert (tmp_path / "report" / "report.html").is_file()
+    with pytest.raises(ValueError, match="no actions"):
+        inspect_latents(InspectConfig(laq_path=str(laq_path), dataset_root=str(root), baselines=True, device="cpu"))
+
+
+def test_an_earlier_report_is_never_overwritten(
+    laq_path: Path, image_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_text("mine")
+    flags = [f"--laq_path={laq_path}", f"--dataset_root={image_dataset_root}", f"--output_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["hlrp-inspect-latents", *flags])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="labelled_fraction"):
+        InspectConfig(labelled_fraction=0)
+    with pytest.raises(ValueError, match="steps"):
+        InspectConfig(labeller_steps=0)

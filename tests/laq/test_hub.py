@@ -1,0 +1,104 @@
+"""Quantizers on the hub, as far as a machine without a network can tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, save_laq
+from hlrp.laq.config import debug
+from hlrp.laq.hub import fetch_laq, upload_laq
+from hlrp.laq.lapa.model import LapaQuantizer
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.quality import LAQQuality
+
+CAMERA = "observation.images.top"
+
+
+@pytest.fixture
+def quality() -> LAQQuality:
+    """A card of which only codes were measured."""
+    values = dict.fromkeys(LAQQuality.__dataclass_fields__)
+    values |= {"perplexity": [1.9], "dead_codes": [0], "code_usage": [[0.4, 0.6]], "distinct_tuples": 2, "clips": 7}
+    values |= {"tuple_entropy_bits": 0.97, "tuple_entropy_bits_max": 1.0, "picture_clips": 7, "episodes": 3}
+    return LAQQuality(**values)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_saved_quantizer_comes_back_from_its_folder(
+    model: LatentActionQuantizer, clips: Tensor, tmp_path: Path
+) -> None:
+    folder = model.save_pretrained(tmp_path / "laq")
+    again = LatentActionQuantizer.from_pretrained(folder)
+    assert torch.equal(again.encode(clips).codes, model.encode(clips).codes)
+    assert not again.training
+
+
+def test_a_quantizer_of_another_class_is_refused(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    folder = fsq_model.save_pretrained(tmp_path / "laq")
+    with pytest.raises(TypeError, match="holds a LatentActionQuantizer, not a LapaQuantizer"):
+        LapaQuantizer.from_pretrained(folder)
+
+
+def test_the_card_shows_the_figures_and_three_lines_of_usage(
+    fsq_model: LatentActionQuantizer, quality: LAQQuality, tmp_path: Path
+) -> None:
+    folder = fsq_model.save_pretrained(tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={"steps": 3})
+    card = (folder / CARD_FILE).read_text()
+    assert "| entropy of code tuples | 1.0 of 1.0 bits |" in card
+    assert "| perplexity per slot | 1.9 | good |" in card
+    assert "Over 7 clips of 3 episodes" in card
+    assert f"`{CAMERA}`" in card
+    assert "- steps: 3" in card
+    usage = card.partition("```python\n")[2].partition("```")[0].splitlines()
+    assert len(usage) == 3
+    assert "(batch, 2, 3, 32, 32)" in usage[2]
+
+
+def test_the_usage_of_the_card_runs(fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path) -> None:
+    folder = fsq_model.save_pretrained(tmp_path / "laq")
+    usage = (folder / CARD_FILE).read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, object] = {"frames": clips}
+    exec(usage.replace("this folder, or the name of its repository", str(folder)), names)
+    assert torch.equal(names["latents"].codes, fsq_model.encode(clips).codes)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_card_without_figures_says_so(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    card = (fsq_model.save_pretrained(tmp_path / "laq") / CARD_FILE).read_text()
+    assert "Not measured yet; `hlrp-inspect-latents` does." in card
+
+
+def test_what_would_be_uploaded_is_the_whole_checkpoint(
+    fsq_model: LatentActionQuantizer, quality: LAQQuality, tmp_path: Path
+) -> None:
+    folder = save_laq(fsq_model, tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={})
+    assert {path.name for path in folder.iterdir()} == set(CHECKPOINT_FILES)
+
+
+def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
+    assert fetch_laq(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b"])
+def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is neither a folder nor the name of a hub repository$"):
+        fetch_laq(name)
+
+
+def test_without_a_network_fetching_fails_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"no folder someone/laq here, and the hub .* cannot be reached") as error:
+        LatentActionQuantizer.from_pretrained("someone/laq", cache_dir=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_network_uploading_fails_in_one_sentence(tmp_path: Path) -> None:
+    model = LatentActionQuantizer(replace(debug(), dim=16)).eval()
+    with pytest.raises(
+        ConnectionError, match="the hub did not take the quantizer as someone/laq: it cannot be reached"
+    ):
+        model.push_to_hub("someone/laq", token="hf_none")
+    with pytest.raises(FileNotFoundError, match="is not a LAQ checkpoint"):
+        upload_laq(tmp_path, "someone/laq")

@@ -1,0 +1,71 @@
+"""Trains quantizers on one process or on several, for `tests/laq/test_quantizers_ranks.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.latents import LatentSpec
+
+SPEC = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=3)
+STEPS, BATCH_SIZE = 44, 16
+NAMES = ["fsq", "nsvq", "vq", "simvq", "rvq"]
+
+
+class Encoder(nn.Module):
+    """A linear map before a quantizer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.quantizer = QUANTIZERS[name](SPEC)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        quantized = self.quantizer(self.linear(x))
+        return quantized.vectors, quantized.ids, quantized.loss
+
+
+def batches() -> Tensor:
+    """Latents that move away halfway, so that codes die."""
+    x = torch.randn(STEPS, BATCH_SIZE, 2, 3, generator=torch.Generator().manual_seed(7))
+    x[STEPS // 2 :] += 5
+    return x
+
+
+def train(name: str, rank: int, world: int) -> dict[str, Any]:
+    """Losses, ids and gradients of every step on this process, and the state at the end."""
+    torch.manual_seed(0)
+    model = Encoder(name).train()
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    torch.manual_seed(rank)  # processes draw differently, the first one like a single process
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.002)
+    losses, ids, gradients = [], [], []
+    for x in batches():
+        part = x.chunk(world)[rank]
+        vectors, codes, loss = wrapped(part)
+        loss = loss + (vectors - part).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        ids.append(codes)
+        gradients.append(model.linear.weight.grad.clone())  # pyright: ignore[reportOptionalMemberAccess]
+    return {
+        "losses": torch.stack(losses),
+        "ids": torch.stack(ids),
+        "gradients": torch.stack(gradients),
+        "state": dict(model.state_dict()),
+    }
+
+
+def work(rank: int, world: int, folder: Path) -> None:
+    """One of several processes."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    torch.save({name: train(name, rank, world) for name in NAMES}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
