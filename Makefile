@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq bench-foundation lint format constraints clean
 
 PYTHON := .venv/bin/python
 # Named after what it depends on: a changed requirement makes a new stamp, and set-up runs again.
@@ -27,6 +27,9 @@ test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in 
 
 bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; ARGS=--quick for ten minutes
 	$(PYTHON) -m benchmarks.laq $(ARGS)
+
+bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/foundation.json; ARGS=--quick for a short look
+	$(PYTHON) -m benchmarks.foundation $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check

@@ -70,15 +70,17 @@ class BenchConfig:
         return self.output.parent / ("laq_quick" if self.quick else "laq")
 
 
-def demonstrations(config: BenchConfig, name: str, *, episodes: int, nuisance: str = "none") -> Path:
-    """A recording of the six tasks, made once."""
+def demonstrations(
+    config: BenchConfig, name: str, *, episodes: int, nuisance: str = "none", tasks: tuple[str, ...] = TASKS
+) -> Path:
+    """A recording of tasks, made once."""
     root = config.data / name
     if not root.exists():
         print(f"recording {root}", flush=True)
         run_command(
             "hlrp.cli.collect_demos",
             f"--output_dir={root}",
-            f"--tasks=[{','.join(TASKS)}]",
+            f"--tasks=[{','.join(tasks)}]",
             f"--episodes_per_task={episodes}",
             f"--nuisance={nuisance}",
             log=root.with_suffix(".log"),

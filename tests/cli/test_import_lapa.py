@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hlrp.cli.import_lapa import ImportLapaConfig, import_lapa, main
+from hlrp.cli.inspect_latents import InspectConfig, inspect_latents
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.laq.checkpoint import DESCRIPTION_FILE, QUALITY_FILE, load_laq
 from hlrp.laq.lapa.model import LapaQuantizer
@@ -52,6 +53,22 @@ def test_it_labels_a_dataset(config: ImportLapaConfig, image_dataset_root: Path,
     assert labels.codes.shape[1] == 4
     assert (labels.codes[labels.valid] >= 0).all()
     assert (labels.codes[labels.valid] < 8).all()
+
+
+def test_its_report_compares_it_with_baselines_that_can_be_trained(
+    config: ImportLapaConfig, image_dataset_root: Path, tmp_path: Path
+) -> None:
+    import_lapa(config)
+    output = tmp_path / "report"
+    inspect_latents(
+        InspectConfig(
+            laq_path=config.output_dir, dataset_root=str(image_dataset_root), cameras=[CAMERA], baselines=True,
+            labeller_steps=2, output_dir=str(output), device="cpu",
+        )
+    )  # fmt: skip
+    rows = json.loads((output / "metrics.json").read_text())["baselines"]
+    assert [row["name"] for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
+    assert all(len(row["perplexity"]) == 4 for row in rows)
 
 
 @pytest.mark.parametrize(

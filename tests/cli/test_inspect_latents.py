@@ -8,6 +8,7 @@ import pytest
 
 from hlrp.cli.inspect_latents import InspectConfig, inspect_latents, main
 from tiny_datasets import create_dataset
+from tiny_videos import write_video
 
 
 def test_the_report_holds_the_card_of_the_checkpoint(
@@ -51,6 +52,19 @@ def test_a_dataset_without_actions_is_inspected_but_not_compared(laq_path: Path,
     assert (tmp_path / "report" / "report.html").is_file()
     with pytest.raises(ValueError, match="no actions"):
         inspect_latents(InspectConfig(laq_path=str(laq_path), dataset_root=str(root), baselines=True, device="cpu"))
+
+
+def test_plain_videos_are_inspected_from_the_command_line(
+    laq_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        write_video(tmp_path / "films" / f"{number}.mp4", 12)
+    output = tmp_path / "report"
+    flags = [f"--laq_path={laq_path}", f"--video_dir={tmp_path / 'films'}", f"--output_dir={output}", "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", ["hlrp-inspect-latents", *flags])
+    main()
+    assert json.loads((output / "metrics.json").read_text())["about"]["cameras"] == "plain videos"
+    assert "gain over copying" in capsys.readouterr().out
 
 
 def test_an_earlier_report_is_never_overwritten(

@@ -4,17 +4,28 @@ import pytest
 import torch
 
 from hlrp.data.frames import CachedFrames
-from hlrp.data.labelled_frames import LabelledFrames, OrderedBatches, ShuffledBatches
+from hlrp.data.labelled_frames import (
+    FramePool,
+    LabelledFrames,
+    Observations,
+    OrderedBatches,
+    ShuffledBatches,
+    TaughtFrames,
+)
+from hlrp.foundation.online_labels import TaughtBatch
 
 FRAMES = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
 LABELLED = torch.tensor([1, 2, 3, 5, 8, 13, 14, 15, 16, 17])
 
 
-def source() -> LabelledFrames:
-    """Frame `i` is filled with `i` and, for the second camera, with 100 + `i`; its codes and sentence say `i` too."""
-    cameras = [CachedFrames(FRAMES), CachedFrames(FRAMES + 100)]
-    codes = torch.arange(20)[:, None].expand(-1, 4)
-    return LabelledFrames(cameras, [f"frame {i}" for i in range(20)], codes)
+def observations() -> Observations:
+    """Frame `i` is filled with `i` and, for the second camera, with 100 + `i`; its sentence says `i` too."""
+    return Observations([CachedFrames(FRAMES), CachedFrames(FRAMES + 100)], [f"frame {i}" for i in range(20)])
+
+
+def source(shift: int = 0) -> LabelledFrames:
+    """Codes of frame `i` are `i`, or `i + shift`."""
+    return LabelledFrames(observations(), shift + torch.arange(20)[:, None].expand(-1, 4))
 
 
 def test_a_batch_pairs_every_frame_with_its_own_sentence_and_codes() -> None:
@@ -31,7 +42,7 @@ def seen(data: ShuffledBatches, steps: range) -> list[int]:
 
 
 def shuffled(seed: int = 0, batch_size: int = 5) -> ShuffledBatches:
-    return ShuffledBatches(source(), LABELLED, batch_size=batch_size, num_batches=8, seed=seed)
+    return ShuffledBatches([FramePool(source(), LABELLED)], batch_size=batch_size, num_batches=8, seed=seed)
 
 
 def test_an_epoch_shows_every_labelled_frame_once_and_no_other() -> None:
@@ -53,7 +64,7 @@ def test_a_batch_is_never_larger_than_the_data() -> None:
 
 
 def test_validation_reads_every_frame_once_in_order() -> None:
-    data = OrderedBatches(source(), LABELLED, batch_size=4)
+    data = OrderedBatches([FramePool(source(), LABELLED)], batch_size=4)
     assert [len(batch) for batch in data] == [4, 4, 2]  # pyright: ignore[reportArgumentType]
     assert [int(i) for batch in data for i in batch.codes[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]
 
@@ -69,3 +80,43 @@ def test_the_parts_of_a_batch_are_equal_and_make_it_whole() -> None:
 def test_a_batch_that_does_not_divide_says_what_would() -> None:
     with pytest.raises(ValueError, match=r"batch_size=5 does not divide into 2 equal parts.*use a multiple of 2"):
         shuffled(batch_size=5).part(0, 0, 2)
+
+
+def mixed(weights: tuple[float | None, float | None], steps: int = 200) -> ShuffledBatches:
+    """Ten frames of one dataset, and five of another whose codes are 100 higher."""
+    pools = [FramePool(source(), LABELLED, weights[0]), FramePool(source(100), LABELLED[:5], weights[1])]
+    return ShuffledBatches(pools, batch_size=5, num_batches=steps, seed=0)
+
+
+def test_without_weights_every_frame_of_every_dataset_comes_once_an_epoch() -> None:
+    expected = sorted([*LABELLED.tolist(), *(100 + LABELLED[:5]).tolist()])
+    assert sorted(seen(mixed((None, None)), range(3))) == expected
+
+
+def test_weights_are_shares_of_the_samples() -> None:
+    codes = torch.tensor(seen(mixed((1.0, 3.0)), range(200)))
+    assert abs(float((codes >= 100).double().mean()) - 0.75) < 0.04
+    assert set(codes.tolist()) == {*LABELLED.tolist(), *(100 + LABELLED[:5]).tolist()}
+
+
+def test_a_mixed_batch_keeps_picture_sentence_and_codes_together() -> None:
+    batch = mixed((1.0, 1.0))[0]
+    codes = batch.codes[:, 0]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalSubscript]
+    assert len(codes.unique()) > 1
+    assert batch.instructions == [f"frame {int(i) % 100}" for i in codes]  # pyright: ignore[reportAttributeAccessIssue]
+    torch.testing.assert_close(255 * batch.images[:, 0, 0, 0, 0], (codes % 100).float())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_weights_for_some_datasets_only_are_refused() -> None:
+    with pytest.raises(ValueError, match="give every source a weight or none"):
+        mixed((1.0, None))
+
+
+def test_a_quantizers_clip_starts_at_the_frame_that_the_model_sees() -> None:
+    frames = TaughtFrames(observations(), CachedFrames(FRAMES), [0, 2, 4])
+    pools = [FramePool(frames, LABELLED[:4], 1.0), FramePool(frames, LABELLED[4:7], 1.0)]
+    batch = ShuffledBatches(pools, batch_size=6, num_batches=1, seed=0)[0]
+    assert isinstance(batch, TaughtBatch)
+    assert batch.inputs.codes is None
+    now = (255 * batch.inputs.images[:, 0, 0, 0, 0]).round().long()
+    assert torch.equal(batch.clips[:, :, 0, 0, 0].long(), now[:, None] + torch.tensor([0, 2, 4]))

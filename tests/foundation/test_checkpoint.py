@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import load_foundation, read_description, save_foundation
+from hlrp.foundation.checkpoint import (
+    CARD_FILE,
+    FOUNDATION_FOLDER,
+    load_foundation,
+    read_description,
+    save_foundation,
+)
+from hlrp.foundation.lora import LoRASettings
+from hlrp.hub import fetch_folder, upload_folder
+from hlrp.latents import LatentSpec
 
 
 @pytest.mark.parametrize("freeze_backbone", [False, True])
@@ -41,11 +52,30 @@ def test_tied_weights_stay_tied_after_loading(backend: QwenVLChatBackend, tmp_pa
     assert loaded.model.lm_head.weight is loaded.model.get_input_embeddings().weight
 
 
-def test_a_checkpoint_is_json_and_safetensors_only(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_nothing_that_runs(backend: QwenVLChatBackend, tmp_path: Path) -> None:
     save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
     suffixes = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
-    assert suffixes == {".json", ".safetensors"}
+    assert suffixes == {".json", ".safetensors", ".md"}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # no temporary folder is left
+
+
+def test_the_card_names_the_codes_and_the_figures(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    extra = {"steps": 7, "validation": {"decoded_accuracy": 0.25}}
+    card = (save_foundation(backend, tmp_path / "model", laq_fingerprint="abc", extra=extra) / CARD_FILE).read_text()
+    for text in ("4 codes of 8", "`abc`", "| decoded accuracy | 0.250 |", "- steps: 7"):
+        assert text in card
+
+
+def test_the_hub_takes_whole_folders_only(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    assert fetch_folder(folder, FOUNDATION_FOLDER) == folder
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert sorted(filter_repo_objects(files, allow_patterns=list(FOUNDATION_FOLDER.files))) == sorted(files)
+    with pytest.raises(ConnectionError, match="the hub did not take the foundation model as me/vla"):
+        upload_folder(folder, "me/vla", FOUNDATION_FOLDER, token="hf_none")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="copy the whole folder"):
+        upload_folder(folder, "me/vla", FOUNDATION_FOLDER, token="hf_none")
 
 
 def test_saving_again_gives_the_same_files(backend: QwenVLChatBackend, tmp_path: Path) -> None:
@@ -87,8 +117,49 @@ def test_weights_that_do_not_fit_are_refused(
     tmp_path: Path,
 ) -> None:
     small = save_foundation(make_backend(debug_config), tmp_path / "small", laq_fingerprint="abc")
-    frozen = make_backend(replace(debug_config, freeze_backbone=True))
-    other = save_foundation(frozen, tmp_path / "other", laq_fingerprint="abc")
+    larger = make_backend(debug_config, spec=LatentSpec(codebook_size=32))
+    other = save_foundation(larger, tmp_path / "other", laq_fingerprint="abc")
     (other / "model.safetensors").replace(small / "model.safetensors")
     with pytest.raises(RuntimeError):
         load_foundation(small)
+
+
+@pytest.mark.parametrize("frozen_before", [False, True])
+def test_what_was_trained_does_not_decide_what_will_be(
+    make_backend: Callable[..., QwenVLChatBackend],
+    debug_config: QwenVLChatConfig,
+    batch: FoundationBatch,
+    tmp_path: Path,
+    frozen_before: bool,
+) -> None:
+    backend = make_backend(replace(debug_config, freeze_backbone=frozen_before))
+    for parameter in backend.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    other = load_foundation(folder, overrides={"freeze_backbone": not frozen_before}).backend
+    assert torch.equal(other.predict(batch).log_probs, backend.predict(batch).log_probs)
+    assert any(p.requires_grad for p in other.parameters())
+
+
+def test_a_merged_checkpoint_holds_what_the_adapters_learned_and_no_adapter(
+    make_backend: Callable[..., QwenVLChatBackend],
+    debug_config: QwenVLChatConfig,
+    batch: FoundationBatch,
+    tmp_path: Path,
+) -> None:
+    backend = make_backend(replace(debug_config, lora=LoRASettings(rank=2)))
+    for name, parameter in backend.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    expected = backend.predict(batch).log_probs
+    mid_training = save_foundation(backend, tmp_path / "adapters", laq_fingerprint="abc")
+    assert torch.equal(load_foundation(mid_training).backend.predict(batch).log_probs, expected)
+    backend.merge_adapters()
+    torch.testing.assert_close(backend.predict(batch).log_probs, expected, atol=1e-4, rtol=1e-4)
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    loaded = load_foundation(folder).backend
+    assert isinstance(loaded, QwenVLChatBackend)
+    assert not loaded.config.lora.is_on
+    assert not any("lora" in name for name in load_file(folder / "model.safetensors"))
+    assert torch.equal(loaded.predict(batch).log_probs, backend.predict(batch).log_probs)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hlrp.foundation.backends import QwenVLChatBackend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.latents import LatentSpec
 
 
 def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
@@ -93,3 +94,55 @@ def test_sampling_follows_its_generator_and_its_temperature(
 def test_a_temperature_of_zero_is_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
     with pytest.raises(ValueError, match="temperature must be positive"):
         shared_backend.predict(batch, temperature=0.0)
+
+
+def test_sampling_among_the_best_code_alone_is_greedy(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch
+) -> None:
+    sampled = shared_backend.predict(batch, temperature=50.0, top_k=1)
+    assert torch.equal(sampled.codes, shared_backend.predict(batch).codes)
+    with pytest.raises(ValueError, match="top_k must be 1 or more"):
+        shared_backend.predict(batch, temperature=1.0, top_k=0)
+
+
+def test_top_k_leaves_the_others_out(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
+    best = shared_backend.loss(batch).logits[:, 0].topk(2).indices
+    samples = shared_backend.sample(batch, num_samples=64, temperature=100.0, top_k=2)
+    for row, codes in zip(best, samples.codes[:, :, 0], strict=True):
+        assert set(codes.tolist()) == set(row.tolist())
+
+
+def test_many_samples_of_one_prompt_follow_the_models_probabilities(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = shared_backend.sample(batch, num_samples=600, generator=generator)
+    assert samples.codes.shape == samples.log_probs.shape == (3, 600, 4)
+    expected = shared_backend.loss(batch).logits[:, 0].softmax(-1)
+    found = torch.stack([row.bincount(minlength=8) / 600 for row in samples.codes[:, :, 0]])
+    torch.testing.assert_close(found, expected, atol=0.08, rtol=0)
+    one = replace(batch, codes=samples.codes[:, 5])
+    torch.testing.assert_close(shared_backend.loss(one).per_sample, -samples.log_probs[:, 5].mean(1))
+
+
+def test_a_beam_as_wide_as_the_space_ranks_every_answer(
+    make_backend: Callable[..., QwenVLChatBackend], make_batch: Callable[..., FoundationBatch]
+) -> None:
+    backend = make_backend(spec=LatentSpec(codebook_size=3, code_seq_len=3), scale=4)
+    batch = replace(make_batch(), codes=None)
+    found = backend.beam_search(batch, beams=100)
+    assert found.codes.shape == (3, 27, 3)
+    total = found.log_probs.sum(-1)
+    torch.testing.assert_close(total.exp().sum(1), torch.ones(3))
+    assert bool((total.diff(dim=1) <= 0).all())
+    assert all(len(set(map(tuple, rows.tolist()))) == 27 for rows in found.codes)
+    narrow = backend.beam_search(batch, beams=1)
+    greedy = backend.predict(batch)
+    assert torch.equal(narrow.codes[:, 0], greedy.codes)
+    torch.testing.assert_close(narrow.log_probs[:, 0], greedy.log_probs)
+    assert bool((total[:, 0] >= greedy.log_probs.sum(1) - 1e-5).all())
+
+
+def test_a_beam_of_no_width_is_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
+    with pytest.raises(ValueError, match="beams must be 1 or more"):
+        shared_backend.beam_search(batch, beams=0)

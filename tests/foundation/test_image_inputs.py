@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import Qwen2VLImageProcessor
+from transformers import Qwen2VLImageProcessor, SmolVLMConfig, SmolVLMImageProcessor
 from transformers.image_utils import SizeDict
 
-from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
+from hlrp.foundation.image_inputs import ImageGeometry, SquareGeometry, build_pixel_values, resize_and_normalize
 
 
 def hub_processor(height: int, width: int) -> Qwen2VLImageProcessor:
@@ -44,3 +44,52 @@ def test_resized_pixels_equal_the_hub_processor_up_to_its_8_bit_rounding(source:
 def test_a_size_that_does_not_fit_the_patches_is_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         ImageGeometry.of(hub_processor(16, 16), (16, 20))
+
+
+def smol_processor(side: int) -> SmolVLMImageProcessor:
+    return SmolVLMImageProcessor(
+        do_image_splitting=False,
+        size={"height": side, "width": side},
+        max_image_size={"longest_edge": side},
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.2, 0.3, 0.4],
+    )
+
+
+def smol_config(*, patch_size: int = 4, scale_factor: int = 2, image_size: int = 32) -> SmolVLMConfig:
+    vision = {"image_size": image_size, "patch_size": patch_size}
+    return SmolVLMConfig.from_dict({"vision_config": vision, "scale_factor": scale_factor})
+
+
+@pytest.mark.parametrize("source", [(16, 16), (32, 32), (20, 28), (11, 13)])
+def test_whole_squared_images_equal_the_smolvlm_processors(source: tuple[int, int]) -> None:
+    coarse = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    images = F.interpolate(coarse, source, mode="bilinear")  # smooth and away from the limits: nothing overshoots
+    processor = smol_processor(16)
+    expected = processor([[image] for image in images], do_rescale=False, return_tensors="pt")
+    geometry = SquareGeometry.of(processor, smol_config(), (16, 16))
+    ours = resize_and_normalize(images, (16, 16), mean=geometry.mean, std=geometry.std)
+    torch.testing.assert_close(ours, expected["pixel_values"][:, 0], atol=1e-5, rtol=0)
+    assert bool(expected["pixel_attention_mask"].all())
+
+
+def test_smolvlm_pixels_of_8_bit_images_are_the_hub_processors() -> None:
+    images = torch.randint(256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    processor = smol_processor(16)
+    expected = processor([[image] for image in images], return_tensors="pt")["pixel_values"][:, 0]
+    geometry = SquareGeometry.of(processor, smol_config(), (16, 16))
+    ours = resize_and_normalize(images / 255, (16, 16), mean=geometry.mean, std=geometry.std)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_a_border_that_fills_no_patch_is_allowed_as_in_the_largest_smolvlm() -> None:
+    config = smol_config(patch_size=14, scale_factor=3, image_size=384)
+    assert SquareGeometry.of(smol_processor(384), config, (384, 384)).tokens_per_image == 81
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((16, 32), "square"), ((64, 64), "at most 32"), ((20, 20), "multiple of 8"), ((2, 2), "of 8")]
+)
+def test_a_size_that_does_not_fit_smolvlm_is_refused(size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SquareGeometry.of(smol_processor(16), smol_config(), size)

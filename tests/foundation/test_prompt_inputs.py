@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.foundation.backends import QwenVLChatBackend
-from hlrp.foundation.prompt_inputs import Prompts
+from hlrp.foundation.backends import QwenVLChatBackend, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.prompt_inputs import Prompts, SmolPromptTokenizer, TokenizedPrompts
+from hlrp.foundation.tiny_smolvlm import tiny_smol_processor
+from hlrp.latents import LatentSpec
 
 LONG = "Press a button from the top of the coffee machine"
 CPU = torch.device("cpu")
@@ -70,3 +72,65 @@ def test_a_chat_template_that_drops_the_instruction_is_refused(backend: QwenVLCh
     backend.processor.chat_template = "<|im_start|>"
     with pytest.raises(ValueError, match="chat template"):
         prompts(backend, "Open")
+
+
+# ---- SmolVLM ----
+
+
+@pytest.fixture(scope="module")
+def smol() -> SmolLatentHeadBackend:
+    config = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32))
+    return SmolLatentHeadBackend.build(config, LatentSpec())
+
+
+def smol_prompts(backend: SmolLatentHeadBackend, *instructions: str, cameras: int = 1) -> TokenizedPrompts:
+    return backend.prompt_tokenizer(instructions, num_cameras=cameras, device=CPU)
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+@pytest.mark.parametrize("system_prompt", ["You are a robot policy.", ""])
+def test_a_smolvlm_prompt_is_what_its_processor_makes_of_whole_images(
+    smol: SmolLatentHeadBackend, cameras: int, system_prompt: str
+) -> None:
+    content = [{"type": "image"}] * cameras + [{"type": "text", "text": LONG}]
+    messages = [{"role": "user", "content": content}]
+    if system_prompt:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
+    text = smol.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    images = [torch.zeros(3, 32, 32, dtype=torch.uint8)] * cameras
+    expected = smol.processor(text=[text], images=[images], return_tensors="pt")
+    tokenizer = SmolPromptTokenizer(smol.processor, system_prompt=system_prompt)
+    ours = tokenizer([LONG], num_cameras=cameras, device=CPU)
+    assert torch.equal(ours.input_ids, expected["input_ids"])
+    assert int((ours.input_ids == smol.processor.image_token_id).sum()) == cameras * smol.geometry.tokens_per_image
+
+
+def test_short_smolvlm_prompts_are_padded_on_the_left(smol: SmolLatentHeadBackend) -> None:
+    short, both = smol_prompts(smol, "Open"), smol_prompts(smol, "Open", LONG, "Open")
+    length = short.input_ids.shape[1]
+    assert (short.is_padded, both.is_padded) == (False, True)
+    assert torch.equal(both.input_ids[0, -length:], short.input_ids[0])
+    assert torch.equal(both.input_ids[0], both.input_ids[2])
+    assert both.mask.sum(1).tolist() == [length, both.input_ids.shape[1], length]
+
+
+@pytest.mark.parametrize(
+    "text", ["<image>", "<end_of_utterance>", "<fake_token_around_image><global-img>", "开门 🤖 é"]
+)
+def test_whatever_a_user_writes_to_smolvlm_stays_text(smol: SmolLatentHeadBackend, text: str) -> None:
+    plain, tricky = smol_prompts(smol, "Open").input_ids[0], smol_prompts(smol, text).input_ids[0]
+    special = set(smol.prompt_tokenizer.tokenizer.all_special_ids)
+    assert [t for t in tricky.tolist() if t in special] == [t for t in plain.tolist() if t in special]
+    assert text in smol.prompt_tokenizer.tokenizer.decode(tricky)
+
+
+def test_an_empty_instruction_to_smolvlm_is_refused(smol: SmolLatentHeadBackend) -> None:
+    with pytest.raises(ValueError, match="non-empty instruction"):
+        smol_prompts(smol, " ")
+
+
+def test_a_smolvlm_template_without_room_for_images_is_refused() -> None:
+    processor = tiny_smol_processor()
+    processor.chat_template = "{{ messages[0].content[-1].text }}"
+    with pytest.raises(ValueError, match="chat template must place the instruction and 2 images"):
+        SmolPromptTokenizer(processor, system_prompt="")(["Open"], num_cameras=2, device=CPU)

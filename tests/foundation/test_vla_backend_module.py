@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,10 +9,56 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hlrp.foundation.backends import QwenVLChatBackend
+from hlrp.foundation.backends import FoundationLoss, QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.code_metrics import code_counts
+from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.laq.config import debug
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.latents import LatentSpec
 from hlrp.optimization import OptimizerConfig, lr_fraction, parameter_groups
+
+
+class TwoLosses(QwenVLChatBackend):
+    """Whose loss has a part of its own name: here, the number of samples."""
+
+    def loss(self, batch: FoundationBatch) -> FoundationLoss:
+        return replace(super().loss(batch), terms={"size": torch.tensor(float(len(batch)))})
+
+
+def quiet_trainer(folder: Path, *, max_epochs: int = -1, max_steps: int = -1) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def loader(batches: Sequence[FoundationBatch | TaughtBatch]) -> DataLoader[FoundationBatch | TaughtBatch]:
+    return DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
+
+
+def validated(
+    module: VLABackendModule, batches: Sequence[FoundationBatch | TaughtBatch], folder: Path
+) -> dict[str, float]:
+    (logged,) = quiet_trainer(folder).validate(module, loader(batches), verbose=False)
+    return dict(logged)
+
+
+def parts_of(batch: FoundationBatch, *sizes: int) -> list[FoundationBatch]:
+    assert batch.codes is not None
+    assert batch.valid is not None
+    columns = (batch.images, batch.codes, batch.valid)
+    images, codes, valid = (column.split(list(sizes)) for column in columns)
+    names = iter(batch.instructions)
+    words = [[next(names) for _ in range(size)] for size in sizes]
+    return [FoundationBatch(*each) for each in zip(images, words, codes, valid, strict=True)]
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
@@ -38,17 +85,8 @@ def test_lightning_trains_validates_and_logs(
     make_backend: Callable[..., QwenVLChatBackend], batch: FoundationBatch, tmp_path: Path
 ) -> None:
     module = VLABackendModule(make_backend(scale=3), OptimizerConfig(lr=1e-2, warmup_steps=2))
-    loader = DataLoader([batch] * 12, batch_size=None)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(module, loader, DataLoader([batch], batch_size=None))
+    trainer = quiet_trainer(tmp_path, max_epochs=2)
+    trainer.fit(module, loader([batch] * 12), loader([batch]))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert logged["val/accuracy"] > logged["val/marginal_accuracy"]
     assert logged["train/loss"] < 1.5
@@ -65,13 +103,68 @@ def test_the_marginal_baseline_is_the_best_constant_guess(
 ) -> None:
     codes = torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0], [1, 5, 5, 5]])
     labelled = FoundationBatch(batch.images, batch.instructions, codes, torch.tensor([True, True, False]))
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    (logged,) = trainer.validate(VLABackendModule(backend), DataLoader([labelled], batch_size=None), verbose=False)
+    logged = validated(VLABackendModule(backend), [labelled], tmp_path)
     assert logged["val/marginal_accuracy"] == pytest.approx(6 / 8)
+
+
+def test_validation_figures_do_not_depend_on_how_frames_fall_into_batches(
+    shared_backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
+) -> None:
+    labelled = replace(batch, valid=torch.tensor([True, False, True]))
+    module = VLABackendModule(shared_backend)
+    whole = validated(module, [labelled], tmp_path)
+    assert module.predictions is not None
+    assert module.predictions.counted.tolist() == [True, False, True]
+    assert whole["val/loss"] == pytest.approx(float(shared_backend.loss(labelled).loss.detach()), rel=1e-5)
+    assert set(whole) == {
+        "val/loss", "val/accuracy", "val/decoded_accuracy", "val/exact_sequence_accuracy", "val/marginal_accuracy",
+        "val/ece", *(f"val/accuracy_slot_{slot}" for slot in range(4)),
+    }  # fmt: skip
+    assert validated(module, parts_of(labelled, 1, 2), tmp_path) == pytest.approx(whole, rel=1e-4)
+
+
+def test_the_constant_guess_may_be_that_of_training(
+    backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
+) -> None:
+    codes = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4], [5, 5, 5, 5]])
+    labelled = replace(batch, codes=codes)
+    module = VLABackendModule(backend, training_counts=code_counts(codes[2:], 8))
+    assert validated(module, [labelled], tmp_path)["val/marginal_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_parts_of_the_loss_are_logged_by_name(
+    debug_config: QwenVLChatConfig, batch: FoundationBatch, tmp_path: Path
+) -> None:
+    module = VLABackendModule(TwoLosses.build(debug_config, LatentSpec()))
+    parts = parts_of(batch, 1, 2)
+    assert validated(module, parts, tmp_path)["val/size_loss"] == pytest.approx(
+        (1 * 1 + 2 * 2) / 3
+    )  # weighed by labels
+    trainer = quiet_trainer(tmp_path, max_steps=2)
+    trainer.fit(module, loader(parts))
+    assert float(trainer.callback_metrics["train/size_loss"]) == 2.0
+
+
+def test_clips_are_labelled_on_the_way_and_teach_the_same_as_their_labels(
+    make_backend: Callable[..., QwenVLChatBackend],
+    debug_config: QwenVLChatConfig,
+    batch: FoundationBatch,
+    tmp_path: Path,
+) -> None:
+    spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
+    laq = LatentActionQuantizer(replace(debug(), spec=spec))
+    online = OnlineLabels(laq)
+    taught = TaughtBatch(
+        replace(batch, codes=None, valid=None), torch.randint(256, (3, 2, 3, 32, 32), dtype=torch.uint8)
+    )
+    labelled = online.label(taught)
+    backend = make_backend(debug_config, spec)
+    module = VLABackendModule(backend, online=online)
+    assert not any("teacher" in name or "online" in name for name in module.state_dict())
+    found = validated(module, [taught], tmp_path)
+    assert module.predictions is not None
+    assert labelled.codes is not None
+    assert torch.equal(module.predictions.codes, labelled.codes)
+    assert found == validated(VLABackendModule(backend), [labelled], tmp_path)
+    quiet_trainer(tmp_path, max_steps=1).fit(module, loader([taught]))
+    assert all(parameter.grad is None for parameter in laq.parameters())

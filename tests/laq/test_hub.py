@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, save_laq
+from hlrp.hub import fetch_folder, upload_folder
+from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, save_laq
 from hlrp.laq.config import debug
-from hlrp.laq.hub import fetch_laq, upload_laq
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
@@ -79,13 +79,13 @@ def test_what_would_be_uploaded_is_the_whole_checkpoint(
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
-    assert fetch_laq(tmp_path) == tmp_path
+    assert fetch_folder(tmp_path, LAQ_FOLDER) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b"])
 def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"is neither a folder nor the name of a hub repository$"):
-        fetch_laq(name)
+        fetch_folder(name, LAQ_FOLDER)
 
 
 def test_without_a_network_fetching_fails_in_one_sentence(tmp_path: Path) -> None:
@@ -101,4 +101,4 @@ def test_without_a_network_uploading_fails_in_one_sentence(tmp_path: Path) -> No
     ):
         model.push_to_hub("someone/laq", token="hf_none")
     with pytest.raises(FileNotFoundError, match="is not a LAQ checkpoint"):
-        upload_laq(tmp_path, "someone/laq")
+        upload_folder(tmp_path, "someone/laq", LAQ_FOLDER)

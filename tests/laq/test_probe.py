@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.laq.probe import ProbeScore, bootstrap_weights, episode_sums, linear_probe, percentile_interval
+from hlrp.intervals import bootstrap_weights, percentile_interval
+from hlrp.laq.probe import ProbeScore, episode_sums, linear_probe
 
 
 def test_exactly_linear_data_scores_one() -> None:

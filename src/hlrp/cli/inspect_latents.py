@@ -14,7 +14,7 @@ from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.source_config import SourceConfig, open_source
 from hlrp.data.sources import ClipSource
 from hlrp.files import new_directory, refuse_existing, write_json
-from hlrp.laq.baselines import LabellerConfig, baseline_rows
+from hlrp.laq.baselines import LabellerConfig, baseline_rows, trainable_config
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.laq.quality import LAQQuality, measure_quality
 from hlrp.report.latent_gallery import latent_gallery
@@ -101,7 +101,13 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         few = choose_labelled(train, fraction=config.labelled_fraction, seed=config.seed)
         labelled = labelled_clips(source, laq.model.spec, few)
         rows = baseline_rows(
-            laq.model.config, quality, clips, labelled, config.labeller(), seed=config.seed, device=device
+            trainable_config(laq.model.config),
+            quality,
+            clips,
+            labelled,
+            config.labeller(),
+            seed=config.seed,
+            device=device,
         )
         print(f"\n{baseline_table(rows)}")
     if config.output_dir is not None:

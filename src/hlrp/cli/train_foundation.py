@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import draccus
 import torch
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import split_episodes
-from hlrp.data.dataset import (
-    episode_bounds,
-    episode_of_frame,
-    frame_of_episode,
-    open_dataset,
-    read_instructions,
-    require_camera,
+from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
+from hlrp.data.observation_sources import (
+    HeldOut,
+    ObservationConfig,
+    ObservationSource,
+    open_labelled,
+    open_taught,
+    require_one_teacher,
 )
-from hlrp.data.frames import open_frames
-from hlrp.data.labelled_frames import LabelledFrames, OrderedBatches, ShuffledBatches
-from hlrp.data.labels import find_labels, require_labels_of
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.data.source_config import DEFAULT_REPO_ID
+from hlrp.foundation.backends import BackendConfig, FoundationBackend, QwenVLChatConfig, build_backend
+from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import save_foundation
+from hlrp.foundation.code_metrics import (
+    CodeFigures,
+    CodePredictions,
+    LastCodeGuess,
+    code_counts,
+    code_figures,
+    predict_codes,
+)
+from hlrp.foundation.code_metrics import last_code_guess as guess_last_code
+from hlrp.foundation.language import LanguageFigures, language_figures, swapped_instructions
+from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
+from hlrp.report.foundation_page import example_predictions, render_foundation_page
 from hlrp.tables import table
 from hlrp.training import StepData, TrainerConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
 
+METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 _VALIDATION_FRAMES = 1024
+_LANGUAGE_FRAMES = 512
+_EXAMPLES = 12
 
 
 @dataclass
 class TrainFoundationConfig:
     """Train a vision-language model to predict a LAQ's codes from one frame and an instruction; needs no actions."""
 
-    dataset_repo_id: str = "local/hlrp_demos"
+    dataset_repo_id: str = DEFAULT_REPO_ID
     """Repo id of the labelled dataset."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
     """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    sources: list[ObservationConfig] = field(default_factory=list)
+    """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]."""
+    laq_path: str | None = None
+    """Folder of a LAQ that labels while training, instead of labels on the disk."""
     output_dir: str = "outputs/foundation"
     """Folder of the checkpoint; must not exist."""
-    cameras: list[str] | None = None
-    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
-    backend: QwenVLChatConfig = field(default_factory=lambda: QwenVLChatConfig(random_shift_px=2))
-    """Which model, and how it is shown the frame."""
+    backend: BackendConfig = field(default_factory=lambda: QwenVLChatConfig(random_shift_px=2))
+    """Which model, and how it is shown the frame; --backend.type names another kind."""
     steps: int = 1500
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-3))
     held_out: float = 0.1
-    """Share of episodes kept for validation."""
+    """Share of the episodes of each dataset kept for validation."""
+    validate_every: int | None = None
+    """Steps between validations; default: at the end only."""
     cache_gib: float = 2.0
-    """Keep decoded frames in memory up to this size per camera; larger datasets are decoded on demand."""
+    """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
     num_workers: int = 0
     """Processes that prepare batches; worth it where frames are decoded on demand."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -71,7 +95,26 @@ class TrainFoundationConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
+        if self.validate_every is not None and self.validate_every < 1:
+            raise ValueError(f"validate_every must be 1 or more, got {self.validate_every}")
+        if self.sources and (self.dataset_root or self.labels_path or self.cameras):
+            raise ValueError("name all datasets, labels and cameras inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
+        frozen = self.backend.freeze_backbone or self.backend.lora.is_on
+        if self.trainer.strategy == "fsdp" and frozen:
+            raise ValueError("fsdp shards what is trained, and next to nothing is with a frozen backbone; use ddp")
+
+    @property
+    def datasets(self) -> list[ObservationConfig]:
+        """All that is trained on."""
+        return self.sources or [
+            ObservationConfig(
+                dataset_repo_id=self.dataset_repo_id,
+                dataset_root=self.dataset_root,
+                labels_path=self.labels_path,
+                cameras=self.cameras,
+            )
+        ]
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
@@ -81,71 +124,166 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     """
     run = TrainingRun(config.output_dir, resume=config.resume)
     device = choose_device(config.device)
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
-    labels = find_labels(dataset.root, config.labels_path)
-    labels.require_codes()
-    bounds = episode_bounds(dataset.meta)
-    episode = episode_of_frame(bounds)
-    require_labels_of(labels, episode_index=episode, frame_index=frame_of_episode(bounds))
-    cameras = [require_camera(dataset.meta, name) for name in config.cameras or [labels.metadata.camera]]
-    sources = [
-        open_frames(dataset, camera, config.backend.image_size, cache_gib=config.cache_gib) for camera in cameras
-    ]
-    frames = LabelledFrames(sources, read_instructions(dataset), labels.codes)
-    train, held_out = split_episodes(len(bounds), held_out=config.held_out, seed=config.seed)
-    train_index = (labels.valid & torch.isin(episode, train)).nonzero()[:, 0]
-    val_index = (labels.valid & torch.isin(episode, held_out)).nonzero()[:, 0]
-    if len(train_index) == 0 or len(val_index) == 0:
-        raise ValueError("no labelled frame in the training or the held-out episodes; use more or longer episodes")
-    generator = torch.Generator().manual_seed(config.seed)
-    val_index = val_index[torch.randperm(len(val_index), generator=generator)[:_VALIDATION_FRAMES]].sort().values
+    sources, online = _open(config)
+    spec, fingerprint = sources[0].spec, sources[0].laq_fingerprint
 
     torch.manual_seed(config.seed)
-    backend = QwenVLChatBackend.build(config.backend, labels.metadata.spec)
-    parameters = sum(p.numel() for p in backend.parameters()) / 1e6
-    logger.info(f"VLA of {parameters:.1f} M parameters on {len(train_index)} frames, {len(val_index)} held out")
-    module = VLABackendModule(backend, config.optimizer)
-    batch_size = min(config.batch_size, len(train_index))
+    backend = build_backend(config.backend, spec)
+    frames = sum(len(source.train.index) for source in sources)
+    held_out = sum(len(source.held_out.index) for source in sources)
+    parameters, trained = _millions(backend)
+    logger.info(f"VLA of {parameters} parameters, {trained} of them trained, on {frames} frames; {held_out} held out")
+    module = VLABackendModule(
+        backend, config.optimizer, training_counts=_training_counts(sources, spec.codebook_size), online=online
+    )
+    validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
     data = StepData(
-        ShuffledBatches(frames, train_index, batch_size=batch_size, num_batches=config.steps, seed=config.seed),
-        OrderedBatches(frames, val_index, batch_size=config.batch_size),
+        ShuffledBatches(
+            [source.train for source in sources],
+            batch_size=min(config.batch_size, frames),
+            num_batches=config.steps,
+            seed=config.seed,
+        ),
+        validation,
         num_workers=config.num_workers,
     )
-    figures = run.fit(
+    logged = run.fit(
         module,
         data,
         steps=config.steps,
         save_every=config.save_every,
-        validate_every=config.steps,
+        validate_every=min(config.validate_every or config.steps, config.steps),
         device=device,
         trainer=config.trainer,
     )
-    figures = {name.removeprefix("val/"): value for name, value in figures.items() if name.startswith("val/")}
+    figures = {name.removeprefix("val/"): value for name, value in logged.items() if name.startswith("val/")}
     if not run.is_main:
         return figures
+    backend.merge_adapters()
+    backend.to(device)
+    batches = [_labelled(batch.to(device), online) for batch in validation]
+    predictions = module.predictions or predict_codes(backend, batches)  # under fsdp a copy was validated
+    quality = _quality(predictions, sources, spec.codebook_size)
+    language = _language(backend, batches, sources)
     extra = {
-        "dataset_repo_id": config.dataset_repo_id,
-        "cameras": cameras,
+        "datasets": [source.name for source in sources],
+        "cameras": sources[0].cameras,
+        "labels": "online" if online else "precomputed",
         "steps": config.steps,
         "batch_size": config.batch_size,
         "seed": config.seed,
         "validation": figures,
     }
-    save_foundation(backend, config.output_dir, laq_fingerprint=labels.metadata.laq_fingerprint, extra=extra)
+    examples = example_predictions(backend, batches[len(batches) // 2], _EXAMPLES)
+    about = {
+        "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
+        f"{parameters} parameters, {trained} trained",
+        "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {fingerprint}",
+        "datasets": ", ".join(source.name for source in sources),
+        "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
+        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}",
+    }
+    metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
+    save_foundation(
+        backend,
+        config.output_dir,
+        laq_fingerprint=fingerprint,
+        extra=extra,
+        beside={
+            METRICS_FILE: json.dumps(metrics, indent=2),
+            PAGE_FILE: render_foundation_page(quality, language, examples, about),
+        },
+    )
     run.finish()
-    print(validation_table(figures))
+    print(validation_table(quality, language))
     return figures
 
 
-def validation_table(figures: dict[str, float]) -> str:
+def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], OnlineLabels | None]:
+    """All datasets, and the quantizer that labels them online where there is one."""
+    held_out = HeldOut(share=config.held_out, frames=_VALIDATION_FRAMES // len(config.datasets), seed=config.seed)
+    size, cache = config.backend.image_size, config.cache_gib / len(config.datasets)
+    laq = None if config.laq_path is None else load_laq(config.laq_path)
+    if laq is None:
+        sources = [
+            open_labelled(one, held_out, image_size=size, cache_gib=cache, with_vectors=config.backend.needs_vectors)
+            for one in config.datasets
+        ]
+    else:
+        sources = [open_taught(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets]
+    require_one_teacher(sources)
+    return sources, None if laq is None else OnlineLabels(laq.model)
+
+
+def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None) -> FoundationBatch:
+    if isinstance(batch, FoundationBatch):
+        return batch
+    assert online is not None, "clips come with the quantizer that labels them"
+    return online.label(batch)
+
+
+def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:
+    """How often each slot holds each code in training; None where labels are made online."""
+    counts = [
+        code_counts(source.labels.codes[source.train.index], codebook_size)
+        for source in sources
+        if source.labels is not None
+    ]
+    return torch.stack(counts).sum(0) if len(counts) == len(sources) else None
+
+
+def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeFigures:
+    offsets = torch.tensor([0, *(len(source.episode) for source in sources[:-1])]).cumsum(0)
+    episode = torch.cat(
+        [source.episode[source.held_out.index] + offset for source, offset in zip(sources, offsets, strict=True)]
+    )
+    return code_figures(
+        predictions,
+        codebook_size=codebook_size,
+        training_counts=_training_counts(sources, codebook_size),
+        episode=episode,
+        last_code=_last_code(sources[0]) if len(sources) == 1 else None,
+    )
+
+
+def _last_code(source: ObservationSource) -> LastCodeGuess | None:
+    labels = source.labels
+    if labels is None:
+        return None
+    span = source.spec.frame_deltas(source.fps)[-1]
+    return guess_last_code(labels.codes, labels.valid, source.episode, source.held_out.index, span=span)
+
+
+def _language(
+    backend: FoundationBackend, batches: Sequence[FoundationBatch], sources: Sequence[ObservationSource]
+) -> LanguageFigures:
+    others = swapped_instructions(text for source in sources for text in source.instructions)
+    enough = max(_LANGUAGE_FRAMES // len(batches[0]), 1)
+    every = max(len(batches) // enough, 1)
+    return language_figures(backend, batches[::every], others)
+
+
+def _millions(backend: FoundationBackend) -> tuple[str, str]:
+    counts = [[p.numel() for p in backend.parameters() if p.requires_grad or not only] for only in (False, True)]
+    total, trained = (f"{sum(count) / 1e6:.3g} M" for count in counts)
+    return total, trained
+
+
+def validation_table(figures: CodeFigures, language: LanguageFigures) -> str:
     """Held-out figures as a table for a terminal."""
-    meaning = {
-        "accuracy": "code right, given the true codes before it",
-        "decoded_accuracy": "code right, decoding as at inference",
-        "exact_sequence_accuracy": "all codes of a frame right",
-        "marginal_accuracy": "always guessing the most frequent code",
-    }
-    rows = [[name.replace("_", " "), f"{figures[name]:.3f}", text] for name, text in meaning.items()]
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    rows = [
+        ["decoded accuracy", number(figures.accuracy), "code right, decoding as at inference"],
+        ["accuracy", number(figures.teacher_accuracy), "code right, given the true codes before it"],
+        ["exact sequence accuracy", number(figures.exact_sequence_accuracy), "all codes of a frame right"],
+        ["marginal accuracy", number(figures.marginal_accuracy), "always guessing the most frequent code"],
+        ["last code accuracy", number(figures.last_code_accuracy), "repeating the true codes of the span before"],
+        ["calibration error", number(figures.ece), "distance of confidence and accuracy"],
+        ["instruction", number(language.accuracy_drop), "accuracy lost under another task's instruction"],
+    ]
     return table(["code prediction (held-out episodes)", "value", "what it means"], rows)
 
 

@@ -1,95 +1,207 @@
 """Batches of (frame, instruction, codes) for stage 2, in an order that is a function of the seed alone.
 
-Shapes: n frames, m labelled frames, v cameras, b batch, c codes of one label.
+Shapes: n frames, m labelled frames, p sources, v cameras, b batch, c codes of one label, d width of a code vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hlrp.data.clips import source_shares
 from hlrp.data.frames import FrameSource
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.online_labels import TaughtBatch
 from hlrp.step_batches import require_divisible
 
+AnyBatch = FoundationBatch | TaughtBatch
 
-class LabelledFrames:
-    """Frames of one dataset with their instructions and codes.
+
+class Observations:
+    """Frames of one dataset with their instructions.
 
     Args:
         cameras: One source per camera, in the order the model sees them.
         instructions: Instruction of every frame, length n.
-        codes: Codes of every frame; only labelled frames are ever asked for.
     """
 
-    def __init__(self, cameras: Sequence[FrameSource], instructions: Sequence[str], codes: Int[Tensor, "n c"]) -> None:
+    def __init__(self, cameras: Sequence[FrameSource], instructions: Sequence[str]) -> None:
         self._cameras = list(cameras)
-        self._instructions = list(instructions)
-        self._codes = codes
+        self.instructions = list(instructions)
 
     def batch(self, index: Int[Tensor, " b"]) -> FoundationBatch:
-        """The frames at `index`, every one of them labelled."""
+        """What is seen at the frames `index`, without a label."""
         images = torch.cat([camera.read(index[:, None]) for camera in self._cameras], dim=1)
-        instructions = [self._instructions[i] for i in index.tolist()]
-        return FoundationBatch(images.float() / 255, instructions, self._codes[index])
+        return FoundationBatch(images.float() / 255, [self.instructions[i] for i in index.tolist()])
 
 
-class ShuffledBatches(Dataset[FoundationBatch]):
-    """Training batches by step number: batch `i` is the same in every run.
+@runtime_checkable
+class Frames(Protocol):
+    """Training samples by frame index."""
+
+    def batch(self, index: Int[Tensor, " b"]) -> AnyBatch:
+        """The samples at the frames `index`."""
+        ...
+
+
+class LabelledFrames:
+    """Frames whose labels lie on the disk.
 
     Args:
-        frames: Where samples come from.
-        index: Frames to draw from, without repetition inside an epoch.
-        batch_size: Samples of a batch.
-        num_batches: Steps of the run.
-        seed: Order of every epoch.
+        observations: What the model sees.
+        codes: Codes of every frame; only labelled frames are ever asked for.
+        vectors: Latent vectors of every frame, for a backend that learns them too.
     """
 
     def __init__(
-        self, frames: LabelledFrames, index: Int[Tensor, " m"], *, batch_size: int, num_batches: int, seed: int
+        self,
+        observations: Observations,
+        codes: Int[Tensor, "n c"],
+        vectors: Float[Tensor, "n c d"] | None = None,
     ) -> None:
-        self._frames = frames
-        self._index = index
-        self._batch_size = min(batch_size, len(index))
+        self._observations = observations
+        self._codes = codes
+        self._vectors = vectors
+
+    def batch(self, index: Int[Tensor, " b"]) -> FoundationBatch:
+        """The frames at `index`, every one of them labelled."""
+        vectors = None if self._vectors is None else self._vectors[index]
+        return replace(self._observations.batch(index), codes=self._codes[index], vectors=vectors)
+
+
+class TaughtFrames:
+    """Frames that a quantizer labels while the model trains.
+
+    Args:
+        observations: What the model sees.
+        clips: What the quantizer sees, at its own size.
+        deltas: Frames of a clip, relative to its first.
+    """
+
+    def __init__(self, observations: Observations, clips: FrameSource, deltas: Sequence[int]) -> None:
+        self._observations = observations
+        self._clips = clips
+        self._deltas = torch.tensor(deltas)
+
+    def batch(self, index: Int[Tensor, " b"]) -> TaughtBatch:
+        """The frames at `index`, at each of which a whole clip starts."""
+        return TaughtBatch(self._observations.batch(index), self._clips.read(index[:, None] + self._deltas))
+
+
+@dataclass(frozen=True)
+class FramePool:
+    """Frames of one source to draw from."""
+
+    frames: Frames
+    index: Int[Tensor, " m"]
+    weight: float | None = None
+    """Share of the samples, relative to other sources; None everywhere draws every frame once an epoch."""
+
+
+class ShuffledBatches(Dataset[AnyBatch]):
+    """Training batches by step number: batch `i` is the same in every run.
+
+    Without weights every frame comes once an epoch. With weights samples are drawn anew, in those shares.
+
+    Args:
+        pools: Where samples come from.
+        batch_size: Samples of a batch.
+        num_batches: Steps of the run.
+        seed: Order of every epoch.
+
+    Raises:
+        ValueError: If only some pools have a weight.
+    """
+
+    def __init__(self, pools: Sequence[FramePool], *, batch_size: int, num_batches: int, seed: int) -> None:
+        counts = torch.tensor([len(pool.index) for pool in pools])
+        shares = source_shares([pool.weight for pool in pools], counts)
+        self._frames = [pool.frames for pool in pools]
+        self._index = torch.cat([pool.index for pool in pools])
+        self._pool_of = torch.repeat_interleave(torch.arange(len(pools)), counts)
+        self._is_weighted = any(pool.weight is not None for pool in pools) and len(pools) > 1
+        self._cumulative = (shares / counts)[self._pool_of].cumsum(0)
+        self._batch_size = min(batch_size, len(self._index))
         self._num_batches = num_batches
         self._seed = seed
 
     def __len__(self) -> int:
         return self._num_batches
 
-    def __getitem__(self, step: int) -> FoundationBatch:
+    def __getitem__(self, step: int) -> AnyBatch:
         return self.part(step, 0, 1)
 
-    def part(self, step: int, index: int, parts: int) -> FoundationBatch:
+    def part(self, step: int, index: int, parts: int) -> AnyBatch:
         """Rows `index::parts` of batch `step`, for one of `parts` processes or accumulated passes.
 
         Raises:
             ValueError: If the batch does not divide into equal parts.
         """
         require_divisible(self._batch_size, parts)
+        return self._read(self._draw(step)[index::parts])
+
+    def _draw(self, step: int) -> Int[Tensor, " b"]:
+        """Places in the joint list of frames."""
+        if self._is_weighted:
+            generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
+            place = torch.rand(self._batch_size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
+            drawn = torch.searchsorted(self._cumulative, place, right=True)
+            return drawn.clamp_max(len(self._index) - 1)  # the product may round up to the whole
         per_epoch = len(self._index) // self._batch_size
         epoch, position = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(len(self._index), generator=generator)
-        start = position * self._batch_size
-        return self._frames.batch(self._index[order[start + index : start + self._batch_size : parts]])
+        return order[position * self._batch_size : (position + 1) * self._batch_size]
+
+    def _read(self, drawn: Int[Tensor, " b"]) -> AnyBatch:
+        rows = [(self._pool_of[drawn] == number).nonzero()[:, 0] for number in range(len(self._frames))]
+        found = [
+            frames.batch(self._index[drawn[some]]) for frames, some in zip(self._frames, rows, strict=True) if len(some)
+        ]
+        return found[0] if len(found) == 1 else _joined(found, torch.cat(rows).argsort())
 
 
-class OrderedBatches(Dataset[FoundationBatch]):
-    """Every frame of `index` once, in order."""
+class OrderedBatches(Dataset[AnyBatch]):
+    """Every frame of every pool once, in order; weights do not count."""
 
-    def __init__(self, frames: LabelledFrames, index: Int[Tensor, " m"], *, batch_size: int) -> None:
-        self._frames = frames
-        self._chunks = index.split(batch_size)
+    def __init__(self, pools: Sequence[FramePool], *, batch_size: int) -> None:
+        self._chunks = [(pool.frames, chunk) for pool in pools for chunk in pool.index.split(batch_size)]
 
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def __getitem__(self, number: int) -> FoundationBatch:
+    def __getitem__(self, number: int) -> AnyBatch:
         if number >= len(self._chunks):
             raise IndexError(number)
-        return self._frames.batch(self._chunks[number])
+        frames, chunk = self._chunks[number]
+        return frames.batch(chunk)
+
+
+def code_vectors(flat: Float[Tensor, "n _"], num_codes: int) -> Float[Tensor, "n c d"]:
+    """Latent vectors as label files store them, one for each code."""
+    return rearrange(flat, "n (c d) -> n c d", c=num_codes)
+
+
+def _joined(batches: Sequence[AnyBatch], order: Int[Tensor, " b"]) -> AnyBatch:
+    """Samples of several sources as one batch, in `order`."""
+    observed = [batch.inputs if isinstance(batch, TaughtBatch) else batch for batch in batches]
+    instructions = [text for batch in observed for text in batch.instructions]
+
+    def rows(name: str) -> Tensor | None:
+        parts = [getattr(batch, name) for batch in observed]
+        return None if any(part is None for part in parts) else torch.cat(parts)[order]
+
+    images = rows("images")
+    assert images is not None
+    inputs = FoundationBatch(
+        images, [instructions[i] for i in order.tolist()], rows("codes"), rows("valid"), rows("vectors")
+    )
+    clips = [batch.clips for batch in batches if isinstance(batch, TaughtBatch)]
+    return TaughtBatch(inputs, torch.cat(clips)[order]) if clips else inputs

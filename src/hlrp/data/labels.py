@@ -161,28 +161,31 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
     return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
 
 
-def load_label_columns(dataset_root: Path | str) -> LatentLabels:
+def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:
     """Read the labels that a dataset carries as columns of its own."""
     root = Path(dataset_root)
     metadata = LabelMetadata.from_dict(json.loads((root / COLUMN_METADATA_FILE).read_text(encoding="utf-8")))
     files = [str(path) for path in sorted((root / "data").rglob("*.parquet"))]
-    table = pads.dataset(files).to_table(columns=["index", "episode_index", "frame_index", CODES, VALID])
+    columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
+    table = pads.dataset(files).to_table(columns=columns)
     return _from_table(table, metadata)
 
 
-def find_labels(dataset_root: Path | str, labels_path: Path | str | None = None) -> LatentLabels:
+def find_labels(
+    dataset_root: Path | str, labels_path: Path | str | None = None, *, with_vectors: bool = False
+) -> LatentLabels:
     """Labels of a dataset: from `labels_path` if given, else the dataset's own columns, else its sidecar.
 
     Raises:
         FileNotFoundError: If there are none, naming the places searched.
     """
     if labels_path is not None:
-        return load_labels(labels_path)
+        return load_labels(labels_path, with_vectors=with_vectors)
     root = Path(dataset_root)
     if (root / COLUMN_METADATA_FILE).is_file():
-        return load_label_columns(root)
+        return load_label_columns(root, with_vectors=with_vectors)
     if (root / LABELS_DIR / METADATA_FILE).is_file():
-        return load_labels(root / LABELS_DIR)
+        return load_labels(root / LABELS_DIR, with_vectors=with_vectors)
     raise FileNotFoundError(
         f"no latent labels for {root}: neither {COLUMN_METADATA_FILE} nor {LABELS_DIR}/{METADATA_FILE} is there; write "
         "them with hlrp-precompute-latent-codes, or name their folder"

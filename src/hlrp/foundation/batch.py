@@ -1,6 +1,7 @@
 """What a foundation VLA sees: one frame per camera, one instruction, and in training the codes to predict.
 
-Shapes: b batch, v cameras, c colour channels (RGB), h and w pixels, s codes (`LatentSpec.num_codes`).
+Shapes: b batch, v cameras, c colour channels (RGB), h and w pixels, s codes (`LatentSpec.num_codes`), d width of a
+code vector.
 There is no time axis: a frame later than t cannot be written into a `FoundationBatch`.
 """
 
@@ -28,6 +29,8 @@ class FoundationBatch:
     """Latent codes in [0, k), transitions flattened to n*s; -1 where there is no label. None at inference."""
     valid: Bool[Tensor, " b"] | None = None
     """False where the label must not teach (clip cut by its episode's end); None: all labels count."""
+    vectors: Float[Tensor, "b s d"] | None = None
+    """Latent vectors before quantization, for a backend with a continuous head; None where nobody asked for them."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 5:
@@ -51,7 +54,7 @@ class FoundationBatch:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
 
         images = self.images.to(device, non_blocking=non_blocking)
-        return replace(self, images=images, codes=move(self.codes), valid=move(self.valid))
+        return replace(self, images=images, codes=move(self.codes), valid=move(self.valid), vectors=move(self.vectors))
 
 
 def require_instructions(instructions: Sequence[object]) -> list[str]:

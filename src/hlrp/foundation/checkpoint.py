@@ -3,6 +3,7 @@
 foundation.json      backend type and configuration, LatentSpec, fingerprint of the LAQ, extra facts
 backbone/            architecture, tokenizer, chat template and image processor, as JSON
 model.safetensors    every weight
+README.md            the same for people, as the hub shows it
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from safetensors.torch import load_model, save_model
 
 from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
+from hlrp.foundation.card import foundation_card
+from hlrp.hub import FolderKind
 from hlrp.latents import LatentSpec, spec_to_dict
 
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
+CARD_FILE = "README.md"
 _FORMAT = 1
 
 
@@ -53,6 +57,7 @@ def save_foundation(
     *,
     laq_fingerprint: str,
     extra: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write `backend` to `directory`: complete, or not at all.
@@ -62,6 +67,7 @@ def save_foundation(
         directory: Folder to create.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: JSON-serialisable facts to keep with the model.
+        beside: Further text files, by name, such as a report.
         overwrite: Replace an earlier checkpoint in `directory`.
 
     Raises:
@@ -70,6 +76,9 @@ def save_foundation(
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
         save_model(backend, str(folder / WEIGHTS_FILE))
+        card = foundation_card(backend, laq_fingerprint=laq_fingerprint, extra=extra or {})
+        for name, text in {CARD_FILE: card, **(beside or {})}.items():
+            (folder / name).write_text(text, encoding="utf-8")
     return Path(directory)
 
 
@@ -150,3 +159,20 @@ def load_foundation(
     load_model(loaded.backend, str(weights), strict=True)
     loaded.backend.to(device).eval()
     return loaded
+
+
+def require_foundation(directory: Path | str) -> None:
+    """Raise unless `directory` is the folder of a foundation model.
+
+    Raises:
+        FileNotFoundError: Saying what is expected there.
+    """
+    read_description(directory)
+    if not (Path(directory) / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
+
+
+FOUNDATION_FOLDER = FolderKind(
+    "foundation model", (DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"), require_foundation
+)
+"""For `hlrp.hub`: `load_foundation(fetch_folder(name, FOUNDATION_FOLDER))`, `upload_folder(path, name, …)`."""

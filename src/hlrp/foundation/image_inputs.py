@@ -1,4 +1,4 @@
-"""From camera images to a Qwen vision tower's `pixel_values`, as a handful of batched tensor operations.
+"""From camera images to a vision tower's `pixel_values`, as a handful of batched tensor operations.
 
 The same pixels as the hub's own image processor for a given target size, without PIL, on the images' device.
 Shapes: n images, c channels, h w pixels, r patches of all images, p numbers in one patch.
@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Qwen2VLImageProcessor
+from transformers import Qwen2VLImageProcessor, SmolVLMConfig, SmolVLMImageProcessor, SmolVLMImageProcessorPil
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGeometry:
-    """Target size, patch layout and colour statistics of a vision tower."""
+    """Target size, patch layout and colour statistics of a Qwen vision tower."""
 
     height: int
     """Target height, in pixels."""
@@ -72,6 +73,85 @@ class ImageGeometry:
         return torch.tensor([self.grid_thw]).expand(num_images, 3)
 
 
+SmolImageProcessor = SmolVLMImageProcessor | SmolVLMImageProcessorPil
+"""transformers picks the second where a folder asks for Lanczos, which tensors cannot be resized with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareGeometry:
+    """Target size, patch layout and colour statistics of a SmolVLM's vision tower, which sees square images."""
+
+    side: int
+    """Target height and width, in pixels."""
+    patch_size: int
+    """Side of one square patch, in pixels; what is left over at the border is not seen."""
+    scale_factor: int
+    """Patches per side that become one language-model token."""
+    mean: tuple[float, ...]
+    """Colour mean per channel, for pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Colour standard deviation per channel, for pixels in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        patches = self.side // self.patch_size
+        if patches < 1 or patches % self.scale_factor:
+            raise ValueError(
+                f"image_size must hold a multiple of {self.scale_factor} patches of {self.patch_size} pixels per side, "
+                f"got {self.side}; use a multiple of {self.patch_size * self.scale_factor}"
+            )
+
+    @classmethod
+    def of(cls, processor: SmolImageProcessor, config: SmolVLMConfig, image_size: tuple[int, int]) -> SquareGeometry:
+        """Layout of a model's tower, with its processor's colours, at `image_size` (height, width).
+
+        Raises:
+            ValueError: If the size is not square, exceeds the tower's, or does not fill whole tokens.
+        """
+        vision = config.vision_config
+        assert isinstance(vision, SmolVLMVisionConfig)
+        largest, patch_size = vision.image_size, vision.patch_size
+        assert isinstance(largest, int)
+        assert isinstance(patch_size, int)
+        height, width = image_size
+        if height != width or height > largest:
+            raise ValueError(
+                f"image_size must be square and at most {largest} pixels a side for this SmolVLM, "
+                f"got {height} x {width}"
+            )
+        return cls(
+            side=height,
+            patch_size=patch_size,
+            scale_factor=config.scale_factor,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+        )
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Language-model tokens of one image."""
+        return (self.side // self.patch_size // self.scale_factor) ** 2
+
+
+def resize_and_normalize(
+    images: Float[Tensor, "n c h w"], size: tuple[int, int], *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "n c height width"]:
+    """Images of `size` (height, width), centred on `mean` and divided by `std`.
+
+    Resizing is bicubic with antialiasing, as in transformers' own processors of tensors.
+
+    Args:
+        images: RGB, float in [0, 1], any size.
+        size: Target height and width, in pixels.
+        mean: Colour mean per channel.
+        std: Colour standard deviation per channel.
+    """
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
+        images = images.clamp(0, 1)  # bicubic overshoots; 8-bit pipelines clip the same way
+    shift, scale = images.new_tensor([mean, std])[:, :, None, None]
+    return (images - shift) / scale
+
+
 def build_pixel_values(images: Float[Tensor, "n c h w"], geometry: ImageGeometry) -> Float[Tensor, "r p"]:
     """Resize, normalize and cut into patches.
 
@@ -83,13 +163,10 @@ def build_pixel_values(images: Float[Tensor, "n c h w"], geometry: ImageGeometry
         One row per patch, in the order of Qwen's tower: merge blocks row by row, inside a block row by row.
     """
     size = (geometry.height, geometry.width)
-    if images.shape[-2:] != size:
-        images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
-        images = images.clamp(0, 1)  # bicubic overshoots; 8-bit pipelines clip the same way
-    mean, std = images.new_tensor([geometry.mean, geometry.std])[:, :, None, None]
+    images = resize_and_normalize(images, size, mean=geometry.mean, std=geometry.std)
     merge, patch = geometry.merge_size, geometry.patch_size
     patches = rearrange(
-        (images - mean) / std,
+        images,
         "n c (gh mh ph) (gw mw pw) -> (n gh gw mh mw) c ph pw",
         mh=merge,
         mw=merge,

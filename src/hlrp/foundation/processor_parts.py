@@ -1,23 +1,39 @@
-"""Typed access to a Qwen3-VL processor's parts, which transformers attaches at run time."""
+"""Typed access to a chat processor's parts, which transformers attaches at run time, and its files."""
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessor, Qwen3VLProcessor
+import json
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2VLImageProcessor, Qwen3VLProcessor
+
+_CHAT_TEMPLATE_FILE = "chat_template.json"
 
 
-def tokenizer_of(processor: Qwen3VLProcessor) -> PreTrainedTokenizerBase:
+def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
     """The processor's tokenizer."""
     return processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def image_processor_of(processor: Qwen3VLProcessor) -> Qwen2VLImageProcessor:
-    """The processor's image part."""
+    """The image part of a Qwen3-VL's processor."""
     return processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def chat_template_of(processor: Qwen3VLProcessor) -> str:
-    """The processor's chat template."""
-    return processor.chat_template  # pyright: ignore[reportAttributeAccessIssue]
+def save_processor(processor: ProcessorMixin, directory: Path) -> None:
+    """Write tokenizer, chat template and image processor as JSON files.
+
+    Not by `processor.save_pretrained`, which writes a .jinja file that a hub push leaves behind.
+    """
+    processor.to_json_file(directory / "processor_config.json")
+    tokenizer = tokenizer_of(processor)
+    template, tokenizer.chat_template = tokenizer.chat_template, None  # it travels with the processor, once
+    try:
+        tokenizer.save_pretrained(directory)
+    finally:
+        tokenizer.chat_template = template
+    text = json.dumps({"chat_template": processor.chat_template}, indent=2)  # pyright: ignore[reportAttributeAccessIssue]
+    (directory / _CHAT_TEMPLATE_FILE).write_text(text, encoding="utf-8")
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, as_plain_text: bool = False) -> list[int]:

@@ -1,14 +1,16 @@
-"""From instructions to a chat prompt's token ids and rotary positions, cached per instruction.
+"""From instructions to a chat prompt's token ids and positions, cached per instruction.
 
 The prompt is the processor's own chat template: system prompt, one image placeholder per camera, the
 instruction, and the opening of the assistant's turn. The instruction is tokenized as plain text, so nothing a
 user writes can become an action token, an image placeholder or the end of a turn.
 
-Shapes: b batch, l prompt length (padded on the left), u different instructions in a batch.
+Shapes: b batch, l prompt length (padded on the left), u different instructions in a batch, a rows that one prompt
+is cached as: token ids, ones (the mask), and what else its model asks for.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import Qwen3VLProcessor
+from transformers import Qwen3VLProcessor, SmolVLMProcessor
 
 from hlrp.foundation.batch import require_instructions
 from hlrp.foundation.image_inputs import ImageGeometry
-from hlrp.foundation.processor_parts import token_ids, tokenizer_of
+from hlrp.foundation.processor_parts import token_ids
 
 _INSTRUCTION = "\ue000"  # a private-use character: marks the instruction's place in the rendered template
 _MAX_CACHED = 50_000
@@ -29,70 +31,65 @@ RopeIndex = Callable[..., tuple[Tensor, Tensor]]
 """`Qwen3VLModel.get_rope_index`."""
 
 
-@dataclass(frozen=True)
-class Prompts:
+@dataclass(frozen=True, kw_only=True)
+class TokenizedPrompts:
     """Tokenized prompts of a batch, padded on the left."""
 
     input_ids: Int[Tensor, "b l"]
-    position_ids: Int[Tensor, "3 b l"]
-    """Multimodal rotary positions: time, height, width."""
-    next_position: Int[Tensor, " b"]
-    """Rotary position of the first token after the prompt, on all three axes."""
     mask: Bool[Tensor, "b l"]
     """True where a token is, False on padding."""
     is_padded: bool
     """Known on the host: False lets attention skip the mask."""
 
 
-class PromptTokenizer:
-    """Tokenizes each (instruction, number of cameras) once."""
+@dataclass(frozen=True, kw_only=True)
+class Prompts(TokenizedPrompts):
+    """Tokenized prompts with the positions that a Qwen model gives them."""
 
-    def __init__(
-        self,
-        processor: Qwen3VLProcessor,
-        geometry: ImageGeometry,
-        rope_index: RopeIndex,
-        *,
-        system_prompt: str,
-    ) -> None:
+    position_ids: Int[Tensor, "3 b l"]
+    """Multimodal rotary positions: time, height, width."""
+    next_position: Int[Tensor, " b"]
+    """Rotary position of the first token after the prompt, on all three axes."""
+
+
+class ChatTokenizer(ABC):
+    """Tokenizes each (instruction, number of cameras) once; a subclass knows its family's image placeholders."""
+
+    def __init__(self, processor: Qwen3VLProcessor | SmolVLMProcessor, *, system_prompt: str) -> None:
         self.processor = processor
-        self.tokenizer = tokenizer_of(processor)
+        self.tokenizer = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
         pad = self.tokenizer.pad_token_id
         if not isinstance(pad, int):
             raise ValueError("the tokenizer has no padding token; use a chat model's tokenizer")
         self.pad_id = pad
-        self.geometry = geometry
-        self.rope_index = rope_index
         self.system_prompt = system_prompt
         self._frames: dict[int, tuple[list[int], list[int]]] = {}
-        self._prompts: dict[tuple[str, int], Int[Tensor, "5 l"]] = {}
+        self._prompts: dict[tuple[str, int], Int[Tensor, "a l"]] = {}
 
-    def __call__(self, instructions: Sequence[str], *, num_cameras: int, device: torch.device) -> Prompts:
-        """Prompts for `instructions`, in their order.
+    @abstractmethod
+    def _widen(self, text: str) -> list[int]:
+        """Token ids of a piece of the rendered template, with all tokens of every image placeholder in it."""
 
-        Raises:
-            ValueError: If an instruction is empty, or the chat template has no place for image or text.
-        """
+    def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "a l"]:
+        """What is cached of a prompt: token ids, ones (the mask), and more where the model asks for it."""
+        return torch.cat([ids, torch.ones_like(ids)])
+
+    def _batched(
+        self, instructions: Sequence[str], *, num_cameras: int, device: torch.device
+    ) -> tuple[TokenizedPrompts, Int[Tensor, "b a_rest l"]]:
+        """Prompts for `instructions`, in their order, and their rows after the mask."""
         row_of = {text: row for row, text in enumerate(dict.fromkeys(instructions))}
         prompts = [self._prompt(text, num_cameras) for text in row_of]
         lengths = [prompt.shape[1] for prompt in prompts]
         longest = max(lengths)
-        table = torch.stack([F.pad(p, (longest - p.shape[1], 0)) for p in prompts])  # u 5 l
+        table = torch.stack([F.pad(p, (longest - p.shape[1], 0)) for p in prompts])  # u a l
         rows = torch.tensor([row_of[text] for text in instructions])
-        # One transfer: ids, mask, time, height and width positions of every sample.
-        ids, mask, *positions = table[rows].to(device, non_blocking=True).unbind(1)
-        position_ids = torch.stack(positions)
-        is_token = mask.bool()
-        return Prompts(
-            input_ids=torch.where(is_token, ids, self.pad_id),
-            position_ids=position_ids,
-            next_position=position_ids.amax(dim=(0, 2)) + 1,
-            mask=is_token,
-            is_padded=min(lengths) != longest,
-        )
+        batched = table[rows].to(device, non_blocking=True)  # all that a prompt is, in one transfer
+        mask = batched[:, 1].bool()
+        ids = torch.where(mask, batched[:, 0], self.pad_id)
+        return TokenizedPrompts(input_ids=ids, mask=mask, is_padded=min(lengths) != longest), batched[:, 2:]
 
-    def _prompt(self, instruction: str, num_cameras: int) -> Int[Tensor, "5 l"]:
-        """Rows: token ids, ones (the mask), and the time, height and width positions."""
+    def _prompt(self, instruction: str, num_cameras: int) -> Int[Tensor, "a l"]:
         key = (instruction, num_cameras)
         if key not in self._prompts:
             if len(self._prompts) >= _MAX_CACHED:
@@ -100,17 +97,11 @@ class PromptTokenizer:
             self._prompts[key] = self._tokenize(instruction, num_cameras)
         return self._prompts[key]
 
-    def _tokenize(self, instruction: str, num_cameras: int) -> Int[Tensor, "5 l"]:
+    def _tokenize(self, instruction: str, num_cameras: int) -> Int[Tensor, "a l"]:
         require_instructions([instruction])
         before, after = self._frame(num_cameras)
         text = token_ids(self.tokenizer, instruction, as_plain_text=True)
-        ids = torch.tensor([[*before, *text, *after]])
-        positions, _ = self.rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.processor.image_token_id).int(),
-            image_grid_thw=self.geometry.grid(num_cameras),
-        )
-        return torch.cat([ids, torch.ones_like(ids), positions[:, 0]])
+        return self._rows(torch.tensor([[*before, *text, *after]]), num_cameras)
 
     def _frame(self, num_cameras: int) -> tuple[list[int], list[int]]:
         """Token ids before and after the instruction."""
@@ -123,17 +114,81 @@ class PromptTokenizer:
         messages = [{"role": "user", "content": content}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
-        rendered = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        before, marker, after = rendered.partition(_INSTRUCTION)
-        ids = [token_ids(self.tokenizer, part) for part in (before, after)]
-        image = self.processor.image_token_id
-        if not marker or sum(part.count(image) for part in ids) != num_cameras:
+        # Through the tokenizer: SmolVLM's processor adds settings for videos and then warns about them.
+        template = self.processor.chat_template  # pyright: ignore[reportAttributeAccessIssue]
+        rendered = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(rendered, str)
+        num_images = rendered.count(self.processor.image_token)
+        if rendered.count(_INSTRUCTION) != 1 or num_images != num_cameras:
             raise ValueError(
                 f"the chat template must place the instruction and {num_cameras} images once each; "
-                "use the template of a Qwen-VL chat model"
+                "use the template of a chat model of the same family"
             )
-        widened = [
-            [token for t in part for token in [t] * (self.geometry.tokens_per_image if t == image else 1)]
-            for part in ids
-        ]
-        return widened[0], widened[1]
+        before, _, after = rendered.partition(_INSTRUCTION)
+        return self._widen(before), self._widen(after)
+
+
+class PromptTokenizer(ChatTokenizer):
+    """Prompts of a Qwen model, with their multimodal rotary positions."""
+
+    def __init__(
+        self,
+        processor: Qwen3VLProcessor,
+        geometry: ImageGeometry,
+        rope_index: RopeIndex,
+        *,
+        system_prompt: str,
+    ) -> None:
+        super().__init__(processor, system_prompt=system_prompt)
+        self.image_id = processor.image_token_id
+        self.geometry = geometry
+        self.rope_index = rope_index
+
+    def __call__(self, instructions: Sequence[str], *, num_cameras: int, device: torch.device) -> Prompts:
+        """Prompts for `instructions`, in their order.
+
+        Raises:
+            ValueError: If an instruction is empty, or the chat template has no place for image or text.
+        """
+        prompts, positions = self._batched(instructions, num_cameras=num_cameras, device=device)
+        position_ids = torch.stack(positions.unbind(1))
+        return Prompts(
+            input_ids=prompts.input_ids,
+            mask=prompts.mask,
+            is_padded=prompts.is_padded,
+            position_ids=position_ids,
+            next_position=position_ids.amax(dim=(0, 2)) + 1,
+        )
+
+    def _widen(self, text: str) -> list[int]:
+        ids = token_ids(self.tokenizer, text)
+        return [t for token in ids for t in [token] * (self.geometry.tokens_per_image if token == self.image_id else 1)]
+
+    def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "a l"]:
+        positions, _ = self.rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.image_id).int(),
+            image_grid_thw=self.geometry.grid(num_cameras),
+        )
+        return torch.cat([super()._rows(ids, num_cameras), positions[:, 0]])
+
+
+class SmolPromptTokenizer(ChatTokenizer):
+    """Prompts of a SmolVLM, for images that are not split: its processor says how many tokens one image has."""
+
+    processor: SmolVLMProcessor
+
+    def __call__(self, instructions: Sequence[str], *, num_cameras: int, device: torch.device) -> TokenizedPrompts:
+        """Prompts for `instructions`, in their order.
+
+        Raises:
+            ValueError: If an instruction is empty, or the chat template has no place for image or text.
+        """
+        return self._batched(instructions, num_cameras=num_cameras, device=device)[0]
+
+    def _widen(self, text: str) -> list[int]:
+        whole = [[0] * text.count(self.processor.image_token)]  # no rows and columns of crops: one whole image each
+        (widened,) = self.processor.expand_text_with_image_tokens([text], whole, whole)
+        return token_ids(self.tokenizer, widened)

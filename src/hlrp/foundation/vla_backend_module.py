@@ -7,67 +7,83 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figures
+from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.optimization import OptimizerConfig, lightning_optimizers
 
 
 class VLABackendModule(pl.LightningModule):
-    """Stage 2: teach a backend to predict a LAQ's codes from one frame and an instruction."""
+    """Stage 2: teach a backend to predict a LAQ's codes from one frame and an instruction.
 
-    label_counts: Int[Tensor, "s k"]
+    Args:
+        backend: What learns.
+        optimizer: How.
+        training_counts: `code_counts` of the training labels: the logged constant guess then says each slot's most
+            frequent code of training, and without them that of validation.
+        online: What labels batches that come with clips instead of codes.
+    """
 
-    def __init__(self, backend: FoundationBackend, optimizer: OptimizerConfig | None = None) -> None:
+    def __init__(
+        self,
+        backend: FoundationBackend,
+        optimizer: OptimizerConfig | None = None,
+        *,
+        training_counts: Int[Tensor, "s k"] | None = None,
+        online: OnlineLabels | None = None,
+    ) -> None:
         super().__init__()
         self.backend = backend
         self.optimizer_config = optimizer or OptimizerConfig()
-        shape = (backend.spec.num_codes, backend.spec.codebook_size)
-        # Labels seen in this validation epoch; the best constant guess follows from them.
-        self.register_buffer("label_counts", torch.zeros(shape, dtype=torch.long), persistent=False)
+        self.predictions: CodePredictions | None = None
+        """What the model said in the last validation, frame by frame, on the host. Under fsdp a copy of this module is
+        validated, and these stay None: run `predict_codes` then."""
+        self._training_counts = training_counts
+        self._online = online
+        self._parts: list[CodePredictions] = []
+        self._loss_sums: list[dict[str, Float[Tensor, ""]]] = []
 
-    def training_step(self, batch: FoundationBatch, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of one batch."""
-        result = self.backend.loss(batch)
-        self._log("train", result, batch_size=len(batch))
+        result = self.backend.loss(self._labelled(batch))
+        slots = {f"train/accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
+        losses = {f"train/{name}": value for name, value in _losses(result).items()}
+        self.log_dict({**losses, "train/accuracy": result.accuracy.mean(), **slots}, batch_size=len(batch))
         return result.loss
 
-    def validation_step(self, batch: FoundationBatch, batch_idx: int) -> None:
-        """Loss and accuracies of one batch; sequences are decoded as they are at inference."""
-        result = self.backend.loss(batch)
-        assert batch.codes is not None
-        right = self.backend.predict(batch).codes == batch.codes
-        counted = result.counted
-        total = counted.sum().clamp_min(1)
-        weight = int(total)  # one host copy per validation batch, so that batches weigh by their labels
-        self._log("val", result, batch_size=weight)
-        self.log_dict(
-            {
-                "val/decoded_accuracy": torch.where(counted, right.float().mean(1), 0.0).sum() / total,
-                "val/exact_sequence_accuracy": (right.all(1) & counted).sum() / total,
-            },
-            batch_size=weight,
-        )
-        one_hot = F.one_hot(batch.codes.clamp_min(0), self.backend.spec.codebook_size)  # b s k
-        self.label_counts += (one_hot * counted[:, None, None]).sum(0)
-
     def on_validation_epoch_start(self) -> None:
-        self.label_counts.zero_()
+        self._parts, self._loss_sums = [], []
+
+    def validation_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> None:
+        """Keep what the model says; sequences are decoded as they are at inference. Nothing leaves the device."""
+        batch = self._labelled(batch)
+        result = self.backend.loss(batch)
+        assert batch.codes is not None, "backends refuse a loss without codes"
+        self._parts.append(CodePredictions.of(result, self.backend.predict(batch), batch.codes))
+        self._loss_sums.append({name: value * result.counted.sum() for name, value in _losses(result).items()})
 
     def on_validation_epoch_end(self) -> None:
-        """Log what always guessing each slot's most frequent validation code would score."""
-        gathered = self.all_gather(self.label_counts)  # one leading axis more with several processes
-        assert isinstance(gathered, Tensor)
-        counts = gathered.reshape(-1, *self.label_counts.shape).sum(0)
-        best = counts.amax(1).sum() / counts.sum().clamp_min(1)
-        self.log("val/marginal_accuracy", best)
+        """Log the figures of all frames together, so that batches weigh by their labels."""
+        self.predictions = CodePredictions.joined(self._parts)
+        figures = code_figures(
+            self.predictions,
+            codebook_size=self.backend.spec.codebook_size,
+            training_counts=self._training_counts,
+        )
+        losses = {
+            f"val/{name}": torch.stack([sums[name] for sums in self._loss_sums]).sum() / figures.frames
+            for name in self._loss_sums[0]
+        }
+        self.log_dict(losses | validation_log(figures))
+        self._parts, self._loss_sums = [], []
 
     def transfer_batch_to_device(
-        self, batch: FoundationBatch, device: torch.device, dataloader_idx: int
-    ) -> FoundationBatch:
+        self, batch: FoundationBatch | TaughtBatch, device: torch.device, dataloader_idx: int
+    ) -> FoundationBatch | TaughtBatch:
         return batch.to(device, non_blocking=True)
 
     def configure_optimizers(self) -> dict[str, object]:
@@ -75,9 +91,25 @@ class VLABackendModule(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return lightning_optimizers(self.backend, self.optimizer_config, total_steps=total)
 
-    def _log(self, stage: str, result: FoundationLoss, *, batch_size: int) -> None:
-        slots = {f"{stage}/accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
-        self.log_dict(
-            {f"{stage}/loss": result.loss, f"{stage}/accuracy": result.accuracy.mean(), **slots},
-            batch_size=batch_size,
-        )
+    def _labelled(self, batch: FoundationBatch | TaughtBatch) -> FoundationBatch:
+        if isinstance(batch, FoundationBatch):
+            return batch
+        assert self._online is not None, "clips come with the quantizer that labels them"
+        return self._online.label(batch)
+
+
+def validation_log(figures: CodeFigures) -> dict[str, float]:
+    """Figures under their names in the log, where `val/accuracy` is the teacher-forced one."""
+    slots = {f"val/accuracy_slot_{slot}": value for slot, value in enumerate(figures.teacher_accuracy_per_slot)}
+    return {
+        "val/accuracy": figures.teacher_accuracy,
+        **slots,
+        "val/decoded_accuracy": figures.accuracy,
+        "val/exact_sequence_accuracy": figures.exact_sequence_accuracy,
+        "val/ece": figures.ece,
+        "val/marginal_accuracy": figures.marginal_accuracy,
+    }
+
+
+def _losses(result: FoundationLoss) -> dict[str, Float[Tensor, ""]]:
+    return {"loss": result.loss.detach(), **{f"{name}_loss": term.detach() for name, term in result.terms.items()}}

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.laq.code_figures import code_figures
-from hlrp.laq.config import LAQConfig
+from hlrp.laq.config import LAQConfig, small
 from hlrp.laq.features import Latents, clip_features
+from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.probe_figures import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
 from hlrp.laq.quality import LAQQuality, QualityClips, evaluating
@@ -64,6 +65,13 @@ class LabellerConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
             raise ValueError(f"steps must be 1 and batch_size 2 or more, got {self.steps} and {self.batch_size}")
+
+
+def trainable_config(config: LAQConfig | LapaConfig) -> LAQConfig:
+    """Architecture of the baselines: the quantizer's own; for LAPA's, which only labels, our small one at its size."""
+    if isinstance(config, LAQConfig):
+        return config
+    return replace(small(), spec=config.spec, image_size=config.image_size, patch_size=config.patch_size)
 
 
 def baseline_rows(

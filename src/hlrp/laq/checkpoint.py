@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from hlrp.files import new_directory, write_json
+from hlrp.hub import FolderKind
 from hlrp.laq.card import model_card
 from hlrp.laq.lapa.config import lapa_config_from_description
 from hlrp.laq.lapa.model import LapaQuantizer
@@ -140,3 +141,7 @@ def require_checkpoint(directory: Path | str) -> None:
             f"{directory} is not a LAQ checkpoint (expected {DESCRIPTION_FILE} and {WEIGHTS_FILE}); train one with "
             "hlrp-train-laq"
         )
+
+
+LAQ_FOLDER = FolderKind("quantizer", CHECKPOINT_FILES, require_checkpoint)
+"""For `hlrp.hub`."""

@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from hlrp.hub import fetch_folder, upload_folder
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
@@ -148,7 +149,7 @@ class LatentActionQuantizer(nn.Module):
         """Plain values of its configuration, for JSON."""
         return description(self.config)
 
-    # `hlrp.laq.checkpoint` and `hlrp.laq.hub` know this class, so the methods below import them late.
+    # `hlrp.laq.checkpoint` knows this class, so the methods below import it late.
 
     @classmethod
     def from_pretrained(
@@ -160,15 +161,14 @@ class LatentActionQuantizer(nn.Module):
         token: str | bool | None = None,
         device: torch.device | str = "cpu",
     ) -> LatentActionQuantizer:
-        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.laq.hub.fetch_laq`.
+        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.hub.fetch_folder`.
 
         Raises:
             TypeError: If it is of another class than this one.
         """
-        from hlrp.laq.checkpoint import load_laq
-        from hlrp.laq.hub import fetch_laq
+        from hlrp.laq.checkpoint import LAQ_FOLDER, load_laq
 
-        folder = fetch_laq(path_or_repo_id, revision=revision, cache_dir=cache_dir, token=token)
+        folder = fetch_folder(path_or_repo_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
         model = load_laq(folder, device).model
         if not isinstance(model, cls):
             raise TypeError(f"{path_or_repo_id} holds a {type(model).__name__}, not a {cls.__name__}; load it as such")
@@ -196,16 +196,22 @@ class LatentActionQuantizer(nn.Module):
         extra: Mapping[str, object] | None = None,
         private: bool | None = None,
         revision: str | None = None,
-        commit_message: str = "Upload a latent action quantizer",
+        commit_message: str | None = None,
         token: str | bool | None = None,
     ) -> str:
-        """Write that folder and upload it, see `hlrp.laq.hub.upload_laq`; returns the address of the commit."""
-        from hlrp.laq.hub import upload_laq
+        """Write that folder and upload it, see `hlrp.hub.upload_folder`; returns the address of the commit."""
+        from hlrp.laq.checkpoint import LAQ_FOLDER
 
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.save_pretrained(Path(scratch) / "laq", cameras=cameras, quality=quality, extra=extra)
-            return upload_laq(
-                folder, repo_id, private=private, revision=revision, commit_message=commit_message, token=token
+            return upload_folder(
+                folder,
+                repo_id,
+                LAQ_FOLDER,
+                private=private,
+                revision=revision,
+                commit_message=commit_message,
+                token=token,
             )
 
     def _quantize(

@@ -18,8 +18,6 @@ _RIDGE = (1e-3, 1e-2, 1e-1, 1.0)
 """Candidate strengths; chosen on a quarter of the fitting clips, never on the held-out ones."""
 _NO_VARIATION = 1e-9
 """Sum of squares below which a target counts as constant."""
-_RESAMPLES = 1000
-"""Bootstrap draws: the ends of a 95 % interval then rest on 25 draws each."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +134,3 @@ def episode_sums(
 
     ones = truth.new_ones(len(truth), 1)
     return EpisodeSums(summed(ones), summed(error.square()), summed(truth), summed(truth.square()))
-
-
-def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e"]:
-    """How often each episode occurs in each of the resamples, drawn with replacement (Efron, 1979).
-
-    Clips of one episode resemble each other, so episodes are drawn, not clips.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(num_episodes, (_RESAMPLES, num_episodes), generator=generator)
-    return torch.zeros(_RESAMPLES, num_episodes, dtype=torch.float64).scatter_add_(
-        1, draws, torch.ones_like(draws, dtype=torch.float64)
-    )
-
-
-def percentile_interval(values: Float[Tensor, " r"]) -> tuple[float, float] | None:
-    """Central 95 % of the resampled scores; None where one is undefined."""
-    if values.isnan().any():
-        return None
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return low, high

@@ -14,8 +14,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hlrp.intervals import bootstrap_weights, percentile_interval
 from hlrp.laq.features import ClipFeatures, Latents
-from hlrp.laq.probe import EpisodeSums, ProbeScore, bootstrap_weights, episode_sums, fit_probe, percentile_interval
+from hlrp.laq.probe import EpisodeSums, ProbeScore, episode_sums, fit_probe
 
 
 @dataclass(frozen=True, kw_only=True)

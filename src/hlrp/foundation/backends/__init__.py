@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from hlrp.foundation.backends.interfaces import (
+    BackendConfig,
     FoundationBackend,
     FoundationLoss,
+    LatentCandidates,
     LatentPrediction,
     PromptFeatures,
 )
 from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends.smol_latent_head_backend import SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.latents import LatentSpec
 
-BACKENDS: dict[str, type[FoundationBackend]] = {QwenVLChatBackend.backend_type: QwenVLChatBackend}
+BACKENDS: dict[str, type[FoundationBackend]] = {
+    backend.backend_type: backend for backend in (QwenVLChatBackend, SmolLatentHeadBackend)
+}
+
+
+def build_backend(config: BackendConfig, spec: LatentSpec) -> FoundationBackend:
+    """A model to start training from, of the kind that `config` is for; see `FoundationBackend.build`."""
+    return BACKENDS[BackendConfig.get_choice_name(type(config))].build(config, spec)
+
 
 __all__ = [
     "BACKENDS",
+    "BackendConfig",
     "FoundationBackend",
     "FoundationLoss",
+    "LatentCandidates",
     "LatentPrediction",
     "PromptFeatures",
     "QwenVLChatBackend",
     "QwenVLChatConfig",
+    "SmolLatentHeadBackend",
+    "SmolLatentHeadConfig",
+    "build_backend",
 ]

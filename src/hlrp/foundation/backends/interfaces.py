@@ -1,22 +1,92 @@
 """What every foundation backend can do, whatever model is inside.
 
-Shapes: b batch, s codes of one label, k codebook entries, l prompt tokens, d feature width.
+Shapes: b batch, s codes of one label, k codebook entries, l prompt tokens, d feature width, m candidates, w width of
+one code vector.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import draccus
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.lora import LoRASettings
 from hlrp.latents import LatentSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Types of weights, by the name a configuration gives them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendConfig(draccus.ChoiceRegistry):
+    """Which backbone, how it is shown the frame, and what of it learns: what all backends have in common."""
+
+    model_name: str | None = None
+    """Hub name or local folder of the backbone; None builds an embedded small one, offline."""
+    embedded_size: str = "demo"
+    """Size of the embedded backbone where model_name is None: demo or debug."""
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width every image is resized to, in pixels."""
+    system_prompt: str = "You are a robot policy. Reply only with action tokens."
+    """Opens every conversation; empty leaves the system turn to the chat template."""
+    attn_implementation: str = "sdpa"
+    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
+    dtype: str = "float32"
+    """Type of the backbone's weights: float32, bfloat16 or float16."""
+    freeze_backbone: bool = False
+    """Train only what is new: the rows of the action tokens, or the latent head."""
+    freeze_vision_tower: bool = False
+    """Leave the vision tower and its projection as they are."""
+    lora: LoRASettings = field(default_factory=LoRASettings)
+    """Adapters on the language model, whose own weights are then frozen."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    random_shift_px: int = 0
+    """In training, shift every image by up to this many pixels along each axis, before resizing."""
+
+    @classmethod
+    def default_choice_name(cls) -> str:
+        """The backend of a command line that names none."""
+        return "qwen3vl_chat"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.random_shift_px < 0:
+            raise ValueError(f"random_shift_px must be 0 or more, got {self.random_shift_px}")
+        if self.lora.is_on and self.freeze_backbone:
+            raise ValueError(
+                "freeze_backbone trains no weight of the backbone and lora trains some; choose one of them"
+            )
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether labels must hold latent vectors beside the codes."""
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` takes them back."""
+        return draccus.encode(asdict(self))
+
+    @classmethod
+    def from_dict[C: BackendConfig](cls: type[C], values: Mapping[str, Any]) -> C:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: If a value is unknown or of another kind.
+        """
+        try:
+            return draccus.decode(cls, dict(values))
+        except draccus.utils.DecodingError as error:
+            raise ValueError(f"not a configuration of {cls.__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -36,15 +106,17 @@ class FoundationLoss:
     loss: Float[Tensor, ""]
     """Mean of `per_sample` over the samples that count; 0 when none does."""
     per_sample: Float[Tensor, " b"]
-    """Cross-entropy of each sample, in nats; 0 for a sample that does not count."""
+    """Loss of each sample: cross-entropy in nats, plus what a continuous head adds; 0 where a sample does not count."""
     counted: Bool[Tensor, " b"]
     """True where the sample is valid and every slot is labelled."""
     accuracy: Float[Tensor, " s"]
-    """Share of counted samples whose code is right, per slot, given the true codes of the slots before."""
+    """Share of counted samples whose code is right, per slot; given the true codes before, where codes come in turn."""
     logits: Float[Tensor, "b s k"]
     """Scores of the k codes in every slot."""
     features: PromptFeatures
     """Prompt features of the same forward pass, with gradients."""
+    terms: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Parts of `loss` by name and before their weights, where it has several, for the log."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +129,18 @@ class LatentPrediction:
     """Log-probability of each chosen code among the k codes, at temperature 1."""
     features: PromptFeatures
     """Prompt features of the same forward pass."""
+    vectors: Float[Tensor, "b s w"] | None = None
+    """Latent vectors before quantization, from a backend that has a continuous head; else None."""
+
+
+@dataclass(frozen=True)
+class LatentCandidates:
+    """Several label guesses for each sample."""
+
+    codes: Int[Tensor, "b m s"]
+    """Codes in [0, k)."""
+    log_probs: Float[Tensor, "b m s"]
+    """Log-probability of each code among the k codes, at temperature 1; their sum ranks a candidate."""
 
 
 class FoundationBackend(nn.Module, ABC):
@@ -66,6 +150,20 @@ class FoundationBackend(nn.Module, ABC):
     """Name in a checkpoint's `foundation.json`."""
     spec: LatentSpec
     """Geometry of the codes this backend predicts."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, spec: LatentSpec) -> FoundationBackend:
+        """A model to start training from: pretrained where `config.model_name` says so, else small and random.
+
+        Args:
+            config: Of this backend's own kind.
+            spec: Codes to predict.
+
+        Raises:
+            ValueError: If the configuration does not fit the model.
+            OSError: If `model_name` cannot be found.
+        """
 
     @property
     @abstractmethod
@@ -88,6 +186,7 @@ class FoundationBackend(nn.Module, ABC):
         batch: FoundationBatch,
         *,
         temperature: float | None = None,
+        top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> LatentPrediction:
         """Predict codes; labels in `batch` are not looked at.
@@ -95,8 +194,32 @@ class FoundationBackend(nn.Module, ABC):
         Args:
             batch: Frames and instructions.
             temperature: None picks the most likely code of every slot; a positive number samples.
+            top_k: Sample among this many most likely codes of a slot only.
             generator: Source of randomness for sampling, on the model's device.
         """
+
+    @abstractmethod
+    def sample(
+        self,
+        batch: FoundationBatch,
+        *,
+        num_samples: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LatentCandidates:
+        """Draw `num_samples` labels for every sample, in one batch; the prompt is read once."""
+
+    @abstractmethod
+    def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
+        """The `beams` labels that a search of that width finds most likely, best first.
+
+        Fewer where there are fewer labels, k^s.
+        """
+
+    @abstractmethod
+    def merge_adapters(self) -> None:
+        """Fold LoRA adapters into the weights, in place; `config_dict` then says there are none."""
 
     @abstractmethod
     def features(self, batch: FoundationBatch) -> PromptFeatures:

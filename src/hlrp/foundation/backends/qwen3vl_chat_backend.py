@@ -6,10 +6,8 @@ Shapes: b batch, v cameras, l prompt tokens, a answer tokens, t = l+a, s codes, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import (
     AutoProcessor,
-    PreTrainedTokenizerBase,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
@@ -30,60 +27,43 @@ from transformers.initialization import no_init_weights
 from hlrp.foundation.action_tokens import ActionTokens
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
+    DTYPES,
+    BackendConfig,
     FoundationBackend,
     FoundationLoss,
+    LatentCandidates,
     LatentPrediction,
     PromptFeatures,
 )
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.constrained_decode import decode_codes, with_answer
+from hlrp.foundation.constrained_decode import Choice, CodeDecoder, Decoded, beam_search, decode_codes, with_answer
+from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
-from hlrp.foundation.processor_parts import chat_template_of, image_processor_of, tokenizer_of
+from hlrp.foundation.lora import LoRASettings, add_lora, merge_lora
+from hlrp.foundation.processor_parts import image_processor_of, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import Prompts, PromptTokenizer
 from hlrp.foundation.tiny import tiny_processor, tiny_qwen3vl_config, tiny_size
 from hlrp.foundation.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
 from hlrp.foundation.uniform_vision import use_uniform_vision
 from hlrp.latents import LatentSpec
 
-_CHAT_TEMPLATE_FILE = "chat_template.json"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOSSES = ("codes", "vocabulary")
 
 
+@BackendConfig.register_subclass("qwen3vl_chat")
 @dataclass(frozen=True, kw_only=True)
-class QwenVLChatConfig:
-    """Which Qwen3-VL, what it is shown and what it learns from."""
+class QwenVLChatConfig(BackendConfig):
+    """A Qwen3-VL chat model: image sides are multiples of its patch size times its merge size."""
 
-    model_name: str | None = None
-    """Hub name or local folder of a Qwen3-VL chat model; None builds an embedded small one, offline."""
-    embedded_size: str = "demo"
-    """Size of the embedded model where model_name is None: demo or debug."""
-    image_size: tuple[int, int] = (64, 64)
-    """Height and width every image is resized to, in pixels; multiples of patch size times merge size."""
-    system_prompt: str = "You are a robot policy. Reply only with action tokens."
-    """Opens every conversation; empty leaves the system turn to the chat template."""
     tokens: ActionTokens = field(default_factory=ActionTokens)
     """Spelling of the action tokens."""
-    attn_implementation: str = "sdpa"
-    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
-    dtype: str = "float32"
-    """Type of the weights: float32, bfloat16 or float16."""
-    freeze_backbone: bool = False
-    """Train only the vocabulary rows of the action tokens."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
     loss_over: str = "codes"
     """codes compares the k codes of each slot; vocabulary is the language-model loss on the whole answer."""
-    random_shift_px: int = 0
-    """In training, shift every image by up to this many pixels along each axis, before resizing."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
+        super().__post_init__()
         if self.loss_over not in _LOSSES:
             raise ValueError(f"loss_over must be one of {', '.join(_LOSSES)}, got {self.loss_over!r}")
-        if self.random_shift_px < 0:
-            raise ValueError(f"random_shift_px must be 0 or more, got {self.random_shift_px}")
         if self.model_name is None:
             tiny_size(self.embedded_size)
 
@@ -117,8 +97,12 @@ class QwenVLChatBackend(FoundationBackend):
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.register_buffer("code_ids", torch.tensor(self.tokens.codes), persistent=False)
         use_uniform_vision(model.model.visual)
-        if config.freeze_backbone:
-            _freeze_all_but_rows(model, self.tokens.added)
+        if config.freeze_vision_tower:
+            model.model.visual.requires_grad_(False)
+        if config.freeze_backbone or config.lora.is_on:
+            model.requires_grad_(False)
+            add_lora(model.model.language_model, config.lora)
+            _overlay_rows(model, self.tokens.added)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -147,7 +131,7 @@ class QwenVLChatBackend(FoundationBackend):
                 "name a Qwen3-VL chat model"
             )
         model = Qwen3VLForConditionalGeneration.from_pretrained(
-            config.model_name, dtype=_DTYPES[config.dtype], attn_implementation=config.attn_implementation
+            config.model_name, dtype=DTYPES[config.dtype], attn_implementation=config.attn_implementation
         )
         known = set(tokenizer_of(processor).get_vocab().values())
         tokens = config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
@@ -161,7 +145,7 @@ class QwenVLChatBackend(FoundationBackend):
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
         tokenizer_of(processor).init_kwargs.pop("is_local", None)  # a trace of this loading, not of the tokenizer
         model_config = Qwen3VLConfig.from_pretrained(directory, local_files_only=True)
-        own_config = _config_from_dict(config)
+        own_config = QwenVLChatConfig.from_dict(config)
         with no_init_weights():  # every weight is about to be loaded, strictly
             model = _from_config(own_config, model_config)
         model.tie_weights()
@@ -170,15 +154,10 @@ class QwenVLChatBackend(FoundationBackend):
     def save_assets(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.model.config.save_pretrained(directory)
-        # Not processor.save_pretrained, which writes a .jinja file that a hub push leaves behind.
-        self.processor.to_json_file(directory / "processor_config.json")
-        with _without_chat_template(tokenizer_of(self.processor)) as tokenizer:
-            tokenizer.save_pretrained(directory)
-        template = json.dumps({"chat_template": chat_template_of(self.processor)}, indent=2)
-        (directory / _CHAT_TEMPLATE_FILE).write_text(template, encoding="utf-8")
+        save_processor(self.processor, directory)
 
     def config_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self.config)))
+        return self.config.to_dict()
 
     @property
     def feature_dim(self) -> int:
@@ -227,27 +206,52 @@ class QwenVLChatBackend(FoundationBackend):
         batch: FoundationBatch,
         *,
         temperature: float | None = None,
+        top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> LatentPrediction:
+        choice = Choice(temperature, top_k, generator)
         prompts = self._prompts(batch)
-        with _evaluating(self):
-            decoded = decode_codes(
-                self.model.model,
-                prompts,
-                self._vision(batch),
-                start_id=self.tokens.start,
-                code_ids=self.code_ids,
-                code_rows=self._code_rows(),
-                num_codes=self.spec.num_codes,
-                temperature=temperature,
-                generator=generator,
-            )
+        with evaluation_mode(self):
+            decoded = decode_codes(self._decoder(prompts, batch), choice, num_codes=self.spec.num_codes)
         return LatentPrediction(decoded.codes, decoded.log_probs, PromptFeatures(decoded.prompt_hidden, prompts.mask))
+
+    def sample(
+        self,
+        batch: FoundationBatch,
+        *,
+        num_samples: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LatentCandidates:
+        choice, s = Choice(temperature, top_k, generator), self.spec.num_codes
+        with evaluation_mode(self):
+            decoder = self._decoder(self._prompts(batch), batch)
+            return _candidates(decode_codes(decoder, choice, num_codes=s, num_samples=num_samples), len(batch))
+
+    def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
+        with evaluation_mode(self):
+            decoder = self._decoder(self._prompts(batch), batch)
+            return _candidates(beam_search(decoder, num_codes=self.spec.num_codes, beams=beams), len(batch))
+
+    def merge_adapters(self) -> None:
+        merge_lora(self.model.model.language_model)
+        self.config = replace(self.config, lora=LoRASettings())
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
         prompts = self._prompts(batch)
         nothing = prompts.input_ids[:, :0]
         return PromptFeatures(self._hidden(prompts, self._vision(batch), nothing), prompts.mask)
+
+    def _decoder(self, prompts: Prompts, batch: FoundationBatch) -> CodeDecoder:
+        return CodeDecoder(
+            self.model.model,
+            prompts,
+            self._vision(batch),
+            start_id=self.tokens.start,
+            code_ids=self.code_ids,
+            code_rows=self._code_rows(),
+        )
 
     def _hidden(
         self, prompts: Prompts, vision: dict[str, Tensor], answer: Int[Tensor, "b a"]
@@ -273,14 +277,15 @@ class QwenVLChatBackend(FoundationBackend):
 
 def _from_config(config: QwenVLChatConfig, model_config: Qwen3VLConfig) -> Qwen3VLForConditionalGeneration:
     return Qwen3VLForConditionalGeneration._from_config(
-        model_config, attn_implementation=config.attn_implementation, dtype=_DTYPES[config.dtype]
+        model_config, attn_implementation=config.attn_implementation, dtype=DTYPES[config.dtype]
     )
 
 
-def _config_from_dict(values: Mapping[str, Any]) -> QwenVLChatConfig:
-    """Inverse of `config_dict`: JSON knows neither tuples nor dataclasses."""
-    height, width = values["image_size"]
-    return QwenVLChatConfig(**{**values, "tokens": ActionTokens(**values["tokens"]), "image_size": (height, width)})
+def _candidates(decoded: Decoded, batch_size: int) -> LatentCandidates:
+    codes, log_probs = (
+        rearrange(rows, "(b m) s -> b m s", b=batch_size) for rows in (decoded.codes, decoded.log_probs)
+    )
+    return LatentCandidates(codes, log_probs)
 
 
 @torch.no_grad()
@@ -306,33 +311,10 @@ def _embedding(model: Qwen3VLForConditionalGeneration) -> nn.Embedding:
     return embedding
 
 
-def _freeze_all_but_rows(model: Qwen3VLForConditionalGeneration, ids: tuple[int, ...]) -> None:
-    """Freeze `model` and lay trainable rows over the vocabulary at `ids`."""
-    model.requires_grad_(False)
+def _overlay_rows(model: Qwen3VLForConditionalGeneration, ids: tuple[int, ...]) -> None:
+    """Lay trainable rows over the frozen vocabulary of `model` at `ids`."""
     embedding, head = _embedding(model), model.lm_head
-    input_rows = nn.Parameter(embedding.weight[list(ids)].detach().clone())
     is_tied = head.weight is embedding.weight
-    head_rows = input_rows if is_tied else nn.Parameter(head.weight[list(ids)].detach().clone())
-    model.set_input_embeddings(EmbeddingWithRows(embedding, ids, input_rows))
-    model.lm_head = HeadWithRows(head, ids, head_rows)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: gradient checkpointing would drop the key-value cache."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
-
-
-@contextmanager
-def _without_chat_template(tokenizer: PreTrainedTokenizerBase) -> Iterator[PreTrainedTokenizerBase]:
-    """The template travels with the processor, once."""
-    template, tokenizer.chat_template = tokenizer.chat_template, None
-    try:
-        yield tokenizer
-    finally:
-        tokenizer.chat_template = template
+    inside = EmbeddingWithRows(embedding, ids)
+    model.set_input_embeddings(inside)
+    model.lm_head = HeadWithRows(head, ids, tied_to=inside if is_tied else None)  # pyright: ignore[reportAttributeAccessIssue]

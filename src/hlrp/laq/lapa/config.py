@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlrp.laq.config import TargetName
+from hlrp.laq.config import QuantizerName, TargetName
 from hlrp.latents import LatentSpec
 
 
@@ -72,6 +72,11 @@ class LapaConfig:
     def targets(self) -> tuple[TargetName, ...]:
         """What the decoder predicts."""
         return ("pixels",)
+
+    @property
+    def quantizer(self) -> QuantizerName:
+        """How it was trained to round."""
+        return "nsvq"
 
     @property
     def num_cameras(self) -> int:

@@ -22,7 +22,8 @@ class HLRPVLADirectConfig(PreTrainedConfig):
     vla_model_name: str | None = None
     """Hub name or folder of a Qwen3-VL chat model. None: the embedded demo-size model, offline and untrained."""
     vla_checkpoint_path: str | None = None
-    """Folder written by hlrp-train-foundation to start from; its settings then hold, and vla_model_name is not used."""
+    """Folder written by hlrp-train-foundation to start from: its settings then hold, and vla_model_name is not used. Or
+    a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the settings below are its model's."""
     image_size: tuple[int, int] | None = None
     """Height and width the VLM sees. None: the checkpoint's, else 64x64."""
     system_prompt: str | None = None

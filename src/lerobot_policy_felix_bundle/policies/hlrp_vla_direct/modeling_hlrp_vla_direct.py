@@ -27,6 +27,7 @@ from hlrp.foundation.checkpoint import (
     rebuild,
     write_assets,
 )
+from hlrp.foundation.lightning_weights import SUFFIX, load_lightning_weights
 from hlrp.latents import LatentSpec
 from hlrp.optimization import parameter_groups
 
@@ -97,16 +98,20 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
             if value is not None
         }
         folder = checkpoint_dir or config.vla_checkpoint_path
-        if folder is None:
-            if config.vla_model_name is None:
+        lightning = folder if checkpoint_dir is None and str(folder).endswith(SUFFIX) else None
+        if folder is None or lightning is not None:
+            if config.vla_model_name is None and lightning is None:
                 logger.warning(
                     "hlrp_vla_direct starts from the embedded demo-size VLM, untrained; name a real one with "
                     "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
                 )
             spec = self.labels.metadata.spec if self.labels is not None else self._default_spec()
-            return QwenVLChatBackend.build(
+            backend = QwenVLChatBackend.build(
                 QwenVLChatConfig(model_name=config.vla_model_name, **overrides, **prompt), spec
             )
+            if lightning is not None:
+                load_lightning_weights(backend, lightning)
+            return backend
         saved = read_description(folder)
         for name, value in prompt.items():
             theirs = saved.config[name]

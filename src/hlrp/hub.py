@@ -1,9 +1,10 @@
-"""Quantizers on the Hugging Face hub: fetch the folder of one, upload the folder of one."""
+"""Folders on the Hugging Face hub: fetch one, upload one, with one sentence for whatever goes wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,20 +19,32 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hlrp.laq.checkpoint import CHECKPOINT_FILES, require_checkpoint
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder holds."""
+
+    what: str
+    """For messages: quantizer, foundation model."""
+    files: tuple[str, ...]
+    """Names, or patterns, of all its files."""
+    require: Callable[[Path | str], object]
+    """Raises unless a folder is of this kind."""
 
 
-def fetch_laq(
+def fetch_folder(
     path_or_repo_id: Path | str,
+    kind: FolderKind,
     *,
     revision: str | None = None,
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
 ) -> Path:
-    """The local folder of a quantizer; a folder stays where it is, a repository comes from the hub or its cache.
+    """The local folder of a model; a folder stays where it is, a repository comes from the hub or its cache.
 
     Args:
         path_or_repo_id: Folder, or name of a model repository.
+        kind: What it should hold.
         revision: Branch, tag or commit of the repository.
         cache_dir: Where downloads are kept; default: that of `huggingface_hub`.
         token: Access token of a private repository; default: the one `hf auth login` stored.
@@ -46,27 +59,29 @@ def fetch_laq(
     try:
         with _plain_errors(f"no folder {name} here, and the hub did not give model {name}"):
             folder = snapshot_download(
-                name, revision=revision, cache_dir=cache_dir, token=token, allow_patterns=list(CHECKPOINT_FILES)
+                name, revision=revision, cache_dir=cache_dir, token=token, allow_patterns=list(kind.files)
             )
     except HFValidationError as error:
         raise FileNotFoundError(f"{name} is neither a folder nor the name of a hub repository") from error
     return Path(folder)
 
 
-def upload_laq(
+def upload_folder(
     folder: Path | str,
     repo_id: str,
+    kind: FolderKind,
     *,
     private: bool | None = None,
     revision: str | None = None,
-    commit_message: str = "Upload a latent action quantizer",
+    commit_message: str | None = None,
     token: str | bool | None = None,
 ) -> str:
-    """Upload the folder of a quantizer, as `save_laq` and `hlrp-train-laq` write it, to a model repository.
+    """Upload the folder of a model to a model repository.
 
     Args:
-        folder: Folder of the quantizer.
+        folder: Folder of the model.
         repo_id: Name of the repository; made where there is none.
+        kind: What it should hold.
         private: Visibility of a new repository; default: that of its owner's settings.
         revision: Branch; default: the main one.
         commit_message: Title of the commit.
@@ -76,19 +91,19 @@ def upload_laq(
         Address of the commit.
 
     Raises:
-        FileNotFoundError: If `folder` is not that of a quantizer.
+        FileNotFoundError: If `folder` is not of this kind.
         ConnectionError: If the hub cannot be reached, or refuses.
     """
-    require_checkpoint(folder)
-    with _plain_errors(f"the hub did not take the quantizer as {repo_id}"):
+    kind.require(folder)
+    with _plain_errors(f"the hub did not take the {kind.what} as {repo_id}"):
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return api.upload_folder(
             folder_path=folder,
             repo_id=repo_id,
             revision=revision,
-            commit_message=commit_message,
-            allow_patterns=list(CHECKPOINT_FILES),
+            commit_message=commit_message or f"Upload a {kind.what}",
+            allow_patterns=list(kind.files),
         ).commit_url
 
 

@@ -1,0 +1,190 @@
+"""Every measurement of stage 2, the foundation VLA, in one command: `make bench-foundation`.
+
+Sections: `decoding` (time and identity with transformers' `generate`), `grammar` (is every answer an answer), `step`
+(the training step over the bare model), `accuracy` (both backends on six tasks), `language` (does the instruction
+matter where tasks share a scene). Each writes its part of `outputs/benchmarks/foundation.json` when it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import draccus
+
+from benchmarks import foundation_decoding, foundation_step
+from benchmarks.laq import BenchConfig as LAQBenchConfig
+from benchmarks.laq import demonstrations
+from benchmarks.running import run_command, side_by_side, train_laq
+from hlrp.cli.common import run_cli
+from hlrp.files import write_json
+from hlrp.tables import table
+
+SHARED_SCENES = ("reach-v3", "push-v3", "pick-place-v3", "drawer-open-v3", "drawer-close-v3")
+"""Two scenes: a puck on a table, which is reached for, pushed or lifted; a drawer, which is opened or closed."""
+BACKENDS = {"qwen3vl_chat": (), "smol_latent_head": ("--backend.type=smol_latent_head",)}
+
+
+@dataclass
+class BenchConfig:
+    """What to measure, and where to keep it."""
+
+    output: Path = Path("outputs/benchmarks/foundation.json")
+    """Figures; sections that are not run now are kept."""
+    quick: bool = False
+    """A tenth of the work: fewer prompts, fewer steps. For a look, not for a figure."""
+    sections: list[str] = field(default_factory=lambda: ["decoding", "grammar", "step", "accuracy", "language"])
+    steps: int = 1500
+    """Training steps of each run of `accuracy` and `language`."""
+    device: str | None = None
+    """Where decoding is measured: cpu or cuda; default: the best there is."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.sections) - set(SECTIONS):
+            raise ValueError(f"sections must be some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+
+    @property
+    def runs(self) -> Path:
+        """Trained models."""
+        return self.output.parent / ("foundation_quick" if self.quick else "foundation")
+
+    @property
+    def training_steps(self) -> int:
+        """Of a foundation model."""
+        return 150 if self.quick else self.steps
+
+
+def decoding(config: BenchConfig) -> dict[str, Any]:
+    """Seconds of a prefill, of `generate` and of our decoder, and whether the two say the same."""
+    figures = foundation_decoding.run(
+        device=config.device, repeats=5 if config.quick else 15, prompts=100 if config.quick else 1000
+    )
+    print(table(["decoding", ""], [[name, str(value)] for name, value in figures.items()]))
+    return figures
+
+
+def grammar(config: BenchConfig) -> dict[str, Any]:
+    """Answers of random models that are answers."""
+    figures = foundation_decoding.grammar(1000 if config.quick else 10_000)
+    print(f"{figures['valid']} of {figures['total']} answers are valid")
+    return figures
+
+
+def step(config: BenchConfig) -> float:
+    """Seconds of a training step over those of the bare forward and backward pass."""
+    figures = foundation_step.run(repeats=5 if config.quick else 20)
+    print(table(["training step", ""], [[name, f"{value:.3f}"] for name, value in figures.items()]))
+    return figures["ratio"]
+
+
+def accuracy(config: BenchConfig) -> dict[str, Any]:
+    """Code accuracy of both backends on held-out episodes of six tasks."""
+    root, labels = _labelled(config, "six_tasks", episodes=40)
+    outputs = {name: config.runs / f"accuracy_{name}" for name in BACKENDS}
+    side_by_side([lambda name=name: _train(config, outputs[name], root, labels, *BACKENDS[name]) for name in BACKENDS])
+    figures = {name: _figures(output) for name, output in outputs.items()}
+    print(_rows(figures))
+    return figures
+
+
+def language(config: BenchConfig) -> dict[str, Any]:
+    """What the instruction is worth where only it tells the task."""
+    root, labels = _labelled(config, "shared_scenes", episodes=20, tasks=SHARED_SCENES)
+    outputs = {name: config.runs / f"language_{name}" for name in BACKENDS}
+    side_by_side([lambda name=name: _train(config, outputs[name], root, labels, *BACKENDS[name]) for name in BACKENDS])
+    figures = {
+        name: json.loads((output / "metrics.json").read_text(encoding="utf-8"))["language"]
+        for name, output in outputs.items()
+    }
+    names = ("changed_share", "accuracy", "swapped_accuracy", "accuracy_drop")
+    print(table(["backend", *names], [[b, *(f"{f[name]:.3f}" for name in names)] for b, f in figures.items()]))
+    return figures
+
+
+def _labelled(
+    config: BenchConfig, name: str, *, episodes: int, tasks: tuple[str, ...] | None = None
+) -> tuple[Path, Path]:
+    """A recording, and its labels by a quantizer trained on it; both made once."""
+    laq_config = LAQBenchConfig(output=config.output.with_name("laq.json"), quick=config.quick)
+    root = demonstrations(laq_config, name, episodes=episodes, **({} if tasks is None else {"tasks": tasks}))
+    laq, labels = config.runs / f"laq_{name}", config.runs / f"labels_{name}"
+    train_laq(laq, f"--dataset_root={root}", f"--steps={150 if config.quick else 500}")
+    if not labels.exists():
+        run_command(
+            "hlrp.cli.precompute_latent_codes",
+            f"--laq_path={laq}",
+            f"--dataset_root={root}",
+            f"--output_dir={labels}",
+            log=labels.with_suffix(".log"),
+        )
+    return root, labels
+
+
+def _train(config: BenchConfig, output: Path, root: Path, labels: Path, *flags: str) -> None:
+    if output.exists():
+        return
+    cost = run_command(
+        "hlrp.cli.train_foundation",
+        f"--dataset_root={root}",
+        f"--labels_path={labels}",
+        f"--output_dir={output}",
+        f"--steps={config.training_steps}",
+        *flags,
+        log=output.with_suffix(".log"),
+    )
+    write_json(output / "cost.json", vars(cost))
+
+
+def _figures(output: Path) -> dict[str, Any]:
+    quality = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["quality"]
+    slots = len(quality["label_entropy_bits"])
+    return {
+        "code": quality["accuracy"],
+        "interval": quality["accuracy_interval"],
+        "marginal": quality["marginal_accuracy"],
+        "last_code": quality["last_code_accuracy"],
+        "sequence": quality["exact_sequence_accuracy"],
+        "ece": quality["ece"],
+        "cross_entropy_bits": sum(quality["cross_entropy_bits"]) / slots,
+        "label_entropy_bits": sum(quality["label_entropy_bits"]) / slots,
+        "cpu_minutes": json.loads((output / "cost.json").read_text(encoding="utf-8"))["cpu_minutes"],
+    }
+
+
+def _rows(figures: dict[str, dict[str, Any]]) -> str:
+    names = ("code", "marginal", "last_code", "sequence", "ece", "cross_entropy_bits", "label_entropy_bits")
+    rows = [
+        [backend, *(f"{found[name]:.3f}" for name in names), f"{found['cpu_minutes']:.1f}"]
+        for backend, found in figures.items()
+    ]
+    return table(["backend", *names, "CPU min"], rows)
+
+
+SECTIONS: dict[str, Callable[[BenchConfig], Any]] = {
+    "decoding": decoding,
+    "grammar": grammar,
+    "step": step,
+    "accuracy": accuracy,
+    "language": language,
+}
+_KEYS = {"step": "step_ratio", "language": "language_sensitivity"}
+"""Names of sections in the file, where they differ."""
+
+
+def main(config: BenchConfig) -> None:
+    """Run the sections one after the other."""
+    for name in config.sections:
+        print(f"── {name}", flush=True)
+        figures = SECTIONS[name](config)
+        known = json.loads(config.output.read_text(encoding="utf-8")) if config.output.is_file() else {}
+        write_json(config.output, {**known, _KEYS.get(name, name): figures, "quick": config.quick})
+    print(f"figures: {config.output}")
+
+
+if __name__ == "__main__":
+    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
+    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))

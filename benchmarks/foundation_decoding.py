@@ -1,0 +1,201 @@
+"""Decoding codes: how long, against one prefill and against transformers' constrained `generate`; and what is said.
+
+Shapes: b batch, v cameras, c h w a frame, s codes of one label, a answer tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import Qwen3VLForConditionalGeneration
+
+from hlrp.cli.common import choose_device
+from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.processor_parts import tokenizer_of
+from hlrp.foundation.tiny import TinySize, tiny_processor, tiny_qwen3vl_config
+from hlrp.latents import LatentSpec
+
+VOCABULARY = 151_936
+"""Of Qwen3-VL."""
+BATCH, IMAGE = 4, 224
+_WORDS = [
+    *(
+        "open",
+        "close",
+        "the",
+        "a",
+        "drawer",
+        "window",
+        "door",
+        "button",
+        "push",
+        "pull",
+        "pick",
+        "place",
+        "red",
+        "blue",
+    ),
+    *("<ACTION>", "<ACT_3>", "</ACTION>", "<|im_end|>", "<|image_pad|>", "slowly", "3", "times", "übermütig", "机器人"),
+]
+"""Some of which no instruction should be able to mean."""
+
+
+def run(*, device: str | None, repeats: int, prompts: int) -> dict[str, Any]:
+    """Time a Qwen3-VL of hidden 512 with 8 layers; compare answers at that size and, mostly, at a smaller one."""
+    device = choose_device(device)
+    torch.set_num_threads(os.cpu_count() or 1)
+    backend = middle_sized().to(device).eval()
+    batch = random_batch(BATCH, IMAGE, seed=0, tokens=_tokens_for(backend, 80)).to(device)
+    length = backend._prompts(batch).input_ids.shape[1]
+    with torch.no_grad():
+        seconds = interleaved(
+            {
+                "prefill": lambda: prefill(backend, batch),
+                "generate": lambda: stock_generate(backend, batch),
+                "ours": lambda: backend.predict(batch),
+            },
+            repeats=repeats,
+            device=device,
+        )
+    large = identical(backend, prompts // 25, IMAGE, device)
+    small = scaled(QwenVLChatBackend.build(QwenVLChatConfig(), LatentSpec())).to(device).eval()
+    same = identical(small, prompts - prompts // 25, 64, device)
+    return {
+        "device": device,
+        "prompt_tokens": length,
+        "parameters": sum(p.numel() for p in backend.parameters()),
+        **{f"{name}_s": value for name, value in seconds.items()},
+        "ours_over_prefill": seconds["ours"] / seconds["prefill"],
+        "generate_over_ours": seconds["generate"] / seconds["ours"],
+        "identical": large + same,
+        "prompts": prompts,
+    }
+
+
+def grammar(total: int) -> dict[str, int]:
+    """Sample answers of models with random weights, from random prompts; count those that read as an answer."""
+    valid = 0
+    size = 100
+    for number in range(total // size):
+        torch.manual_seed(number)
+        spec = LatentSpec(codebook_size=2 + number % 15, code_seq_len=1 + number % 7)
+        backend = scaled(QwenVLChatBackend.build(QwenVLChatConfig(embedded_size="debug", image_size=(32, 32)), spec))
+        batch = random_batch(size, 32, seed=number)
+        codes = backend.eval().predict(batch, temperature=1.0).codes
+        answers = tokenizer_of(backend.processor).batch_decode(backend.tokens.answer(codes))
+        form = re.compile(rf"<ACTION>(\s*<ACT_(\d+)>){{{spec.num_codes}}}\s*</ACTION>\s*<\|im_end\|>")
+        for answer, row in zip(answers, codes.tolist(), strict=True):
+            said = [int(code) for code in re.findall(r"<ACT_(\d+)>", answer)]
+            valid += bool(form.fullmatch(answer)) and said == row and max(row) < spec.codebook_size
+    return {"valid": valid, "total": total // size * size}
+
+
+def middle_sized() -> QwenVLChatBackend:
+    """Hidden 512, 8 layers, Qwen's vocabulary, random weights."""
+    torch.manual_seed(0)
+    size = TinySize(
+        patch_size=16, vision_width=256, vision_depth=4, vision_heads=4, text_width=512, text_depth=8, text_heads=8,
+        mlp_ratio=3,
+    )  # fmt: skip
+    config = QwenVLChatConfig(image_size=(IMAGE, IMAGE))
+    spec = LatentSpec()
+    processor = tiny_processor(size, config.image_size)
+    config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+    architecture = tiny_qwen3vl_config(size, processor, config.image_size)
+    architecture.text_config.vocab_size = VOCABULARY
+    return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration._from_config(architecture), processor)
+
+
+@torch.no_grad()
+def scaled(backend: QwenVLChatBackend) -> QwenVLChatBackend:
+    """The same with larger weights, so that samples differ and answers are not all alike."""
+    for parameter in backend.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(4)
+    return backend
+
+
+def random_batch(size: int, pixels: int, *, seed: int, tokens: int | None = None) -> FoundationBatch:
+    """Noise and nonsense, of different lengths unless `tokens` words are asked for."""
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(_WORDS, k=draw.randint(1, 12))) for _ in range(size)]
+    if tokens is not None:
+        texts = [" open" * tokens] * size
+    images = torch.rand(size, 1, 3, pixels, pixels, generator=torch.Generator().manual_seed(seed))
+    return FoundationBatch(images, texts)
+
+
+def _tokens_for(backend: QwenVLChatBackend, length: int) -> int:
+    """Words that fill a prompt up to `length` tokens."""
+    one = backend._prompts(random_batch(1, IMAGE, seed=0, tokens=1)).input_ids.shape[1]
+    return max(length - one + 1, 1)
+
+
+def prefill(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
+    """One pass over the prompt, with a cache and without the output head."""
+    prompts = backend._prompts(batch)
+    return backend.model.model(
+        input_ids=prompts.input_ids,
+        position_ids=prompts.position_ids,
+        attention_mask=prompts.mask if prompts.is_padded else None,
+        use_cache=True,
+        **backend._vision(batch),
+    ).last_hidden_state
+
+
+def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Tensor, "b s"]:
+    """Codes from transformers' own `generate`, constrained by counting tokens from the prompt's end."""
+    prompts, tokens = backend._prompts(batch), backend.tokens
+    length = prompts.input_ids.shape[1]
+    form = [[tokens.start], *[list(tokens.codes)] * backend.spec.num_codes, [tokens.end], [tokens.eos]]
+
+    def allowed(_: int, ids: Tensor) -> list[int]:
+        return form[min(len(ids) - length, len(form) - 1)]
+
+    generated: Int[Tensor, "b a"] = backend.model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.mask.long(),
+        mm_token_type_ids=(prompts.input_ids == backend.processor.image_token_id).int(),
+        **backend._vision(batch),
+        max_new_tokens=backend.spec.num_codes + 3,
+        do_sample=False,
+        prefix_allowed_tokens_fn=allowed,
+        eos_token_id=tokens.eos,
+        pad_token_id=tokenizer_of(backend.processor).pad_token_id,
+    )
+    answer = generated[:, length + 1 : length + 1 + backend.spec.num_codes]
+    return (answer[..., None] == backend.code_ids).int().argmax(-1)
+
+
+def identical(backend: QwenVLChatBackend, prompts: int, pixels: int, device: str) -> int:
+    """Prompts for which both decoders say the same codes."""
+    same = 0
+    with torch.no_grad():
+        for number in range(prompts // BATCH):
+            batch = random_batch(BATCH, pixels, seed=1000 + number).to(device)
+            same += int((stock_generate(backend, batch) == backend.predict(batch).codes).all(1).sum())
+    return same
+
+
+def interleaved(calls: dict[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
+    """Median seconds of each call, all taken in turn, so that whatever else the machine does slows all."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(repeats + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}

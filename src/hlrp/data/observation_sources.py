@@ -1,0 +1,202 @@
+"""Datasets of stage 2, as named on a command line: what the model sees, and who labels it.
+
+Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from torch import Tensor
+
+from hlrp.data.clips import clip_is_valid, split_episodes
+from hlrp.data.dataset import (
+    episode_bounds,
+    episode_of_frame,
+    frame_of_episode,
+    open_dataset,
+    read_instructions,
+    require_camera,
+)
+from hlrp.data.frames import open_frames
+from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
+from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+from hlrp.data.source_config import DEFAULT_REPO_ID
+from hlrp.data.sources import lerobot_source
+from hlrp.laq.checkpoint import LoadedLAQ
+from hlrp.latents import LatentSpec
+
+
+@dataclass(kw_only=True)
+class ObservationConfig:
+    """A LeRobotDataset with instructions; actions are not needed."""
+
+    dataset_repo_id: str = DEFAULT_REPO_ID
+    """Repo id of the dataset."""
+    dataset_root: str | None = None
+    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    labels_path: str | None = None
+    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    weight: float | None = None
+    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationSource:
+    """One opened dataset, its labelled frames divided by episode."""
+
+    name: str
+    cameras: list[str]
+    """Dataset keys of the cameras the model sees."""
+    train: FramePool
+    held_out: FramePool
+    episode: Int[Tensor, " n"]
+    """Episode of every frame."""
+    instructions: list[str]
+    """Instruction of every frame."""
+    spec: LatentSpec
+    fps: float
+    laq_fingerprint: str
+    labels: LatentLabels | None
+    """None where a quantizer labels online."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Which episodes validate, and how many of their frames at most."""
+
+    share: float
+    frames: int
+    seed: int
+
+
+def open_labelled(
+    config: ObservationConfig, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float, with_vectors: bool
+) -> ObservationSource:
+    """Open a dataset whose labels lie on the disk.
+
+    Raises:
+        FileNotFoundError: If dataset or labels are not there.
+        ValueError: If the labels are of other frames, or hold no codes.
+    """
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    labels = find_labels(dataset.root, config.labels_path, with_vectors=with_vectors)
+    labels.require_codes()
+    bounds = episode_bounds(dataset.meta)
+    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
+    cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
+    observations = _observations(dataset, cameras, image_size, cache_gib)
+    vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.codes.shape[1])
+    frames = LabelledFrames(observations, labels.codes, vectors)
+    train, validation = _pools(frames, labels.valid, bounds, config, held_out)
+    return ObservationSource(
+        name=config.dataset_repo_id,
+        cameras=cameras,
+        train=train,
+        held_out=validation,
+        episode=episode_of_frame(bounds),
+        instructions=observations.instructions,
+        spec=labels.metadata.spec,
+        fps=float(dataset.fps),
+        laq_fingerprint=labels.metadata.laq_fingerprint,
+        labels=labels,
+    )
+
+
+def open_taught(
+    config: ObservationConfig, laq: LoadedLAQ, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float
+) -> ObservationSource:
+    """Open a dataset that `laq` labels while the model trains.
+
+    Raises:
+        FileNotFoundError: If the dataset is not there.
+        ValueError: If the quantizer has no codes or watches other cameras, or no episode has room for a clip.
+    """
+    if config.labels_path is not None:
+        raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
+    if not laq.model.quantizer.has_codes:
+        raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    clips = lerobot_source(
+        dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
+    )
+    laq.require_cameras(clips.num_cameras)
+    spec, bounds = laq.model.spec, clips.bounds
+    deltas = spec.frame_deltas(clips.fps)
+    cameras = _cameras(dataset, config.cameras or [clips.cameras[0]])
+    observations = _observations(dataset, cameras, image_size, cache_gib / 2)
+    frames = TaughtFrames(observations, clips.frames, deltas)
+    train, validation = _pools(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
+    return ObservationSource(
+        name=config.dataset_repo_id,
+        cameras=cameras,
+        train=train,
+        held_out=validation,
+        episode=episode_of_frame(bounds),
+        instructions=observations.instructions,
+        spec=spec,
+        fps=clips.fps,
+        laq_fingerprint=laq.fingerprint,
+        labels=None,
+    )
+
+
+def require_one_teacher(sources: Sequence[ObservationSource]) -> None:
+    """Raise unless all datasets speak the codes of the same quantizer and show as many cameras.
+
+    Raises:
+        ValueError: Naming the first two that differ.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        if other.laq_fingerprint != first.laq_fingerprint:
+            raise ValueError(
+                f"{first.name} is labelled by LAQ {first.laq_fingerprint}, {other.name} by LAQ "
+                f"{other.laq_fingerprint}; label both with the same one"
+            )
+        first.spec.require_same_codes(other.spec, this=first.name, that=other.name)
+        if len(other.cameras) != len(first.cameras):
+            raise ValueError(
+                f"{first.name} shows {len(first.cameras)} cameras, {other.name} {len(other.cameras)}; name as many "
+                "cameras of each"
+            )
+
+
+def _cameras(dataset: LeRobotDataset, names: Sequence[str]) -> list[str]:
+    return [require_camera(dataset.meta, name) for name in names]
+
+
+def _observations(
+    dataset: LeRobotDataset, cameras: Sequence[str], image_size: tuple[int, int], cache_gib: float
+) -> Observations:
+    share = cache_gib / len(cameras)
+    return Observations(
+        [open_frames(dataset, camera, image_size, cache_gib=share) for camera in cameras], read_instructions(dataset)
+    )
+
+
+def _pools(
+    frames: Frames,
+    usable: Bool[Tensor, " n"],
+    bounds: Int[Tensor, "e 2"],
+    config: ObservationConfig,
+    held_out: HeldOut,
+) -> tuple[FramePool, FramePool]:
+    """Training and held-out frames; of the latter a random sample, where there are many."""
+    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed)
+    episode = episode_of_frame(bounds)
+    train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
+    if len(train_index) == 0 or len(test_index) == 0:
+        raise ValueError(
+            f"no labelled frame in the training or the held-out episodes of {config.dataset_repo_id}; use more or "
+            "longer episodes"
+        )
+    generator = torch.Generator().manual_seed(held_out.seed)
+    sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values
+    return FramePool(frames, train_index, config.weight), FramePool(frames, sample)

@@ -1,0 +1,105 @@
+"""From prompt features to the codes of a label, all slots at once.
+
+A head makes one vector for every slot; a linear layer per slot turns it into scores of the k entries. Given the
+features, slots do not depend on one another.
+
+Shapes: b batch, l prompt tokens, d feature width, s codes of one label, k codebook entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+HEADS = ("query", "pooled")
+"""Ways to make slot features, by the name a configuration gives them."""
+
+
+@dataclass(frozen=True)
+class SlotScores:
+    """What a head makes of prompt features."""
+
+    features: Float[Tensor, "b s d"]
+    """One vector for each slot."""
+    logits: Float[Tensor, "b s k"]
+    """Scores of the k codes in every slot."""
+
+
+class QuerySlots(nn.Module):
+    """One learned query per slot reads the prompt through pre-norm transformer decoder blocks."""
+
+    def __init__(self, *, width: int, num_slots: int, layers: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"head_heads must divide the model's width {width}, got {heads}")
+        self.queries = nn.Parameter(torch.randn(num_slots, width))
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+
+    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
+        """Slot features of every sample; tokens outside `mask` are not read."""
+        prompt = self.norm(hidden)
+        slots = repeat(self.queries, "s d -> b s d", b=len(hidden))
+        for block in self.blocks:
+            slots = block(slots, prompt, memory_key_padding_mask=~mask)
+        return slots
+
+
+class PooledSlots(nn.Module):
+    """The mean of the prompt, through a multi-layer perceptron with one output vector per slot."""
+
+    def __init__(self, *, width: int, num_slots: int, layers: int) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.norm = nn.LayerNorm(width)
+        inner = [part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.GELU())]
+        self.mlp = nn.Sequential(*inner, nn.Linear(width, num_slots * width), nn.GELU())
+
+    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
+        """Slot features of every sample; tokens outside `mask` do not count."""
+        kept = torch.where(mask[..., None], self.norm(hidden), 0.0)
+        pooled = kept.sum(1) / mask.sum(1, keepdim=True)
+        return rearrange(self.mlp(pooled), "b (s d) -> b s d", s=self.num_slots)
+
+
+class LatentHead(nn.Module):
+    """Slot features, and scores of the k codes of every slot.
+
+    Args:
+        kind: `query` or `pooled`.
+        width: Width d of the prompt features.
+        num_slots: Codes s of one label.
+        codebook_size: Codebook entries k.
+        layers: Decoder blocks of `query`, hidden layers of `pooled`.
+        heads: Attention heads of `query`.
+
+    Raises:
+        ValueError: If `heads` does not divide `width`.
+    """
+
+    def __init__(self, kind: str, *, width: int, num_slots: int, codebook_size: int, layers: int, heads: int) -> None:
+        super().__init__()
+        assert kind in HEADS
+        self.slots: QuerySlots | PooledSlots = (
+            QuerySlots(width=width, num_slots=num_slots, layers=layers, heads=heads)
+            if kind == "query"
+            else PooledSlots(width=width, num_slots=num_slots, layers=layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.rows = nn.Parameter(torch.randn(num_slots, codebook_size, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(num_slots * codebook_size))
+
+    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> SlotScores:
+        """Read prompt features of any floating type; the head itself computes in its own."""
+        features = self.norm(self.slots(hidden.to(self.rows.dtype), mask))
+        logits = einsum(features, self.rows, "b s d, s k d -> b s k")
+        return SlotScores(features, logits + self.bias.view(self.rows.shape[:2]))

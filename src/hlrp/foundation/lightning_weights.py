@@ -1,0 +1,81 @@
+"""Weights out of a plain Lightning checkpoint: a pickle, so it is read with `weights_only=True` and nothing else of it.
+
+Two layouts are known by the prefix of their names: `backend.`, written by `hlrp-train-foundation` while it trains, and
+`vla_model.`, a Qwen3-VL as an earlier module stored it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hlrp.foundation.backends.interfaces import FoundationBackend
+from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
+
+SUFFIX = ".ckpt"
+OUR_PREFIX, EARLIER_PREFIX = "backend.", "vla_model."
+
+
+def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None:
+    """Fill `backend` from a Lightning checkpoint, strictly, in place.
+
+    Args:
+        backend: The architecture the checkpoint was trained with: same model, action tokens and codebook.
+        path: The `.ckpt` file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights of a known layout, or those of another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; name a Lightning checkpoint, or a folder of a foundation model"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"{path} is no Lightning checkpoint that can be read without running code: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no state_dict; name a Lightning checkpoint of stage 2")
+    target, weights = _matched(backend, state, path)
+    try:
+        target.load_state_dict(_with_tied(target, weights), strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ValueError(
+            f"{path} was trained with another model, action tokens or codebook size than this one: {first}"
+        ) from error
+
+
+def _matched(backend: FoundationBackend, state: dict[str, Tensor], path: Path) -> tuple[nn.Module, dict[str, Tensor]]:
+    ours, earlier = (
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        for prefix in (OUR_PREFIX, EARLIER_PREFIX)
+    )
+    if ours:
+        return backend, ours
+    if not earlier:
+        raise ValueError(f"{path} has no weights named {OUR_PREFIX}… or {EARLIER_PREFIX}…; name one of stage 2")
+    if not isinstance(backend, QwenVLChatBackend):
+        raise ValueError(
+            f"{path} holds a Qwen3-VL, and this is a {backend.backend_type} backend; name another checkpoint"
+        )
+    return backend.model, earlier
+
+
+def _with_tied(target: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names that share memory in `target` may be stored once: the others are the same tensor."""
+    places: dict[int, list[str]] = {}
+    for name, value in target.state_dict(keep_vars=True).items():
+        places.setdefault(value.data_ptr(), []).append(name)
+    found = dict(weights)
+    for names in places.values():
+        known = [name for name in names if name in weights]
+        if known:
+            found |= {name: weights[known[0]] for name in names if name not in weights}
+    return found

@@ -1,0 +1,78 @@
+"""Low-rank adapters (LoRA, arXiv:2106.09685) on a backbone's language model, through peft.
+
+Training moves the adapters; a finished model has them folded into its weights, so that nobody who loads it needs peft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings:
+    """Size and place of the adapters."""
+
+    rank: int = 0
+    """Rank of every adapter; 0 trains the weights themselves."""
+    alpha: float = 16.0
+    """Scale: an adapter's output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that training drops."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers of the language model that get one, by the last part of their names."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "lora needs rank 0 (off) or more, a positive alpha and a dropout in [0, 1), got "
+                f"{self.rank}, {self.alpha} and {self.dropout}"
+            )
+        if self.rank and not self.target_modules:
+            raise ValueError("lora.target_modules names no layer; leave it out for all of the language model's")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are adapters at all."""
+        return self.rank > 0
+
+
+def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:
+    """Put trainable adapters beside the linear layers of a frozen model, in place, where there are to be any.
+
+    Raises:
+        ValueError: If peft is not installed, or a name in `target_modules` fits no layer.
+    """
+    if not settings.is_on:
+        return
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError('lora needs peft; install it with `pip install "peft>=0.18,<1"`') from error
+    names = [name for name, layer in language_model.named_modules() if isinstance(layer, nn.Linear)]
+    lost = [target for target in settings.target_modules if not any(name.endswith(target) for name in names)]
+    if lost:
+        raise ValueError(f"lora.target_modules has {', '.join(lost)}, which no linear layer of this model is called")
+    inject_adapter_in_model(
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=settings.dropout,
+            target_modules=list(settings.target_modules),
+        ),
+        language_model,
+    )
+
+
+def merge_lora(language_model: nn.Module) -> None:
+    """Fold every adapter into the layer it stands beside, in place; nothing happens where there is none."""
+    if not any(name.endswith("base_layer") for name, _ in language_model.named_modules()):
+        return
+    from peft.tuners.lora import Linear
+
+    for name, layer in list(language_model.named_modules()):
+        if isinstance(layer, Linear):
+            layer.merge(safe_merge=True)
+            parent, _, attribute = name.rpartition(".")
+            setattr(language_model.get_submodule(parent), attribute, layer.get_base_layer())

@@ -1,0 +1,241 @@
+"""The report of one foundation model as one page that loads nothing.
+
+Shapes: b batch, c h w a frame, s code slots.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from hlrp.foundation.backends.interfaces import FoundationBackend
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.code_metrics import CodeFigures, device_of
+from hlrp.foundation.evaluation_mode import evaluation_mode
+from hlrp.foundation.language import LanguageFigures
+from hlrp.report.foundation_figures import confusion_figure, reliability_figure, slot_accuracy_figure
+from hlrp.report.page_parts import facts, figure, judged, page, paragraph, section, table
+from hlrp.verdicts import Verdict
+
+_TITLE = "What the foundation model predicts"
+
+# Conventions, wide enough that noise does not decide.
+GOOD_CALIBRATION = 0.1
+"""Mean distance of confidence and accuracy up to which probabilities can be read as such."""
+
+_ACCURACY = "Share of right codes in each slot, on unseen episodes, beside what guesses score."
+_CONFUSION = (
+    "Percent of the frames with a true code (row) that were given each code (column); rows add up to 100. Dark on the "
+    "diagonal is right; a dark column is a code said too often; an empty grey row is a code that never occurs."
+)
+_RELIABILITY = (
+    "Left: how often codes said with some probability are right (dots), and how far that is from the diagonal "
+    "(lines). Above it the model is right more often than it says, below it less often."
+)
+_EXAMPLES = (
+    "Frames of unseen episodes with their instruction. Slot by slot: the code that the quantizer gave the frame, that "
+    "which the model decodes (✓ right, ✗ wrong), and its probability."
+)
+
+
+@dataclass(frozen=True)
+class ExamplePrediction:
+    """One labelled frame and what a model says about it."""
+
+    image: UInt8[Tensor, "c h w"]
+    """The frame, RGB; of several cameras the first."""
+    instruction: str
+    codes: tuple[int, ...]
+    """True codes."""
+    predicted: tuple[int, ...]
+    """Codes as decoded at inference."""
+    probabilities: tuple[float, ...]
+    """Probability of each predicted code, after the predicted ones before it."""
+
+
+def example_predictions(backend: FoundationBackend, batch: FoundationBatch, count: int) -> list[ExamplePrediction]:
+    """Predict `count` labelled frames, evenly spread over the batch; fewer where it has fewer.
+
+    Raises:
+        ValueError: If no frame of the batch is labelled, or `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}; leave the examples out instead")
+    if batch.codes is None:
+        raise ValueError("the batch has no codes to compare with; pass labelled frames")
+    labelled = (batch.codes >= 0).all(1)
+    rows = (labelled if batch.valid is None else labelled & batch.valid).nonzero()[:, 0].cpu()
+    if len(rows) == 0:
+        raise ValueError(f"none of {len(batch)} frames has a label to compare with; pass labelled frames")
+    rows = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
+    images, codes = batch.images[rows.to(batch.images.device)], batch.codes[rows.to(batch.codes.device)]
+    instructions = [batch.instructions[row] for row in rows.tolist()]
+    with evaluation_mode(backend), torch.no_grad():
+        said = backend.predict(FoundationBatch(images, instructions).to(device_of(backend)))
+    return [
+        ExamplePrediction(_bytes(image), instruction, tuple(truth), tuple(codes), tuple(probabilities))
+        for image, instruction, truth, codes, probabilities in zip(
+            images[:, 0].cpu(),
+            instructions,
+            codes.tolist(),
+            said.codes.tolist(),
+            said.log_probs.float().exp().tolist(),
+            strict=True,
+        )
+    ]
+
+
+def render_foundation_page(
+    figures: CodeFigures,
+    language: LanguageFigures | None,
+    examples: Sequence[ExamplePrediction],
+    about: Mapping[str, str],
+) -> str:
+    """Render the report as HTML.
+
+    Args:
+        figures: On held-out frames.
+        language: The same frames under other instructions; None where that was not measured.
+        examples: Frames to show.
+        about: What was measured on what, by name.
+
+    Returns:
+        A complete page.
+    """
+    body = [
+        f"<header><h1>{_TITLE}</h1>{facts(_facts(figures, language))}</header>\n",
+        section("Verdicts", paragraph(_basis(figures)), judged(code_verdicts(figures, language))),
+        section("Examples", paragraph(_EXAMPLES), _examples(examples)) if examples else "",
+        section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
+        section("What is taken for what", figure(_CONFUSION, confusion_figure(figures.confusion))),
+        section(
+            "Does it know what it knows?", figure(_RELIABILITY, reliability_figure(figures.reliability, figures.ece))
+        ),
+        section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
+    ]
+    return page(_TITLE, "".join(body))
+
+
+def code_verdicts(figures: CodeFigures, language: LanguageFigures | None) -> list[Verdict]:
+    """Judge the figures; the first one says whether the model has learnt anything."""
+    low = figures.accuracy if figures.accuracy_interval is None else figures.accuracy_interval[0]
+    origin = "of training" if figures.marginal_is_of_training else "of these frames"
+    bits, entropy = sum(figures.cross_entropy_bits), sum(figures.label_entropy_bits)
+    rows: list[Verdict | None] = [
+        Verdict(
+            "decoded accuracy", _with_interval(figures.accuracy, figures.accuracy_interval),
+            "share of codes right when decoded from one frame and the instruction",
+            f"> {figures.marginal_accuracy:.3f}, the constant guess", low > figures.marginal_accuracy,
+        ),
+        Verdict(
+            "best constant guess", f"{figures.marginal_accuracy:.3f}",
+            f"saying each slot's most frequent code {origin}", "", None,
+        ),
+        None if figures.last_code_accuracy is None else Verdict(
+            "codes of the span before", f"{figures.last_code_accuracy:.3f}",
+            f"saying the true codes of the span before again, on {figures.last_code_frames} frames; a reference and no "
+            "rival: it sees labels, which no policy has", "", None,
+        ),
+        Verdict(
+            "accuracy with true codes before", f"{figures.teacher_accuracy:.3f}",
+            "share of codes right when those before them are given", "", None,
+        ),
+        Verdict(
+            "exact sequences", f"{figures.exact_sequence_accuracy:.3f}",
+            "share of frames whose codes are all right", "", None,
+        ),
+        Verdict(
+            "cost of a label", f"{bits:.2f} bits",
+            "what the true codes of a frame cost under the model's probabilities; wanted less than under their own "
+            "frequencies, slot by slot", f"< {entropy:.2f} bits", bits < entropy,
+        ),
+        Verdict(
+            "calibration error", f"{figures.ece:.3f}",
+            "mean distance between the probability of a decoded code and how often such codes are right",
+            f"≤ {GOOD_CALIBRATION:g}", figures.ece <= GOOD_CALIBRATION,
+        ),
+        *_language_rows(language),
+    ]  # fmt: skip
+    return [row for row in rows if row is not None]
+
+
+def _language_rows(language: LanguageFigures | None) -> list[Verdict | None]:
+    if language is None:
+        return []
+    if language.reason is not None or language.changed_share is None or language.total_variation is None:
+        return [Verdict("worth of the instruction", "–", f"not measured: {language.reason}", "", None)]
+    drop = language.accuracy_drop
+    return [
+        None if drop is None else Verdict(
+            "worth of the instruction", f"{drop:.3f}",
+            f"accuracy lost under the instruction of another task: {language.accuracy:.3f} falls to "
+            f"{language.swapped_accuracy:.3f}; near 0 also where each task has a scene of its own",
+            "", None,
+        ),
+        Verdict(
+            "codes changed by other words", f"{language.changed_share:.3f}",
+            f"share of {language.frames} frames whose decoded codes change with the instruction", "", None,
+        ),
+        Verdict(
+            "distance by other words", " ".join(f"{value:.2f}" for value in language.total_variation),
+            "total variation between each slot's probabilities under both instructions; 1 is disjoint", "", None,
+        ),
+    ]  # fmt: skip
+
+
+def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple[str, str]]:
+    shown = [
+        (f"{figures.accuracy:.0%}", f"of codes right; the best constant guess has {figures.marginal_accuracy:.0%}"),
+        (f"{figures.exact_sequence_accuracy:.0%}", "of frames with all codes right"),
+    ]
+    if language is not None and language.changed_share is not None:
+        shown.append((f"{language.changed_share:.0%}", "of frames get other codes under the words of another task"))
+    return shown
+
+
+def _basis(figures: CodeFigures) -> str:
+    if figures.episodes is None:
+        return f"{figures.frames} labelled frames that the model has not seen in training."
+    interval = "" if figures.accuracy_interval is None else " The interval is a 95 % bootstrap interval over episodes."
+    return f"{figures.frames} labelled frames of {figures.episodes} unseen episodes.{interval}"
+
+
+def _examples(examples: Sequence[ExamplePrediction]) -> str:
+    rows = [[_picture(example.image), escape(example.instruction), _codes(example)] for example in examples]
+    return table(["frame", "instruction", "codes: true, decoded, probability"], rows)
+
+
+def _codes(example: ExamplePrediction) -> str:
+    """A small table with one column for each slot."""
+    cells = []
+    for truth, code, probability in zip(example.codes, example.predicted, example.probabilities, strict=True):
+        right = truth == code
+        mark = f'<span class="{"good" if right else "weak"}">{code} {"✓" if right else "✗"}</span>'
+        cells.append(f"<div>{truth}<br>{mark}<br><small>{probability:.0%}</small></div>")
+    style = "display:grid;grid-template-columns:repeat(auto-fill,3.4rem);gap:0.5rem;text-align:center"
+    return f'<div style="{style}">{"".join(cells)}</div>'
+
+
+def _picture(image: UInt8[Tensor, "c h w"]) -> str:
+    buffer = BytesIO()
+    Image.fromarray(rearrange(image, "c h w -> h w c").numpy()).save(buffer, format="png")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    style = "display:block;width:112px;border-radius:8px;image-rendering:pixelated"
+    return f'<img alt="held-out frame" style="{style}" src="data:image/png;base64,{content}">'
+
+
+def _bytes(image: Float[Tensor, "c h w"]) -> UInt8[Tensor, "c h w"]:
+    return (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.2f} … {interval[1]:.2f})"
