@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+
+from command_runs import trained_weights
 
 pytestmark = pytest.mark.slow  # every process imports LeRobot
 
 
 def train(dataset: Path, output: Path, *flags: str) -> dict[str, torch.Tensor]:
     """Weights after three steps."""
-    command = (
-        *(sys.executable, "-m", "hlrp.cli.train_laq", f"--dataset_root={dataset}", f"--output_dir={output}"),
-        *("--preset=debug", "--steps=3", "--batch_size=16", "--device=cpu", "--quantizer=fsq", *flags),
+    sizes = ("--preset=debug", "--steps=3", "--batch_size=16", "--quantizer=fsq")
+    return trained_weights(
+        "hlrp.cli.train_laq", output, f"--dataset_root={dataset}", *sizes, *flags, says="probe R² of codes"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment)
-    assert found.returncode == 0, found.stderr[-2000:]
-    assert found.stdout.count("probe R² of codes") == 1  # one process measures and prints
-    assert sorted(path.name for path in output.parent.iterdir()) == [output.name]
-    return load_file(output / "model.safetensors")
 
 
 def test_two_processes_train_the_quantizer_that_one_trains(image_dataset_root: Path, tmp_path: Path) -> None:

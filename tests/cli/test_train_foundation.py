@@ -11,10 +11,10 @@ import torch
 from lerobot.datasets.dataset_tools import delete_episodes
 from safetensors.torch import load_file
 
-from hlrp.cli.train_foundation import TrainFoundationConfig, main, train_foundation
+from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationConfig, main, train_foundation
 from hlrp.data.dataset import open_dataset
 from hlrp.foundation import checkpoint
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatConfig
+from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
 from hlrp.foundation.vla_backend_module import VLABackendModule
@@ -139,9 +139,68 @@ def test_the_command_prints_a_table(
     assert json.loads((tmp_path / "vla" / "foundation.json").read_text())["extra"]["steps"] == 2
 
 
+def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> None:
+    train_foundation(replace(config, steps=2))
+    metrics = json.loads((Path(config.output_dir) / METRICS_FILE).read_text())
+    assert 0 <= metrics["quality"]["accuracy"] <= 1
+    assert metrics["quality"]["last_code_frames"] > 0
+    assert metrics["language"]["reason"] is not None or 0 <= metrics["language"]["changed_share"] <= 1
+    page = (Path(config.output_dir) / PAGE_FILE).read_text()
+    assert "<img" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_labels_made_while_training_teach_what_labels_on_the_disk_teach(
+    config: TrainFoundationConfig, laq_path: Path, tmp_path: Path
+) -> None:
+    train_foundation(config)
+    online = replace(config, laq_path=str(laq_path), output_dir=str(tmp_path / "out" / "online"))
+    train_foundation(online)
+    one, other = (load_file(Path(folder) / WEIGHTS_FILE) for folder in (config.output_dir, online.output_dir))
+    torch.testing.assert_close(other, one)
+    described = [load_foundation(folder).description for folder in (config.output_dir, online.output_dir)]
+    assert described[0].laq_fingerprint == described[1].laq_fingerprint
+    assert [one.extra["labels"] for one in described] == ["precomputed", "online"]
+
+
+def test_several_datasets_with_weights_train_one_model(
+    config: TrainFoundationConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_flags: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = config.dataset_root
+    both = ", ".join(
+        f"{{dataset_repo_id: {name}, dataset_root: {root}, weight: {n}}}" for name, n in (("a", 2), ("b", 1))
+    )
+    run(monkeypatch, *(flag for flag in tiny_flags if "dataset_root" not in flag), f"--sources=[{both}]")
+    assert load_foundation("vla").description.extra["datasets"] == ["a", "b"]
+
+
+def test_the_other_backend_and_its_vectors_train_from_the_command_line(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, *tiny_flags, "--backend.type=smol_latent_head", "--backend.vector_loss_weight=0.5")
+    backend = load_foundation("vla").backend
+    assert isinstance(backend, SmolLatentHeadBackend)
+    found = backend.predict(FoundationBatch(torch.rand(2, 1, 3, 32, 32), ["move"] * 2))
+    assert found.vectors is not None
+    assert found.vectors.shape == (2, 4, backend.spec.code_dim)
+
+
+def test_adapters_are_folded_into_the_checkpoint(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, *tiny_flags, "--backend.lora.rank=2")
+    assert not any("lora" in name for name in load_file("vla/model.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--backend.freeze_backbone=true", "--trainer.strategy=fsdp"], "fsdp shards what is trained"),
+        (["--laq_path=nowhere"], "nowhere is not a LAQ checkpoint"),
+        (["--sources=[{dataset_root: a}]"], "name all datasets, labels and cameras inside sources"),
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),

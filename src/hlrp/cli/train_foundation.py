@@ -165,16 +165,6 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     predictions = module.predictions or predict_codes(backend, batches)  # under fsdp a copy was validated
     quality = _quality(predictions, sources, spec.codebook_size)
     language = _language(backend, batches, sources)
-    extra = {
-        "datasets": [source.name for source in sources],
-        "cameras": sources[0].cameras,
-        "labels": "online" if online else "precomputed",
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "validation": figures,
-    }
-    examples = example_predictions(backend, batches[len(batches) // 2], _EXAMPLES)
     about = {
         "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
         f"{parameters} parameters, {trained} trained",
@@ -183,12 +173,21 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
         "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}",
     }
+    examples = example_predictions(backend, batches[len(batches) // 2], _EXAMPLES)
     metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
     save_foundation(
         backend,
         config.output_dir,
         laq_fingerprint=fingerprint,
-        extra=extra,
+        extra={
+            "datasets": [source.name for source in sources],
+            "cameras": sources[0].cameras,
+            "labels": "online" if online else "precomputed",
+            "steps": config.steps,
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+            "validation": figures,
+        },
         beside={
             METRICS_FILE: json.dumps(metrics, indent=2),
             PAGE_FILE: render_foundation_page(quality, language, examples, about),

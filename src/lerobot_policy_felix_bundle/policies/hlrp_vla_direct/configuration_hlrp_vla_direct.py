@@ -1,140 +1,18 @@
 """Configuration of `hlrp_vla_direct`: codes predicted by the foundation VLA, decoded to actions by an MLP."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lerobot.configs import NormalizationMode, PreTrainedConfig
-from lerobot.optim import AdamWConfig
-from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+from lerobot.configs import PreTrainedConfig
+
+from ..common.configuration import HLRPConfig
 
 
 @PreTrainedConfig.register_subclass("hlrp_vla_direct")
 @dataclass
-class HLRPVLADirectConfig(PreTrainedConfig):
+class HLRPVLADirectConfig(HLRPConfig):
     """One frame and an instruction in, latent codes inside, a chunk of continuous actions out."""
-
-    n_obs_steps: int = 1
-    """Always 1: the policy sees the current frame only."""
-    chunk_size: int = 8
-    """Actions decoded from one label; at most the frames that the label spans."""
-    n_action_steps: int = 4
-    """Actions executed before the next prediction."""
-
-    vla_model_name: str | None = None
-    """Hub name or folder of a Qwen3-VL chat model. None: the embedded demo-size model, offline and untrained."""
-    vla_checkpoint_path: str | None = None
-    """Folder written by hlrp-train-foundation to start from: its settings then hold, and vla_model_name is not used. Or
-    a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the settings below are its model's."""
-    image_size: tuple[int, int] | None = None
-    """Height and width the VLM sees. None: the checkpoint's, else 64x64."""
-    system_prompt: str | None = None
-    """Opens every prompt. None: the checkpoint's, else the default of QwenVLChatConfig."""
-    attn_implementation: str = "sdpa"
-    """Attention implementation of transformers."""
-    dtype: str = "float32"
-    """float32, bfloat16 or float16: the weights' type, and Accelerate's mixed precision."""
-    gradient_checkpointing: bool = False
-    """Recompute the VLM's activations in the backward pass."""
-    random_shift_px: int = 2
-    """In training, shift every picture by up to this many pixels along each axis."""
-
-    codebook_size: int = 8
-    """Codes k per slot; must be the LAQ's."""
-    code_seq_len: int = 4
-    """Slots s per transition; must be the LAQ's."""
-    latent_labels_path: str | None = None
-    """Folder of the latent labels. None: the dataset's own columns, else `latents` in its folder."""
-    laq_fingerprint: str | None = None
-    """The LAQ whose codes this policy speaks; filled in from the labels, and checked ever after."""
 
     decoder_hidden_dim: int = 256
     """Width of the code-to-action decoder."""
     decoder_uses_state: bool = True
     """Give the decoder the robot's state beside the codes, where the dataset has one."""
-
-    freeze_vla_backbone: bool = False
-    """Train only the action tokens' rows of the VLM, and the decoder."""
-    latent_loss_weight: float = 1.0
-    """Weight of the cross-entropy of the codes."""
-    action_loss_weight: float = 1.0
-    """Weight of the L1 error of the decoded actions (normalized)."""
-
-    optimizer_lr: float = 5e-4
-    optimizer_betas: tuple[float, float] = (0.9, 0.98)
-    optimizer_eps: float = 1e-8
-    optimizer_weight_decay: float = 0.05
-    optimizer_grad_clip_norm: float = 1.0
-    scheduler_warmup_steps: int = 50
-    scheduler_decay_steps: int = 100_000
-    """Longer than the run: LeRobot scales the schedule down to the run's steps."""
-    scheduler_decay_lr: float = 1e-5
-
-    normalization_mapping: dict[str, NormalizationMode] = field(
-        default_factory=lambda: {
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MEAN_STD,
-        }
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_obs_steps != 1:
-            raise ValueError(f"n_obs_steps must be 1, got {self.n_obs_steps}; this policy sees one frame")
-        if not 1 <= self.n_action_steps <= self.chunk_size:
-            raise ValueError(
-                f"n_action_steps must be between 1 and chunk_size {self.chunk_size}, got {self.n_action_steps}"
-            )
-        if self.codebook_size < 2 or self.code_seq_len < 1:
-            raise ValueError(
-                f"codebook_size must be at least 2 and code_seq_len at least 1, got {self.codebook_size} and "
-                f"{self.code_seq_len}"
-            )
-        if self.latent_loss_weight < 0 or self.action_loss_weight < 0:
-            raise ValueError(
-                f"loss weights must not be negative, got {self.latent_loss_weight} and {self.action_loss_weight}"
-            )
-
-    @property
-    def observation_delta_indices(self) -> None:
-        """One frame, at t."""
-        return None
-
-    @property
-    def action_delta_indices(self) -> list[int]:
-        """The chunk that starts at t."""
-        return list(range(self.chunk_size))
-
-    @property
-    def reward_delta_indices(self) -> None:
-        """No rewards."""
-        return None
-
-    def get_optimizer_preset(self) -> AdamWConfig:
-        """AdamW with the fields above."""
-        return AdamWConfig(
-            lr=self.optimizer_lr,
-            betas=self.optimizer_betas,
-            eps=self.optimizer_eps,
-            weight_decay=self.optimizer_weight_decay,
-            grad_clip_norm=self.optimizer_grad_clip_norm,
-        )
-
-    def get_scheduler_preset(self) -> CosineDecayWithWarmupSchedulerConfig:
-        """Warmup and cosine with the fields above."""
-        return CosineDecayWithWarmupSchedulerConfig(
-            peak_lr=self.optimizer_lr,
-            decay_lr=self.scheduler_decay_lr,
-            num_warmup_steps=self.scheduler_warmup_steps,
-            num_decay_steps=self.scheduler_decay_steps,
-        )
-
-    def validate_features(self) -> None:
-        """Check the features once they are known.
-
-        Raises:
-            ValueError: If there is no camera, or no action.
-        """
-        if not self.image_features:
-            raise ValueError("hlrp_vla_direct needs a camera, and the input features have none")
-        if self.action_feature is None:
-            raise ValueError("hlrp_vla_direct needs an 'action' output feature, and there is none")

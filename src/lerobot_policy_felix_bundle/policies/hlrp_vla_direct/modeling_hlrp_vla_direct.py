@@ -3,50 +3,29 @@
 Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values.
 """
 
-import logging
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from jaxtyping import Float
-from lerobot.policies.pretrained import PreTrainedPolicy
-from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from hlrp.experts.code_decoder import CodeDecoder
-from hlrp.foundation.backends.interfaces import FoundationBackend
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import require_finite
-from hlrp.foundation.checkpoint import (
-    ASSETS_DIR,
-    DESCRIPTION_FILE,
-    load_foundation,
-    read_description,
-    rebuild,
-    write_assets,
-)
-from hlrp.foundation.lightning_weights import SUFFIX, load_lightning_weights
-from hlrp.latents import LatentSpec
-from hlrp.optimization import parameter_groups
 
-from ..common.label_table import LabelTable, batch_labels
+from ..common.label_table import batch_labels
 from ..common.logging_values import masked_mean, to_floats
-from ..common.observations import current, foundation_batch
+from ..common.modeling import HLRPPolicy
+from ..common.observations import foundation_batch
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
-logger = logging.getLogger(__name__)
 
-
-class HLRPVLADirectPolicy(PreTrainedPolicy):
+class HLRPVLADirectPolicy(HLRPPolicy):
     """Foundation VLA and code decoder, trained together."""
 
     config_class = HLRPVLADirectConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPVLADirectConfig
     name = "hlrp_vla_direct"  # pyright: ignore[reportAssignmentType]
-    _fsdp_wrap_modules = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
-    supports_gradient_checkpointing = True
 
     def __init__(
         self,
@@ -57,135 +36,19 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
         checkpoint_dir: Path | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build the policy.
-
-        Args:
-            config: Its configuration.
-            dataset_stats: Not used: normalization is the processors' work.
-            dataset_meta: Metadata of the dataset trained on; None outside training.
-            checkpoint_dir: Folder this policy is being loaded from; its weights follow.
-        """
-        super().__init__(config)
-        config.validate_features()
-        self.labels = None if dataset_meta is None else LabelTable.of_dataset(dataset_meta, config.latent_labels_path)
-        self.backend = self._build_backend(checkpoint_dir)
-        self._check_compatibility(None if dataset_meta is None else float(dataset_meta.fps))
-        assert config.action_feature is not None
+        """Build the policy; see `HLRPPolicy`."""
+        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
         state = config.robot_state_feature if config.decoder_uses_state else None
         self.decoder = CodeDecoder(
             self.backend.spec,
             chunk_size=config.chunk_size,
-            action_dim=config.action_feature.shape[0],
+            action_dim=self.action_dim,
             state_dim=None if state is None else state.shape[0],
             hidden_dim=config.decoder_hidden_dim,
         )
         if self.labels is not None:
             self.decoder.use_codebook(self.labels.codebook)
         self.reset()
-
-    def _build_backend(self, checkpoint_dir: Path | None) -> FoundationBackend:
-        config = self.config
-        overrides: dict[str, Any] = {
-            "freeze_backbone": config.freeze_vla_backbone,
-            "attn_implementation": config.attn_implementation,
-            "dtype": config.dtype,
-            "gradient_checkpointing": config.gradient_checkpointing,
-            "random_shift_px": config.random_shift_px,
-        }
-        prompt: dict[str, Any] = {
-            name: value
-            for name, value in (("image_size", config.image_size), ("system_prompt", config.system_prompt))
-            if value is not None
-        }
-        folder = checkpoint_dir or config.vla_checkpoint_path
-        lightning = folder if checkpoint_dir is None and str(folder).endswith(SUFFIX) else None
-        if folder is None or lightning is not None:
-            if config.vla_model_name is None and lightning is None:
-                logger.warning(
-                    "hlrp_vla_direct starts from the embedded demo-size VLM, untrained; name a real one with "
-                    "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
-                )
-            spec = self.labels.metadata.spec if self.labels is not None else self._default_spec()
-            backend = QwenVLChatBackend.build(
-                QwenVLChatConfig(model_name=config.vla_model_name, **overrides, **prompt), spec
-            )
-            if lightning is not None:
-                load_lightning_weights(backend, lightning)
-            return backend
-        saved = read_description(folder)
-        for name, value in prompt.items():
-            theirs = saved.config[name]
-            if (tuple(theirs) if isinstance(theirs, list) else theirs) != value:
-                raise ValueError(
-                    f"--policy.{name}={value} differs from the {theirs} that {folder} was trained with; leave it out"
-                )
-        config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, str(folder))
-        if checkpoint_dir is not None:
-            return rebuild(checkpoint_dir, overrides=overrides).backend
-        return load_foundation(folder, overrides=overrides).backend
-
-    def _default_spec(self) -> LatentSpec:
-        return LatentSpec(codebook_size=self.config.codebook_size, code_seq_len=self.config.code_seq_len)
-
-    def _same_laq(self, fingerprint: str, owner: str) -> str | None:
-        """The LAQ this policy speaks, after `owner` names its own; "" names none."""
-        known = self.config.laq_fingerprint
-        if known and fingerprint and known != fingerprint:
-            raise ValueError(
-                f"{owner} speaks the codes of LAQ {fingerprint}, this policy those of LAQ {known}; label the dataset "
-                "with the same LAQ, or start a new policy"
-            )
-        return known or fingerprint or None
-
-    def _check_compatibility(self, fps: float | None) -> None:
-        config, spec = self.config, self.backend.spec
-        for name in ("codebook_size", "code_seq_len"):
-            mine, theirs = getattr(config, name), getattr(spec, name)
-            if mine != theirs:
-                raise ValueError(
-                    f"--policy.{name}={mine}, but the LAQ of this run has {name}={theirs}; set --policy.{name}={theirs}"
-                )
-        if self.labels is not None:
-            metadata = self.labels.metadata
-            config.laq_fingerprint = self._same_laq(metadata.laq_fingerprint, "the dataset's latent labels")
-            spec.require_same_codes(metadata.spec, this="the foundation model", that="the latent labels")
-        if fps is not None:
-            span = spec.offset_frames(fps) * spec.num_transitions
-            if config.chunk_size > span:
-                raise ValueError(
-                    f"chunk_size={config.chunk_size} is longer than the {span} frames a latent action spans at "
-                    f"{fps:g} fps; set --policy.chunk_size={span} or less"
-                )
-
-    @classmethod
-    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> "HLRPVLADirectPolicy":
-        """Load a saved policy, strictly; offline where `pretrained_name_or_path` is a folder."""
-        folder = Path(pretrained_name_or_path)
-        if not folder.is_dir():
-            patterns = [DESCRIPTION_FILE, f"{ASSETS_DIR}/*"]
-            folder = Path(
-                snapshot_download(
-                    str(pretrained_name_or_path),
-                    revision=kwargs.get("revision"),
-                    cache_dir=kwargs.get("cache_dir"),
-                    token=kwargs.get("token"),
-                    allow_patterns=patterns,
-                )
-            )
-        kwargs["strict"] = True
-        return super().from_pretrained(pretrained_name_or_path, checkpoint_dir=folder, **kwargs)
-
-    def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
-        super()._save_pretrained(save_directory, **kwargs)
-        write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
-
-    def get_optim_params(self) -> list[dict[str, object]]:
-        """Matrices with weight decay, vectors without."""
-        return parameter_groups(self, self.config.optimizer_weight_decay)
-
-    def reset(self) -> None:
-        """Forget the actions still to be executed."""
-        self._action_queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the codes plus L1 error of the actions decoded from the true codes.
@@ -221,16 +84,6 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
             require_finite(inputs.images)
         return (per_sample if reduction == "none" else masked_mean(per_sample, counted)), values
 
-    def _action_error(
-        self, predicted: Float[Tensor, "b h a"], batch: dict[str, Any], counted: Tensor
-    ) -> Float[Tensor, " b"]:
-        """Mean absolute error over the steps inside the episode; 0 for samples that do not count."""
-        target = batch[ACTION]
-        is_pad = batch.get(f"{ACTION}_is_pad")
-        keep = counted[:, None] if is_pad is None else counted[:, None] & ~is_pad
-        error = torch.where(keep, (predicted - target).abs().mean(-1), 0.0)
-        return error.sum(1) / keep.expand_as(error).sum(1).clamp_min(1)
-
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
@@ -239,20 +92,5 @@ class HLRPVLADirectPolicy(PreTrainedPolicy):
         require_finite(inputs.images)
         return self.decoder(self.backend.predict(inputs).codes, self._state(batch))
 
-    @torch.no_grad()
-    def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """The next action (b, a): predicts a chunk whenever the last one's first `n_action_steps` are used up."""
-        if not self._action_queue:
-            chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
-            self._action_queue.extend(chunk.unbind(1))
-        return self._action_queue.popleft()
-
     def _state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"] | None:
-        if self.decoder.state_dim is None:
-            return None
-        if OBS_STATE not in batch:
-            raise ValueError(
-                f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with "
-                "--policy.decoder_uses_state=false to do without"
-            )
-        return current(batch[OBS_STATE], ndim=2)
+        return None if self.decoder.state_dim is None else self._current_state(batch)
