@@ -50,6 +50,8 @@ class BenchConfig:
     """Seeds 0, 1, … of `meta_world`; the labelled variant of `nuisance` takes the first two."""
     steps: int = 500
     """Training steps of each run of `meta_world`."""
+    nuisance_kinds: list[str] = field(default_factory=lambda: list(laq_nuisance.KINDS))
+    """What moves besides the robot, in `nuisance`."""
     robot_dataset: Path | None = None
     """Folder of a real robot's LeRobotDataset, with actions."""
     lapa_repo: Path | None = None
@@ -160,9 +162,9 @@ def collapse(config: BenchConfig) -> dict[str, Any]:
 def nuisance(config: BenchConfig) -> dict[str, Any]:
     """What codes tell of the action, and of a nuisance, without and with a few labels."""
     roots = {
-        kind: demonstrations(config, f"nuisance_{kind}", episodes=20, nuisance=kind) for kind in laq_nuisance.KINDS
+        kind: demonstrations(config, f"nuisance_{kind}", episodes=40, nuisance=kind) for kind in config.nuisance_kinds
     }
-    steps, seeds = (60, 1) if config.quick else (300, min(config.seeds, 2))
+    steps, seeds = (60, 1) if config.quick else (500, min(config.seeds, 2))
     return laq_nuisance.run(roots, config.runs, steps=steps, seeds=seeds)
 
 

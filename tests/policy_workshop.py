@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
+import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
 from hlrp.cli.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labels import LatentLabels
@@ -20,12 +22,17 @@ from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
-from lerobot_policy_felix_bundle import HLRPVLADirectConfig
-from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
 from tiny_datasets import CAMERA, SIZE
 
 SPEC = LatentSpec(frame_offset_s=0.4)
 """Four frames at the tiny dataset's 10 fps."""
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "hlrp_vla_direct": {"decoder_hidden_dim": 16},
+    "hlrp_action_expert_direct": {"expert_width": 16, "expert_layers": 2, "expert_heads": 2, "num_denoising_steps": 2},
+}
+"""Every policy type, with settings that make it small."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +51,24 @@ class Workshop:
             "local/moving_square", root=self.dataset_root, delta_timestamps={"action": [i / 10 for i in range(4)]}
         )
 
-    def config(self, **changes: Any) -> HLRPVLADirectConfig:
+    def config(self, kind: str = "hlrp_vla_direct", **changes: Any) -> Any:
         """Configuration of a policy for the dataset."""
         settings: dict[str, Any] = {
             "device": "cpu",
             "chunk_size": 4,
             "n_action_steps": 2,
             "vla_checkpoint_path": str(self.foundation),
-            "decoder_hidden_dim": 16,
             "input_features": {
                 CAMERA: PolicyFeature(type=FeatureType.VISUAL, shape=(3, SIZE, SIZE)),
                 "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(4,)),
             },
             "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(4,))},
         }
-        return HLRPVLADirectConfig(**{**settings, **changes})
+        return PreTrainedConfig.get_choice_class(kind)(**{**settings, **SMALL[kind], **changes})
 
-    def policy(self, **changes: Any) -> HLRPVLADirectPolicy:
+    def policy(self, kind: str = "hlrp_vla_direct", **changes: Any) -> Any:
         """A fresh policy, as lerobot-train builds it."""
-        return HLRPVLADirectPolicy(self.config(**changes), dataset_meta=self.dataset.meta)
+        return get_policy_class(kind)(self.config(kind, **changes), dataset_meta=self.dataset.meta)
 
     def batch(self, index: list[int]) -> dict[str, Any]:
         """Frames of the dataset as they reach the policy."""

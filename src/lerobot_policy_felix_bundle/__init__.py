@@ -6,4 +6,7 @@ policy is built, so that other commands do not pay for them.
 
 from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as LightMetaworldConfig
 
+from .policies.hlrp_action_expert_direct.configuration_hlrp_action_expert_direct import (
+    HLRPActionExpertDirectConfig as HLRPActionExpertDirectConfig,
+)
 from .policies.hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig as HLRPVLADirectConfig

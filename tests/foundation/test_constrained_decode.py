@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hlrp.foundation.backends import QwenVLChatBackend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
 
 
@@ -146,3 +147,21 @@ def test_a_beam_as_wide_as_the_space_ranks_every_answer(
 def test_a_beam_of_no_width_is_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
     with pytest.raises(ValueError, match="beams must be 1 or more"):
         shared_backend.beam_search(batch, beams=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_neither_the_tokenizers_padding_side_nor_the_batch_size_changes_a_code(
+    make_backend: Callable[..., QwenVLChatBackend], side: str, size: int
+) -> None:
+    backend = make_backend()
+    generator = torch.Generator().manual_seed(2)
+    batch = FoundationBatch(
+        torch.rand(5, 1, 3, 32, 32, generator=generator), ["open", "Open a drawer", "press it", "a", "Close the window"]
+    )
+    alone = [backend.predict(FoundationBatch(batch.images[i : i + 1], batch.instructions[i : i + 1])) for i in range(5)]
+    tokenizer_of(backend.processor).padding_side = side
+    for first in range(0, 5, size):
+        part = slice(first, first + size)
+        found = backend.predict(FoundationBatch(batch.images[part], batch.instructions[part])).codes
+        assert torch.equal(found, torch.cat([one.codes for one in alone[part]]))

@@ -45,6 +45,12 @@ class HLRPConfig(PreTrainedConfig):
     """Slots s per transition; must be the LAQ's."""
     latent_labels_path: str | None = None
     """Folder of the latent labels. None: the dataset's own columns, else `latents` in its folder."""
+    labelled_fraction: float = 1.0
+    """Share of the episodes whose actions may be learnt from; the others teach the latent loss alone."""
+    labelled_episodes: list[int] = field(default_factory=list)
+    """Or these episodes."""
+    action_valid_column: str | None = None
+    """Or a boolean column of the dataset that is true where a frame's action is known."""
     laq_fingerprint: str | None = None
     """The LAQ whose codes this policy speaks; filled in from the labels, and checked ever after."""
 
@@ -86,6 +92,8 @@ class HLRPConfig(PreTrainedConfig):
                 f"codebook_size must be at least 2 and code_seq_len at least 1, got {self.codebook_size} and "
                 f"{self.code_seq_len}"
             )
+        if not 0 <= self.labelled_fraction <= 1:
+            raise ValueError(f"labelled_fraction must be in [0, 1], got {self.labelled_fraction}")
         if self.latent_loss_weight < 0 or self.action_loss_weight < 0:
             raise ValueError(
                 f"loss weights must not be negative, got {self.latent_loss_weight} and {self.action_loss_weight}"

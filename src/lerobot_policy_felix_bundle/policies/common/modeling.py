@@ -28,6 +28,7 @@ from hlrp.foundation.lightning_weights import SUFFIX, load_lightning_weights
 from hlrp.latents import LatentSpec
 from hlrp.optimization import parameter_groups
 
+from .action_labels import ActionLabels
 from .configuration import HLRPConfig
 from .label_table import LabelTable
 from .observations import current
@@ -48,6 +49,8 @@ class HLRPPolicy(PreTrainedPolicy):
         "SmolVLMEncoderLayer",
     )
     supports_gradient_checkpointing = True
+    chunk_ends_with_label = True
+    """Whether actions come from codes, which say nothing of what follows the frames they span."""
 
     def __init__(
         self,
@@ -69,6 +72,16 @@ class HLRPPolicy(PreTrainedPolicy):
         super().__init__(config)
         config.validate_features()
         self.labels = None if dataset_meta is None else LabelTable.of_dataset(dataset_meta, config.latent_labels_path)
+        self.action_labels = (
+            None
+            if dataset_meta is None
+            else ActionLabels.of_dataset(
+                dataset_meta,
+                fraction=config.labelled_fraction,
+                episodes=config.labelled_episodes,
+                column=config.action_valid_column,
+            )
+        )
         self.backend = self._build_backend(checkpoint_dir)
         self._check_compatibility(None if dataset_meta is None else float(dataset_meta.fps))
 
@@ -146,7 +159,7 @@ class HLRPPolicy(PreTrainedPolicy):
             spec.require_same_codes(metadata.spec, this="the foundation model", that="the latent labels")
         if fps is not None:
             span = spec.offset_frames(fps) * spec.num_transitions
-            if config.chunk_size > span:
+            if self.chunk_ends_with_label and config.chunk_size > span:
                 raise ValueError(
                     f"chunk_size={config.chunk_size} is longer than the {span} frames a latent action spans at "
                     f"{fps:g} fps; set --policy.chunk_size={span} or less"
@@ -182,15 +195,19 @@ class HLRPPolicy(PreTrainedPolicy):
         """Forget the actions still to be executed."""
         self._action_queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
-    def _action_error(
-        self, predicted: Float[Tensor, "b h a"], batch: dict[str, Any], counted: Bool[Tensor, " b"]
+    def _actions_known(self, batch: dict[str, Any]) -> Bool[Tensor, " b"]:
+        """Which samples have an action to learn from."""
+        if self.action_labels is None:
+            return torch.ones(len(batch[ACTION]), dtype=torch.bool, device=batch[ACTION].device)
+        return self.action_labels.lookup(batch["index"])
+
+    def _over_steps(
+        self, error: Float[Tensor, "b h"], batch: dict[str, Any], counted: Bool[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
-        """Mean absolute error over the steps inside the episode; 0 for samples that do not count."""
-        target = batch[ACTION]
+        """Mean error over the steps inside the episode; 0 for samples that do not count."""
         is_pad = batch.get(f"{ACTION}_is_pad")
         keep = counted[:, None] if is_pad is None else counted[:, None] & ~is_pad
-        error = torch.where(keep, (predicted - target).abs().mean(-1), 0.0)
-        return error.sum(1) / keep.expand_as(error).sum(1).clamp_min(1)
+        return torch.where(keep, error, 0.0).sum(1) / keep.expand_as(error).sum(1).clamp_min(1)
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:

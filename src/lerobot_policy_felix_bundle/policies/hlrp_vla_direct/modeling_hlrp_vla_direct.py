@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from hlrp.experts.code_decoder import CodeDecoder
@@ -68,21 +69,25 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         latent = self.backend.loss(inputs)
         counted = latent.counted
         actions = self.decoder(codes.clamp_min(0), self._state(batch))
-        error = self._action_error(actions, batch, counted)
+        taught = counted & self._actions_known(batch)
+        error = self._over_steps((actions - batch[ACTION]).abs().mean(-1), batch, taught)
+        action_loss = masked_mean(error, taught)
         config = self.config
+        loss = config.latent_loss_weight * latent.loss + config.action_loss_weight * action_loss
         per_sample = config.latent_loss_weight * latent.per_sample + config.action_loss_weight * error
         values = to_floats(
             {
                 "latent_loss": latent.loss,
-                "action_loss": masked_mean(error, counted),
+                "action_loss": action_loss,
                 "code_accuracy": latent.accuracy.mean(),
                 "labelled_share": counted.float().mean(),
+                "action_share": taught.float().mean(),
                 "finite": torch.isfinite(inputs.images).all(),
             }
         )
         if not values.pop("finite"):
             require_finite(inputs.images)
-        return (per_sample if reduction == "none" else masked_mean(per_sample, counted)), values
+        return (per_sample if reduction == "none" else loss), values
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:

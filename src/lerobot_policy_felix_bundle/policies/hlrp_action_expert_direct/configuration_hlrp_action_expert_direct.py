@@ -1,0 +1,33 @@
+"""Configuration of `hlrp_action_expert_direct`: a flow-matching expert that reads the foundation VLA's features."""
+
+from dataclasses import dataclass
+
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+from ..common.configuration import HLRPConfig
+
+
+@PreTrainedConfig.register_subclass("hlrp_action_expert_direct")
+@dataclass
+class HLRPActionExpertDirectConfig(HLRPConfig):
+    """One frame and an instruction in, a chunk of continuous actions out; no latent code is decoded in between."""
+
+    latent_loss_weight: float = 0.0
+    """Weight of the cross-entropy of latent codes: above 0, frames without actions teach the VLM too; needs labels."""
+
+    expert_width: int = 128
+    """Width of the action expert."""
+    expert_layers: int = 3
+    expert_heads: int = 4
+    expert_uses_state: bool = True
+    """Give the expert the robot's state, where the dataset has one."""
+    num_denoising_steps: int = 10
+    """Euler steps from noise to actions."""
+    rtc_config: RTCConfig | None = None
+    """Real-time chunking (arXiv:2506.07339): how a chunk continues the one that is being executed. LeRobot sets it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_denoising_steps < 1:
+            raise ValueError(f"num_denoising_steps must be 1 or more, got {self.num_denoising_steps}")

@@ -1,0 +1,177 @@
+"""What holds for every policy type."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+
+from policy_workshop import SMALL, Workshop
+from tiny_datasets import CAMERA
+
+IMAGE, STATE = CAMERA, "observation.state"
+
+
+@pytest.fixture(params=sorted(SMALL))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def chunk(policy: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Actions, from the same noise where there is noise."""
+    torch.manual_seed(0)
+    return policy.predict_action_chunk(batch)
+
+
+def observation(batch: dict[str, Any]) -> dict[str, Any]:
+    return {key: batch[key] for key in (IMAGE, STATE, "task")}
+
+
+def test_lerobot_finds_configuration_policy_and_processors(workshop: Workshop, kind: str) -> None:
+    config = PreTrainedConfig.get_choice_class(kind)(device="cpu", input_features={}, output_features={})
+    assert get_policy_class(kind).name == kind == config.type
+    pre, post = make_pre_post_processors(config)
+    assert [pre.name, post.name] == ["policy_preprocessor", "policy_postprocessor"]
+
+
+def test_nothing_later_than_the_current_frame_reaches_the_action(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind).eval()
+    frame = workshop.batch([3, 20, 40])
+    windowed = {
+        **frame,
+        IMAGE: frame[IMAGE][:, None].repeat(1, 3, 1, 1, 1),
+        STATE: frame[STATE][:, None].repeat(1, 3, 1),
+    }
+    tampered = {**windowed, IMAGE: windowed[IMAGE].clone(), STATE: windowed[STATE].clone()}
+    tampered[IMAGE][:, 1:] = torch.rand_like(windowed[IMAGE][:, 1:])
+    tampered[STATE][:, 1:] += 5
+    tampered |= {
+        "action": torch.randn_like(frame["action"]),
+        "index": frame["index"].flip(0),
+        "latent_codes": torch.randint(0, 8, (3, 4)),
+        "latent_valid": torch.zeros(3, dtype=torch.bool),
+    }
+    alone = chunk(policy, observation(frame))
+    assert torch.equal(chunk(policy, windowed), alone)
+    assert torch.equal(chunk(policy, tampered), alone)
+
+
+def test_forward_leaves_the_batch_alone_and_logs_plain_numbers(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind)
+    batch = workshop.batch([3, 20, 11])
+    before = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    loss, values = policy(batch)
+    assert batch.keys() == before.keys()
+    assert all(torch.equal(v, batch[k]) if isinstance(v, torch.Tensor) else v == batch[k] for k, v in before.items())
+    assert loss.requires_grad
+    assert all(type(value) is float for value in values.values())
+
+
+def test_reduction_none_gives_a_loss_per_sample_whose_mean_is_the_loss(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind).eval()
+    batch = workshop.batch([3, 20])
+    torch.manual_seed(0)
+    per_sample, _ = policy(batch, reduction="none")
+    torch.manual_seed(0)
+    loss, _ = policy(batch)
+    assert per_sample.shape == (2,)
+    torch.testing.assert_close(per_sample.mean(), loss)
+
+
+def test_padded_actions_contribute_exactly_nothing(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind).eval()
+    batch = workshop.batch([3, 20])
+    batch["action_is_pad"] = torch.tensor([[False, False, True, True]] * 2)
+    changed = {**batch, "action": batch["action"].clone()}
+    changed["action"][:, 2:] += 100
+    losses = []
+    for one in (batch, changed):
+        torch.manual_seed(0)
+        losses.append(policy(one)[1]["action_loss"])
+    if kind == "hlrp_vla_direct":  # in a flow expert the other steps of a chunk see the noisy padding
+        assert losses[0] == losses[1]
+    batch["action_is_pad"] = torch.ones(2, 4, dtype=torch.bool)
+    assert policy(batch)[1]["action_loss"] == 0
+
+
+def test_without_known_actions_the_loss_is_finite_and_actions_get_no_gradient(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind, labelled_episodes=[0], latent_loss_weight=1.0)
+    loss, values = policy(workshop.batch([20, 30]))  # of other episodes
+    loss.backward()
+    assert values["action_share"] == 0
+    assert torch.isfinite(loss)
+    assert values["latent_loss"] > 0
+    head = policy.decoder if kind == "hlrp_vla_direct" else policy.expert
+    assert all(p.grad is None or not p.grad.any() for p in head.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in policy.backend.parameters())
+    assert policy(workshop.batch([1, 2]))[1]["action_share"] == 1
+
+
+def test_training_lowers_the_loss(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind)
+    batch = workshop.batch(list(range(0, 8)))
+    optimizer = torch.optim.AdamW(policy.get_optim_params(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss, _ = policy(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_actions_are_queued_and_forgotten_on_reset(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind).eval()
+    seen = observation(workshop.batch([3]))
+    expected = chunk(policy, seen)
+    assert expected.shape == (1, 4, 4)
+    torch.manual_seed(0)
+    assert torch.equal(policy.select_action(seen), expected[:, 0])
+    elsewhere = {**seen, STATE: seen[STATE] + 9}
+    assert torch.equal(policy.select_action(elsewhere), expected[:, 1])
+    policy.select_action(elsewhere)
+    policy.reset()
+    torch.manual_seed(0)
+    assert torch.equal(policy.select_action(seen), expected[:, 0])
+    assert not policy.select_action(seen).requires_grad
+
+
+def test_a_saved_policy_reloads_without_network_foundation_or_labels(
+    workshop: Workshop, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foundation = Path(shutil.copytree(workshop.foundation, tmp_path / "foundation"))
+    policy = workshop.policy(kind, vla_checkpoint_path=str(foundation)).eval()
+    batch = observation(workshop.batch([3, 20]))
+    expected = chunk(policy, batch)
+    policy.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(foundation)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a network connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    reloaded = get_policy_class(kind).from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(chunk(reloaded, batch), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labelled_fraction": 2.0}, "labelled_fraction must be in"),
+        ({"labelled_episodes": [99]}, r"labelled_episodes has \[99\]"),
+        ({"action_valid_column": "nothing"}, "has no column 'nothing'"),
+        ({"labelled_fraction": 0.5, "labelled_episodes": [1]}, "in one way"),
+    ],
+)
+def test_wrong_choices_of_labelled_frames_are_refused(
+    workshop: Workshop, kind: str, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        workshop.policy(kind, **wrong)
