@@ -31,6 +31,12 @@ SPEC = LatentSpec(frame_offset_s=0.4)
 SMALL: dict[str, dict[str, Any]] = {
     "hlrp_vla_direct": {"decoder_hidden_dim": 16},
     "hlrp_action_expert_direct": {"expert_width": 16, "expert_layers": 2, "expert_heads": 2, "num_denoising_steps": 2},
+    "hlrp_action_expert_latent": {
+        "expert_image_size": (32, 32),
+        "spatial_softmax_num_keypoints": 4,
+        "down_dims": (8, 16),
+        "num_inference_steps": 2,
+    },
 }
 """Every policy type, with settings that make it small."""
 

@@ -9,4 +9,7 @@ from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as Light
 from .policies.hlrp_action_expert_direct.configuration_hlrp_action_expert_direct import (
     HLRPActionExpertDirectConfig as HLRPActionExpertDirectConfig,
 )
+from .policies.hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import (
+    HLRPActionExpertLatentConfig as HLRPActionExpertLatentConfig,
+)
 from .policies.hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig as HLRPVLADirectConfig

@@ -21,7 +21,7 @@ from hlrp.data.dataset import episode_bounds, episode_of_frame
 
 
 class ActionLabels:
-    """Whether the action of each frame is known. A plain object, neither saved with the policy nor sent around by DDP."""
+    """Whether the action of each frame is known. A plain object: not saved with the policy, nor sent around by DDP."""
 
     def __init__(self, known: Bool[Tensor, " f"]) -> None:
         self._known = known

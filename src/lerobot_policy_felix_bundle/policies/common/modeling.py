@@ -213,9 +213,13 @@ class HLRPPolicy(PreTrainedPolicy):
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """The next action (b, a): predicts a chunk whenever the last one's first `n_action_steps` are used up."""
         if not self._action_queue:
-            chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
+            chunk = self._next_chunk(batch)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.unbind(1))
         return self._action_queue.popleft()
+
+    def _next_chunk(self, batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
+        """The chunk that follows the one used up."""
+        return self.predict_action_chunk(batch)
 
     def _current_state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"]:
         """The robot's state at time t.

@@ -1,0 +1,64 @@
+"""Configuration of `hlrp_action_expert_latent`: an expert that turns picture, state and latent codes into actions."""
+
+from dataclasses import dataclass, field
+
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+
+from ..common.configuration import HLRPConfig
+
+
+@PreTrainedConfig.register_subclass("hlrp_action_expert_latent")
+@dataclass
+class HLRPActionExpertLatentConfig(HLRPConfig):
+    """The foundation VLA plans in latent codes; an expert of its own eyes carries the plan out."""
+
+    normalization_mapping: dict[str, NormalizationMode] = field(
+        default_factory=lambda: {
+            "VISUAL": NormalizationMode.IDENTITY,
+            "STATE": NormalizationMode.MEAN_STD,
+            "ACTION": NormalizationMode.MIN_MAX,  # the diffusion expert clips to [-1, 1]
+        }
+    )
+
+    expert: str = "diffusion"
+    """diffusion: LeRobot's UNet with FiLM; flow: a flow-matching transformer."""
+    expert_uses_state: bool = True
+    """Give the expert the robot's state, where the dataset has one."""
+    vision_backbone: str = "resnet18"
+    """The expert's own image encoder, of torchvision, trained from scratch."""
+    expert_image_size: tuple[int, int] = (64, 64)
+    """Height and width of the pictures it sees."""
+    spatial_softmax_num_keypoints: int = 32
+    """Points in the picture that it reports."""
+    down_dims: tuple[int, ...] = (64, 128)
+    """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
+    noise_scheduler_type: str = "DDIM"
+    """DDPM or DDIM."""
+    num_train_timesteps: int = 100
+    """Noise levels of the diffusion expert."""
+    expert_width: int = 128
+    """Width of the flow expert."""
+    expert_layers: int = 3
+    expert_heads: int = 4
+    num_inference_steps: int = 10
+    """Denoising steps of either expert."""
+
+    predicted_codes: float = 0.0
+    """Share of the samples whose labels are replaced by the VLA's own predictions, at its largest: training then meets
+    what inference sees, at the price of decoding in every step."""
+    predicted_codes_after: int = 1000
+    """Training steps over which that share grows from 0."""
+    replan_every: int = 1
+    """Chunks of actions that are made from one plan before the VLA plans anew."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.expert not in ("diffusion", "flow"):
+            raise ValueError(f"expert must be diffusion or flow, got {self.expert!r}")
+        if not 0 <= self.predicted_codes <= 1:
+            raise ValueError(f"predicted_codes must be in [0, 1], got {self.predicted_codes}")
+        if self.predicted_codes_after < 1 or self.replan_every < 1:
+            raise ValueError(
+                "predicted_codes_after and replan_every must be 1 or more, got "
+                f"{self.predicted_codes_after} and {self.replan_every}"
+            )

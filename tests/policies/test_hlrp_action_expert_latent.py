@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from policy_workshop import Workshop
+from tiny_datasets import CAMERA
+
+KIND = "hlrp_action_expert_latent"
+KEYS = (CAMERA, "observation.state", "task")
+
+
+@pytest.fixture(params=["diffusion", "flow"])
+def policy(request: pytest.FixtureRequest, workshop: Workshop) -> Any:
+    torch.manual_seed(0)
+    return workshop.policy(KIND, expert=request.param, expert_width=16, expert_layers=1, expert_heads=2)
+
+
+def observation(workshop: Workshop, index: list[int]) -> dict[str, Any]:
+    batch = workshop.batch(index)
+    return {key: batch[key] for key in KEYS}
+
+
+def trained(policy: Any, workshop: Workshop) -> Any:
+    optimizer = torch.optim.AdamW(policy.get_optim_params(), lr=3e-3)
+    for _ in range(5):
+        policy(workshop.batch(list(range(8))))[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return policy.eval()
+
+
+def test_codes_picture_and_state_decide_the_chunk(workshop: Workshop, policy: Any) -> None:
+    policy = trained(policy, workshop)
+    seen, noise = observation(workshop, [3]), torch.randn(1, 4, 4)
+
+    def chunk(code: int = 0, **changes: Any) -> torch.Tensor:
+        codes = torch.full((1, 4), code)
+        return policy.predict_action_chunk({**seen, **changes}, codes=codes, noise=noise)
+
+    base = chunk()
+    assert torch.equal(chunk(), base)
+    assert not torch.equal(chunk(code=5), base)
+    assert not torch.equal(chunk(**{CAMERA: seen[CAMERA].flip(-1)}), base)
+    assert not torch.equal(chunk(**{"observation.state": seen["observation.state"] + 1}), base)
+
+
+def test_the_plan_is_kept_for_as_many_chunks_as_asked(workshop: Workshop, policy: Any) -> None:
+    policy.config.replan_every = 2
+    policy.eval().reset()
+    plans = 0
+    predict = policy.backend.predict
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal plans
+        plans += 1
+        return predict(*args, **kwargs)
+
+    policy.backend.predict = counted
+    seen = observation(workshop, [3])
+    for _ in range(4 * policy.config.n_action_steps):  # four chunks
+        policy.select_action(seen)
+    assert plans == 2
+    policy.reset()
+    policy.select_action(seen)
+    assert plans == 3
+
+
+def test_predicted_codes_take_the_place_of_labels_by_schedule(workshop: Workshop) -> None:
+    policy = workshop.policy(KIND, predicted_codes=1.0, predicted_codes_after=4).train()
+    batch = workshop.batch(list(range(8)))
+    shares = [policy(batch)[1]["predicted_share"] for _ in range(6)]
+    assert shares[4:] == [1.0, 1.0]
+    assert shares[0] < 1
+    assert int(policy.steps_trained) == 6
+    assert policy.eval()(batch)[1]["predicted_share"] == 0
+    assert int(policy.steps_trained) == 6
+
+
+def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None:
+    policy = workshop.policy(KIND, chunk_size=3).eval()
+    batch = workshop.batch([3, 20])
+    batch = {**batch, "action": batch["action"][:, :3], "action_is_pad": batch["action_is_pad"][:, :3]}
+    assert torch.isfinite(policy(batch)[0])
+    assert policy.predict_action_chunk(observation(workshop, [3])).shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"expert": "mlp"}, "expert must be diffusion or flow"),
+        ({"predicted_codes": 2.0}, "predicted_codes must be in"),
+        ({"replan_every": 0}, "must be 1 or more"),
+        ({"noise_scheduler_type": "PNDM"}, "noise_scheduler_type must be one of DDPM, DDIM"),
+        ({"num_inference_steps": 200}, "num_inference_steps must be between 1 and"),
+        ({"down_dims": (12,)}, "down_dims must be multiples of 8"),
+    ],
+)
+def test_wrong_settings_are_refused(workshop: Workshop, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        workshop.policy(KIND, **wrong)
