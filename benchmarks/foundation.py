@@ -19,7 +19,7 @@ import draccus
 from benchmarks import foundation_decoding, foundation_step
 from benchmarks.laq import BenchConfig as LAQBenchConfig
 from benchmarks.laq import demonstrations
-from benchmarks.running import run_command, side_by_side, train_laq
+from benchmarks.running import run_command, run_sections, side_by_side, train_laq
 from hlrp.cli.common import run_cli
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled
@@ -201,12 +201,7 @@ _KEYS = {"step": "step_ratio", "language": "language_sensitivity"}
 
 def main(config: BenchConfig) -> None:
     """Run the sections one after the other."""
-    for name in config.sections:
-        print(f"── {name}", flush=True)
-        figures = SECTIONS[name](config)
-        known = json.loads(config.output.read_text(encoding="utf-8")) if config.output.is_file() else {}
-        write_json(config.output, {**known, _KEYS.get(name, name): figures, "quick": config.quick})
-    print(f"figures: {config.output}")
+    run_sections(config.sections, SECTIONS, config, config.output, keys=_KEYS, quick=config.quick)
 
 
 if __name__ == "__main__":

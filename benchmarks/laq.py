@@ -17,9 +17,8 @@ from typing import Any
 import draccus
 
 from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_throughput
-from benchmarks.running import run_command, side_by_side, train_laq
+from benchmarks.running import run_command, run_sections, side_by_side, train_laq
 from hlrp.cli.common import run_cli
-from hlrp.files import write_json
 from hlrp.tables import table
 
 TASKS = (
@@ -214,12 +213,7 @@ _KEYS = {"robot": "g1"}
 
 def main(config: BenchConfig) -> None:
     """Run the sections one after the other."""
-    for name in config.sections:
-        print(f"── {name}", flush=True)
-        figures = SECTIONS[name](config)
-        known = json.loads(config.output.read_text(encoding="utf-8")) if config.output.is_file() else {}
-        write_json(config.output, {**known, _KEYS.get(name, name): figures, "quick": config.quick})
-    print(f"figures: {config.output}")
+    run_sections(config.sections, SECTIONS, config, config.output, keys=_KEYS, quick=config.quick)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hlrp.files import write_json
 
@@ -51,6 +53,33 @@ def train_laq(output: Path, *flags: str) -> None:
     resume = ["--resume=true"] if output.with_name(f"{output.name}.training").joinpath("last.ckpt").is_file() else []
     cost = run_command("hlrp.cli.train_laq", f"--output_dir={output}", *flags, *resume, log=output.with_suffix(".log"))
     write_json(output / "cost.json", {**vars(cost), "resumed": bool(resume)})
+
+
+def run_sections[C](
+    names: Sequence[str],
+    sections: Mapping[str, Callable[[C], Any]],
+    config: C,
+    output: Path,
+    *,
+    keys: Mapping[str, str],
+    quick: bool,
+) -> None:
+    """Run sections one after the other; each writes its part of `output` when it is done, and the others are kept.
+
+    Args:
+        names: Sections to run.
+        sections: What each of them does.
+        config: What they are given.
+        output: JSON file of the figures.
+        keys: Names of sections in the file, where they differ.
+        quick: Whether this is a look and not a measurement; told in the file.
+    """
+    for name in names:
+        print(f"── {name}", flush=True)
+        figures = sections[name](config)
+        known = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+        write_json(output, {**known, keys.get(name, name): figures, "quick": quick})
+    print(f"figures: {output}")
 
 
 def side_by_side[T](jobs: Sequence[Callable[[], T]]) -> list[T]:

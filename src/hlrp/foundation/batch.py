@@ -57,6 +57,23 @@ class FoundationBatch:
         return replace(self, images=images, codes=move(self.codes), valid=move(self.valid), vectors=move(self.vectors))
 
 
+def labels_to_learn(batch: FoundationBatch, spec: LatentSpec) -> tuple[Int[Tensor, "b s"], Bool[Tensor, " b"]]:
+    """Codes in [0, k), with a stand-in where there is no label, and which samples count: valid, with every slot filled.
+
+    Raises:
+        ValueError: If the batch has no codes, or codes of another geometry.
+    """
+    if batch.codes is None:
+        raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
+    if batch.codes.shape != (len(batch), spec.num_codes):
+        raise ValueError(
+            f"codes must be ({len(batch)}, {spec.num_codes}), got {tuple(batch.codes.shape)}; "
+            "use labels of the LAQ this model was built for"
+        )
+    counted = (batch.codes >= 0).all(1)
+    return batch.codes.clamp_min(0), counted if batch.valid is None else counted & batch.valid
+
+
 def require_instructions(instructions: Sequence[object]) -> list[str]:
     """Return `instructions` as a list, refusing any that says nothing.
 

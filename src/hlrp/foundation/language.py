@@ -131,7 +131,9 @@ class _Compared:
 
 
 def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequence[str]) -> _Compared:
-    for own, other in zip(batch.instructions, others, strict=False):  # a wrong number is refused with the batch below
+    if len(others) != len(batch):
+        raise ValueError(f"{len(batch)} samples came with {len(others)} instructions; pass one for each")
+    for own, other in zip(batch.instructions, others, strict=True):
         if own == other:
             raise ValueError(f"a frame would keep its instruction {own!r}; give every frame another one")
     batch = batch.to(device_of(backend))

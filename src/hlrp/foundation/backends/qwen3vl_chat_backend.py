@@ -35,7 +35,7 @@ from hlrp.foundation.backends.interfaces import (
     LatentPrediction,
     PromptFeatures,
 )
-from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.constrained_decode import Choice, CodeDecoder, Decoded, beam_search, decode_codes, with_answer
 from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
@@ -164,17 +164,7 @@ class QwenVLChatBackend(FoundationBackend):
         return self.model.config.get_text_config().hidden_size
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        if batch.codes is None:
-            raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
-        if batch.codes.shape != (len(batch), self.spec.num_codes):
-            raise ValueError(
-                f"codes must be ({len(batch)}, {self.spec.num_codes}), got {tuple(batch.codes.shape)}; "
-                "use labels of the LAQ this model was built for"
-            )
-        counted = (batch.codes >= 0).all(1)
-        if batch.valid is not None:
-            counted = counted & batch.valid
-        codes = batch.codes.clamp_min(0)  # a stand-in where there is no label: masked below
+        codes, counted = labels_to_learn(batch, self.spec)
         answer = self.tokens.answer(codes)
         whole_answer = self.config.loss_over == "vocabulary"
         # Only what predicts something is fed: up to the last code but one, or up to the closing token.

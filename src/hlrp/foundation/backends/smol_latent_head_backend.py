@@ -39,7 +39,7 @@ from hlrp.foundation.backends.interfaces import (
     LatentPrediction,
     PromptFeatures,
 )
-from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.constrained_decode import Choice
 from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
@@ -185,18 +185,8 @@ class SmolLatentHeadBackend(FoundationBackend):
         return self.model.config.get_text_config().hidden_size
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        if batch.codes is None:
-            raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
-        if batch.codes.shape != (len(batch), self.spec.num_codes):
-            raise ValueError(
-                f"codes must be ({len(batch)}, {self.spec.num_codes}), got {tuple(batch.codes.shape)}; "
-                "use labels of the LAQ this model was built for"
-            )
+        codes, counted = labels_to_learn(batch, self.spec)
         vectors = self._vector_labels(batch)
-        counted = (batch.codes >= 0).all(1)
-        if batch.valid is not None:
-            counted = counted & batch.valid
-        codes = batch.codes.clamp_min(0)  # a stand-in where there is no label: masked below
         features = self.features(batch)
         slots = self._slots(features)
         entropy = F.cross_entropy(slots.logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
