@@ -173,7 +173,10 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
         "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}",
     }
-    examples = example_predictions(backend, batches[len(batches) // 2], _EXAMPLES)
+    # One batch holds neighbouring frames: examples come from all over the held-out episodes.
+    spread = torch.linspace(0, len(batches) - 1, min(_EXAMPLES, len(batches))).long().tolist()
+    each = -(-_EXAMPLES // len(spread))
+    examples = [example for number in spread for example in example_predictions(backend, batches[number], each)]
     metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
     save_foundation(
         backend,
