@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
@@ -16,9 +17,9 @@ from hlrp.cli.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labels import LatentLabels
 from hlrp.data.sources import lerobot_source
-from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig, build_backend
 from hlrp.foundation.checkpoint import save_foundation
-from hlrp.laq.checkpoint import LoadedLAQ
+from hlrp.laq.checkpoint import load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
@@ -28,6 +29,9 @@ SPEC = LatentSpec(frame_offset_s=0.4)
 """Four frames at the tiny dataset's 10 fps."""
 
 
+_AS_SMALL_AS_THE_OTHERS = {"vla_model_name": None, "image_size": None, "torch_dtype": "fp32", "optimizer_lr": 5e-4}
+"""Settings of the presets, whose defaults are for a model of two billion parameters."""
+
 SMALL: dict[str, dict[str, Any]] = {
     "hlrp_vla_direct": {"decoder_hidden_dim": 16},
     "hlrp_action_expert_direct": {"expert_width": 16, "expert_layers": 2, "expert_heads": 2, "num_denoising_steps": 2},
@@ -36,6 +40,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "spatial_softmax_num_keypoints": 4,
         "down_dims": (8, 16),
         "num_inference_steps": 2,
+    },
+    "hlrp_vla": {"decoder_hidden_dim": 16, "laq_decoder_type": "codebook_lookup", **_AS_SMALL_AS_THE_OTHERS},
+    "hlrp_diffusion": {
+        "horizon": 4,
+        "expert_image_size": (32, 32),
+        "spatial_softmax_num_keypoints": 4,
+        "down_dims": (8, 16),
+        "num_train_timesteps": 4,
+        "freeze_vla": False,
+        **_AS_SMALL_AS_THE_OTHERS,
     },
 }
 """Every policy type, with settings that make it small."""
@@ -48,14 +62,21 @@ class Workshop:
     dataset_root: Path
     foundation: Path
     labels: LatentLabels
+    laq: Path
+    """The quantizer that wrote the labels."""
 
     @property
     def dataset(self) -> Any:
         """The labelled dataset, with chunks of four actions."""
-        dataset = open_dataset("local/moving_square", self.dataset_root)
-        return type(dataset)(
-            "local/moving_square", root=self.dataset_root, delta_timestamps={"action": [i / 10 for i in range(4)]}
-        )
+        return self.windows()
+
+    def windows(self, *offsets: int) -> Any:
+        """The same, with later frames in every sample."""
+        deltas = {"action": [i / 10 for i in range(4)]}
+        if offsets:
+            seen = [0.0, *(offset / 10 for offset in offsets)]
+            deltas |= {CAMERA: seen, "observation.state": seen}
+        return LeRobotDataset("local/moving_square", root=self.dataset_root, delta_timestamps=deltas)
 
     def config(self, kind: str = "hlrp_vla_direct", **changes: Any) -> Any:
         """Configuration of a policy for the dataset."""
@@ -76,25 +97,38 @@ class Workshop:
         """A fresh policy, as lerobot-train builds it."""
         return get_policy_class(kind)(self.config(kind, **changes), dataset_meta=self.dataset.meta)
 
-    def batch(self, index: list[int]) -> dict[str, Any]:
-        """Frames of the dataset as they reach the policy."""
-        dataset = self.dataset
+    def batch(self, index: list[int], *offsets: int) -> dict[str, Any]:
+        """Frames of the dataset as they reach the policy, with `offsets` as an online teacher asks for them."""
+        dataset = self.windows(*offsets)
         return default_collate([dataset[i] for i in index])
 
 
-def make_foundation(directory: Path, *, fingerprint: str, spec: LatentSpec = SPEC) -> Path:
+BACKEND_CONFIGS: dict[str, BackendConfig] = {
+    "qwen3vl_chat": QwenVLChatConfig(embedded_size="debug", image_size=(SIZE, SIZE)),
+    "smol_latent_head": SmolLatentHeadConfig(embedded_size="debug", image_size=(SIZE, SIZE)),
+}
+
+
+def make_foundation(
+    directory: Path, *, fingerprint: str, spec: LatentSpec = SPEC, backend: str = "qwen3vl_chat", **changes: Any
+) -> Path:
     """Save an untrained foundation model of debug size."""
     torch.manual_seed(1)
-    config = QwenVLChatConfig(embedded_size="debug", image_size=(SIZE, SIZE))
-    return save_foundation(QwenVLChatBackend.build(config, spec), directory, laq_fingerprint=fingerprint)
+    config = replace(BACKEND_CONFIGS[backend], **changes)
+    return save_foundation(build_backend(config, spec), directory, laq_fingerprint=fingerprint)
 
 
-def make_labels(dataset_root: Path, *, seed: int = 0) -> LatentLabels:
-    """Label a dataset with an untrained LAQ of debug size."""
+def make_laq(directory: Path, *, seed: int = 0, spec: LatentSpec = SPEC) -> Path:
+    """Save an untrained LAQ of debug size."""
     torch.manual_seed(seed)
-    model = LatentActionQuantizer(replace(debug(), spec=SPEC))
-    model(torch.rand(64, 2, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
-    laq = LoadedLAQ(model.eval(), [CAMERA], model.fingerprint(), {})
+    model = LatentActionQuantizer(replace(debug(), spec=spec))
+    model(torch.rand(64, spec.num_frames, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
+    return save_laq(model.eval(), directory, cameras=[CAMERA], quality=None, extra={})
+
+
+def make_labels(dataset_root: Path, laq_path: Path) -> LatentLabels:
+    """Label a dataset."""
+    laq = load_laq(laq_path)
     dataset = open_dataset("local/moving_square", dataset_root)
     source = lerobot_source(dataset, cameras=[CAMERA], image_size=laq.model.config.image_size, cache_gib=1.0)
     return label_source(laq, source, batch_size=32)

@@ -12,4 +12,6 @@ from .policies.hlrp_action_expert_direct.configuration_hlrp_action_expert_direct
 from .policies.hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import (
     HLRPActionExpertLatentConfig as HLRPActionExpertLatentConfig,
 )
+from .policies.hlrp_diffusion.configuration_hlrp_diffusion import HLRPDiffusionConfig as HLRPDiffusionConfig
+from .policies.hlrp_vla.configuration_hlrp_vla import HLRPVLAConfig as HLRPVLAConfig
 from .policies.hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig as HLRPVLADirectConfig

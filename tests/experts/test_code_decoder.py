@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.experts.code_decoder import CodeDecoder
+from hlrp.experts.code_decoder import CodeDecoder, CodeVectors
 from hlrp.latents import LatentSpec
 
 SPEC = LatentSpec(codebook_size=5, code_seq_len=2, num_frames=3, code_dim=4)
@@ -47,30 +47,30 @@ def test_codes_are_names_so_that_renaming_them_with_their_vectors_changes_nothin
     model, given = decoder(), codes()
     before = model(given)
     new_name = torch.tensor([3, 0, 4, 1, 2])
-    model.codebook[:, new_name] = model.codebook.clone()
+    model.codes.codebook[:, new_name] = model.codes.codebook.clone()
     torch.testing.assert_close(model(new_name[given]), before)
 
 
 def test_slots_have_codebooks_of_their_own() -> None:
     model, given = decoder(), codes()
     before = model(given)
-    model.codebook[1] += 1
+    model.codes.codebook[1] += 1
     changed = model(given)
-    model.codebook[1] -= 1
+    model.codes.codebook[1] -= 1
     assert not torch.allclose(changed, before)
     same = torch.zeros_like(given)
-    assert not torch.allclose(model.codebook[0], model.codebook[1])
+    assert not torch.allclose(model.codes.codebook[0], model.codes.codebook[1])
     assert torch.equal(model(same)[0], model(same)[1])
 
 
 def test_the_codebook_of_a_laq_is_taken_over_in_scale_and_saved_but_not_trained() -> None:
     model = decoder()
     codebook = 100 * torch.randn(2, 5, 4)
-    model.use_codebook(codebook)
-    assert model.codebook.std().item() == pytest.approx(1)
-    torch.testing.assert_close(model.codebook * codebook.std(), codebook)
-    assert "codebook" in model.state_dict()
-    assert "codebook" not in dict(model.named_parameters())
+    model.codes.use_codebook(codebook)
+    assert model.codes.codebook.std().item() == pytest.approx(1)
+    torch.testing.assert_close(model.codes.codebook * codebook.std(), codebook)
+    assert "codes.codebook" in model.state_dict()
+    assert "codes.codebook" not in dict(model.named_parameters())
 
     other = decoder()
     other.load_state_dict(model.state_dict())
@@ -80,13 +80,27 @@ def test_the_codebook_of_a_laq_is_taken_over_in_scale_and_saved_but_not_trained(
 
 def test_a_codebook_of_another_geometry_is_refused() -> None:
     with pytest.raises(ValueError, match=r"codebook is \(2, 6, 4\) .* expected \(2, 5, 4\); use labels and a policy"):
-        decoder().use_codebook(torch.randn(2, 6, 4))
+        decoder().codes.use_codebook(torch.randn(2, 6, 4))
 
 
 def test_two_decoders_start_with_the_same_distinct_vectors() -> None:
     one, other = decoder(), decoder()
-    assert torch.equal(one.codebook, other.codebook)
-    assert len(one.codebook.flatten(0, 1).unique(dim=0)) == 10
+    assert torch.equal(one.codes.codebook, other.codes.codebook)
+    assert len(one.codes.codebook.flatten(0, 1).unique(dim=0)) == 10
+
+
+def test_learned_vectors_move_and_keep_their_width() -> None:
+    vectors = CodeVectors(SPEC, learned_width=6)
+    vectors.use_codebook(torch.randn(2, 5, 4))
+    assert vectors(codes()).shape == (7, SPEC.num_codes, 6)
+    assert vectors.width == 6 * SPEC.num_codes
+    vectors(codes()).sum().backward()
+    assert vectors.codebook.grad is not None
+
+
+def test_without_hidden_layers_it_is_a_linear_map_of_the_vectors() -> None:
+    model = CodeDecoder(SPEC, chunk_size=2, action_dim=3, state_dim=None, hidden_dim=16, layers=0)
+    assert [type(layer) for layer in model.head.layers] == [torch.nn.Linear]
 
 
 def test_it_learns_an_arbitrary_table_from_codes_to_actions() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hlrp.data.labels import LABELS_DIR, save_labels
 from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
-from policy_workshop import Workshop, make_foundation, make_labels
+from policy_workshop import Workshop, make_foundation, make_labels, make_laq
 
 
 @pytest.fixture(scope="session")
@@ -17,10 +17,11 @@ def workshop(image_dataset_root: Path, tmp_path_factory: pytest.TempPathFactory)
     """Everything needed to build a policy; read only."""
     folder = tmp_path_factory.mktemp("workshop")
     dataset_root = Path(shutil.copytree(image_dataset_root, folder / "dataset"))
-    labels = make_labels(dataset_root)
+    laq = make_laq(folder / "laq")
+    labels = make_labels(dataset_root, laq)
     save_labels(labels, dataset_root / LABELS_DIR)
     foundation = make_foundation(folder / "foundation", fingerprint=labels.metadata.laq_fingerprint)
-    return Workshop(dataset_root, foundation, labels)
+    return Workshop(dataset_root, foundation, labels, laq)
 
 
 @pytest.fixture

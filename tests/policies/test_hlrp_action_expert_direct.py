@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
@@ -24,7 +26,7 @@ def test_it_trains_without_latent_labels_and_chunks_may_outlast_a_label(
 
 
 def test_the_latent_loss_needs_labels_and_says_so(workshop: Workshop, image_dataset_root: str) -> None:
-    unlabelled = Workshop(image_dataset_root, workshop.foundation, workshop.labels)  # pyright: ignore[reportArgumentType]
+    unlabelled = replace(workshop, dataset_root=image_dataset_root)
     policy = unlabelled.policy(KIND, latent_loss_weight=1.0)
     with pytest.raises(ValueError, match="hlrp-precompute-latent-codes"):
         policy(unlabelled.batch([3]))

@@ -95,7 +95,7 @@ def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None
         ({"replan_every": 0}, "must be 1 or more"),
         ({"noise_scheduler_type": "PNDM"}, "noise_scheduler_type must be one of DDPM, DDIM"),
         ({"num_inference_steps": 200}, "num_inference_steps must be between 1 and"),
-        ({"down_dims": (12,)}, "down_dims must be multiples of 8"),
+        ({"down_dims": (12,)}, "down_dims must be multiples of n_groups 8"),
     ],
 )
 def test_wrong_settings_are_refused(workshop: Workshop, wrong: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 
 from hlrp.data.labels import LABELS_DIR, save_labels
 from hlrp.latents import LatentSpec
+from lerobot_policy_felix_bundle.policies.common.labels import Labels
+from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
 from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
-from policy_workshop import SPEC, Workshop, make_foundation, make_labels
+from policy_workshop import SPEC, Workshop, make_foundation, make_labels, make_laq
 from tiny_datasets import CAMERA
 
 IMAGE, STATE = CAMERA, "observation.state"
@@ -40,19 +43,18 @@ def test_the_current_frame_and_the_instruction_do_reach_the_prediction(workshop:
 
 
 def policy_inputs(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> Any:
-    from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
-
     codes = torch.zeros(len(batch["index"]), SPEC.num_codes, dtype=torch.int64)
-    return foundation_batch(batch, policy.config.image_features, codes=codes)
+    labels = Labels(codes, torch.ones(len(codes), dtype=torch.bool))
+    return foundation_batch(batch, policy.config.image_features, labels=labels)
 
 
 def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
     index = [40, 3, 17, 91]
     assert policy.labels is not None
-    codes, valid = policy.labels.lookup(workshop.batch(index)["index"])
-    assert torch.equal(codes, workshop.labels.codes[index])
-    assert torch.equal(valid, workshop.labels.valid[index])
-    assert not valid.all()
+    found = policy.labels.label(workshop.batch(index))
+    assert torch.equal(found.codes, workshop.labels.codes[index])
+    assert torch.equal(found.valid, workshop.labels.valid[index])
+    assert not found.valid.all()
 
 
 def test_labels_in_the_batch_come_first(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
@@ -96,14 +98,15 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(workshop: Workshop, tmp_p
 
     workshop.policy().save_pretrained(tmp_path / "saved")
     weights = load_file(tmp_path / "saved" / "model.safetensors")
-    del weights["decoder.codebook"]
+    del weights["decoder.codes.codebook"]
     save_file(weights, tmp_path / "saved" / "model.safetensors")
-    with pytest.raises(RuntimeError, match=r"decoder\.codebook"):
+    with pytest.raises(RuntimeError, match=r"decoder\.codes\.codebook"):
         HLRPVLADirectPolicy.from_pretrained(tmp_path / "saved")
 
 
 def test_labels_of_another_laq_are_refused(workshop: Workshop, tmp_path: Path) -> None:
-    save_labels(make_labels(workshop.dataset_root, seed=5), tmp_path / LABELS_DIR)
+    other = make_laq(tmp_path / "laq", seed=5)
+    save_labels(make_labels(workshop.dataset_root, other), tmp_path / LABELS_DIR)
     with pytest.raises(ValueError, match="label the dataset with the same LAQ"):
         workshop.policy(latent_labels_path=str(tmp_path / LABELS_DIR))
 
@@ -123,7 +126,7 @@ def test_a_chunk_longer_than_the_label_is_refused(workshop: Workshop) -> None:
 
 
 def test_missing_labels_are_named_with_their_remedies(workshop: Workshop, image_dataset_root: Path) -> None:
-    unlabelled = Workshop(image_dataset_root, workshop.foundation, workshop.labels)
+    unlabelled = replace(workshop, dataset_root=image_dataset_root)
     with pytest.raises(ValueError, match="hlrp-precompute-latent-codes"):
         unlabelled.policy()(unlabelled.batch([3]))
     with pytest.raises(FileNotFoundError, match="holds no latent labels"):

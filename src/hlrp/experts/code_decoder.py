@@ -17,31 +17,43 @@ from hlrp.latents import LatentSpec
 class CodeVectors(nn.Module):
     """The vector of every code.
 
-    Codes are nominal: they enter as the vectors that the LAQ gave them, never as numbers.
+    Codes are nominal: they enter as the vectors that the LAQ gave them, or as learned ones, never as numbers.
+
+    Args:
+        spec: Geometry of the codes.
+        learned_width: Learn vectors of this width; None takes those of the LAQ, which stay as they are.
     """
 
     codebook: Float[Tensor, "s k d"]
 
-    def __init__(self, spec: LatentSpec) -> None:
+    def __init__(self, spec: LatentSpec, *, learned_width: int | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.is_learned = learned_width is not None
         generator = torch.Generator().manual_seed(0)
-        shape = (spec.code_seq_len, spec.codebook_size, spec.code_dim)
-        # Distinct random vectors until `use_codebook`: enough to tell codes apart. A buffer: saved, but never trained.
-        self.register_buffer("codebook", torch.randn(shape, generator=generator))
+        # Distinct random vectors to start with: enough to tell codes apart.
+        vectors = torch.randn(
+            spec.code_seq_len, spec.codebook_size, learned_width or spec.code_dim, generator=generator
+        )
+        if self.is_learned:
+            self.codebook = nn.Parameter(vectors)
+        else:
+            self.register_buffer("codebook", vectors)  # saved, but never trained
 
     @property
     def width(self) -> int:
         """Values of all vectors of one label."""
-        return self.spec.num_codes * self.spec.code_dim
+        return self.spec.num_codes * self.codebook.shape[-1]
 
     @torch.no_grad()
     def use_codebook(self, codebook: Float[Tensor, "s k d"]) -> None:
-        """Take over the code vectors of a LAQ, scaled to unit variance.
+        """Take over the code vectors of a LAQ, scaled to unit variance; learned vectors stay what they are.
 
         Raises:
             ValueError: If the codebook is of another geometry.
         """
+        if self.is_learned:
+            return
         if codebook.shape != self.codebook.shape:
             raise ValueError(
                 f"codebook is {tuple(codebook.shape)} (slots, codes, width), expected {tuple(self.codebook.shape)}; "
@@ -55,35 +67,68 @@ class CodeVectors(nn.Module):
         return self.codebook[slots, codes]
 
 
-class CodeDecoder(CodeVectors):
-    """An MLP over codebook vectors.
+class ActionHead(nn.Module):
+    """A perceptron from features to a chunk of actions.
+
+    Args:
+        width: Features.
+        chunk_size: Steps h of a chunk.
+        action_dim: Action dimensions a.
+        hidden_dim: Width of the hidden layers.
+        layers: Hidden layers; 0 is a linear map.
+    """
+
+    def __init__(self, width: int, *, chunk_size: int, action_dim: int, hidden_dim: int, layers: int) -> None:
+        super().__init__()
+        self.chunk_size = chunk_size
+        parts: list[nn.Module] = []
+        for _ in range(layers):
+            parts += [nn.Linear(width, hidden_dim), nn.GELU()]
+            width = hidden_dim
+        self.layers = nn.Sequential(*parts, nn.Linear(width, chunk_size * action_dim))
+
+    def forward(self, features: Float[Tensor, "b _"]) -> Float[Tensor, "b h a"]:
+        """Actions of a chunk."""
+        return rearrange(self.layers(features), "b (h a) -> b h a", h=self.chunk_size)
+
+
+class CodeDecoder(nn.Module):
+    """A perceptron over codebook vectors.
 
     Args:
         spec: Geometry of the codes.
         chunk_size: Steps h of a chunk.
         action_dim: Action dimensions a.
         state_dim: State values r; None decodes from codes alone.
-        hidden_dim: Width of the two hidden layers.
+        hidden_dim: Width of the hidden layers.
+        layers: Hidden layers; 0 is a linear map.
     """
 
     def __init__(
-        self, spec: LatentSpec, *, chunk_size: int, action_dim: int, state_dim: int | None, hidden_dim: int
+        self,
+        spec: LatentSpec,
+        *,
+        chunk_size: int,
+        action_dim: int,
+        state_dim: int | None,
+        hidden_dim: int,
+        layers: int = 2,
     ) -> None:
-        super().__init__(spec)
-        self.chunk_size, self.action_dim, self.state_dim = chunk_size, action_dim, state_dim
-        width = self.width + (state_dim or 0)
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, chunk_size * action_dim),
+        super().__init__()
+        self.state_dim = state_dim
+        self.codes = CodeVectors(spec)
+        self.head = ActionHead(
+            self.codes.width + (state_dim or 0),
+            chunk_size=chunk_size,
+            action_dim=action_dim,
+            hidden_dim=hidden_dim,
+            layers=layers,
         )
 
     def forward(self, codes: Int[Tensor, "b c"], state: Float[Tensor, "b r"] | None = None) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k); the state, where the decoder was built with one, is normalized."""
-        features = [rearrange(super().forward(codes), "b c d -> b (c d)")]
+        features = rearrange(self.codes(codes), "b c d -> b (c d)")
         if self.state_dim is not None:
             assert state is not None, "this decoder was built with a state"
-            features.append(state)
-        return rearrange(self.layers(torch.cat(features, dim=-1)), "b (h a) -> b h a", h=self.chunk_size)
+            features = torch.cat([features, state], dim=-1)
+        return self.head(features)

@@ -27,29 +27,51 @@ class DiffusionExpertConfig:
 
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the UNet's levels; LeRobot's diffusion policy has (512, 1024, 2048)."""
+    kernel_size: int = 5
+    """Steps that a convolution of the UNet sees."""
+    n_groups: int = 8
+    """Groups of its group norm; they divide every width."""
+    diffusion_step_embed_dim: int = 128
+    """Width of the embedding of the noise level."""
+    use_film_scale_modulation: bool = True
+    """Whether the condition scales features beside shifting them."""
     noise_scheduler_type: str = "DDIM"
     """DDPM or DDIM."""
     num_train_timesteps: int = 100
     """Noise levels in training."""
-    num_inference_steps: int = 10
-    """Denoising steps at inference; DDPM is made for as many as in training."""
+    beta_schedule: str = "squaredcos_cap_v2"
+    """How noise grows with the level; a name of diffusers."""
+    beta_start: float = 0.0001
+    """Smallest step of noise, in schedules that have one."""
+    beta_end: float = 0.02
+    """Largest step of noise, in schedules that have one."""
+    prediction_type: str = "epsilon"
+    """What the UNet predicts: epsilon, the noise, or sample, the actions."""
+    clip_sample: bool = True
+    """Whether predicted actions are clipped while denoising."""
+    clip_sample_range: float = 1.0
+    """To this size, both ways."""
+    num_inference_steps: int | None = 10
+    """Denoising steps at inference; DDPM is made for as many as in training, which is what None gives."""
 
     def __post_init__(self) -> None:
         if self.noise_scheduler_type not in SCHEDULERS:
             raise ValueError(
                 f"noise_scheduler_type must be one of {', '.join(SCHEDULERS)}, got {self.noise_scheduler_type!r}"
             )
-        if not 1 <= self.num_inference_steps <= self.num_train_timesteps:
+        if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= self.num_train_timesteps:
             raise ValueError(
                 f"num_inference_steps must be between 1 and num_train_timesteps {self.num_train_timesteps}, got "
                 f"{self.num_inference_steps}"
             )
-        if not self.down_dims or any(width % 8 for width in self.down_dims):
-            raise ValueError(f"down_dims must be multiples of 8, got {self.down_dims}")
+        if self.prediction_type not in ("epsilon", "sample"):
+            raise ValueError(f"prediction_type must be epsilon or sample, got {self.prediction_type!r}")
+        if not self.down_dims or any(width % self.n_groups for width in self.down_dims):
+            raise ValueError(f"down_dims must be multiples of n_groups {self.n_groups}, got {self.down_dims}")
 
 
 class DiffusionExpert(nn.Module):
-    """Predicts the noise in a chunk, given a condition vector. Actions lie in [-1, 1]: samples are clipped to that."""
+    """Predicts the noise in a chunk, or the chunk without it, given a condition vector. Actions lie in [-1, 1]."""
 
     def __init__(self, config: DiffusionExpertConfig, *, condition_dim: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
@@ -62,29 +84,36 @@ class DiffusionExpert(nn.Module):
                 n_obs_steps=1,
                 n_action_steps=1,
                 down_dims=config.down_dims,
+                kernel_size=config.kernel_size,
+                n_groups=config.n_groups,
+                diffusion_step_embed_dim=config.diffusion_step_embed_dim,
+                use_film_scale_modulation=config.use_film_scale_modulation,
                 pretrained_backbone_weights=None,
                 output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(action_dim,))},
                 device="cpu",
             ),
             global_cond_dim=condition_dim,
         )
-        self.num_inference_steps = config.num_inference_steps
+        self.num_inference_steps = config.num_inference_steps or config.num_train_timesteps
         self.scheduler = SCHEDULERS[config.noise_scheduler_type](
             num_train_timesteps=config.num_train_timesteps,
-            beta_schedule="squaredcos_cap_v2",
-            clip_sample=True,
-            clip_sample_range=1.0,
-            prediction_type="epsilon",
+            beta_schedule=config.beta_schedule,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            clip_sample=config.clip_sample,
+            clip_sample_range=config.clip_sample_range,
+            prediction_type=config.prediction_type,
         )
 
     def loss(self, actions: Float[Tensor, "b h a"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b h"]:
-        """Squared error of the predicted noise for every step, averaged over action dimensions."""
+        """Squared error of what the UNet predicts for every step, averaged over action dimensions."""
         chunk = self._padded(actions)
         noise = torch.randn_like(chunk)
         levels = self.scheduler.config["num_train_timesteps"]
         level = torch.randint(levels, (len(chunk),), device=chunk.device)
         noisy = self.scheduler.add_noise(chunk, noise, level)  # pyright: ignore[reportArgumentType]
-        error = (self.unet(noisy, level, global_cond=condition) - noise).square().mean(-1)
+        target = noise if self.scheduler.config["prediction_type"] == "epsilon" else chunk
+        error = (self.unet(noisy, level, global_cond=condition) - target).square().mean(-1)
         return error[:, : self.chunk_size]
 
     def denoise(

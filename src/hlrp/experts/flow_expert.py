@@ -181,6 +181,11 @@ class FlowBlock(nn.Module):
         return tokens + (1 + gate[2]) * self.feed_forward(shown(2))
 
 
+def early_times(num: int, *, device: torch.device) -> Float[Tensor, " b"]:
+    """Times to train at, in (0, 1]: Beta(1.5, 1), which draws more of the noisy ones, since those decide most (pi0)."""
+    return 0.001 + 0.999 * torch.rand(num, device=device).pow(1 / 1.5)
+
+
 def _waves(time: Float[Tensor, " b"], width: int) -> Float[Tensor, "b d"]:
     """Sines and cosines of the time, with periods from 0.004 to 4, as in pi0."""
     fraction = torch.linspace(0, 1, width // 2, device=time.device)

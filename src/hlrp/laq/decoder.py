@@ -1,7 +1,7 @@
 """From a frame and the codes to what changes until the next frame.
 
-Shapes: b clips, n transitions, m cameras, s code slots, v code width, d width, c h w a frame, y x the grid of patches,
-f width of a frozen encoder's features, i j rows and columns inside a patch.
+Shapes: b clips, n transitions, m cameras, s code slots, v code width, d width, p tokens of a frame, c h w a frame,
+y x the grid of patches, f width of a frozen encoder's features, i j rows and columns inside a patch.
 """
 
 from __future__ import annotations
@@ -50,16 +50,9 @@ class TransitionDecoder(nn.Module):
 
     def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
         """What follows each frame (float32 in [0, 1]) under its transition's code vectors."""
+        places, _ = self.tokens(frames, vectors)
         b = frames.shape[0]
-        before = rearrange(frames, "b n c h w -> (b n) c h w")
-        codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
-        places = self.stem(2 * before - 1)
-        tokens = torch.cat([places, codes], dim=1)
-        for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
-            tokens = attention(tokens)
-            tokens = tokens + feed_forward(tokens)
-        tokens = self.norm(tokens[:, : places.shape[1]])
-        tokens = rearrange(tokens, "(b n) (m y x) d -> b n m y x d", b=b, m=self.num_cameras, y=self.grid[0])
+        tokens = rearrange(places, "(b n) (m y x) d -> b n m y x d", b=b, m=self.num_cameras, y=self.grid[0])
         changes = {target: head(tokens) for target, head in self.heads.items()}
         return PredictedChange(
             pixels=_unpatch(changes["pixels"], "b n m y x (c i j) -> b n (m c) (y i) (x j)", self.patch_size)
@@ -70,6 +63,20 @@ class TransitionDecoder(nn.Module):
             if "flow" in changes
             else None,
         )
+
+    def tokens(
+        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> tuple[Float[Tensor, "b*n p d"], Float[Tensor, "b*n s d"]]:
+        """One token for every place in a frame, and one for every code, after they have seen each other."""
+        before = rearrange(frames, "b n c h w -> (b n) c h w")
+        codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
+        places = self.stem(2 * before - 1)
+        tokens = torch.cat([places, codes], dim=1)
+        for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
+            tokens = attention(tokens)
+            tokens = tokens + feed_forward(tokens)
+        tokens = self.norm(tokens)
+        return tokens[:, : places.shape[1]], tokens[:, places.shape[1] :]
 
 
 def _unpatch(values: Tensor, axes: str, side: int) -> Tensor:

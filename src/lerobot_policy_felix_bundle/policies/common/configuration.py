@@ -4,10 +4,15 @@ Not `from __future__ import annotations`: LeRobot reads the types of the fields.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+
+# Not taken from `hlrp.foundation`: every LeRobot command reads this file, and would pay for transformers.
+VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -26,6 +31,10 @@ class HLRPConfig(PreTrainedConfig):
     vla_checkpoint_path: str | None = None
     """Folder written by hlrp-train-foundation to start from: its settings then hold, and vla_model_name is not used. Or
     a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the settings below are its model's."""
+    vla_backend: str | None = None
+    """qwen3vl_chat or smol_latent_head. None: the checkpoint's, else qwen3vl_chat."""
+    instruction: str | None = None
+    """Used wherever a batch names no task, as PushT's environment does. None: such a batch is refused."""
     image_size: tuple[int, int] | None = None
     """Height and width the VLM sees. None: the checkpoint's, else 64x64."""
     system_prompt: str | None = None
@@ -36,6 +45,10 @@ class HLRPConfig(PreTrainedConfig):
     """float32, bfloat16 or float16: the weights' type, and Accelerate's mixed precision."""
     gradient_checkpointing: bool = False
     """Recompute the VLM's activations in the backward pass."""
+    compile_model: bool = False
+    """Compile the layers of VLM and expert with torch.compile: a slow start, then faster steps on a GPU."""
+    compile_mode: str = "default"
+    """Mode of torch.compile."""
     random_shift_px: int = 2
     """In training, shift every picture by up to this many pixels along each axis."""
 
@@ -43,6 +56,15 @@ class HLRPConfig(PreTrainedConfig):
     """Codes k per slot; must be the LAQ's."""
     code_seq_len: int = 4
     """Slots s per transition; must be the LAQ's."""
+    latent_targets: str = "precomputed"
+    """precomputed: labels written by hlrp-precompute-latent-codes. online: a frozen LAQ labels every batch."""
+    laq_checkpoint_path: str | None = None
+    """Folder of the LAQ, for online targets and for a decoder that is its own; not needed to act."""
+    teacher_offsets: tuple[int, ...] = ()
+    """Frames after t that the LAQ sees in online training, and nothing else does: its offset in seconds times the
+    dataset's fps, and the multiples of that where it sees more than two frames."""
+    teacher_cameras: list[str] = field(default_factory=list)
+    """Cameras the LAQ sees in online training. Empty: those it was trained on."""
     latent_labels_path: str | None = None
     """Folder of the latent labels. None: the dataset's own columns, else `latents` in its folder."""
     labelled_fraction: float = 1.0
@@ -54,6 +76,8 @@ class HLRPConfig(PreTrainedConfig):
     laq_fingerprint: str | None = None
     """The LAQ whose codes this policy speaks; filled in from the labels, and checked ever after."""
 
+    freeze_vla: bool = False
+    """Train only what turns codes or features into actions."""
     freeze_vla_backbone: bool = False
     """Train only what is new in the VLM (action tokens' rows or latent head), and what turns it into actions."""
     latent_loss_weight: float = 1.0
@@ -92,6 +116,11 @@ class HLRPConfig(PreTrainedConfig):
                 f"codebook_size must be at least 2 and code_seq_len at least 1, got {self.codebook_size} and "
                 f"{self.code_seq_len}"
             )
+        if self.vla_backend is not None and self.vla_backend not in VLA_BACKENDS:
+            raise ValueError(f"vla_backend must be one of {', '.join(VLA_BACKENDS)}, got {self.vla_backend!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        self._check_latent_targets()
         if not 0 <= self.labelled_fraction <= 1:
             raise ValueError(f"labelled_fraction must be in [0, 1], got {self.labelled_fraction}")
         if self.latent_loss_weight < 0 or self.action_loss_weight < 0:
@@ -99,9 +128,41 @@ class HLRPConfig(PreTrainedConfig):
                 f"loss weights must not be negative, got {self.latent_loss_weight} and {self.action_loss_weight}"
             )
 
+    def _check_latent_targets(self) -> None:
+        if self.latent_targets not in ("precomputed", "online"):
+            raise ValueError(f"latent_targets must be precomputed or online, got {self.latent_targets!r}")
+        if self.latent_targets == "precomputed":
+            if self.teacher_offsets:
+                raise ValueError("teacher_offsets are for --policy.latent_targets=online; leave them out")
+            return
+        if not self.laq_checkpoint_path:
+            raise ValueError("--policy.latent_targets=online needs the quantizer: name it with laq_checkpoint_path")
+        offsets = list(self.teacher_offsets)
+        if not offsets or offsets[0] < 1 or offsets != [offsets[0] * (i + 1) for i in range(len(offsets))]:
+            raise ValueError(
+                "--policy.latent_targets=online needs --policy.teacher_offsets, the quantizer's offset in frames and "
+                f"its multiples, such as [8] or [8, 16]; got {offsets}"
+            )
+
+    def vla_choices(self) -> dict[str, Any]:
+        """Settings that a trained VLA has made for good, as plain values; those that are left open are missing."""
+        size = None if self.image_size is None else list(self.image_size)
+        chosen = {"image_size": size, "system_prompt": self.system_prompt}
+        return {name: value for name, value in chosen.items() if value is not None}
+
     @property
-    def observation_delta_indices(self) -> None:
-        """One frame, at t."""
+    def observation_delta_indices(self) -> list[int] | None:
+        """One frame, at t; an online teacher adds those that only it sees."""
+        return [0, *self.teacher_offsets] if self.teacher_offsets else None
+
+    @property
+    def image_observation_delta_indices(self) -> list[int] | None:
+        """Where LeRobot tells pictures from states: only pictures have later frames."""
+        return self.observation_delta_indices
+
+    @property
+    def state_observation_delta_indices(self) -> None:
+        """The state at t."""
         return None
 
     @property
@@ -143,3 +204,9 @@ class HLRPConfig(PreTrainedConfig):
             raise ValueError(f"{self.type} needs a camera, and the input features have none")
         if self.action_feature is None:
             raise ValueError(f"{self.type} needs an 'action' output feature, and there is none")
+        visual = self.normalization_mapping.get("VISUAL", NormalizationMode.IDENTITY)
+        if visual is not NormalizationMode.IDENTITY:
+            raise ValueError(
+                f"{self.type} takes pixels in [0, 1] and normalizes them as its VLM does; set the normalization of "
+                f"VISUAL to IDENTITY, got {visual.value}"
+            )

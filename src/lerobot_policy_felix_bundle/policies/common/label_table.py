@@ -1,9 +1,9 @@
-"""Latent labels in training, found by the batch's absolute frame index.
+"""Latent labels written beforehand, found by the batch's absolute frame index.
 
 LeRobot's batch converter drops columns it does not know, so a label column does not reach a policy by itself, and a
 custom converter is lost on resume; `index` always arrives.
 
-Shapes: b batch, c codes of one label.
+Shapes: b batch, c codes of one label, s slots, k codebook entries, d width of a code vector.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Bool, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.labelled_frames import code_vectors
 from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
 from hlrp.latents import LatentSpec
 
-LATENT_CODES, LATENT_VALID = "latent_codes", "latent_valid"
+from .labels import Labels
 
 
 class LabelTable:
-    """Codes and validity of every frame. A plain object: neither saved with the policy nor sent around by DDP."""
+    """Labels of every frame. A plain object: neither saved with the policy nor sent around by DDP."""
 
     def __init__(self, labels: LatentLabels) -> None:
         self.metadata = labels.metadata
-        self.codebook = labels.codebook
-        self._codes, self._valid = labels.codes, labels.valid
+        vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.metadata.spec.num_codes)
+        self._codebook = labels.codebook
+        self._rows = Labels(labels.codes, labels.valid, vectors)
 
     @classmethod
-    def of_dataset(cls, dataset_meta: Any, labels_path: str | None) -> LabelTable | None:
+    def of_dataset(cls, dataset_meta: Any, labels_path: str | None, *, with_vectors: bool) -> LabelTable | None:
         """Labels of the dataset being trained on, checked against its episodes; None where there are none.
 
         Raises:
@@ -39,7 +41,7 @@ class LabelTable:
             ValueError: If they are of another version of the dataset, or hold no codes.
         """
         try:
-            labels = find_labels(Path(dataset_meta.root), labels_path)
+            labels = find_labels(Path(dataset_meta.root), labels_path, with_vectors=with_vectors)
         except FileNotFoundError:
             if labels_path is not None:
                 raise
@@ -54,30 +56,25 @@ class LabelTable:
             )
         return cls(labels)
 
-    def lookup(self, index: Int[Tensor, " b"]) -> tuple[Int[Tensor, "b c"], Bool[Tensor, " b"]]:
-        """Codes and validity of frames, on the device of `index`."""
-        if self._codes.device != index.device:
-            self._codes, self._valid = self._codes.to(index.device), self._valid.to(index.device)
-        return self._codes[index], self._valid[index]
+    @property
+    def spec(self) -> LatentSpec:
+        """Geometry of the codes."""
+        return self.metadata.spec
 
+    @property
+    def laq_fingerprint(self) -> str:
+        """The quantizer that wrote the labels."""
+        return self.metadata.laq_fingerprint
 
-def batch_labels(
-    batch: Mapping[str, Any], table: LabelTable | None, spec: LatentSpec
-) -> tuple[Int[Tensor, "b c"], Bool[Tensor, " b"]]:
-    """Labels of a training batch: from the batch itself if it carries them, else from `table`.
+    @property
+    def codebook(self) -> Float[Tensor, "s k d"]:
+        """Its code vectors."""
+        return self._codebook
 
-    Raises:
-        ValueError: If there are neither, naming the remedies, or they are of another geometry.
-    """
-    codes = batch.get(LATENT_CODES)
-    if codes is not None:
-        if codes.shape[1:] != (spec.num_codes,):
-            raise ValueError(f"{LATENT_CODES} must be (batch, {spec.num_codes}), got {tuple(codes.shape)}")
-        valid = batch.get(LATENT_VALID)
-        return codes, (codes >= 0).all(-1) if valid is None else valid.reshape(-1)
-    if table is None:
-        raise ValueError(
-            "no latent labels to train on: write them with hlrp-precompute-latent-codes, name their folder with "
-            f"--policy.latent_labels_path, or put {LATENT_CODES} into the batch"
-        )
-    return table.lookup(batch["index"])
+    def label(self, batch: Mapping[str, Any]) -> Labels:
+        """Labels of the batch's frames, on the device of `batch["index"]`."""
+        index, rows = batch["index"], self._rows
+        if rows.codes.device != index.device:
+            vectors = None if rows.vectors is None else rows.vectors.to(index.device)
+            self._rows = rows = Labels(rows.codes.to(index.device), rows.valid.to(index.device), vectors)
+        return Labels(rows.codes[index], rows.valid[index], None if rows.vectors is None else rows.vectors[index])

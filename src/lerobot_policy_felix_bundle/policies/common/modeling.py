@@ -1,6 +1,6 @@
 """What the policies have in common: a foundation VLA with its labels, loading and saving, and the queue of actions.
 
-Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values.
+Shapes: b batch, h chunk steps, a action dimensions, r state values.
 """
 
 import logging
@@ -15,10 +15,12 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
-from hlrp.foundation.backends import FoundationBackend, QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends import BackendConfig, FoundationBackend, FoundationLoss, build_backend
+from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
+    FoundationDescription,
     load_foundation,
     read_description,
     rebuild,
@@ -31,9 +33,15 @@ from hlrp.optimization import parameter_groups
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
 from .label_table import LabelTable
-from .observations import current
+from .labels import LabelSource
+from .logging_values import masked_mean, to_floats
+from .observations import current, foundation_batch
+from .online_teacher import OnlineTeacher
 
 logger = logging.getLogger(__name__)
+
+_LANGUAGE_PROJECTIONS = r"backend\.model\..*(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj"
+"""Linear layers of the VLM's language model, by name."""
 
 
 class HLRPPolicy(PreTrainedPolicy):
@@ -47,10 +55,15 @@ class HLRPPolicy(PreTrainedPolicy):
         "Qwen3VLVisionBlock",
         "LlamaDecoderLayer",
         "SmolVLMEncoderLayer",
+        "FlowBlock",
     )
+    action_modules: tuple[str, ...] = ()
+    """Parts that turn codes or features into actions."""
     supports_gradient_checkpointing = True
-    chunk_ends_with_label = True
-    """Whether actions come from codes, which say nothing of what follows the frames they span."""
+    chunk_ends_with_label = False
+    """Whether actions come from codes alone, which say nothing of what follows the frames they span."""
+    state_option = "expert_uses_state"
+    """Name of the option by which a policy does without the robot's state."""
 
     def __init__(
         self,
@@ -71,7 +84,12 @@ class HLRPPolicy(PreTrainedPolicy):
         """
         super().__init__(config)
         config.validate_features()
-        self.labels = None if dataset_meta is None else LabelTable.of_dataset(dataset_meta, config.latent_labels_path)
+        self._checkpoint_dir = checkpoint_dir
+        folder = checkpoint_dir or config.vla_checkpoint_path
+        is_lightning = checkpoint_dir is None and str(folder).endswith(SUFFIX)
+        saved = None if folder is None or is_lightning else read_description(folder)
+        fps = None if dataset_meta is None else float(dataset_meta.fps)
+        self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, saved)
         self.action_labels = (
             None
             if dataset_meta is None
@@ -82,8 +100,15 @@ class HLRPPolicy(PreTrainedPolicy):
                 column=config.action_valid_column,
             )
         )
-        self.backend = self._build_backend(checkpoint_dir)
-        self._check_compatibility(None if dataset_meta is None else float(dataset_meta.fps))
+        self.backend = self._new_backend(folder) if saved is None else self._saved_backend(str(folder), saved)
+        if config.freeze_vla:
+            self.backend.requires_grad_(False)
+        self._check_compatibility(fps)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training looks at latent labels."""
+        return True
 
     @property
     def action_dim(self) -> int:
@@ -91,46 +116,54 @@ class HLRPPolicy(PreTrainedPolicy):
         assert self.config.action_feature is not None, "checked with the features"
         return self.config.action_feature.shape[0]
 
-    def _build_backend(self, checkpoint_dir: Path | None) -> FoundationBackend:
+    def _find_labels(self, dataset_meta: Any, fps: float, saved: FoundationDescription | None) -> LabelSource | None:
+        if self.config.latent_targets == "online":
+            return OnlineTeacher.of_config(self.config, fps=fps)
+        with_vectors = saved is not None and saved.config.get("vector_loss_weight", 0) > 0
+        return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
+
+    def _overrides(self) -> dict[str, Any]:
+        """Settings of training and computing, which may change from run to run."""
         config = self.config
-        overrides: dict[str, Any] = {
+        return {
             "freeze_backbone": config.freeze_vla_backbone,
             "attn_implementation": config.attn_implementation,
             "dtype": config.dtype,
             "gradient_checkpointing": config.gradient_checkpointing,
             "random_shift_px": config.random_shift_px,
         }
-        prompt: dict[str, Any] = {
-            name: value
-            for name, value in (("image_size", config.image_size), ("system_prompt", config.system_prompt))
-            if value is not None
-        }
-        folder = checkpoint_dir or config.vla_checkpoint_path
-        lightning = folder if checkpoint_dir is None and str(folder).endswith(SUFFIX) else None
-        if folder is None or lightning is not None:
-            if config.vla_model_name is None and lightning is None:
-                logger.warning(
-                    f"{config.type} starts from the embedded demo-size VLM, untrained; name a real one with "
-                    "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
-                )
-            spec = self.labels.metadata.spec if self.labels is not None else self._default_spec()
-            backend = QwenVLChatBackend.build(
-                QwenVLChatConfig(model_name=config.vla_model_name, **overrides, **prompt), spec
+
+    def _new_backend(self, lightning: Path | str | None) -> FoundationBackend:
+        """A VLA to start from, with the weights of a Lightning checkpoint where one is named."""
+        config = self.config
+        if config.vla_model_name is None and lightning is None:
+            logger.warning(
+                f"{config.type} starts from the embedded demo-size VLM, untrained; name a real one with "
+                "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
             )
-            if lightning is not None:
-                load_lightning_weights(backend, lightning)
-            return backend
-        saved = read_description(folder)
-        for name, value in prompt.items():
-            theirs = saved.config[name]
-            if (tuple(theirs) if isinstance(theirs, list) else theirs) != value:
+        kind = config.vla_backend or BackendConfig.default_choice_name()
+        settings = {"model_name": config.vla_model_name, **self._overrides(), **config.vla_choices()}
+        if kind != "qwen3vl_chat":
+            settings.pop("tokens", None)  # only a chat model answers in tokens
+        spec = self.labels.spec if self.labels is not None else self._default_spec()
+        backend = build_backend(BackendConfig.get_choice_class(kind).from_dict(settings), spec)
+        if lightning is not None:
+            load_lightning_weights(backend, lightning)
+        return backend
+
+    def _saved_backend(self, folder: str, saved: FoundationDescription) -> FoundationBackend:
+        """The VLA of a foundation checkpoint, or of this policy's own, whose weights LeRobot loads."""
+        theirs = {**saved.config, "vla_backend": saved.backend}
+        mine = {**self.config.vla_choices(), "vla_backend": self.config.vla_backend or saved.backend}
+        for name, value in mine.items():
+            if name in theirs and theirs[name] != value:
                 raise ValueError(
-                    f"--policy.{name}={value} differs from the {theirs} that {folder} was trained with; leave it out"
+                    f"--policy.{name}={value} differs from the {theirs[name]} that {folder} was trained with; leave it "
+                    f"out, or set --policy.{name}={theirs[name]}"
                 )
-        config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, str(folder))
-        if checkpoint_dir is not None:
-            return rebuild(checkpoint_dir, overrides=overrides).backend
-        return load_foundation(folder, overrides=overrides).backend
+        self.config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, folder)
+        load = load_foundation if self._checkpoint_dir is None else rebuild
+        return load(folder, overrides=self._overrides()).backend
 
     def _default_spec(self) -> LatentSpec:
         return LatentSpec(codebook_size=self.config.codebook_size, code_seq_len=self.config.code_seq_len)
@@ -154,9 +187,8 @@ class HLRPPolicy(PreTrainedPolicy):
                     f"--policy.{name}={mine}, but the LAQ of this run has {name}={theirs}; set --policy.{name}={theirs}"
                 )
         if self.labels is not None:
-            metadata = self.labels.metadata
-            config.laq_fingerprint = self._same_laq(metadata.laq_fingerprint, "the dataset's latent labels")
-            spec.require_same_codes(metadata.spec, this="the foundation model", that="the latent labels")
+            config.laq_fingerprint = self._same_laq(self.labels.laq_fingerprint, "whoever labels this dataset")
+            spec.require_same_codes(self.labels.spec, this="the foundation model", that="the latent labels")
         if fps is not None:
             span = spec.offset_frames(fps) * spec.num_transitions
             if self.chunk_ends_with_label and config.chunk_size > span:
@@ -187,6 +219,18 @@ class HLRPPolicy(PreTrainedPolicy):
         super()._save_pretrained(save_directory, **kwargs)
         write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
 
+    def _get_default_peft_targets(self) -> dict[str, Any]:
+        """Adapters on the VLM's language model; what turns codes or features into actions is trained as it is."""
+        return {"target_modules": _LANGUAGE_PROJECTIONS, "modules_to_save": list(self.action_modules)}
+
+    def _compile(self) -> None:
+        """Compile the repeated blocks in place, where that is asked for; names of weights stay."""
+        if not self.config.compile_model:
+            return
+        for module in self.modules():
+            if type(module).__name__ in self._fsdp_wrap_modules:
+                module.compile(mode=self.config.compile_mode)
+
     def get_optim_params(self) -> list[dict[str, object]]:
         """Matrices with weight decay, vectors without."""
         return parameter_groups(self, self.config.optimizer_weight_decay)
@@ -195,11 +239,50 @@ class HLRPPolicy(PreTrainedPolicy):
         """Forget the actions still to be executed."""
         self._action_queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
+    def train(self, mode: bool = True) -> "HLRPPolicy":
+        """Training mode; a frozen VLA stays as it acts."""
+        super().train(mode)
+        if self.config.freeze_vla:
+            self.backend.eval()
+        return self
+
+    def _see(self, batch: dict[str, Any], **labels: Any) -> FoundationBatch:
+        """What the VLA is shown of a batch: frames at t, instructions, and in training the labels."""
+        return foundation_batch(batch, self.config.image_features, instruction=self.config.instruction, **labels)
+
+    def _see_to_act(self, batch: dict[str, Any]) -> FoundationBatch:
+        """The same at inference; labels are not looked at.
+
+        Raises:
+            ValueError: If a pixel is not finite.
+        """
+        inputs = self._see(batch)
+        require_finite(inputs.images)
+        return inputs
+
+    @property
+    def _learns_codes(self) -> bool:
+        """Whether the VLA is trained to predict codes here."""
+        return self.config.latent_loss_weight > 0 and not self.config.freeze_vla
+
     def _actions_known(self, batch: dict[str, Any]) -> Bool[Tensor, " b"]:
         """Which samples have an action to learn from."""
         if self.action_labels is None:
             return torch.ones(len(batch[ACTION]), dtype=torch.bool, device=batch[ACTION].device)
         return self.action_labels.lookup(batch["index"])
+
+    def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
+        """Actions to learn: 0 where none are known, and beyond the end of the episode the last one inside it.
+
+        What the dataset holds in those places is not looked at, be it NaN.
+        """
+        actions = torch.where(taught[:, None, None], batch[ACTION].float(), 0.0)
+        is_pad = batch.get(f"{ACTION}_is_pad")
+        if is_pad is None:
+            return actions
+        last = ((~is_pad).sum(1, keepdim=True) - 1).clamp_min(0)
+        place = torch.arange(actions.shape[1], device=actions.device).minimum(last)
+        return actions.gather(1, place[..., None].expand_as(actions))
 
     def _over_steps(
         self, error: Float[Tensor, "b h"], batch: dict[str, Any], counted: Bool[Tensor, " b"]
@@ -208,6 +291,48 @@ class HLRPPolicy(PreTrainedPolicy):
         is_pad = batch.get(f"{ACTION}_is_pad")
         keep = counted[:, None] if is_pad is None else counted[:, None] & ~is_pad
         return torch.where(keep, error, 0.0).sum(1) / keep.expand_as(error).sum(1).clamp_min(1)
+
+    def _add_up(
+        self,
+        inputs: FoundationBatch,
+        *,
+        reduction: str,
+        latent: FoundationLoss | None,
+        error: Float[Tensor, " b"],
+        taught: Bool[Tensor, " b"],
+        shares: dict[str, Float[Tensor, ""]] | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch and its parts as plain numbers, with one copy to the host.
+
+        Args:
+            inputs: What the VLA was shown.
+            reduction: "mean", or "none" for a loss per sample.
+            latent: Loss of the codes, where they are learnt.
+            error: Error of the actions.
+            taught: Samples whose actions are learnt.
+            shares: Further numbers for the log.
+
+        Raises:
+            ValueError: If a pixel is not finite, or the reduction unknown.
+        """
+        if reduction not in ("mean", "none"):
+            raise ValueError(f"reduction must be mean or none, got {reduction!r}")
+        config = self.config
+        action_loss = masked_mean(error, taught)
+        loss, per_sample = config.action_loss_weight * action_loss, config.action_loss_weight * error
+        values = {"action_loss": action_loss, "action_share": taught.float().mean(), **(shares or {})}
+        if latent is not None:
+            loss = loss + config.latent_loss_weight * latent.loss
+            per_sample = per_sample + config.latent_loss_weight * latent.per_sample
+            values |= {
+                "latent_loss": latent.loss,
+                "code_accuracy": latent.accuracy.mean(),
+                "labelled_share": latent.counted.float().mean(),
+            }
+        numbers = to_floats({**values, "finite": torch.isfinite(inputs.images).all()})
+        if not numbers.pop("finite"):
+            require_finite(inputs.images)
+        return (per_sample if reduction == "none" else loss), numbers
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
@@ -229,7 +354,7 @@ class HLRPPolicy(PreTrainedPolicy):
         """
         if OBS_STATE not in batch:
             raise ValueError(
-                f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with "
-                "--policy.decoder_uses_state=false to do without"
+                f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with --policy."
+                f"{self.state_option}=false to do without"
             )
         return current(batch[OBS_STATE], ndim=2)

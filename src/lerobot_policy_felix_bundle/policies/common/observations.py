@@ -6,14 +6,17 @@ Shapes: b batch, t observation steps, c h w a picture, v cameras, r state values
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.foundation.batch import FoundationBatch, require_instructions
+
+from .labels import Labels
 
 
 def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, "b ..."]:
@@ -28,10 +31,16 @@ def foundation_batch(
     batch: Mapping[str, Any],
     image_keys: Iterable[str],
     *,
-    codes: Int[Tensor, "b s"] | None = None,
-    valid: Bool[Tensor, " b"] | None = None,
+    instruction: str | None = None,
+    labels: Labels | None = None,
 ) -> FoundationBatch:
     """Current pictures and instructions of a LeRobot batch.
+
+    Args:
+        batch: A batch of a dataset or an environment.
+        image_keys: Its cameras, in the order the VLM sees them.
+        instruction: Stands in where the batch names no task.
+        labels: What to learn, in training.
 
     Raises:
         ValueError: If a camera or the instruction is missing, or an instruction is empty.
@@ -49,16 +58,27 @@ def foundation_batch(
         for picture in pictures
     ]
     images = torch.stack(pictures, dim=1)
-    return FoundationBatch(images, instructions(batch, len(images)), codes, valid)
+    found = FoundationBatch(images, instructions(batch, len(images), instruction))
+    if labels is None:
+        return found
+    return replace(found, codes=labels.codes, valid=labels.valid, vectors=labels.vectors)
 
 
-def instructions(batch: Mapping[str, Any], batch_size: int) -> list[str]:
-    """One non-empty instruction per sample, from `task` (a list, or one text for all).
+def instructions(batch: Mapping[str, Any], batch_size: int, instead: str | None = None) -> list[str]:
+    """One non-empty instruction per sample, from `task` (a list, or one text for all), or `instead` where it is empty.
 
     Raises:
         ValueError: If there is none.
     """
     task = batch.get("task")
     if task is None:
-        raise ValueError("the batch has no 'task'; this policy follows an instruction: name the task of every episode")
-    return require_instructions([task] * batch_size if isinstance(task, str) else task)
+        if instead is None:
+            raise ValueError(
+                "the batch has no 'task'; this policy follows an instruction: name the task of every episode, or one "
+                "for all with --policy.instruction"
+            )
+        task = instead
+    texts = [task] * batch_size if isinstance(task, str) else task
+    if instead is not None:
+        texts = [instead if isinstance(text, str) and not text.strip() else text for text in texts]
+    return require_instructions(texts)

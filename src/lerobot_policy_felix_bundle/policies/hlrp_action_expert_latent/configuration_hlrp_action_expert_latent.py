@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from ..common.configuration import HLRPConfig
 
@@ -32,17 +33,33 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     """Points in the picture that it reports."""
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
+    kernel_size: int = 5
+    n_groups: int = 8
+    diffusion_step_embed_dim: int = 128
+    use_film_scale_modulation: bool = True
     noise_scheduler_type: str = "DDIM"
-    """DDPM or DDIM."""
+    """DDPM or DDIM. Like the UNet's sizes above and the schedule below, as in LeRobot's diffusion policy."""
     num_train_timesteps: int = 100
-    """Noise levels of the diffusion expert."""
+    beta_schedule: str = "squaredcos_cap_v2"
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    prediction_type: str = "epsilon"
+    """epsilon or sample: whether the UNet predicts the noise or the actions."""
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
     expert_width: int = 128
     """Width of the flow expert."""
     expert_layers: int = 3
     expert_heads: int = 4
-    num_inference_steps: int = 10
-    """Denoising steps of either expert."""
+    num_inference_steps: int | None = 10
+    """Denoising steps of either expert; None: as many as noise levels in training, for the diffusion expert."""
+    rtc_config: RTCConfig | None = None
+    """Real-time chunking (arXiv:2506.07339) of the flow expert. LeRobot sets it."""
 
+    latent_conditioning: bool = True
+    """False: the same expert without latents, as a reference; the VLA then neither learns nor plans."""
+    latent_embed_dim: int | None = None
+    """Learn a vector of this width for every code. None: the LAQ's own code vectors."""
     predicted_codes: float = 0.0
     """Share of the samples whose labels are replaced by the VLA's own predictions, at its largest: training then meets
     what inference sees, at the price of decoding in every step."""
@@ -55,6 +72,14 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
         super().__post_init__()
         if self.expert not in ("diffusion", "flow"):
             raise ValueError(f"expert must be diffusion or flow, got {self.expert!r}")
+        if self.num_inference_steps is None and self.expert == "flow":
+            raise ValueError("num_inference_steps must be a number for the flow expert, got None")
+        action = self.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
+        if self.expert == "diffusion" and self.clip_sample and action is NormalizationMode.MEAN_STD:
+            raise ValueError(
+                f"the diffusion expert clips actions to ±{self.clip_sample_range:g}, which MEAN_STD exceeds; normalize "
+                "ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set --policy.clip_sample=false"
+            )
         if not 0 <= self.predicted_codes <= 1:
             raise ValueError(f"predicted_codes must be in [0, 1], got {self.predicted_codes}")
         if self.predicted_codes_after < 1 or self.replan_every < 1:

@@ -6,25 +6,24 @@ q image features, l tokens of width d.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from lerobot.utils.constants import ACTION
 from torch import Tensor, nn
 
 from hlrp.experts.code_decoder import CodeVectors
 from hlrp.experts.diffusion_expert import DiffusionExpert, DiffusionExpertConfig
 from hlrp.experts.eyes import Eyes
-from hlrp.experts.flow_expert import FlowExpert, FlowExpertConfig
-from hlrp.foundation.batch import FoundationBatch, require_finite
+from hlrp.experts.flow_expert import FlowExpert, FlowExpertConfig, early_times
+from hlrp.foundation.augment import random_shift
+from hlrp.foundation.batch import FoundationBatch
 
-from ..common.label_table import batch_labels
-from ..common.logging_values import masked_mean, to_floats
+from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import foundation_batch
+from ..common.real_time_chunking import chunk_guide, make_processor
 from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
 
@@ -34,6 +33,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     config_class = HLRPActionExpertLatentConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPActionExpertLatentConfig
     name = "hlrp_action_expert_latent"  # pyright: ignore[reportAssignmentType]
+    action_modules = ("expert", "eyes", "codes")
     steps_trained: Int[Tensor, ""]
 
     def __init__(
@@ -47,42 +47,73 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     ) -> None:
         """Build the policy; see `HLRPPolicy`."""
         super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
+        if not config.latent_conditioning:
+            self.backend.requires_grad_(False)
         state = config.robot_state_feature if config.expert_uses_state else None
         self.state_dim = None if state is None else state.shape[0]
-        self.codes = CodeVectors(self.backend.spec)
+        self.codes = CodeVectors(self.backend.spec, learned_width=config.latent_embed_dim)
         if self.labels is not None:
             self.codes.use_codebook(self.labels.codebook)
         self.eyes = nn.ModuleList(
             Eyes(config.vision_backbone, config.expert_image_size, keypoints=config.spatial_softmax_num_keypoints)
             for _ in config.image_features
         )
-        self.expert = self._build_expert()
-        # Counted to know how far the schedule of predicted codes has come; saved, so that a resumed run goes on.
+        self.expert = self._new_flow_expert() if config.expert == "flow" else self._new_diffusion_expert()
+        # How far the schedule of predicted codes has come; saved, so that a resumed run goes on.
         self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
+        self.init_rtc_processor()
+        self._compile()
         self.reset()
 
-    def _build_expert(self) -> DiffusionExpert | FlowExpert:
+    @property
+    def needs_labels(self) -> bool:
+        """Whether there are latents at all."""
+        return self.config.latent_conditioning
+
+    def _new_flow_expert(self) -> FlowExpert:
         config = self.config
-        seen = 2 * config.spatial_softmax_num_keypoints
-        if config.expert == "flow":
-            return FlowExpert(
-                FlowExpertConfig(width=config.expert_width, layers=config.expert_layers, heads=config.expert_heads),
-                feature_dim=seen + self.backend.spec.code_dim,
-                chunk_size=config.chunk_size,
-                action_dim=self.action_dim,
-                state_dim=self.state_dim,
-            )
+        code_width = self.codes.codebook.shape[-1] if config.latent_conditioning else 0
+        return FlowExpert(
+            FlowExpertConfig(width=config.expert_width, layers=config.expert_layers, heads=config.expert_heads),
+            feature_dim=2 * config.spatial_softmax_num_keypoints + code_width,
+            chunk_size=config.chunk_size,
+            action_dim=self.action_dim,
+            state_dim=self.state_dim,
+        )
+
+    def _new_diffusion_expert(self) -> DiffusionExpert:
+        config = self.config
+        seen = len(self.eyes) * 2 * config.spatial_softmax_num_keypoints
+        told = self.codes.width if config.latent_conditioning else 0
         return DiffusionExpert(
             DiffusionExpertConfig(
                 down_dims=config.down_dims,
+                kernel_size=config.kernel_size,
+                n_groups=config.n_groups,
+                diffusion_step_embed_dim=config.diffusion_step_embed_dim,
+                use_film_scale_modulation=config.use_film_scale_modulation,
                 noise_scheduler_type=config.noise_scheduler_type,
                 num_train_timesteps=config.num_train_timesteps,
+                beta_schedule=config.beta_schedule,
+                beta_start=config.beta_start,
+                beta_end=config.beta_end,
+                prediction_type=config.prediction_type,
+                clip_sample=config.clip_sample,
+                clip_sample_range=config.clip_sample_range,
                 num_inference_steps=config.num_inference_steps,
             ),
-            condition_dim=len(self.eyes) * seen + (self.state_dim or 0) + self.codes.width,
+            condition_dim=seen + (self.state_dim or 0) + told,
             chunk_size=config.chunk_size,
             action_dim=self.action_dim,
         )
+
+    def supports_rtc(self) -> bool:
+        """Real-time chunking guides every step of flow matching; diffusion has no such steps."""
+        return self.config.expert == "flow"
+
+    def init_rtc_processor(self) -> None:
+        """Take over `config.rtc_config`, which LeRobot may set after the policy was loaded."""
+        self.rtc_processor = make_processor(self.config.rtc_config)
 
     def reset(self) -> None:
         """Forget the actions still to be executed, and the plan."""
@@ -103,30 +134,21 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         Raises:
             ValueError: If the batch has no labels or instruction, or a pixel is not finite.
         """
-        labels, valid = batch_labels(batch, self.labels, self.backend.spec)
-        inputs = foundation_batch(batch, self.config.image_features, codes=labels, valid=valid)
-        latent = self.backend.loss(inputs)
-        taught = latent.counted & self._actions_known(batch)
-        codes, predicted = self._training_codes(inputs, labels.clamp_min(0))
-        error = self._over_steps(self._expert_error(batch[ACTION].float(), inputs, batch, codes), batch, taught)
-        action_loss = masked_mean(error, taught)
-        config = self.config
-        loss = config.latent_loss_weight * latent.loss + config.action_loss_weight * action_loss
-        per_sample = config.latent_loss_weight * latent.per_sample + config.action_loss_weight * error
-        numbers = to_floats(
-            {
-                "latent_loss": latent.loss,
-                "action_loss": action_loss,
-                "code_accuracy": latent.accuracy.mean(),
-                "labelled_share": latent.counted.float().mean(),
-                "action_share": taught.float().mean(),
-                "predicted_share": predicted.float().mean(),
-                "finite": torch.isfinite(inputs.images).all(),
-            }
-        )
-        if not numbers.pop("finite"):
-            require_finite(inputs.images)
-        return (per_sample if reduction == "none" else loss), numbers
+        taught = self._actions_known(batch)
+        if self.training:
+            self.steps_trained += 1
+        if not self.config.latent_conditioning:
+            inputs = self._see(batch)
+            error = self._expert_error(inputs, batch, None, taught)
+            return self._add_up(inputs, reduction=reduction, latent=None, error=error, taught=taught)
+        labels = batch_labels(batch, self.labels, self.backend.spec)
+        inputs = self._see(batch, labels=labels)
+        latent = self.backend.loss(inputs) if self._learns_codes else None
+        taught = taught & labels.counted
+        codes, predicted = self._training_codes(inputs, labels.codes.clamp_min(0))
+        error = self._expert_error(inputs, batch, codes, taught)
+        shares = {"predicted_share": predicted.float().mean()}
+        return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught, shares=shares)
 
     def _training_codes(
         self, inputs: FoundationBatch, labels: Int[Tensor, "b c"]
@@ -135,7 +157,6 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         predicted = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         if self.config.predicted_codes == 0 or not self.training:
             return labels, predicted
-        self.steps_trained += 1
         grown = (self.steps_trained / self.config.predicted_codes_after).clamp_max(1)
         predicted = torch.rand(len(labels), device=labels.device) < self.config.predicted_codes * grown
         with torch.no_grad():
@@ -143,14 +164,21 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return torch.where(predicted[:, None], own, labels), predicted
 
     def _expert_error(
-        self, actions: Float[Tensor, "b h a"], inputs: FoundationBatch, batch: dict[str, Any], codes: Int[Tensor, "b c"]
-    ) -> Float[Tensor, "b h"]:
-        features = self._seen(inputs)
-        if isinstance(self.expert, DiffusionExpert):
-            return self.expert.loss(actions, self._condition(features, batch, codes))
-        prefix = self.expert.prefix(*self._tokens(features, codes), self._state(batch))
-        time = 0.001 + 0.999 * torch.rand(len(actions), device=actions.device).pow(1 / 1.5)
-        return self.expert.loss(actions, prefix, noise=torch.randn_like(actions), time=time)
+        self,
+        inputs: FoundationBatch,
+        batch: dict[str, Any],
+        codes: Int[Tensor, "b c"] | None,
+        taught: Bool[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
+        features, actions = self._seen(inputs), self._target(batch, taught)
+        if self.config.expert == "flow":
+            flow = cast(FlowExpert, self.expert)  # no isinstance: PEFT wraps modules
+            prefix = flow.prefix(*self._tokens(features, codes), self._state(batch))
+            time = early_times(len(actions), device=actions.device)
+            error = flow.loss(actions, prefix, noise=torch.randn_like(actions), time=time)
+        else:
+            error = cast(DiffusionExpert, self.expert).loss(actions, self._condition(features, batch, codes))
+        return self._over_steps(error, batch, taught)
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
@@ -158,26 +186,30 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
 
         Args:
             batch: Observation and instruction.
-            **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from.
+            **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from; and of
+                real-time chunking `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
         """
         self.eval()
-        inputs = foundation_batch(batch, self.config.image_features)
-        require_finite(inputs.images)
+        inputs = self._see_to_act(batch)
         codes, noise = kwargs.get("codes"), kwargs.get("noise")
-        if codes is None:
+        if codes is None and self.config.latent_conditioning:
             codes = self.backend.predict(inputs).codes
         features = self._seen(inputs)
-        if isinstance(self.expert, DiffusionExpert):
-            return self.expert.denoise(self._condition(features, batch, codes), noise=noise)
-        prefix = self.expert.prefix(*self._tokens(features, codes), self._state(batch))
+        if self.config.expert == "diffusion":
+            diffusion = cast(DiffusionExpert, self.expert)
+            return diffusion.denoise(self._condition(features, batch, codes), noise=noise)
+        flow = cast(FlowExpert, self.expert)
+        prefix = flow.prefix(*self._tokens(features, codes), self._state(batch))
         if noise is None:
-            noise = torch.randn(len(codes), self.config.chunk_size, self.action_dim, device=codes.device)
-        return self.expert.denoise(noise, prefix, steps=self.config.num_inference_steps)
+            noise = torch.randn(len(inputs), self.config.chunk_size, self.action_dim, device=features.device)
+        steps = self.config.num_inference_steps
+        assert steps is not None, "checked by the configuration"
+        return flow.denoise(noise, prefix, steps=steps, guide=chunk_guide(self.rtc_processor, kwargs))
 
     def _next_chunk(self, batch: dict[str, Any]) -> Tensor:
         """A chunk from the plan, which the VLA renews every `replan_every` chunks."""
-        if self._plan is None or self._chunks_of_plan % self.config.replan_every == 0:
-            self._plan = self.backend.predict(foundation_batch(batch, self.config.image_features)).codes
+        if self.config.latent_conditioning and self._chunks_of_plan % self.config.replan_every == 0:
+            self._plan = self.backend.predict(self._see_to_act(batch)).codes
         self._chunks_of_plan += 1
         return self.predict_action_chunk(batch, codes=self._plan)
 
@@ -187,22 +219,26 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         images = rearrange(inputs.images, "b v c h w -> (b v) c h w")
         if images.shape[-2:] != size:
             images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        if self.training:
+            images = random_shift(images, self.config.random_shift_px, draw=self.steps_trained)
         by_camera = rearrange(images, "(b v) c h w -> v b c h w", b=len(inputs))
         return torch.stack([eye(view) for eye, view in zip(self.eyes, by_camera, strict=True)], dim=1)
 
     def _condition(
-        self, features: Float[Tensor, "b v q"], batch: dict[str, Any], codes: Int[Tensor, "b c"]
+        self, features: Float[Tensor, "b v q"], batch: dict[str, Any], codes: Int[Tensor, "b c"] | None
     ) -> Float[Tensor, "b g"]:
         state = self._state(batch)
-        parts = [features.flatten(1), self.codes(codes).flatten(1), *([] if state is None else [state])]
-        return torch.cat(parts, dim=1)
+        told = [] if codes is None else [self.codes(codes).flatten(1)]
+        return torch.cat([features.flatten(1), *told, *([] if state is None else [state])], dim=1)
 
     def _tokens(
-        self, features: Float[Tensor, "b v q"], codes: Int[Tensor, "b c"]
+        self, features: Float[Tensor, "b v q"], codes: Int[Tensor, "b c"] | None
     ) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
         """One token per camera and per code; each kind has channels of its own."""
-        vectors = self.codes(codes)
-        tokens = torch.cat([F.pad(features, (0, vectors.shape[-1])), F.pad(vectors, (features.shape[-1], 0))], dim=1)
+        tokens = features
+        if codes is not None:
+            vectors, q = self.codes(codes), features.shape[-1]
+            tokens = torch.cat([F.pad(features, (0, vectors.shape[-1])), F.pad(vectors, (q, 0))], dim=1)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     def _state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"] | None:

@@ -1,4 +1,4 @@
-"""Configuration of `hlrp_vla_direct`: codes predicted by the foundation VLA, decoded to actions by an MLP."""
+"""Configuration of `hlrp_vla_direct`: codes predicted by the foundation VLA, decoded to actions."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,26 @@ from ..common.configuration import HLRPConfig
 class HLRPVLADirectConfig(HLRPConfig):
     """One frame and an instruction in, latent codes inside, a chunk of continuous actions out."""
 
+    decoder: str = "mlp"
+    """From codes to actions. mlp: a perceptron on the codes' vectors. laq: on what the LAQ's own decoder makes of frame
+    t and the codes; needs laq_checkpoint_path in training."""
     decoder_hidden_dim: int = 256
-    """Width of the code-to-action decoder."""
+    """Width of the perceptron."""
+    decoder_layers: int = 2
+    """Its hidden layers; 0 is a linear map."""
     decoder_uses_state: bool = True
     """Give the decoder the robot's state beside the codes, where the dataset has one."""
+    freeze_decoder: bool = False
+    """Train the VLA alone."""
+    freeze_laq_decoder: bool = True
+    """Leave the LAQ's own decoder as it is, where decoder is laq."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder not in ("mlp", "laq"):
+            raise ValueError(f"decoder must be mlp or laq, got {self.decoder!r}")
+        if self.decoder_layers < 0 or self.decoder_hidden_dim < 1:
+            raise ValueError(
+                "decoder_layers must be 0 or more and decoder_hidden_dim 1 or more, got "
+                f"{self.decoder_layers} and {self.decoder_hidden_dim}"
+            )

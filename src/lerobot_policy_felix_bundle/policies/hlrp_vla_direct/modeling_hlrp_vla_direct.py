@@ -1,32 +1,41 @@
-"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, an MLP decodes them to a chunk of actions.
+"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, a decoder turns them into a chunk of actions.
 
-Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values.
+Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values, e y x a frame of the LAQ.
 """
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from lerobot.utils.constants import ACTION
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hlrp.experts.code_decoder import CodeDecoder
-from hlrp.foundation.batch import require_finite
+from hlrp.experts.laq_code_decoder import LAQCodeDecoder, resized
+from hlrp.files import write_json
+from hlrp.foundation.checkpoint import ASSETS_DIR
+from hlrp.laq.checkpoint import load_laq
+from hlrp.laq.model import config_from_description, description
 
-from ..common.label_table import batch_labels
-from ..common.logging_values import masked_mean, to_floats
+from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import foundation_batch
+from ..common.observations import current
+from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
+
+_LAQ_DECODER_FILE = "laq_decoder.json"
 
 
 class HLRPVLADirectPolicy(HLRPPolicy):
-    """Foundation VLA and code decoder, trained together."""
+    """Foundation VLA and code decoder, trained together or one of them alone."""
 
     config_class = HLRPVLADirectConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPVLADirectConfig
     name = "hlrp_vla_direct"  # pyright: ignore[reportAssignmentType]
+    chunk_ends_with_label = True
+    state_option = "decoder_uses_state"
+    action_modules = ("decoder",)
 
     def __init__(
         self,
@@ -40,16 +49,48 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         """Build the policy; see `HLRPPolicy`."""
         super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
         state = config.robot_state_feature if config.decoder_uses_state else None
-        self.decoder = CodeDecoder(
-            self.backend.spec,
-            chunk_size=config.chunk_size,
-            action_dim=self.action_dim,
-            state_dim=None if state is None else state.shape[0],
-            hidden_dim=config.decoder_hidden_dim,
-        )
-        if self.labels is not None:
-            self.decoder.use_codebook(self.labels.codebook)
+        head: dict[str, Any] = {
+            "chunk_size": config.chunk_size,
+            "action_dim": self.action_dim,
+            "state_dim": None if state is None else state.shape[0],
+            "hidden_dim": config.decoder_hidden_dim,
+            "layers": config.decoder_layers,
+        }
+        self.decoder = self._mlp_decoder(head) if config.decoder == "mlp" else self._laq_decoder(head)
+        if config.freeze_decoder:
+            self.decoder.requires_grad_(False)
+        self._compile()
         self.reset()
+
+    def _mlp_decoder(self, head: dict[str, Any]) -> CodeDecoder:
+        decoder = CodeDecoder(self.backend.spec, **head)
+        if self.labels is not None:
+            decoder.codes.use_codebook(self.labels.codebook)
+        return decoder
+
+    def _laq_decoder(self, head: dict[str, Any]) -> LAQCodeDecoder:
+        """A decoder around the LAQ's own: its weights from the LAQ, or to be loaded with this policy's."""
+        config = self.config
+        if self._checkpoint_dir is not None:
+            saved = json.loads((self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE).read_text(encoding="utf-8"))
+            self._laq_cameras = saved["cameras"]
+            decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
+        else:
+            if not config.laq_checkpoint_path:
+                raise ValueError("--policy.decoder=laq needs the quantizer: name it with --policy.laq_checkpoint_path")
+            laq = load_laq(config.laq_checkpoint_path)
+            config.laq_fingerprint = self._same_laq(laq.fingerprint, config.laq_checkpoint_path)
+            self._laq_cameras = laq_cameras(laq, config)
+            decoder = LAQCodeDecoder.of_laq(laq.model, **head)
+        if config.freeze_laq_decoder:
+            decoder.trunk.requires_grad_(False)
+        return decoder
+
+    def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
+        super()._save_pretrained(save_directory, **kwargs)
+        if self.config.decoder == "laq":
+            saved = {"config": description(cast(LAQCodeDecoder, self.decoder).config), "cameras": self._laq_cameras}
+            write_json(save_directory / ASSETS_DIR / _LAQ_DECODER_FILE, saved)
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Cross-entropy of the codes plus L1 error of the actions decoded from the true codes.
@@ -64,38 +105,27 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         Raises:
             ValueError: If the batch has no labels or instruction, or a pixel is not finite.
         """
-        codes, valid = batch_labels(batch, self.labels, self.backend.spec)
-        inputs = foundation_batch(batch, self.config.image_features, codes=codes, valid=valid)
-        latent = self.backend.loss(inputs)
-        counted = latent.counted
-        actions = self.decoder(codes.clamp_min(0), self._state(batch))
-        taught = counted & self._actions_known(batch)
-        error = self._over_steps((actions - batch[ACTION]).abs().mean(-1), batch, taught)
-        action_loss = masked_mean(error, taught)
-        config = self.config
-        loss = config.latent_loss_weight * latent.loss + config.action_loss_weight * action_loss
-        per_sample = config.latent_loss_weight * latent.per_sample + config.action_loss_weight * error
-        values = to_floats(
-            {
-                "latent_loss": latent.loss,
-                "action_loss": action_loss,
-                "code_accuracy": latent.accuracy.mean(),
-                "labelled_share": counted.float().mean(),
-                "action_share": taught.float().mean(),
-                "finite": torch.isfinite(inputs.images).all(),
-            }
-        )
-        if not values.pop("finite"):
-            require_finite(inputs.images)
-        return (per_sample if reduction == "none" else loss), values
+        labels = batch_labels(batch, self.labels, self.backend.spec)
+        inputs = self._see(batch, labels=labels)
+        latent = self.backend.loss(inputs) if self._learns_codes else None
+        taught = labels.counted & self._actions_known(batch)
+        actions = self._decode(labels.codes.clamp_min(0), batch)
+        error = self._over_steps((actions - self._target(batch, taught)).abs().mean(-1), batch, taught)
+        return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
         self.eval()
-        inputs = foundation_batch(batch, self.config.image_features)
-        require_finite(inputs.images)
-        return self.decoder(self.backend.predict(inputs).codes, self._state(batch))
+        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch)
 
-    def _state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"] | None:
-        return None if self.decoder.state_dim is None else self._current_state(batch)
+    def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
+        state = None if self.decoder.state_dim is None else self._current_state(batch)
+        if self.config.decoder == "mlp":
+            return self.decoder(codes, state)
+        size = cast(LAQCodeDecoder, self.decoder).config.image_size
+        return self.decoder(codes, self._laq_frame(batch, size), state)
+
+    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
+        """Frame t as the LAQ sees it: its cameras along the channels, at its size."""
+        return torch.cat([resized(current(batch[key], ndim=4), size) for key in self._laq_cameras], dim=1)

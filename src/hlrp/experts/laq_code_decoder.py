@@ -1,0 +1,113 @@
+"""From latent codes to actions through the LAQ's own decoder: it has learnt what a code does to a frame.
+
+Only frame t is looked at: with several transitions, each is imagined from it.
+
+Shapes: b batch, n transitions of s slots, c = n*s codes, k codebook entries, v code width, p places in a frame, d width
+of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hlrp.experts.code_decoder import ActionHead
+from hlrp.laq.config import LAQConfig
+from hlrp.laq.decoder import TransitionDecoder
+from hlrp.laq.model import LatentActionQuantizer
+
+
+class LAQCodeDecoder(nn.Module):
+    """The tokens of a LAQ's decoder, summed up for a perceptron.
+
+    Args:
+        config: The LAQ's.
+        chunk_size: Steps h of a chunk.
+        action_dim: Action dimensions a.
+        state_dim: State values r; None decodes from codes and frame alone.
+        hidden_dim: Width of the hidden layers.
+        layers: Hidden layers.
+    """
+
+    codebook: Float[Tensor, "s k v"]
+
+    def __init__(
+        self,
+        config: LAQConfig,
+        *,
+        chunk_size: int,
+        action_dim: int,
+        state_dim: int | None,
+        hidden_dim: int,
+        layers: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.state_dim = config, state_dim
+        spec = config.spec
+        self.register_buffer("codebook", torch.zeros(spec.code_seq_len, spec.codebook_size, spec.code_dim))
+        self.trunk = TransitionDecoder(config)
+        self.trunk.heads = nn.ModuleDict()  # pictures are not asked for
+        width = spec.num_transitions * (spec.code_seq_len + 1) * config.dim + (state_dim or 0)
+        self.head = ActionHead(
+            width, chunk_size=chunk_size, action_dim=action_dim, hidden_dim=hidden_dim, layers=layers
+        )
+
+    @classmethod
+    @torch.no_grad()
+    def of_laq(
+        cls,
+        laq: LatentActionQuantizer,
+        *,
+        chunk_size: int,
+        action_dim: int,
+        state_dim: int | None,
+        hidden_dim: int,
+        layers: int,
+    ) -> LAQCodeDecoder:
+        """A decoder with the codebook and the decoder of `laq`, and a new perceptron.
+
+        Raises:
+            ValueError: If `laq` is of another architecture.
+        """
+        if not isinstance(laq.decoder, TransitionDecoder):
+            raise ValueError(
+                f"a quantizer of the architecture {laq.architecture!r} has no decoder to read actions from; use one "
+                "of hlrp-train-laq, or the mlp decoder"
+            )
+        decoder = cls(
+            laq.config,
+            chunk_size=chunk_size,
+            action_dim=action_dim,
+            state_dim=state_dim,
+            hidden_dim=hidden_dim,
+            layers=layers,
+        )
+        decoder.codebook.copy_(laq.codebook())
+        weights = {name: value for name, value in laq.decoder.state_dict().items() if not name.startswith("heads.")}
+        decoder.trunk.load_state_dict(weights, strict=True)
+        return decoder
+
+    def forward(
+        self, codes: Int[Tensor, "b c"], frame: Float[Tensor, "b e y x"], state: Float[Tensor, "b r"] | None = None
+    ) -> Float[Tensor, "b h a"]:
+        """Decode codes in [0, k), given frame t (float32 in [0, 1]) and the normalized state."""
+        n = self.config.spec.num_transitions
+        by_transition = rearrange(codes, "b (n s) -> b n s", n=n)
+        vectors = self.codebook[torch.arange(self.config.spec.code_seq_len, device=codes.device), by_transition]
+        places, slots = self.trunk.tokens(repeat(frame, "b e y x -> b n e y x", n=n), vectors)
+        summary = torch.cat([places.mean(1, keepdim=True), slots], dim=1)
+        features = rearrange(summary, "(b n) l d -> b (n l d)", n=n)
+        if self.state_dim is not None:
+            assert state is not None, "this decoder was built with a state"
+            features = torch.cat([features, state], dim=-1)
+        return self.head(features)
+
+
+def resized(frames: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c y x"]:
+    """`frames` at `size` (height, width), bilinear with antialiasing."""
+    if tuple(frames.shape[-2:]) == tuple(size):
+        return frames
+    return F.interpolate(frames, size, mode="bilinear", antialias=True, align_corners=False)

@@ -1,0 +1,116 @@
+"""Labels made while a policy trains: a frozen quantizer sees the frames t, t+offset, …, the policy frame t alone.
+
+Shapes: b batch, t frames of a clip, c h w a frame, s slots, k codebook entries, d width of a code vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from hlrp.data.pixels import resize
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.latents import LatentSpec
+
+from .configuration import HLRPConfig
+from .labels import Labels
+
+
+class OnlineTeacher:
+    """A frozen quantizer. A plain object: neither saved with the policy nor sent around by DDP."""
+
+    def __init__(self, laq: LoadedLAQ, cameras: Sequence[str]) -> None:
+        self._laq = laq
+        self._cameras = list(cameras)
+        laq.model.requires_grad_(False).eval()
+
+    @classmethod
+    def of_config(cls, config: HLRPConfig, *, fps: float) -> OnlineTeacher:
+        """The quantizer that `config` names, checked against its cameras and the dataset's frame rate.
+
+        Raises:
+            FileNotFoundError: If there is no quantizer.
+            ValueError: If it has no codes, looks at other frames than `teacher_offsets`, or at cameras that are not
+                there.
+        """
+        assert config.laq_checkpoint_path, "checked by the configuration"
+        laq = load_laq(config.laq_checkpoint_path)
+        expected = laq.model.spec.frame_deltas(fps)[1:]
+        if list(config.teacher_offsets) != expected:
+            raise ValueError(
+                f"the quantizer looks {laq.model.spec.frame_offset_s:g} s ahead, which is {expected} frames at "
+                f"{fps:g} fps; set --policy.teacher_offsets={expected}, got {list(config.teacher_offsets)}"
+            )
+        return cls(laq, laq_cameras(laq, config))
+
+    @property
+    def spec(self) -> LatentSpec:
+        """Geometry of the codes."""
+        return self._laq.model.spec
+
+    @property
+    def laq_fingerprint(self) -> str:
+        """The quantizer itself."""
+        return self._laq.fingerprint
+
+    @property
+    def codebook(self) -> Float[Tensor, "s k d"]:
+        """Its code vectors."""
+        return self._laq.model.codebook().detach()
+
+    @torch.no_grad()
+    def label(self, batch: Mapping[str, Any]) -> Labels:
+        """Labels of the clips in a training batch; a clip that its episode cuts short is not valid.
+
+        Raises:
+            ValueError: If the batch holds no clips.
+        """
+        windows = [self._window(batch, camera) for camera in self._cameras]
+        self._laq.model.to(windows[0].device)  # does nothing after the first time
+        clips = torch.cat([self._bytes(window) for window in windows], dim=2)
+        found = self._laq.model.encode(clips)
+        valid = found.valid
+        for camera in self._cameras:
+            is_pad = batch.get(f"{camera}_is_pad")
+            valid = valid if is_pad is None else valid & ~is_pad.any(1)
+        return Labels(
+            rearrange(found.codes, "b n s -> b (n s)"), valid, rearrange(found.vectors, "b n s d -> b (n s) d").float()
+        )
+
+    def _window(self, batch: Mapping[str, Any], camera: str) -> Float[Tensor, "b t 3 h w"]:
+        window = batch.get(camera)
+        if window is None or window.ndim != 5 or window.shape[1] != self.spec.num_frames:
+            came = "nothing" if window is None else str(tuple(window.shape))
+            raise ValueError(
+                f"online labels need {self.spec.num_frames} frames of {camera!r} in every sample, "
+                f"(batch, frames, 3, height, width), got {came}"
+            )
+        return window
+
+    def _bytes(self, window: Float[Tensor, "b t 3 h w"]) -> UInt8[Tensor, "b t 3 y x"]:
+        """Frames as they were stored, at the quantizer's size: what hlrp-precompute-latent-codes sees."""
+        return resize((255 * window).round().clamp(0, 255).to(torch.uint8), self._laq.model.config.image_size)
+
+
+def laq_cameras(laq: LoadedLAQ, config: HLRPConfig) -> list[str]:
+    """Camera keys of a policy that a quantizer looks at, in its order.
+
+    Raises:
+        ValueError: If they are not named, too few or too many, or not among the policy's.
+    """
+    cameras = list(config.teacher_cameras) or laq.cameras
+    if not cameras and len(config.image_features) == 1:
+        cameras = list(config.image_features)
+    lost = [camera for camera in cameras if camera not in config.image_features]
+    if not cameras or lost:
+        raise ValueError(
+            f"the quantizer was trained on {', '.join(laq.cameras) or 'plain videos'}, this policy has "
+            f"{', '.join(config.image_features)}; name what it shall look at with --policy.teacher_cameras"
+        )
+    laq.require_cameras(len(cameras))
+    return cameras

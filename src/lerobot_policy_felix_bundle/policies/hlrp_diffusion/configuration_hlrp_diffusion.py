@@ -1,0 +1,41 @@
+"""Configuration of `hlrp_diffusion`: `hlrp_action_expert_latent` at the size of LeRobot's diffusion policy."""
+
+from dataclasses import dataclass
+
+from lerobot.configs import PreTrainedConfig
+
+from ..common.preset import VLAPreset
+from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
+
+
+@PreTrainedConfig.register_subclass("hlrp_diffusion")
+@dataclass
+class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
+    """A diffusion policy under the latent codes of Cosmos-Reason2-2B, which stays as it is."""
+
+    horizon: int = 16
+    """Actions of a chunk: chunk_size by the name that LeRobot's diffusion policy gives it."""
+    n_action_steps: int = 8
+    chunk_size: int = 0
+    """Follows horizon."""
+    latent_embed_dim: int | None = 64
+    """Width of the vector learned for every code. None: the LAQ's own code vectors."""
+    freeze_vla: bool = True
+    """Train the expert alone."""
+
+    expert_image_size: tuple[int, int] = (96, 96)
+    down_dims: tuple[int, ...] = (512, 1024, 2048)
+    noise_scheduler_type: str = "DDPM"
+    num_inference_steps: int | None = None
+
+    optimizer_lr: float = 1e-4
+    scheduler_warmup_steps: int = 500
+
+    def __post_init__(self) -> None:
+        if self.chunk_size not in (0, self.horizon):
+            raise ValueError(
+                f"--policy.chunk_size={self.chunk_size} and --policy.horizon={self.horizon} differ; set both alike, or "
+                "leave out chunk_size"
+            )
+        self.chunk_size = self.horizon
+        super().__post_init__()

@@ -1,0 +1,27 @@
+"""`hlrp_diffusion`: `hlrp_action_expert_latent` with other defaults and the options of `HLRPDiffusionConfig`."""
+
+from pathlib import Path
+from typing import Any
+
+from ..hlrp_action_expert_latent.modeling_hlrp_action_expert_latent import HLRPActionExpertLatentPolicy
+from .configuration_hlrp_diffusion import HLRPDiffusionConfig
+
+
+class HLRPDiffusionPolicy(HLRPActionExpertLatentPolicy):
+    """A chat model as planner, LeRobot's diffusion UNet as hand."""
+
+    config_class = HLRPDiffusionConfig  # pyright: ignore[reportAssignmentType]
+    config: HLRPDiffusionConfig
+    name = "hlrp_diffusion"  # pyright: ignore[reportAssignmentType]
+
+    def __init__(
+        self,
+        config: HLRPDiffusionConfig,  # LeRobot looks at this annotation
+        dataset_stats: dict[str, Any] | None = None,
+        dataset_meta: Any | None = None,
+        *,
+        checkpoint_dir: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Build the policy; see `HLRPPolicy`."""
+        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)

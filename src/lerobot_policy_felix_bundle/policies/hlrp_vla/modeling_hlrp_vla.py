@@ -1,0 +1,27 @@
+"""`hlrp_vla`: `hlrp_vla_direct` with other defaults and the options of `HLRPVLAConfig`."""
+
+from pathlib import Path
+from typing import Any
+
+from ..hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
+from .configuration_hlrp_vla import HLRPVLAConfig
+
+
+class HLRPVLAPolicy(HLRPVLADirectPolicy):
+    """A chat model that answers in action tokens, and the decoder of the LAQ."""
+
+    config_class = HLRPVLAConfig  # pyright: ignore[reportAssignmentType]
+    config: HLRPVLAConfig
+    name = "hlrp_vla"  # pyright: ignore[reportAssignmentType]
+
+    def __init__(
+        self,
+        config: HLRPVLAConfig,  # LeRobot looks at this annotation
+        dataset_stats: dict[str, Any] | None = None,
+        dataset_meta: Any | None = None,
+        *,
+        checkpoint_dir: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Build the policy; see `HLRPPolicy`."""
+        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
