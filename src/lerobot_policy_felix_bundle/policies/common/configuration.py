@@ -22,7 +22,7 @@ class HLRPConfig(PreTrainedConfig):
     n_obs_steps: int = 1
     """Always 1: the policy sees the current frame only."""
     chunk_size: int = 8
-    """Actions decoded from one label; at most the frames that the label spans."""
+    """Actions predicted at once; where they are decoded from codes alone, at most the frames that a label spans."""
     n_action_steps: int = 4
     """Actions executed before the next prediction."""
 

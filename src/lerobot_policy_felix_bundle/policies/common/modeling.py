@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from jaxtyping import Bool, Float
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
-from torch import Tensor
+from torch import Tensor, nn
 
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, FoundationLoss, build_backend
 from hlrp.foundation.batch import FoundationBatch, require_finite
@@ -221,7 +221,23 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _get_default_peft_targets(self) -> dict[str, Any]:
         """Adapters on the VLM's language model; what turns codes or features into actions is trained as it is."""
-        return {"target_modules": _LANGUAGE_PROJECTIONS, "modules_to_save": list(self.action_modules)}
+        saved = [name for part in self.action_modules for name in self._trained_whole(part)]
+        return {"target_modules": _LANGUAGE_PROJECTIONS, "modules_to_save": saved}
+
+    def _trained_whole(self, name: str) -> list[str]:
+        """A part of the policy if all of it is trained, else those of its own parts of which that is true."""
+        part = self.get_submodule(name)
+        trained = [parameter.requires_grad for parameter in part.parameters()]
+        if not any(trained):
+            return []
+        if all(trained) and not isinstance(part, nn.ModuleList):  # PEFT does not wrap a list
+            return [name]
+        return [found for child, _ in part.named_children() for found in self._trained_whole(f"{name}.{child}")]
+
+    def _validate_peft_config(self, peft_config: Any) -> None:
+        super()._validate_peft_config(peft_config)
+        if self.config.freeze_vla:
+            raise ValueError("adapters on a frozen VLA would learn nothing; set --policy.freeze_vla=false")
 
     def _compile(self) -> None:
         """Compile the repeated blocks in place, where that is asked for; names of weights stay."""

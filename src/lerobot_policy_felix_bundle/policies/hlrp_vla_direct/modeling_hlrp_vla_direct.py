@@ -117,7 +117,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
         self.eval()
-        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch)
+        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()  # also under autocast
 
     def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
         state = None if self.decoder.state_dim is None else self._current_state(batch)
