@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq bench-foundation lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies lint format constraints clean
 
 PYTHON := .venv/bin/python
 # Named after what it depends on: a changed requirement makes a new stamp, and set-up runs again.
@@ -30,6 +30,9 @@ bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; AR
 
 bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/foundation.json; ARGS=--quick for a short look
 	$(PYTHON) -m benchmarks.foundation $(ARGS)
+
+bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policies.json; ARGS=--quick for half an hour
+	$(PYTHON) -m benchmarks.policies $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check

@@ -25,8 +25,8 @@ class Cost:
     wall_minutes: float
 
 
-def run_command(module: str, *flags: str, log: Path, threads: int = 1) -> Cost:
-    """Run `python -m module flags` on `threads` threads; its output goes to `log`.
+def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: bool = False) -> Cost:
+    """Run `python -m module flags` on `threads` threads; its output goes to `log`, or with `append` to its end.
 
     Raises:
         RuntimeError: If it fails; the end of its log is in the message.
@@ -34,7 +34,7 @@ def run_command(module: str, *flags: str, log: Path, threads: int = 1) -> Cost:
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
     start = time.perf_counter()
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("a" if append else "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment
         )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from lerobot.configs import NormalizationMode
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from policy_workshop import Workshop
 from tiny_datasets import CAMERA
@@ -101,3 +104,59 @@ def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None
 def test_wrong_settings_are_refused(workshop: Workshop, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         workshop.policy(KIND, **wrong)
+
+
+@pytest.mark.parametrize("expert", ["diffusion", "flow"])
+def test_without_latents_the_expert_neither_asks_the_vla_nor_needs_labels(
+    workshop: Workshop, image_dataset_root: Any, expert: str
+) -> None:
+    unlabelled = replace(workshop, dataset_root=image_dataset_root)
+    policy = unlabelled.policy(KIND, expert=expert, latent_conditioning=False)
+    loss, values = policy(unlabelled.batch([3, 20]))
+    loss.backward()
+    assert "latent_loss" not in values
+    assert all(p.grad is None for p in policy.backend.parameters())
+    with torch.no_grad():
+        for p in policy.backend.parameters():
+            p.fill_(torch.nan)
+    policy.eval()
+    assert torch.isfinite(policy.select_action(observation(workshop, [3]))).all()
+
+
+def test_learned_code_vectors_are_trained(workshop: Workshop) -> None:
+    policy = trained(workshop.policy(KIND, latent_embed_dim=6), workshop)
+    assert policy.codes.codebook.shape == (4, 8, 6)
+    fresh = workshop.policy(KIND, latent_embed_dim=6)
+    assert not torch.equal(policy.codes.codebook, fresh.codes.codebook)
+
+
+def test_the_flow_expert_continues_the_chunk_being_executed(workshop: Workshop) -> None:
+    policy = trained(workshop.policy(KIND, expert="flow", rtc_config=RTCConfig(execution_horizon=4)), workshop)
+    assert policy.supports_rtc()
+    assert not workshop.policy(KIND, expert="diffusion").supports_rtc()
+    seen, noise, before = observation(workshop, [3]), torch.randn(1, 4, 4), torch.full((1, 4, 4), 0.9)
+
+    def chunk(**kwargs: Any) -> torch.Tensor:
+        return policy.predict_action_chunk(seen, codes=torch.zeros(1, 4, dtype=torch.int64), noise=noise, **kwargs)
+
+    free, guided = chunk(), chunk(prev_chunk_left_over=before, inference_delay=2)
+    assert (guided - before)[:, :2].abs().mean() < (free - before)[:, :2].abs().mean()
+
+
+def test_actions_that_are_not_bounded_do_not_suit_a_clipping_expert(workshop: Workshop) -> None:
+    modes = {"ACTION": NormalizationMode.MEAN_STD}
+    with pytest.raises(ValueError, match=r"clips actions to ±1, which MEAN_STD exceeds"):
+        workshop.config(KIND, normalization_mapping=modes, expert="diffusion")
+    assert workshop.config(KIND, normalization_mapping=modes, expert="flow").expert == "flow"
+
+
+def test_pictures_are_shifted_in_training_alone(workshop: Workshop) -> None:
+    policy = workshop.policy(KIND, random_shift_px=3)
+    inputs = policy._see(workshop.batch([3]))
+    policy.train()
+    policy.steps_trained += 1
+    one = policy._seen(inputs)
+    policy.steps_trained += 1
+    assert not torch.equal(policy._seen(inputs), one)
+    policy.eval()
+    assert torch.equal(policy._seen(inputs), policy._seen(inputs))

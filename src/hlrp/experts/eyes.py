@@ -1,7 +1,7 @@
 """The image encoder of an action expert: a ResNet whose features are summed up as points in the picture.
 
 As in diffusion policy (arXiv:2303.04137): group instead of batch norm, and LeRobot's SpatialSoftmax on top. Of pictures
-under 128 pixels the last stage would leave so few places that points say nothing, so it is left out there.
+under 128 pixels the last two stages would leave so few places that points say little, so they are left out there.
 
 Shapes: b batch, h w pixels, q features.
 """
@@ -35,11 +35,11 @@ class Eyes(nn.Module):
         if not backbone.startswith("resnet"):
             raise ValueError(f"vision_backbone must be a ResNet of torchvision, such as resnet18, got {backbone!r}")
         network = get_model(backbone, weights=None, norm_layer=lambda width: nn.GroupNorm(width // 16, width))
-        stages = list(network.children())[: -3 if min(image_size) < _SMALL else -2]  # without pooling and classifier
+        stages = list(network.children())[: -4 if min(image_size) < _SMALL else -2]  # without pooling and classifier
         self.backbone = nn.Sequential(*stages)
         with torch.no_grad():
             places = self.backbone(torch.zeros(1, 3, *image_size)).shape[1:]
-        if places[1] * places[2] < 4:
+        if places[1] * places[2] < 16:
             raise ValueError(f"expert_image_size must be at least 32 x 32, got {image_size[0]} x {image_size[1]}")
         self.pool = SpatialSoftmax(tuple(places), num_kp=keypoints)
         self.feature_dim = 2 * keypoints

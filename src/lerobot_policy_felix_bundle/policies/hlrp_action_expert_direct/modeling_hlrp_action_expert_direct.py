@@ -104,7 +104,8 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
             **kwargs: `noise` (b, chunk_size, a) to start from; and of real-time chunking `inference_delay`,
                 `prev_chunk_left_over` and `execution_horizon`.
         """
-        self.eval()
+        if self.training:
+            self.eval()
         inputs = self._see_to_act(batch)
         features = self.backend.features(inputs)
         prefix = self.expert.prefix(features.hidden, features.mask, self._state(batch))

@@ -21,6 +21,11 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
         }
     )
 
+    chunk_size: int = 16
+    """Actions predicted at once."""
+    n_action_steps: int = 8
+    """Actions executed before the next prediction."""
+
     expert: str = "diffusion"
     """diffusion: LeRobot's UNet with FiLM; flow: a flow-matching transformer."""
     expert_uses_state: bool = True
@@ -43,8 +48,8 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     beta_schedule: str = "squaredcos_cap_v2"
     beta_start: float = 0.0001
     beta_end: float = 0.02
-    prediction_type: str = "epsilon"
-    """epsilon or sample: whether the UNet predicts the noise or the actions."""
+    prediction_type: str = "sample"
+    """sample or epsilon: whether the UNet predicts the actions, which it learns in far fewer steps, or the noise."""
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     expert_width: int = 128

@@ -189,7 +189,8 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
             **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from; and of
                 real-time chunking `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
         """
-        self.eval()
+        if self.training:
+            self.eval()
         inputs = self._see_to_act(batch)
         codes, noise = kwargs.get("codes"), kwargs.get("noise")
         if codes is None and self.config.latent_conditioning:

@@ -27,6 +27,7 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
     down_dims: tuple[int, ...] = (512, 1024, 2048)
     noise_scheduler_type: str = "DDPM"
     num_inference_steps: int | None = None
+    prediction_type: str = "epsilon"
 
     optimizer_lr: float = 1e-4
     scheduler_warmup_steps: int = 500

@@ -116,7 +116,8 @@ class HLRPVLADirectPolicy(HLRPPolicy):
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
-        self.eval()
+        if self.training:
+            self.eval()
         return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()  # also under autocast
 
     def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:

@@ -1,0 +1,100 @@
+"""Every measurement of stage 3, the LeRobot policies, in one command: `make bench-policies`.
+
+Sections: `success` (six policies on six tasks after equal training time), `latency` (time to an action, beside
+LeRobot's policies). Each writes its part of `outputs/benchmarks/policies.json` when it is done; what is trained or
+evaluated already is not done again, and a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import draccus
+
+from benchmarks import policy_latency, policy_success
+from benchmarks.laq import TASKS, demonstrations
+from benchmarks.laq import BenchConfig as LAQBenchConfig
+from benchmarks.running import run_sections
+from hlrp.cli.common import run_cli
+from hlrp.files import write_json
+from hlrp.tables import table
+
+
+@dataclass
+class BenchConfig:
+    """What to measure, and where to keep it."""
+
+    output: Path = Path("outputs/benchmarks/policies.json")
+    """Figures; sections that are not run now are kept."""
+    quick: bool = False
+    """A look and not a figure: 5 minutes of training, 5 evaluation episodes of each task, few repeats."""
+    sections: list[str] = field(default_factory=lambda: ["success", "latency"])
+    policies: list[str] = field(default_factory=lambda: list(policy_success.CONTESTANTS))
+    """Policies that `success` trains and evaluates now; those it has finished before stay in the figures."""
+    minutes: float = 15.0
+    """Training time of each policy in `success`, on one thread; LAQ, labels and foundation count where they are used.
+    With `quick`: 5."""
+    eval_episodes: int = 20
+    """Evaluation episodes of each task. With `quick`: 5."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("sections", SECTIONS), ("policies", policy_success.CONTESTANTS)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise ValueError(f"{name} must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+        if self.minutes <= 0 or self.eval_episodes < 1:
+            raise ValueError(
+                f"minutes must be positive and eval_episodes 1 or more, got {self.minutes} and {self.eval_episodes}"
+            )
+
+    @property
+    def runs(self) -> Path:
+        """Trained models and evaluations."""
+        return self.output.parent / ("policies_quick" if self.quick else "policies")
+
+
+def success(config: BenchConfig) -> dict[str, Any]:
+    """Success rates in simulation after equal training time."""
+    laq_config = LAQBenchConfig(output=config.output.with_name("laq.json"), quick=config.quick)
+    contest = policy_success.Contest(
+        folder=config.runs,
+        dataset=demonstrations(laq_config, "six_tasks_30", episodes=30),
+        tasks=TASKS,
+        minutes=5.0 if config.quick else config.minutes,
+        eval_episodes=5 if config.quick else config.eval_episodes,
+        laq_steps=150 if config.quick else 500,
+        foundation_steps=300 if config.quick else 1500,
+        calibration_steps=(3, 28) if config.quick else (5, 40),
+    )
+    figures = policy_success.run(contest, config.policies)
+    print(policy_success.rows(figures))
+    return figures
+
+
+def latency(config: BenchConfig) -> dict[str, Any]:
+    """Milliseconds of an action and of a chunk."""
+    figures = policy_latency.run(repeats=6 if config.quick else 20)
+    print(policy_latency.rows(figures))
+    return figures
+
+
+SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {"success": success, "latency": latency}
+
+
+def main(config: BenchConfig) -> None:
+    """Run the sections one after the other, then hold the times against the aims."""
+    run_sections(config.sections, SECTIONS, config, config.output, keys={}, quick=config.quick)
+    if "latency" in config.sections:
+        figures = json.loads(config.output.read_text(encoding="utf-8"))
+        aims = policy_latency.aims(figures["latency"])
+        write_json(config.output, {**figures, "aims": aims})
+        print(table(["aim", "wanted", "found", ""], [policy_latency.aim_row(name, aim) for name, aim in aims.items()]))
+
+
+if __name__ == "__main__":
+    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
+    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))

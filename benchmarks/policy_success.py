@@ -1,0 +1,395 @@
+"""Which policy solves most after the same training time: ours, ours without latents, and LeRobot's ACT and diffusion.
+
+Every policy trains with `lerobot-train` on one thread, two at a time, for the same time. LAQ, labels and foundation
+count as training of the policies that use them. lerobot-train wants a number of steps, by which it also plans its
+learning rate; so two short runs of the very command tell what a step costs, in CPU seconds, which other work on the
+machine hardly changes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.running import Cost, run_command, side_by_side
+from hlrp.demo.results import success
+from hlrp.files import write_json
+from hlrp.report.curves import read_lerobot_log
+from hlrp.tables import table
+
+_SEED = 1000
+"""First seed of evaluation episodes, as in the demo; demonstrations use seeds from 100,000 on."""
+_EPISODE_LENGTH = 200
+"""Steps an evaluation episode may take; the experts need fewer than 100."""
+_ENVIRONMENTS = 5
+"""Episodes that are simulated in turn, in one batch for the policy."""
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A policy and how it is trained here."""
+
+    policy_type: str
+    on_foundation: bool
+    """Starts from the foundation checkpoint, with latent labels."""
+    pays_upstream: bool
+    """LAQ, labels and foundation count as its training."""
+    flags: tuple[str, ...] = ()
+
+
+def _ours(policy_type: str, *flags: str, pays_upstream: bool = True) -> Contestant:
+    return Contestant(policy_type=policy_type, on_foundation=True, pays_upstream=pays_upstream, flags=flags)
+
+
+def _theirs(policy_type: str, *flags: str) -> Contestant:
+    return Contestant(policy_type=policy_type, on_foundation=False, pays_upstream=False, flags=flags)
+
+
+CONTESTANTS = {
+    "hlrp_vla_direct": _ours("hlrp_vla_direct"),
+    "hlrp_action_expert_latent": _ours("hlrp_action_expert_latent", "--policy.freeze_vla=true"),
+    "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct"),
+    # Its VLM is loaded and never asked: nothing of stages 1 and 2 reaches its actions.
+    "hlrp_action_expert_latent_without": _ours(
+        "hlrp_action_expert_latent", "--policy.latent_conditioning=false", pays_upstream=False
+    ),
+    "act": _theirs(
+        "act",
+        "--policy.pretrained_backbone_weights=null",
+        "--policy.chunk_size=20",
+        "--policy.n_action_steps=10",
+        "--policy.dim_model=256",
+        "--policy.dim_feedforward=1024",
+        "--policy.optimizer_lr=1e-4",
+        "--policy.optimizer_lr_backbone=1e-4",  # a tenth of that is meant for pretrained weights
+    ),
+    "diffusion": _theirs(
+        "diffusion",
+        "--policy.pretrained_backbone_weights=null",
+        "--policy.use_group_norm=true",
+        "--policy.n_obs_steps=1",  # half the time of a step; these tasks need no history
+        "--policy.horizon=16",
+        "--policy.n_action_steps=8",
+        "--policy.crop_shape=[56,56]",
+        "--policy.down_dims=[64,128,256]",
+        "--policy.noise_scheduler_type=DDIM",
+        "--policy.num_inference_steps=10",
+        "--policy.prediction_type=sample",  # learns in far fewer steps than epsilon
+        "--policy.optimizer_lr=5e-4",
+        "--policy.scheduler_warmup_steps=50",
+    ),
+}
+"""By the name in the figures. LeRobot's defaults are for pretrained weights, large pictures and hours on a GPU; sizes
+and learning rates here suit minutes on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What all policies have in common."""
+
+    folder: Path
+    """Everything is kept here, in a folder for each policy."""
+    dataset: Path
+    tasks: tuple[str, ...]
+    minutes: float
+    """Training time of each policy."""
+    eval_episodes: int
+    """Evaluation episodes of each task."""
+    laq_steps: int
+    foundation_steps: int
+    calibration_steps: tuple[int, int]
+    """Lengths of the two short runs that tell what a step costs."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What stages 1 and 2 made, and their time."""
+
+    labels: Path
+    foundation: Path
+    cpu_seconds: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a policy trains; written to `plan.json` and kept, so that an interrupted run ends as it began."""
+
+    minutes: float
+    flags: list[str]
+    """Of the policy."""
+    upstream_seconds: float
+    """Spent on LAQ, labels and foundation, where they count."""
+    seconds_per_step: float
+    """CPU seconds of one training step."""
+    steps: int
+
+
+def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
+    """Train and evaluate `names`, as far as that is not done; figures of every policy that is finished."""
+    upstream = train_upstream(contest)
+    side_by_side([partial(_train_and_evaluate, contest, upstream, name) for name in names])
+    finished = [name for name in CONTESTANTS if _is_finished(contest, name)]
+    return {name: figures(contest.folder / name) for name in finished}
+
+
+def train_upstream(contest: Contest) -> Upstream:
+    """LAQ, labels and foundation, each made once."""
+    dataset = f"--dataset_root={contest.dataset}"
+    laq, labels, foundation = (contest.folder / name for name in ("laq", "labels", "foundation"))
+    costs = [
+        _once(laq, "hlrp.cli.train_laq", dataset, f"--steps={contest.laq_steps}"),
+        _once(labels, "hlrp.cli.precompute_latent_codes", dataset, f"--laq_path={laq}"),
+        _once(
+            foundation,
+            "hlrp.cli.train_foundation",
+            dataset,
+            f"--labels_path={labels}",
+            f"--steps={contest.foundation_steps}",
+            f"--batch_size={_BATCH_SIZE}",
+        ),
+    ]
+    return Upstream(
+        labels,
+        foundation,
+        cpu_seconds=60 * sum(cost.cpu_minutes for cost in costs),
+        wall_seconds=60 * sum(cost.wall_minutes for cost in costs),
+    )
+
+
+def _once(output: Path, module: str, *flags: str) -> Cost:
+    """What it cost to make `output`, now or earlier. An interrupted run starts over: half of its cost is not known."""
+    record = output / "cost.json"
+    if not record.is_file():
+        for leftover in (output, output.with_name(f"{output.name}.training")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        print(f"making {output}", flush=True)
+        cost = run_command(module, f"--output_dir={output}", *flags, log=output.with_suffix(".log"))
+        write_json(record, asdict(cost))
+    return Cost(**json.loads(record.read_text(encoding="utf-8")))
+
+
+def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None:
+    folder = contest.folder / name
+    flags = policy_flags(CONTESTANTS[name], upstream)
+    plan = _plan(contest, name, flags, upstream_seconds=upstream.cpu_seconds)
+    if not (folder / "cost.json").is_file():
+        print(f"training {name}: {plan.steps} steps of {plan.seconds_per_step:.3f} s", flush=True)
+        cost = _train(contest, folder, plan)
+        write_json(folder / "cost.json", _spent(folder / "train.log", plan, cost, upstream.wall_seconds))
+    if not _is_finished(contest, name):
+        print(f"evaluating {name}", flush=True)
+        shutil.rmtree(folder / "eval", ignore_errors=True)
+        run_command("lerobot.scripts.lerobot_eval", *_eval_flags(contest, folder), log=folder / "eval.log")
+    found = success(folder / "eval" / "eval_info.json")
+    print(f"{name}: {found['success_rate']:.1%} of {found['episodes']} episodes", flush=True)
+
+
+def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
+    """What lerobot-train is told about the policy."""
+    on_foundation = (
+        f"--policy.vla_checkpoint_path={upstream.foundation}",
+        f"--policy.latent_labels_path={upstream.labels}",
+    )
+    return [
+        f"--policy.type={contestant.policy_type}",
+        *(on_foundation if contestant.on_foundation else ()),
+        *contestant.flags,
+    ]
+
+
+def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: float) -> Plan:
+    """The plan of a policy: an earlier one if there is one, else a new one after two short runs.
+
+    Raises:
+        ValueError: If the earlier one was made with other settings.
+    """
+    folder = contest.folder / name
+    path = folder / "plan.json"
+    if path.is_file():
+        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
+        if (plan.minutes, plan.flags) != (contest.minutes, flags):
+            raise ValueError(f"{folder} was made with other settings; remove it, or name another output")
+        return plan
+    paid = upstream_seconds if CONTESTANTS[name].pays_upstream else 0.0
+    budget = remaining_seconds(contest.minutes, paid)
+    seconds = [60 * _short_run(contest, folder, flags, steps).cpu_minutes for steps in contest.calibration_steps]
+    step = seconds_per_step(contest.calibration_steps, seconds)
+    plan = Plan(contest.minutes, flags, paid, step, steps_within(budget, step))
+    write_json(path, asdict(plan))
+    return plan
+
+
+def remaining_seconds(minutes: float, upstream_seconds: float) -> float:
+    """Training time that is left to a policy.
+
+    Raises:
+        ValueError: If nothing is left.
+    """
+    left = 60 * minutes - upstream_seconds
+    if left <= 0:
+        raise ValueError(
+            f"LAQ, labels and foundation took {upstream_seconds / 60:.1f} of {minutes:g} minutes, which leaves the "
+            "policies that use them no time to train; give all policies more --minutes"
+        )
+    return left
+
+
+def seconds_per_step(steps: Sequence[int], seconds: Sequence[float]) -> float:
+    """Time of one step, from the times of a shorter and a longer run: what both spend besides steps cancels out.
+
+    Raises:
+        ValueError: If the longer run did not take longer.
+    """
+    step = (seconds[1] - seconds[0]) / (steps[1] - steps[0])
+    if step <= 0:
+        raise ValueError(
+            f"{steps[1]} steps took {seconds[1]:.1f} s and {steps[0]} steps {seconds[0]:.1f} s, which tells nothing of "
+            "the time of a step; give it longer runs"
+        )
+    return step
+
+
+def steps_within(budget_seconds: float, step_seconds: float) -> int:
+    """Whole steps that fit the time, at least one."""
+    return max(int(budget_seconds / step_seconds), 1)
+
+
+def _short_run(contest: Contest, folder: Path, flags: list[str], steps: int) -> Cost:
+    output = folder / "calibration"
+    shutil.rmtree(output, ignore_errors=True)
+    shared = _train_flags(contest, output, steps)
+    log = folder / f"calibration_{steps}.log"
+    cost = run_command("lerobot.scripts.lerobot_train", *flags, *shared, "--save_checkpoint=false", log=log)
+    shutil.rmtree(output, ignore_errors=True)
+    return cost
+
+
+def _train(contest: Contest, folder: Path, plan: Plan) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint; what that cost."""
+    output, log = folder / "train", folder / "train.log"
+    saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
+    resumed = saved.is_file()
+    if resumed:
+        flags = [f"--config_path={saved}", "--resume=true"]
+    else:
+        shutil.rmtree(output, ignore_errors=True)
+        save = f"--save_freq={max(plan.steps // 5, 1)}"
+        flags = [*plan.flags, *_train_flags(contest, output, plan.steps), save]
+    cost = run_command("lerobot.scripts.lerobot_train", *flags, log=log, append=resumed)
+    return {**asdict(cost), "resumed": resumed}
+
+
+def _train_flags(contest: Contest, output: Path, steps: int) -> list[str]:
+    return [
+        "--policy.push_to_hub=false",
+        "--policy.device=cpu",
+        "--dataset.repo_id=local/hlrp_demos",
+        f"--dataset.root={contest.dataset}",
+        f"--batch_size={_BATCH_SIZE}",
+        "--num_workers=0",
+        f"--steps={steps}",
+        f"--log_freq={min(steps, 20)}",
+        f"--seed={_SEED}",
+        f"--output_dir={output}",
+    ]
+
+
+def _eval_flags(contest: Contest, folder: Path) -> list[str]:
+    return [
+        f"--policy.path={folder / 'train' / 'checkpoints' / 'last' / 'pretrained_model'}",
+        "--policy.device=cpu",
+        "--env.type=hlrp_metaworld",
+        f"--env.task={','.join(contest.tasks)}",
+        f"--env.episode_length={_EPISODE_LENGTH}",
+        "--env.visualization_height=64",  # small videos: at the usual 240 they take twice as long as the simulation
+        "--env.visualization_width=64",
+        f"--eval.n_episodes={contest.eval_episodes}",
+        f"--eval.batch_size={min(contest.eval_episodes, _ENVIRONMENTS)}",
+        "--eval.use_async_envs=false",
+        f"--seed={_SEED}",
+        f"--output_dir={folder / 'eval'}",
+    ]
+
+
+def _is_finished(contest: Contest, name: str) -> bool:
+    """Whether a policy is trained for the time, and evaluated on as many episodes, as are asked for."""
+    folder = contest.folder / name
+    evaluation = folder / "eval" / "eval_info.json"
+    if not (folder / "cost.json").is_file() or not evaluation.is_file():
+        return False
+    minutes = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["minutes"]
+    episodes = success(evaluation)["episodes"]
+    return minutes == contest.minutes and episodes == contest.eval_episodes * len(contest.tasks)
+
+
+def _spent(log: Path, plan: Plan, cost: Mapping[str, Any], upstream_wall_seconds: float) -> dict[str, Any]:
+    """What training took, for `cost.json`."""
+    wall = trained_seconds(log, plan.steps)
+    return {
+        # On one free core; a busy one takes longer by the clock.
+        "train_seconds": plan.upstream_seconds + plan.steps * plan.seconds_per_step,
+        "wall_seconds": wall + (upstream_wall_seconds if plan.upstream_seconds else 0.0),
+        "upstream_seconds": plan.upstream_seconds,
+        # An interrupted run takes what it cost with it.
+        "cpu_minutes": None if cost["resumed"] else cost["cpu_minutes"] + plan.upstream_seconds / 60,
+        "steps": plan.steps,
+        "parameters": parameter_count(log),
+        "resumed": cost["resumed"],
+    }
+
+
+def trained_seconds(log: Path, steps: int) -> float:
+    """Wall time of `steps` training steps, loading included, from the step times that lerobot-train logged.
+
+    Their mean counts, so that a run in pieces is told right.
+    """
+    curves = read_lerobot_log(log)
+    times = [update + load for update, load in zip(curves["updt_s"].values, curves["data_s"].values, strict=True)]
+    return steps * sum(times) / len(times)
+
+
+def parameter_count(log: Path) -> int:
+    """Parameters of the policy that lerobot-train built.
+
+    Raises:
+        ValueError: If the log does not tell.
+    """
+    found = re.search(r"num_total_params=(\d+)", log.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{log} has no num_total_params; expected the log of lerobot-train")
+    return int(found[1])
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """The figures of one finished policy."""
+    cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+    return {**success(folder / "eval" / "eval_info.json"), **cost}
+
+
+def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Figures as a table, a row for each policy."""
+    tasks = list(dict.fromkeys(task for card in found.values() for task in card["tasks"]))
+    header = ["policy", "success", "95 %", *tasks, "train s", "steps", "parameters"]
+    return table(
+        header,
+        [
+            [
+                name,
+                f"{card['success_rate']:.0%}",
+                f"{card['interval'][0]:.0%}–{card['interval'][1]:.0%}",
+                *(f"{card['tasks'][task]:.0%}" for task in tasks),
+                f"{card['train_seconds']:.0f}",
+                str(card["steps"]),
+                f"{card['parameters']:,}",
+            ]
+            for name, card in found.items()
+        ],
+    )
