@@ -15,28 +15,26 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
-from hlrp.foundation.backends import BackendConfig, FoundationBackend, FoundationLoss, build_backend
+from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
     FoundationDescription,
-    load_foundation,
     read_description,
-    rebuild,
     write_assets,
 )
-from hlrp.foundation.lightning_weights import SUFFIX, load_lightning_weights
-from hlrp.latents import LatentSpec
+from hlrp.foundation.lightning_weights import SUFFIX
 from hlrp.optimization import parameter_groups
 
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
 from .label_table import LabelTable
 from .labels import LabelSource
-from .logging_values import masked_mean, to_floats
+from .masks import action_target, masked_mean, mean_over_steps, to_floats
 from .observations import current, foundation_batch
 from .online_teacher import OnlineTeacher
+from .vla import new_vla, saved_vla
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,7 @@ class HLRPPolicy(PreTrainedPolicy):
         "LlamaDecoderLayer",
         "SmolVLMEncoderLayer",
         "FlowBlock",
+        "DiffusionConditionalResidualBlock1d",
     )
     action_modules: tuple[str, ...] = ()
     """Parts that turn codes or features into actions."""
@@ -100,7 +99,11 @@ class HLRPPolicy(PreTrainedPolicy):
                 column=config.action_valid_column,
             )
         )
-        self.backend = self._new_backend(folder) if saved is None else self._saved_backend(str(folder), saved)
+        if saved is None:
+            self.backend = new_vla(config, None if self.labels is None else self.labels.spec, lightning=folder)
+        else:
+            config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, str(folder))
+            self.backend = saved_vla(config, str(folder), saved, with_weights=checkpoint_dir is None)
         if config.freeze_vla:
             self.backend.requires_grad_(False)
         self._check_compatibility(fps)
@@ -121,52 +124,6 @@ class HLRPPolicy(PreTrainedPolicy):
             return OnlineTeacher.of_config(self.config, fps=fps)
         with_vectors = saved is not None and saved.config.get("vector_loss_weight", 0) > 0
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
-
-    def _overrides(self) -> dict[str, Any]:
-        """Settings of training and computing, which may change from run to run."""
-        config = self.config
-        return {
-            "freeze_backbone": config.freeze_vla_backbone,
-            "attn_implementation": config.attn_implementation,
-            "dtype": config.dtype,
-            "gradient_checkpointing": config.gradient_checkpointing,
-            "random_shift_px": config.random_shift_px,
-        }
-
-    def _new_backend(self, lightning: Path | str | None) -> FoundationBackend:
-        """A VLA to start from, with the weights of a Lightning checkpoint where one is named."""
-        config = self.config
-        if config.vla_model_name is None and lightning is None:
-            logger.warning(
-                f"{config.type} starts from the embedded demo-size VLM, untrained; name a real one with "
-                "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
-            )
-        kind = config.vla_backend or BackendConfig.default_choice_name()
-        settings = {"model_name": config.vla_model_name, **self._overrides(), **config.vla_choices()}
-        if kind != "qwen3vl_chat":
-            settings.pop("tokens", None)  # only a chat model answers in tokens
-        spec = self.labels.spec if self.labels is not None else self._default_spec()
-        backend = build_backend(BackendConfig.get_choice_class(kind).from_dict(settings), spec)
-        if lightning is not None:
-            load_lightning_weights(backend, lightning)
-        return backend
-
-    def _saved_backend(self, folder: str, saved: FoundationDescription) -> FoundationBackend:
-        """The VLA of a foundation checkpoint, or of this policy's own, whose weights LeRobot loads."""
-        theirs = {**saved.config, "vla_backend": saved.backend}
-        mine = {**self.config.vla_choices(), "vla_backend": self.config.vla_backend or saved.backend}
-        for name, value in mine.items():
-            if name in theirs and theirs[name] != value:
-                raise ValueError(
-                    f"--policy.{name}={value} differs from the {theirs[name]} that {folder} was trained with; leave it "
-                    f"out, or set --policy.{name}={theirs[name]}"
-                )
-        self.config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, folder)
-        load = load_foundation if self._checkpoint_dir is None else rebuild
-        return load(folder, overrides=self._overrides()).backend
-
-    def _default_spec(self) -> LatentSpec:
-        return LatentSpec(codebook_size=self.config.codebook_size, code_seq_len=self.config.code_seq_len)
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
         """The LAQ this policy speaks, after `owner` names its own; "" names none."""
@@ -288,25 +245,14 @@ class HLRPPolicy(PreTrainedPolicy):
         return self.action_labels.lookup(batch["index"])
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
-        """Actions to learn: 0 where none are known, and beyond the end of the episode the last one inside it.
-
-        What the dataset holds in those places is not looked at, be it NaN.
-        """
-        actions = torch.where(taught[:, None, None], batch[ACTION].float(), 0.0)
-        is_pad = batch.get(f"{ACTION}_is_pad")
-        if is_pad is None:
-            return actions
-        last = ((~is_pad).sum(1, keepdim=True) - 1).clamp_min(0)
-        place = torch.arange(actions.shape[1], device=actions.device).minimum(last)
-        return actions.gather(1, place[..., None].expand_as(actions))
+        """Actions to learn; see `action_target`."""
+        return action_target(batch[ACTION], batch.get(f"{ACTION}_is_pad"), taught)
 
     def _over_steps(
-        self, error: Float[Tensor, "b h"], batch: dict[str, Any], counted: Bool[Tensor, " b"]
+        self, error: Float[Tensor, "b h"], batch: dict[str, Any], taught: Bool[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
-        """Mean error over the steps inside the episode; 0 for samples that do not count."""
-        is_pad = batch.get(f"{ACTION}_is_pad")
-        keep = counted[:, None] if is_pad is None else counted[:, None] & ~is_pad
-        return torch.where(keep, error, 0.0).sum(1) / keep.expand_as(error).sum(1).clamp_min(1)
+        """Error of each sample; see `mean_over_steps`."""
+        return mean_over_steps(error, batch.get(f"{ACTION}_is_pad"), taught)
 
     def _add_up(
         self,
