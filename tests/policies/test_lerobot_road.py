@@ -191,6 +191,30 @@ def test_two_processes_train_every_type_together(workshop: Workshop, tmp_path: P
         get_policy_class(kind).from_pretrained(pretrained(tmp_path / kind))
 
 
+@pytest.mark.slow
+def test_compiled_blocks_train_to_the_same_weights(workshop: Workshop, tmp_path: Path) -> None:
+    for name, is_compiled in (("plain", "false"), ("compiled", "true")):
+        # In a process of its own: the checks of shapes that tests put into every function cannot be compiled.
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "lerobot.scripts.lerobot_train"),
+                *new_policy(workshop, "hlrp_action_expert_direct"),
+                *train_flags(workshop.dataset_root, tmp_path / name, steps=3),
+                f"--policy.compile_model={is_compiled}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    plain, compiled = (load_file(pretrained(tmp_path / name) / "model.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def can_render() -> None:
     """Skip where Meta-World, or a display and any offscreen OpenGL library, is missing."""
     if importlib.util.find_spec("metaworld") is None:
