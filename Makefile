@@ -45,7 +45,7 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 
 constraints: $(STAMP) ## Pin the newest allowed versions in constraints.txt
 	@head -n 1 constraints.txt > .venv/constraints.txt
-	@$(PYTHON) -m uv pip compile --quiet --python $(PYTHON) --upgrade --no-annotate --no-header --extra all pyproject.toml >> .venv/constraints.txt
+	@$(PYTHON) -m uv pip compile --quiet --python $(PYTHON) --upgrade --no-annotate --no-header --extra all --extra pusht pyproject.toml >> .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt
 
 clean: ## Remove caches and build leftovers; .venv and outputs stay

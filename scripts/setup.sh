@@ -30,7 +30,7 @@ install_project() {
     [ -t 1 ] || quiet=(--quiet)
     if .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'; then
         UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}" .venv/bin/python -m uv pip install \
-            ${quiet[@]+"${quiet[@]}"} --python .venv/bin/python -c constraints.txt -e '.[all]' && return
+            ${quiet[@]+"${quiet[@]}"} --python .venv/bin/python -c constraints.txt -e '.[all,pusht]' && return
     fi
     echo "uv could not install the project; trying pip, which is slower" >&2
     .venv/bin/python -m pip install ${quiet[@]+"${quiet[@]}"} --disable-pip-version-check \
