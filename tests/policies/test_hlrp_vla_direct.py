@@ -171,3 +171,47 @@ def test_it_works_without_a_state(workshop: Workshop) -> None:
     policy = workshop.policy(decoder_uses_state=False).eval()
     batch = {key: workshop.batch([3])[key] for key in (IMAGE, "task")}
     assert policy.predict_action_chunk(batch).shape == (1, 4, 4)
+
+
+def moved_by_a_step(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> set[str]:
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    optimizer = torch.optim.SGD(policy.get_optim_params(), lr=0.1)
+    policy(batch)[0].backward()
+    optimizer.step()
+    return {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_the_vla_learns_alone_where_the_decoder_is_frozen(workshop: Workshop) -> None:
+    moved = moved_by_a_step(workshop.policy(freeze_decoder=True), workshop.batch([3, 20]))
+    assert moved
+    assert all(name.startswith("backend.") for name in moved)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_the_laqs_own_decoder_is_frozen_or_not(workshop: Workshop, is_frozen: bool) -> None:
+    policy = workshop.policy(decoder="laq", laq_checkpoint_path=str(workshop.laq), freeze_laq_decoder=is_frozen)
+    moved = moved_by_a_step(policy, workshop.batch([3, 20]))
+    assert any(name.startswith("decoder.head.") for name in moved)
+    assert any(name.startswith("decoder.trunk.") for name in moved) is not is_frozen
+    assert "decoder.codebook" not in moved
+
+
+def test_a_policy_with_the_laqs_decoder_acts_without_the_laq_and_from_the_current_frame(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    laq = Path(shutil.copytree(workshop.laq, tmp_path / "laq"))
+    policy = workshop.policy(decoder="laq", laq_checkpoint_path=str(laq)).eval()
+    clips = workshop.batch([3, 20], 4)
+    seen = {IMAGE: clips[IMAGE][:, 0], STATE: clips[STATE][:, 0], "task": clips["task"]}
+    expected = policy.predict_action_chunk(seen)
+    clips[IMAGE][:, 1:] = torch.rand_like(clips[IMAGE][:, 1:])
+    assert torch.equal(policy.predict_action_chunk(clips), expected)
+    policy.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(laq)
+    reloaded = HLRPVLADirectPolicy.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(reloaded.predict_action_chunk(seen), expected, atol=1e-6, rtol=0)
+
+
+def test_the_decoder_of_another_laq_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="same LAQ"):
+        workshop.policy(decoder="laq", laq_checkpoint_path=str(make_laq(tmp_path / "laq", seed=9)))
