@@ -164,7 +164,7 @@ def test_a_continuous_quantizer_labels_with_vectors_and_no_codes(
     assert labels.metadata.codebook == []
     dataset = open_dataset("local/x", root)
     with pytest.raises(ValueError, match="hold vectors but no codes"):
-        LabelTable.of_dataset(dataset.meta, None)
+        LabelTable.of_dataset(dataset.meta, None, with_vectors=False)
     with pytest.raises(ValueError, match="hold vectors but no codes"):
         train_foundation(TrainFoundationConfig(dataset_root=str(root), output_dir=str(tmp_path / "vla")))
 

@@ -71,13 +71,13 @@ def test_a_stopped_stage_clears_up_after_itself(tmp_path: Path) -> None:
     code = f"""
 import pathlib, time
 half = pathlib.Path({str(half)!r})
-half.touch()
 try:
+    half.touch()
     time.sleep(60)
 finally:
     half.unlink()
 """
-    run_stages([python(code, time_limit_s=2.0)], progress(tmp_path), tmp_path / "logs")
+    run_stages([python(code, time_limit_s=4.0)], progress(tmp_path), tmp_path / "logs")
     assert not half.exists()
 
 
