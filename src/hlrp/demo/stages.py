@@ -103,7 +103,12 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
     start = time.perf_counter()
     with log.open("ab" if continuing else "wb") as sink:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
         meter = _MemoryMeter(process.pid)
         stopped = threading.Event()
@@ -137,6 +142,11 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
 def _environment() -> dict[str, str]:
     """The environment of stages: nothing of the demo needs a network."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+def _hear_interrupts() -> None:
+    """A demo started in the background of a script ignores Ctrl-C, and what it starts would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
