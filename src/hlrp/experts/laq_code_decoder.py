@@ -8,8 +8,9 @@ of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state valu
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -57,17 +58,12 @@ class LAQCodeDecoder(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def of_laq(
-        cls,
-        laq: LatentActionQuantizer,
-        *,
-        chunk_size: int,
-        action_dim: int,
-        state_dim: int | None,
-        hidden_dim: int,
-        layers: int,
-    ) -> LAQCodeDecoder:
+    def of_laq(cls, laq: LatentActionQuantizer, **head: Any) -> LAQCodeDecoder:
         """A decoder with the codebook and the decoder of `laq`, and a new perceptron.
+
+        Args:
+            laq: The quantizer.
+            **head: Of the class, all but `config`.
 
         Raises:
             ValueError: If `laq` is of another architecture.
@@ -77,14 +73,7 @@ class LAQCodeDecoder(nn.Module):
                 f"a quantizer of the architecture {laq.architecture!r} has no decoder to read actions from; use one "
                 "of hlrp-train-laq, or the mlp decoder"
             )
-        decoder = cls(
-            laq.config,
-            chunk_size=chunk_size,
-            action_dim=action_dim,
-            state_dim=state_dim,
-            hidden_dim=hidden_dim,
-            layers=layers,
-        )
+        decoder = cls(laq.config, **head)
         decoder.codebook.copy_(laq.codebook())
         weights = {name: value for name, value in laq.decoder.state_dict().items() if not name.startswith("heads.")}
         decoder.trunk.load_state_dict(weights, strict=True)
@@ -104,10 +93,3 @@ class LAQCodeDecoder(nn.Module):
             assert state is not None, "this decoder was built with a state"
             features = torch.cat([features, state], dim=-1)
         return self.head(features)
-
-
-def resized(frames: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c y x"]:
-    """`frames` at `size` (height, width), bilinear with antialiasing."""
-    if tuple(frames.shape[-2:]) == tuple(size):
-        return frames
-    return F.interpolate(frames, size, mode="bilinear", antialias=True, align_corners=False)

@@ -1,11 +1,11 @@
 """From a LeRobot batch to what the library's models take.
 
-Shapes: b batch, t observation steps, c h w a picture, v cameras, r state values.
+Shapes: b batch, t observation steps, c h w a picture (y x at another size), v cameras, r state values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,13 @@ def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, 
     This is the only place where a window is opened: nothing later than t leaves it.
     """
     return observation[:, 0] if observation.ndim == ndim + 1 else observation
+
+
+def resized(frames: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c y x"]:
+    """`frames` at `size` (height, width), bilinear with antialiasing; unchanged where the size already fits."""
+    if tuple(frames.shape[-2:]) == tuple(size):
+        return frames
+    return F.interpolate(frames, tuple(size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def foundation_batch(
@@ -51,12 +58,7 @@ def foundation_batch(
             raise ValueError(f"the batch lacks the camera {key!r}; map yours to it with --rename_map")
         pictures.append(current(batch[key], ndim=4))
     size = pictures[0].shape[-2:]
-    pictures = [
-        picture
-        if picture.shape[-2:] == size
-        else F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False)
-        for picture in pictures
-    ]
+    pictures = [resized(picture, size) for picture in pictures]
     images = torch.stack(pictures, dim=1)
     found = FoundationBatch(images, instructions(batch, len(images), instruction))
     if labels is None:

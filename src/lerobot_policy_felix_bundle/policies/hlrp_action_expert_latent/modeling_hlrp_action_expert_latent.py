@@ -23,6 +23,7 @@ from hlrp.foundation.batch import FoundationBatch
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
+from ..common.observations import resized
 from ..common.real_time_chunking import chunk_guide, make_processor
 from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
@@ -210,16 +211,13 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     def _next_chunk(self, batch: dict[str, Any]) -> Tensor:
         """A chunk from the plan, which the VLA renews every `replan_every` chunks."""
         if self.config.latent_conditioning and self._chunks_of_plan % self.config.replan_every == 0:
-            self._plan = self.backend.predict(self._see_to_act(batch)).codes
+            self._plan = self.backend.predict(self._see(batch)).codes  # pixels are checked below
         self._chunks_of_plan += 1
         return self.predict_action_chunk(batch, codes=self._plan)
 
     def _seen(self, inputs: FoundationBatch) -> Float[Tensor, "b v q"]:
         """What the expert's own eyes report of every camera."""
-        size = self.config.expert_image_size
-        images = rearrange(inputs.images, "b v c h w -> (b v) c h w")
-        if images.shape[-2:] != size:
-            images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        images = resized(rearrange(inputs.images, "b v c h w -> (b v) c h w"), self.config.expert_image_size)
         if self.training:
             images = random_shift(images, self.config.random_shift_px, draw=self.steps_trained)
         by_camera = rearrange(images, "(b v) c h w -> v b c h w", b=len(inputs))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hlrp.experts.code_decoder import CodeDecoder
-from hlrp.experts.laq_code_decoder import LAQCodeDecoder, resized
+from hlrp.experts.laq_code_decoder import LAQCodeDecoder
 from hlrp.files import write_json
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
@@ -20,7 +20,7 @@ from hlrp.laq.model import config_from_description, description
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import current
+from ..common.observations import current, resized
 from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
