@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -72,11 +72,6 @@ class TrainerConfig:
         for name in ("devices", "num_nodes", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.precision not in get_args(PrecisionName):
-            raise ValueError(
-                f"precision must be one of {', '.join(get_args(PrecisionName))}, got {self.precision!r}; weights learn "
-                "in float32, where no step rounds to nothing: to compute in bfloat16, use bf16-mixed"
-            )
         if self.gradient_clip < 0:
             raise ValueError(f"gradient_clip must be 0 (off) or more, got {self.gradient_clip}")
         if not 0 <= self.ema_decay < 1:

@@ -113,7 +113,7 @@ class AveragedWeights(pl.Callback):
         self._step = trainer.global_step
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         self._updates += 1
-        replaced = _replaced(pl_module)
+        replaced = replaced_values(pl_module)
         for name, value in _averaged(pl_module):
             average = self._average[name].lerp_(value.float(), 1 - decay)
             if name in replaced:
@@ -144,7 +144,8 @@ def _averaged(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
     return trained + [(name, value) for name, value in module.named_buffers() if value.is_floating_point()]
 
 
-def _replaced(module: torch.nn.Module) -> dict[str, Tensor]:
+def replaced_values(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Masks of the values that any part of `module` replaced since the last call, by the name of their tensor."""
     parts = ((prefix, part) for prefix, part in module.named_modules() if isinstance(part, ReplacesValues))
     return {
         f"{prefix}.{name}" if prefix else name: mask

@@ -74,7 +74,7 @@ def test_the_parts_of_a_batch_are_equal_and_make_it_whole() -> None:
     whole = seen(data, range(1))
     parts = [data.part(0, index, 3).codes[:, 0].tolist() for index in range(3)]  # pyright: ignore[reportOptionalSubscript]
     assert [len(part) for part in parts] == [2, 2, 2]
-    assert [parts[row % 3][row // 3] for row in range(6)] == whole
+    assert [place for part in parts for place in part] == whole
 
 
 def test_a_batch_that_does_not_divide_says_what_would() -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from hlrp.laq.quantizers import QUANTIZERS, Quantizer
+from hlrp.laq.quantizers.learned import CHECK_STEPS
 from hlrp.latents import NO_LABEL, LatentSpec
+from hlrp.training_callbacks import replaced_values
 
 SPEC = LatentSpec(codebook_size=8, code_seq_len=3, code_dim=6)
 NAMES = list(QUANTIZERS)
@@ -177,6 +179,30 @@ def test_upkeep_happens_in_training_only(name: str) -> None:
     quantizer.train()(latents())
     assert quantizer.state_dict()["steps"] == before["steps"] + 1
     assert not torch.equal(quantizer.state_dict()["recent"], before["recent"])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_average_with_the_replaced_values_put_in_has_the_codes_placed_anew(name: str) -> None:
+    quantizer = QUANTIZERS[name](SPEC).train()
+    quantizer(latents(256))  # places every code
+    before = copy.deepcopy(quantizer)
+    assert quantizer.revived.all()
+    quantizer.replaced_values()
+    with torch.no_grad():
+        for _ in range(CHECK_STEPS + 1):  # latents that leave some codes unused
+            quantizer(latents(256)[:1].expand(256, -1, -1) + 0.01 * latents(256))
+    revived = quantizer.revived.clone()
+    assert revived.any()
+    average = copy.deepcopy(quantizer).eval()
+    tensors, now, then = (dict([*q.named_parameters(), *q.named_buffers()]) for q in (average, quantizer, before))
+    masks = replaced_values(quantizer)
+    for tensor, value, was, mask in (
+        (tensors[n], now[n], then[n], masks.get(n)) for n in tensors if now[n].is_floating_point()
+    ):
+        mixed = (value + was) / 2
+        tensor.data.copy_(mixed if mask is None else torch.where(mask, value, mixed))
+    assert torch.equal(average.codebook(SPEC)[revived], quantizer.codebook(SPEC)[revived])
+    assert not quantizer.revived.any()
 
 
 def test_a_residual_chain_comes_closer_with_every_level() -> None:
