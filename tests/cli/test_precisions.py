@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,6 @@ from hlrp.cli.train_laq import TrainLAQConfig, train_laq
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.foundation.lora import LoRASettings
-from hlrp.optimization import OptimizerConfig
 from hlrp.training import PrecisionName, TrainerConfig
 
 PRECISIONS = [name for name in get_args(PrecisionName) if name != "16-mixed"]
@@ -43,9 +43,15 @@ def foundation_config(root: Path, output: Path, backend: BackendConfig, **change
     )
 
 
-@pytest.mark.parametrize("online", [False, True])
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+FAST = [("qwen in bfloat16, lora, whole loss", "bf16-mixed", True), ("smol in bfloat16, frozen", "32-true", False)]
+"""Cases of the fast tests; the slow ones try all."""
+CASES = [
+    pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow)
+    for case in product(BACKENDS, PRECISIONS, (False, True))
+]
+
+
+@pytest.mark.parametrize(("backend", "precision", "online"), CASES)
 def test_a_foundation_model_trains(
     labelled_dataset_root: Path, laq_path: Path, tmp_path: Path, backend: str, precision: PrecisionName, online: bool
 ) -> None:
@@ -61,6 +67,7 @@ def test_a_foundation_model_trains(
     load_foundation(tmp_path / "vla")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("quantizer", ["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"])
 def test_a_quantizer_trains(image_dataset_root: Path, tmp_path: Path, quantizer: Any, precision: PrecisionName) -> None:
@@ -77,3 +84,13 @@ def test_a_quantizer_trains(image_dataset_root: Path, tmp_path: Path, quantizer:
         )
     )
     assert quality is not None
+
+
+def test_float16_on_a_cpu_is_refused_before_any_data_is_read(tmp_path: Path) -> None:
+    trainer = TrainerConfig(precision="16-mixed")
+    missing, output = str(tmp_path / "missing"), str(tmp_path / "out")
+    with pytest.raises(ValueError, match="precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU"):
+        train_laq(TrainLAQConfig(dataset_root=missing, output_dir=output, trainer=trainer, device="cpu"))
+    with pytest.raises(ValueError, match="precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU"):
+        train_foundation(foundation_config(tmp_path / "missing", tmp_path / "out", QWEN, trainer=trainer))
+    assert not list(tmp_path.iterdir())
