@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hlrp.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.step_batches import require_divisible
+from hlrp.step_batches import part_rows
 from hlrp.training import StepData, TrainerConfig, TrainingRun
 from hlrp.training_callbacks import QualityGate
 
@@ -31,8 +31,8 @@ class Numbers:
         return STEPS
 
     def part(self, step: int, index: int, parts: int) -> Tensor:
-        require_divisible(BATCH_SIZE, parts)
-        return torch.randn(BATCH_SIZE, 4, generator=torch.Generator().manual_seed(step))[index::parts]
+        rows = part_rows(BATCH_SIZE, index, parts)
+        return torch.randn(BATCH_SIZE, 4, generator=torch.Generator().manual_seed(step))[rows]
 
 
 class Task(pl.LightningModule):

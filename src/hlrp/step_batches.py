@@ -16,12 +16,24 @@ class StepBatches(Protocol):
     def part(self, step: int, index: int, parts: int) -> Any:
         """Part `index` of `parts` equal ones of the batch of `step`, without reading the others.
 
-        Part 0 of 1 is the whole batch; every row is in one part; each part depends on its arguments alone.
+        Part 0 of 1 is the whole batch; the parts in order, one after the other, are its rows in order; each part
+        depends on its arguments alone.
 
         Raises:
-            ValueError: If the batch does not divide into equal parts; see `require_divisible`.
+            ValueError: If the batch does not divide into equal parts; see `part_rows`.
         """
         ...
+
+
+def part_rows(batch_size: int, index: int, parts: int) -> slice:
+    """Rows of part `index` of `parts`: consecutive ones, so that parts joined in the order of processes are the batch.
+
+    Raises:
+        ValueError: If `batch_size` does not divide into `parts`.
+    """
+    require_divisible(batch_size, parts)
+    share = batch_size // parts
+    return slice(index * share, (index + 1) * share)
 
 
 def require_divisible(batch_size: int, parts: int) -> None:

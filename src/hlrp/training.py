@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,6 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.plugins import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -39,7 +38,7 @@ CURVES_FILE = "curves.csv"
 _LOG_DIR = "log"
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
-PrecisionName = Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
 LoggerName = Literal["tensorboard", "wandb"]
 
 
@@ -55,7 +54,7 @@ class TrainerConfig:
     """How processes share the work: ddp copies the model to each, fsdp shards it over them; auto is ddp if there are
     several."""
     precision: PrecisionName = "32-true"
-    """Arithmetic: 32-true; bf16-mixed or 16-mixed, with float32 weights; bf16-true, with bfloat16 weights."""
+    """Arithmetic: 32-true, or bf16-mixed and 16-mixed, which compute in half precision; weights learn in float32."""
     accumulate: int = 1
     """Backward passes of each process that make one optimizer step, each on its part of the batch."""
     gradient_clip: float = 1.0
@@ -95,6 +94,15 @@ class TrainerConfig:
             ValueError: If `batch_size` is not a multiple of devices * num_nodes * accumulate.
         """
         require_divisible(batch_size, self.world_size * self.accumulate)
+
+    def require_device(self, device: str) -> None:
+        """Refuse a device that cannot do this arithmetic.
+
+        Raises:
+            ValueError: If `device` is a CPU and the precision needs a GPU.
+        """
+        if self.precision == "16-mixed" and torch.device(device).type == "cpu":
+            raise ValueError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
 
 
 class _Share(NamedTuple):
@@ -222,8 +230,7 @@ class TrainingRun:
         """
         config = trainer or TrainerConfig()
         accelerator = {"cuda": "gpu", "cpu": "cpu", "mps": "mps"}[torch.device(device).type]
-        if accelerator == "cpu" and config.precision == "16-mixed":
-            raise ValueError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+        config.require_device(device)
         late = [gate for gate in config.gates if gate.at_step > steps]
         if late:
             raise ValueError(f"the gate on {late[0].metric} is at step {late[0].at_step}, after the last, {steps}")
@@ -245,8 +252,7 @@ class TrainingRun:
             num_nodes=config.num_nodes,
             strategy=_strategy(config, trained),
             use_distributed_sampler=False,
-            precision=None if config.precision == "bf16-true" else config.precision,
-            plugins=HalfWeights("bf16-true") if config.precision == "bf16-true" else None,
+            precision=config.precision,
             accumulate_grad_batches=config.accumulate,
             logger=self._loggers(config),
             callbacks=[
@@ -320,16 +326,6 @@ def _strategy(config: TrainerConfig, module: pl.LightningModule) -> Strategy | L
     if config.strategy == "fsdp":
         return sharding_strategy(module, world_size=config.world_size)
     return DDPStrategy() if config.strategy == "ddp" else "auto"
-
-
-class HalfWeights(HalfPrecision):
-    """Lightning's, for batches that are frozen dataclasses too."""
-
-    def convert_input(self, data: Any) -> Any:
-        """Copy with floating-point tensors in the weights' type."""
-        if is_dataclass(data) and not isinstance(data, type):
-            return replace(data, **{f.name: super().convert_input(getattr(data, f.name)) for f in fields(data)})
-        return super().convert_input(data)
 
 
 def _join_curves(parts: Sequence[Path], target: Path) -> None:

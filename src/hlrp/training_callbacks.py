@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
+from jaxtyping import Bool
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -69,11 +70,24 @@ class SaveState(pl.Callback):
             )
 
 
+@runtime_checkable
+class ReplacesValues(Protocol):
+    """A module that in training replaces some of its values, such as dead codes, instead of moving them."""
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
+        """Masks of the values replaced since the last call, by the name of the module's parameter or buffer.
+
+        A mask is broadcastable to its tensor. An average over the old and the new value is neither of them.
+        """
+        ...
+
+
 class AveragedWeights(pl.Callback):
     """Exponential moving average of the trained weights and of floating-point buffers, in float32.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, the schedule of TensorFlow's
     `ExponentialMovingAverage`, so that the random first weights fade within a few steps. Validation sees the average.
+    Values that a module replaced (see `ReplacesValues`) are averaged from then on only.
     Lightning's own callback averages integer buffers too, puts its weights back before the module has closed its
     validation epoch, and leaves a run that resumes at its end without the average.
     """
@@ -99,8 +113,11 @@ class AveragedWeights(pl.Callback):
         self._step = trainer.global_step
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         self._updates += 1
+        replaced = replaced_values(pl_module)
         for name, value in _averaged(pl_module):
-            self._average[name].lerp_(value.float(), 1 - decay)
+            average = self._average[name].lerp_(value.float(), 1 - decay)
+            if name in replaced:
+                average.copy_(torch.where(replaced[name], value.float(), average))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
@@ -125,6 +142,16 @@ class AveragedWeights(pl.Callback):
 def _averaged(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
     trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
     return trained + [(name, value) for name, value in module.named_buffers() if value.is_floating_point()]
+
+
+def replaced_values(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Masks of the values that any part of `module` replaced since the last call, by the name of their tensor."""
+    parts = ((prefix, part) for prefix, part in module.named_modules() if isinstance(part, ReplacesValues))
+    return {
+        f"{prefix}.{name}" if prefix else name: mask
+        for prefix, part in parts
+        for name, mask in part.replaced_values().items()
+    }
 
 
 @torch.no_grad()

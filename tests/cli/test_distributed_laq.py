@@ -15,15 +15,19 @@ pytestmark = pytest.mark.slow  # every process imports LeRobot
 
 def train(dataset: Path, output: Path, *flags: str) -> dict[str, torch.Tensor]:
     """Weights after three steps."""
-    sizes = ("--preset=debug", "--steps=3", "--batch_size=16", "--quantizer=fsq")
+    sizes = ("--preset=debug", "--steps=3", "--batch_size=16")
     return trained_weights(
         "hlrp.cli.train_laq", output, f"--dataset_root={dataset}", *sizes, *flags, says="probe R² of codes"
     )
 
 
-def test_two_processes_train_the_quantizer_that_one_trains(image_dataset_root: Path, tmp_path: Path) -> None:
-    one = train(image_dataset_root, tmp_path / "one" / "laq")
-    two = train(image_dataset_root, tmp_path / "two" / "laq", "--trainer.devices=2", "--trainer.strategy=ddp")
+@pytest.mark.parametrize("quantizer", ["fsq", "nsvq"])
+def test_two_processes_train_the_quantizer_that_one_trains(
+    image_dataset_root: Path, tmp_path: Path, quantizer: str
+) -> None:
+    flags = (f"--quantizer={quantizer}", "--num_frames=3", "--frame_offset_s=0.2")
+    one = train(image_dataset_root, tmp_path / "one" / "laq", *flags)
+    two = train(image_dataset_root, tmp_path / "two" / "laq", *flags, "--trainer.devices=2", "--trainer.strategy=ddp")
     assert one.keys() == two.keys()
     torch.testing.assert_close(two, one, atol=2e-4, rtol=1e-3)
     losses = [(tmp_path / name / "laq" / "curves.csv").read_text().splitlines() for name in ("one", "two")]

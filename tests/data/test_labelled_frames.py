@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -69,12 +71,30 @@ def test_validation_reads_every_frame_once_in_order() -> None:
     assert [int(i) for batch in data for i in batch.codes[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]
 
 
+def test_the_order_of_an_epoch_is_drawn_once_and_is_what_its_seed_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    randperm = torch.randperm
+
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        drawn.append(args)
+        return randperm(*args, **kwargs)
+
+    data = shuffled(seed=3)
+    monkeypatch.setattr(torch, "randperm", counted)
+    found = [seen(data, range(epoch * 2, epoch * 2 + 2)) for epoch in (0, 1, 0)]  # of two steps each
+    assert len(drawn) == 3
+    for epoch in (0, 1):
+        order = randperm(len(LABELLED), generator=torch.Generator().manual_seed(3_000_009 + epoch))
+        assert found[epoch] == LABELLED[order].tolist()
+    assert found[2] == found[0]
+
+
 def test_the_parts_of_a_batch_are_equal_and_make_it_whole() -> None:
     data = shuffled(batch_size=6)
     whole = seen(data, range(1))
     parts = [data.part(0, index, 3).codes[:, 0].tolist() for index in range(3)]  # pyright: ignore[reportOptionalSubscript]
     assert [len(part) for part in parts] == [2, 2, 2]
-    assert [parts[row % 3][row // 3] for row in range(6)] == whole
+    assert [place for part in parts for place in part] == whole
 
 
 def test_a_batch_that_does_not_divide_says_what_would() -> None:

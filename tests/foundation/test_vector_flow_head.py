@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from hlrp.foundation.vector_flow_head import Standardizer, VectorFlowHead, counted_noise, counted_uniform
+from hlrp.foundation.vector_flow_head import Standardizer, VectorFlowHead
+from hlrp.row_draws import RowDraws
 
 ALL = torch.ones(4, dtype=torch.bool)
 
 
-def number(value: int) -> torch.Tensor:
-    return torch.tensor(value)
+def draws(step: int, num_rows: int = 4) -> RowDraws:
+    return RowDraws.of_part(step, 0, 1, batch_size=num_rows)
 
 
 def test_statistics_of_several_batches_are_those_of_all_the_kept_vectors() -> None:
@@ -43,9 +43,9 @@ def test_a_channel_that_never_varies_stays_finite() -> None:
 def test_statistics_move_in_training_only() -> None:
     head = VectorFlowHead(condition_width=4, num_slots=2, vector_width=3)
     vectors, condition = torch.randn(4, 2, 3), torch.randn(4, 2, 4)
-    head.eval().loss(vectors, condition, ALL, draw=number(0))
+    head.eval().loss(vectors, condition, ALL, draws=draws(0))
     assert head.standardizer.count == 0
-    head.train().loss(vectors, condition, ALL, draw=number(0))
+    head.train().loss(vectors, condition, ALL, draws=draws(0))
     assert head.standardizer.count == 4
 
 
@@ -54,7 +54,7 @@ def test_samples_not_to_keep_contribute_exactly_nothing() -> None:
     vectors, keep = torch.randn(4, 2, 3), torch.tensor([True, False, True, False])
     condition = torch.randn(4, 2, 4, requires_grad=True)
     vectors[1] = torch.nan
-    loss = head.loss(vectors, condition, keep, draw=number(3))
+    loss = head.loss(vectors, condition, keep, draws=draws(3))
     loss.sum().backward()
     assert loss[~keep].tolist() == [0.0, 0.0]
     assert bool(torch.isfinite(loss).all())
@@ -67,32 +67,9 @@ def test_samples_not_to_keep_contribute_exactly_nothing() -> None:
 def test_a_draw_repeats_itself_and_differs_from_the_next() -> None:
     head = VectorFlowHead(condition_width=4, num_slots=2, vector_width=3).eval()
     vectors, condition = torch.randn(4, 2, 3), torch.randn(4, 2, 4)
-    first, again, other = (head.loss(vectors, condition, ALL, draw=number(draw)) for draw in (5, 5, 6))
+    first, again, other = (head.loss(vectors, condition, ALL, draws=draws(step)) for step in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
-
-
-@pytest.mark.parametrize("draw", [0, 1, 123_456])
-def test_counted_noise_is_standard_normal(draw: int) -> None:
-    noise = counted_noise((200, 500), draw=number(draw))
-    assert abs(float(noise.mean())) < 0.02
-    assert abs(float(noise.std()) - 1) < 0.02
-    assert abs(float((noise**4).mean()) - 3) < 0.15
-    neighbours = torch.corrcoef(torch.stack([noise[:, :-1].flatten(), noise[:, 1:].flatten()]))
-    assert abs(float(neighbours[0, 1])) < 0.02
-
-
-def test_noise_of_following_draws_is_unrelated() -> None:
-    draws = torch.stack([counted_noise((5000,), draw=number(draw)) for draw in range(6)])
-    assert float((torch.corrcoef(draws) - torch.eye(6)).abs().max()) < 0.06
-
-
-def test_counted_uniform_numbers_fill_the_unit_interval_evenly() -> None:
-    numbers = counted_uniform((10_000,), draw=number(7))
-    assert float(numbers.min()) > 0
-    assert float(numbers.max()) <= 1
-    shares = torch.histc(numbers, bins=10, min=0, max=1) / len(numbers)
-    assert float((shares - 0.1).abs().max()) < 0.02
 
 
 def test_a_straight_velocity_is_integrated_exactly_in_any_number_of_steps() -> None:
@@ -115,7 +92,7 @@ def test_the_head_learns_a_simple_mapping() -> None:
         vectors = 10 + 4 * condition @ mapping
         keep = torch.ones(128, dtype=torch.bool)
         optimizer.zero_grad()
-        head.loss(vectors, condition, keep, draw=number(step)).mean().backward()
+        head.loss(vectors, condition, keep, draws=draws(step, 128)).mean().backward()
         optimizer.step()
     condition = torch.randn(256, 2, 4)
     truth = 10 + 4 * condition @ mapping

@@ -3,13 +3,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hlrp.foundation.backends import FoundationLoss, QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends import (
+    BackendConfig,
+    FoundationLoss,
+    QwenVLChatBackend,
+    QwenVLChatConfig,
+    build_backend,
+)
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import code_counts
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
@@ -18,6 +25,7 @@ from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
 from hlrp.optimization import OptimizerConfig, lr_fraction, parameter_groups
+from hlrp.row_draws import RowDraws
 
 
 class TwoLosses(QwenVLChatBackend):
@@ -27,8 +35,9 @@ class TwoLosses(QwenVLChatBackend):
         return replace(super().loss(batch), terms={"size": torch.tensor(float(len(batch)))})
 
 
-def quiet_trainer(folder: Path, *, max_epochs: int = -1, max_steps: int = -1) -> pl.Trainer:
+def quiet_trainer(folder: Path, *, max_epochs: int = -1, max_steps: int = -1, precision: Any = None) -> pl.Trainer:
     return pl.Trainer(
+        precision=precision,
         max_epochs=max_epochs,
         max_steps=max_steps,
         accelerator="cpu",
@@ -96,6 +105,44 @@ def test_lightning_trains_validates_and_logs(
         "val/exact_sequence_accuracy",
         "train/accuracy_slot_3",
     } <= set(logged)
+
+
+@pytest.mark.parametrize("kind", ["qwen3vl_chat", "smol_latent_head"])
+def test_parts_of_a_batch_with_its_augmentation_teach_what_the_batch_teaches(kind: str) -> None:
+    choice = BackendConfig.get_choice_class(kind)
+    backend = build_backend(choice(embedded_size="debug", image_size=(32, 32), random_shift_px=4), LatentSpec()).train()
+    batch = FoundationBatch(torch.rand(4, 2, 3, 32, 32), ["Open a drawer"] * 4, torch.randint(8, (4, 4)))
+    gradients = []
+    for parts in (1, 2):
+        backend.zero_grad()
+        for index in range(parts):
+            assert batch.codes is not None
+            part = FoundationBatch(
+                batch.images.chunk(parts)[index],
+                batch.instructions[: 4 // parts],
+                batch.codes.chunk(parts)[index],
+                draws=RowDraws.of_part(7, index, parts, batch_size=4),
+            )
+            (backend.loss(part).loss / parts).backward()
+        assert backend.draws == 8
+        gradients.append([p.grad.clone() for p in backend.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_the_recipe_of_a_large_model_moves_nearly_every_weight(tmp_path: Path) -> None:
+    config = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), dtype="bfloat16")
+    batch = FoundationBatch(torch.rand(8, 1, 3, 32, 32), ["Open a drawer"] * 8, torch.randint(8, (8, 4)))
+    module = VLABackendModule(build_backend(config, LatentSpec()), OptimizerConfig(lr=1e-5))
+    before = [value.detach().clone() for value in module.parameters()]
+    trainer = quiet_trainer(tmp_path, max_steps=3, precision="bf16-mixed")
+    trainer.fit(module, loader([batch] * 3))
+    moments = [trainer.optimizers[0].state[value] for value in module.parameters()]
+    moved = [
+        (value != was)[moment["exp_avg_sq"] > 0]
+        for value, was, moment in zip(module.parameters(), before, moments, strict=True)
+    ]
+    assert torch.cat(moved).numel() > 10_000
+    assert torch.cat(moved).float().mean() > 0.99
 
 
 def test_the_marginal_baseline_is_the_best_constant_guess(

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.config import LAQConfig, debug, lapa
+from hlrp.laq.config import LAQConfig, QuantizerName, debug, lapa
 from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
+from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentSpec
 
 
@@ -63,6 +64,23 @@ def test_encoding_changes_no_state_and_repeats_itself(model: LatentActionQuantiz
     assert torch.equal(first.codes, second.codes)
     assert torch.equal(first.vectors, second.vectors)
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("quantizer", list(QUANTIZERS))
+def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: QuantizerName, clips: Tensor) -> None:
+    model = LatentActionQuantizer(replace(debug(), quantizer=quantizer)).train()
+    model(model.to_pixels(clips))  # statistics and codebooks that have seen data
+    expected = model.eval().encode(clips)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    model.decoder.eval()  # a part in another mode than the rest
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.encode(clips)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.vectors, expected.vectors)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert model.quantizer.training
+    assert not model.decoder.training
 
 
 def test_a_clip_is_encoded_alike_alone_and_in_a_batch(model: LatentActionQuantizer, clips: Tensor) -> None:

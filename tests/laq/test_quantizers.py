@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from hlrp.laq.quantizers import QUANTIZERS, Quantizer
+from hlrp.laq.quantizers.learned import CHECK_STEPS, LearnedCodebooks
 from hlrp.latents import NO_LABEL, LatentSpec
+from hlrp.training_callbacks import replaced_values
 
 SPEC = LatentSpec(codebook_size=8, code_seq_len=3, code_dim=6)
 NAMES = list(QUANTIZERS)
@@ -177,6 +179,28 @@ def test_upkeep_happens_in_training_only(name: str) -> None:
     quantizer.train()(latents())
     assert quantizer.state_dict()["steps"] == before["steps"] + 1
     assert not torch.equal(quantizer.state_dict()["recent"], before["recent"])
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@torch.no_grad()
+def test_an_average_that_takes_over_replaced_values_has_the_codes_that_were_placed_anew(name: str) -> None:
+    quantizer = QUANTIZERS[name](SPEC).train()
+    assert isinstance(quantizer, LearnedCodebooks)
+    quantizer(latents(256))  # places every code
+    assert replaced_values(quantizer).keys() > {"recent", "standardize.batches"}
+    average = copy.deepcopy(quantizer)
+    quantizer.uses.fill_(100)[:, 2] = 0
+    quantizer.steps.fill_(CHECK_STEPS)
+    quantizer(latents(256))  # places code 2 of every slot
+    replaced = replaced_values(quantizer)
+    now = dict([*quantizer.named_parameters(), *quantizer.named_buffers()])
+    for tensor_name, value in [*average.named_parameters(), *average.named_buffers()]:
+        if value.is_floating_point():
+            mixed = (value + now[tensor_name]) / 2
+            mask = replaced.get(tensor_name, torch.tensor(False))
+            value.copy_(torch.where(mask, now[tensor_name], mixed))
+    assert torch.equal(average.codebook(SPEC)[:, 2], quantizer.codebook(SPEC)[:, 2])
+    assert not quantizer.revived.any()
 
 
 def test_a_residual_chain_comes_closer_with_every_level() -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from policy_workshop import SMALL, Workshop
 from tiny_datasets import CAMERA
@@ -159,6 +161,70 @@ def test_actions_are_queued_and_forgotten_on_reset(workshop: Workshop, kind: str
     torch.manual_seed(0)
     assert torch.equal(policy.select_action(seen), expected[:, 0])
     assert not policy.select_action(seen).requires_grad
+
+
+def test_acting_in_training_mode_changes_nothing_and_acts_as_in_evaluation(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind).eval()
+    batch = observation(workshop.batch([3, 20]))
+    expected = chunk(policy, batch)
+    policy.train()
+    policy.backend.eval()  # a part in another mode than the rest
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    assert torch.equal(chunk(policy, batch), expected)
+    torch.manual_seed(0)
+    assert torch.equal(policy.select_action(batch), expected[:, 0])
+    torch.testing.assert_close(dict(policy.state_dict()), before, rtol=0, atol=0)
+    assert policy.training
+    assert not policy.backend.training
+
+
+@pytest.mark.parametrize(
+    ("kind", "half"),
+    [
+        ("hlrp_vla", {"torch_dtype": "bf16"}),
+        ("hlrp_diffusion", {"torch_dtype": "bf16"}),
+        ("hlrp_action_expert_direct", {"dtype": "bfloat16"}),
+    ],
+)
+def test_steps_of_the_presets_size_move_the_weights_of_a_policy_in_bfloat16(
+    workshop: Workshop, kind: str, half: dict[str, str]
+) -> None:
+    policy = workshop.policy(kind, **half, optimizer_lr=1e-5).train()
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    before = {name: value.detach().clone() for name, value in policy.named_parameters()}
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # as accelerate does with this dtype
+            loss, _ = policy(workshop.batch([3, 20, 40]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    taught = {name: value for name, value in policy.named_parameters() if value in optimizer.state}
+    moved = [(value != before[name])[optimizer.state[value]["exp_avg_sq"] > 0] for name, value in taught.items()]
+    assert {value.dtype for value in taught.values()} == {torch.float32}
+    assert torch.cat(moved).float().mean() > 0.99
+
+    seen = observation(workshop.batch([3]))
+    assert policy.select_action(seen).dtype == torch.float32
+    policy.reset()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert policy.select_action(seen).dtype == torch.float32
+
+
+def test_a_second_process_that_was_seeded_alike_draws_other_noise_and_shifts(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind, random_shift_px=4)
+    batch = workshop.batch([3, 20, 40])
+    state = {name: value.clone() for name, value in policy.state_dict().items()}
+    losses: list[float] = []
+    for rank in (0, 1):
+        distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=2)
+        try:
+            policy.load_state_dict(state)
+            torch.manual_seed(0)
+            policy.train()
+            losses.append(float(policy(batch)[0]))
+        finally:
+            distributed.destroy_process_group()
+    assert losses[0] != losses[1]
 
 
 def test_a_saved_policy_reloads_without_network_foundation_or_labels(

@@ -124,6 +124,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     """
     run = TrainingRun(config.output_dir, resume=config.resume)
     device = choose_device(config.device)
+    config.trainer.require_device(device)
     sources, online = _open(config)
     spec, fingerprint = sources[0].spec, sources[0].laq_fingerprint
 

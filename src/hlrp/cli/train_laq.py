@@ -145,6 +145,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves."""
     run = TrainingRun(config.output_dir, resume=config.resume)
     device = choose_device(config.device)
+    config.trainer.require_device(device)
     size = config.size()
     sources = open_training_sources(
         config.source_configs(),

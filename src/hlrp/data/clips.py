@@ -21,7 +21,7 @@ from hlrp.data.frames import are_in_memory
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
-from hlrp.step_batches import require_divisible
+from hlrp.step_batches import part_rows
 
 
 def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " n"]:
@@ -144,8 +144,13 @@ class ClipDraws:
     """Whether the actions of a clip are known and are those of its frames: forwards, at the nominal offset."""
 
     def part(self, index: int, parts: int) -> ClipDraws:
-        """Every `parts`-th clip from `index` on."""
-        return ClipDraws(*(value[index::parts] for value in vars(self).values()))
+        """Draws of part `index` of `parts`.
+
+        Raises:
+            ValueError: If the clips do not divide into equal parts.
+        """
+        rows = part_rows(len(self.index), index, parts)
+        return ClipDraws(*(value[rows] for value in vars(self).values()))
 
 
 class ClipBatches(Dataset[ClipBatch]):
@@ -247,12 +252,11 @@ class ClipBatches(Dataset[ClipBatch]):
         return self.part(step, 0, 1)
 
     def part(self, step: int, index: int, parts: int) -> ClipBatch:
-        """Rows `index::parts` of batch `step`: what one of `parts` processes, or accumulation steps, works on.
+        """Part `index` of `parts` of batch `step`: what one process, or accumulation step, works on.
 
         Raises:
             ValueError: If a batch does not divide into equal parts.
         """
-        require_divisible(self._batch_size, parts)
         draws = self.draws(step).part(index, parts)
         return ClipBatch(self._frames(draws), draws.views, self._actions(draws), draws.labelled)
 

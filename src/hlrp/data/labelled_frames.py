@@ -19,7 +19,8 @@ from hlrp.data.clips import source_shares
 from hlrp.data.frames import FrameSource
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.online_labels import TaughtBatch
-from hlrp.step_batches import require_divisible
+from hlrp.row_draws import RowDraws
+from hlrp.step_batches import part_rows
 
 AnyBatch = FoundationBatch | TaughtBatch
 
@@ -131,6 +132,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
         self._batch_size = min(batch_size, len(self._index))
         self._num_batches = num_batches
         self._seed = seed
+        self._order: tuple[int, Int[Tensor, " m"]] | None = None
 
     def __len__(self) -> int:
         return self._num_batches
@@ -139,13 +141,13 @@ class ShuffledBatches(Dataset[AnyBatch]):
         return self.part(step, 0, 1)
 
     def part(self, step: int, index: int, parts: int) -> AnyBatch:
-        """Rows `index::parts` of batch `step`, for one of `parts` processes or accumulated passes.
+        """Part `index` of `parts` of batch `step`, for one process or accumulated pass; see `StepBatches.part`.
 
         Raises:
             ValueError: If the batch does not divide into equal parts.
         """
-        require_divisible(self._batch_size, parts)
-        return self._read(self._draw(step)[index::parts])
+        batch = self._read(self._draw(step)[part_rows(self._batch_size, index, parts)])
+        return _with_draws(batch, RowDraws.of_part(step, index, parts, batch_size=self._batch_size))
 
     def _draw(self, step: int) -> Int[Tensor, " b"]:
         """Places in the joint list of frames."""
@@ -156,9 +158,14 @@ class ShuffledBatches(Dataset[AnyBatch]):
             return drawn.clamp_max(len(self._index) - 1)  # the product may round up to the whole
         per_epoch = len(self._index) // self._batch_size
         epoch, position = divmod(step, per_epoch)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self._index), generator=generator)
-        return order[position * self._batch_size : (position + 1) * self._batch_size]
+        return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
+
+    def _order_of(self, epoch: int) -> Int[Tensor, " m"]:
+        """All places in the order of `epoch`, drawn once: drawing them takes longer the more frames there are."""
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            self._order = epoch, torch.randperm(len(self._index), generator=generator)
+        return self._order[1]
 
     def _read(self, drawn: Int[Tensor, " b"]) -> AnyBatch:
         rows = [(self._pool_of[drawn] == number).nonzero()[:, 0] for number in range(len(self._frames))]
@@ -187,6 +194,12 @@ class OrderedBatches(Dataset[AnyBatch]):
 def code_vectors(flat: Float[Tensor, "n _"], num_codes: int) -> Float[Tensor, "n c d"]:
     """Latent vectors as label files store them, one for each code."""
     return rearrange(flat, "n (c d) -> n c d", c=num_codes)
+
+
+def _with_draws(batch: AnyBatch, draws: RowDraws) -> AnyBatch:
+    if isinstance(batch, TaughtBatch):
+        return replace(batch, inputs=replace(batch.inputs, draws=draws))
+    return replace(batch, draws=draws)
 
 
 def _joined(batches: Sequence[AnyBatch], order: Int[Tensor, " b"]) -> AnyBatch:

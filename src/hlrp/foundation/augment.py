@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
+from hlrp.row_draws import RowDraws
 
-def random_shift(
-    images: Float[Tensor, "n c h w"], max_shift: int, *, draw: Int[Tensor, ""]
-) -> Float[Tensor, "n c h w"]:
+
+def random_shift(images: Float[Tensor, "n c h w"], max_shift: int, *, draws: RowDraws) -> Float[Tensor, "n c h w"]:
     """Shift every image by its own whole-pixel offset in [-max_shift, max_shift], repeating the border.
 
-    Offsets are a function of `draw` and the image's place in the batch, not of a random state: a run that is resumed
-    draws what it would have drawn, whatever its host did to the global generators in between.
-
     Args:
-        images: Pixels of any range.
+        images: Pixels of any range; as many images for each row of the batch, those of a row one after the other.
         max_shift: Largest shift along each axis, in pixels; 0 returns `images` unchanged.
-        draw: Number of the draw, on the images' device, such as the training step.
+        draws: Draws of the rows.
     """
     if max_shift == 0:
         return images
     num, _, height, width = images.shape
+    offsets = draws.integers(2 * num // len(draws.rows), high=2 * max_shift + 1)
+    dy, dx = rearrange(offsets, "b (image two) -> two (b image)", two=2)
     padded = F.pad(images, (max_shift,) * 4, mode="replicate")
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # n c dy dx h w, a view
-    place = torch.arange(num, device=images.device)
-    dy, dx = _scramble(torch.stack([2 * place, 2 * place + 1]) + draw * 2 * num) % (2 * max_shift + 1)
-    return windows[place, :, dy, dx]
-
-
-def _scramble(numbers: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Spread consecutive numbers over [0, 2^31), two rounds of multiply and fold."""
-    for factor in (0x45D9F3B, 0x119DE1F3):
-        numbers = ((numbers ^ (numbers >> 16)) * factor) & 0x7FFFFFFF
-    return numbers ^ (numbers >> 16)
+    return windows[torch.arange(num, device=images.device), :, dy, dx]

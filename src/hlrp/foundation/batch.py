@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.latents import NO_LABEL, LatentSpec
+from hlrp.row_draws import RowDraws
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class FoundationBatch:
     """False where the label must not teach (clip cut by its episode's end); None: all labels count."""
     vectors: Float[Tensor, "b s d"] | None = None
     """Latent vectors before quantization, for a backend with a continuous head; None where nobody asked for them."""
+    draws: RowDraws | None = None
+    """Random numbers of the samples in training. They come with the batch, so that a batch is the same however many
+    processes share it; None: a model draws by its own count of batches."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 5:
@@ -50,11 +54,17 @@ class FoundationBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FoundationBatch:
         """Copy with every tensor on `device`."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+        def move[Movable: (Tensor, RowDraws)](value: Movable | None) -> Movable | None:
+            return None if value is None else value.to(device, non_blocking=non_blocking)
 
-        images = self.images.to(device, non_blocking=non_blocking)
-        return replace(self, images=images, codes=move(self.codes), valid=move(self.valid), vectors=move(self.vectors))
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            codes=move(self.codes),
+            valid=move(self.valid),
+            vectors=move(self.vectors),
+            draws=move(self.draws),
+        )
 
 
 def labels_to_learn(batch: FoundationBatch, spec: LatentSpec) -> tuple[Int[Tensor, "b s"], Bool[Tensor, " b"]]:

@@ -16,9 +16,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss, LatentPrediction
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.intervals import bootstrap_weights, percentile_interval
 from hlrp.latents import NO_LABEL
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import device_of
-from hlrp.foundation.evaluation_mode import evaluation_mode
 
 _NOTHING_TO_SWAP = "every frame has the same instruction, so there is no other one to give"
 

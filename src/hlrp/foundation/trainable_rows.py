@@ -56,7 +56,8 @@ class EmbeddingWithRows(_WithRows):
     def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
         """Embed `ids`."""
         slots = self.slot_of_token[ids]
-        return torch.where((slots >= 0)[..., None], self.rows[slots.clamp_min(0)], self.base(ids))
+        known = self.base(ids)
+        return torch.where((slots >= 0)[..., None], self.rows[slots.clamp_min(0)].to(known.dtype), known)
 
 
 class HeadWithRows(_WithRows):
@@ -67,23 +68,28 @@ class HeadWithRows(_WithRows):
 
     def forward(self, hidden: Float[Tensor, "b l d"]) -> Float[Tensor, "b l V"]:
         """Logits of the whole vocabulary."""
-        return self.base(hidden).index_copy(-1, self.ids, F.linear(hidden, self.rows))
+        logits = self.base(hidden)
+        return logits.index_copy(-1, self.ids, F.linear(hidden, self.rows.to(hidden.dtype)).to(logits.dtype))
 
 
 def output_rows(head: nn.Module, ids: Int[Tensor, " a"]) -> Float[Tensor, "a d"]:
     """Rows of an output head for the tokens `ids`; a `HeadWithRows` must overlay all of them."""
     if isinstance(head, HeadWithRows):
-        return head.rows[head.slot_of_token[ids]]
+        return head.rows[head.slot_of_token[ids]].to(head.weight.dtype)
     assert isinstance(head, nn.Linear)
     return head.weight[ids]
 
 
 def _join_rows(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Mapping[str, Any]) -> None:
-    """A tied head is left out, as safetensors leaves out all but one of the tensors that share memory."""
+    """A tied head is left out, as safetensors leaves out all but one of the tensors that share memory.
+
+    Rows that learn in float32 beside a frozen matrix of fewer bits keep theirs: the joined matrix has the wider type.
+    """
     assert isinstance(module, _WithRows)
     base, rows = state.pop(f"{prefix}base.weight"), state.pop(f"{prefix}rows")
     if not module._is_tied:
-        state[f"{prefix}weight"] = base.detach().index_copy(0, module.ids, rows.detach().to(base.dtype))
+        dtype = torch.promote_types(base.dtype, rows.dtype)
+        state[f"{prefix}weight"] = base.detach().to(dtype).index_copy(0, module.ids, rows.detach().to(dtype))
 
 
 def _split_rows(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:

@@ -15,13 +15,17 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hlrp.ranks import sum_over_ranks_
+from hlrp.row_draws import RowDraws
+
 _FREQUENCIES = 8
 _SMALLEST_STD = 1e-4
-_TWO_31 = 2**31
+_NOISE, _TIME = 0, 1
+"""Streams of the draws of a row."""
 
 
 class Standardizer(nn.Module):
-    """Mean and standard deviation, per slot and channel, of all the vectors seen in training."""
+    """Mean and standard deviation, per slot and channel, of all the vectors that any process saw in training."""
 
     count: Int[Tensor, ""]
     mean: Float[Tensor, "s w"]
@@ -37,9 +41,12 @@ class Standardizer(nn.Module):
     def update(self, vectors: Float[Tensor, "b s w"], keep: Bool[Tensor, " b"]) -> None:
         """Add the vectors of the samples to `keep`; exact, whatever the batch sizes were."""
         rows = keep[:, None, None]
-        new = keep.sum()
-        batch_mean = torch.where(rows, vectors, 0.0).sum(0) / new.clamp_min(1)
+        new, batch_sum = keep.sum(), torch.where(rows, vectors, 0.0).sum(0)
+        sum_over_ranks_(new)
+        sum_over_ranks_(batch_sum)
+        batch_mean = batch_sum / new.clamp_min(1)
         squares = torch.where(rows, (vectors - batch_mean).square(), 0.0).sum(0)
+        sum_over_ranks_(squares)
         total = self.count + new
         away = batch_mean - self.mean
         share = new / total.clamp_min(1)
@@ -55,6 +62,11 @@ class Standardizer(nn.Module):
     def restore(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
         """Inverse of `standardize`."""
         return vectors * self._std() + self.mean
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "s w"]]:
+        """Mean and variance: they are averages over all the data already."""
+        everywhere = torch.ones_like(self.mean, dtype=torch.bool)
+        return {"mean": everywhere, "variance": everywhere}
 
     def _std(self) -> Float[Tensor, "s w"]:
         return self.variance.sqrt().clamp_min(_SMALLEST_STD)
@@ -93,7 +105,7 @@ class VectorFlowHead(nn.Module):
         condition: Float[Tensor, "b s d"],
         keep: Bool[Tensor, " b"],
         *,
-        draw: Int[Tensor, ""],
+        draws: RowDraws,
     ) -> Float[Tensor, " b"]:
         """Flow-matching loss of each sample, 0 for one not to keep.
 
@@ -103,14 +115,14 @@ class VectorFlowHead(nn.Module):
             vectors: Latent vectors; those of samples not to keep may hold anything.
             condition: Slot features.
             keep: True for samples that count.
-            draw: Number of the draw of noise and time, on the device of `vectors`, such as the training step.
+            draws: Where noise and time of each sample come from.
         """
         vectors = torch.where(keep[:, None, None], vectors, 0.0)
         if self.training:
             self.standardizer.update(vectors, keep)
         target = self.standardizer.standardize(vectors)
-        b, s, w = target.shape
-        noise, time = counted_noise((b, s, w), draw=2 * draw), counted_uniform((b, s), draw=2 * draw + 1)
+        _, s, w = target.shape
+        noise, time = draws.normal(s, w, stream=_NOISE), draws.uniform(s, stream=_TIME)
         along = time[..., None]
         predicted = self.velocity((1 - along) * noise + along * target, time, condition)
         error = (predicted - (target - noise)).square().mean(dim=(1, 2))
@@ -124,29 +136,6 @@ class VectorFlowHead(nn.Module):
         for step in range(steps):
             x = x + self.velocity(x, x.new_full(x.shape[:2], step / steps), condition) / steps
         return self.standardizer.restore(x)
-
-
-def counted_uniform(shape: tuple[int, ...], *, draw: Int[Tensor, ""]) -> Float[Tensor, "..."]:
-    """Numbers in (0, 1] that are a function of `draw` and their place alone.
-
-    No random state is read and nothing is copied to the host: a run that is resumed draws what it would have drawn.
-    """
-    places = torch.arange(math.prod(shape), device=draw.device).view(shape)
-    # Each draw starts counting somewhere else among the 2^31 numbers.
-    return (_scramble(places + _scramble(draw)).float() + 0.5) / _TWO_31
-
-
-def counted_noise(shape: tuple[int, ...], *, draw: Int[Tensor, ""]) -> Float[Tensor, "..."]:
-    """Standard normal numbers that are a function of `draw` and their place alone (Box and Muller)."""
-    radius, angle = counted_uniform((2, *shape), draw=draw)
-    return (-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()
-
-
-def _scramble(numbers: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Spread consecutive numbers over [0, 2^31), three rounds of multiply and fold."""
-    for factor in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
-        numbers = ((numbers ^ (numbers >> 16)) * factor) & 0x7FFFFFFF
-    return numbers ^ (numbers >> 16)
 
 
 def _time_features(time: Float[Tensor, "b s"]) -> Float[Tensor, "b s f"]:

@@ -14,14 +14,14 @@ from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLos
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figures
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
-from hlrp.optimization import OptimizerConfig, lightning_optimizers
+from hlrp.optimization import OptimizerConfig, learn_in_float32, lightning_optimizers
 
 
 class VLABackendModule(pl.LightningModule):
     """Stage 2: teach a backend to predict a LAQ's codes from one frame and an instruction.
 
     Args:
-        backend: What learns.
+        backend: What learns; its trainable weights are brought to float32.
         optimizer: How.
         training_counts: `code_counts` of the training labels: the logged constant guess then says each slot's most
             frequent code of training, and without them that of validation.
@@ -37,6 +37,7 @@ class VLABackendModule(pl.LightningModule):
         online: OnlineLabels | None = None,
     ) -> None:
         super().__init__()
+        learn_in_float32(backend)
         self.backend = backend
         self.optimizer_config = optimizer or OptimizerConfig()
         self.predictions: CodePredictions | None = None

@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from hlrp.evaluation_mode import inference
 from hlrp.hub import fetch_folder, upload_folder
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
@@ -106,13 +107,16 @@ class LatentActionQuantizer(nn.Module):
         vectors = self.quantizer.lookup(rearrange(codes, "b n s -> (b n) s"))
         return rearrange(vectors, "(b n) s v -> b n s v", n=codes.shape[1])
 
-    @torch.no_grad()
+    @inference
     def encode(
         self,
         frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"],
         valid: Bool[Tensor, " b"] | None = None,
     ) -> LatentActions:
-        """Latent actions of clips (uint8, or float32 in [0, 1]); call in evaluation mode.
+        """Latent actions of clips (uint8, or float32 in [0, 1]).
+
+        They are those of evaluation mode and full precision, whatever the model's mode and autocast: a label is the
+        same wherever it is made, and making it changes neither statistics nor codebooks.
 
         Raises:
             ValueError: If the number of frames or their size is not the model's, or a pixel is not finite.
@@ -120,8 +124,9 @@ class LatentActionQuantizer(nn.Module):
         pixels = self.to_pixels(frames)
         if valid is None:
             valid = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
-        vectors = self.encoder(pixels)
-        _, codes, _ = self._quantize(vectors)
+        with torch.autocast(pixels.device.type, enabled=False):
+            vectors = self.encoder(pixels)
+            _, codes, _ = self._quantize(vectors)
         return LatentActions(codes, vectors, valid)
 
     def to_pixels(self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hlrp.laq.config import LAQConfig
-from hlrp.laq.quantizers.ranks import mean_over_ranks
+from hlrp.ranks import mean_over_ranks
 
 SKETCH_SIDE = 16
 """Rows and columns of the sketch."""

@@ -17,10 +17,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import CodeFigures, device_of
-from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.language import LanguageFigures
 from hlrp.report.foundation_figures import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.page_parts import facts, figure, judged, page, paragraph, section, table

@@ -18,7 +18,7 @@ from hlrp.foundation.checkpoint import load_foundation, save_foundation
 from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.tiny_smolvlm import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
 from hlrp.latents import LatentSpec
-from hlrp.optimization import parameter_groups
+from hlrp.optimization import learn_in_float32, parameter_groups
 
 DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32))
 WITH_VECTORS = replace(DEBUG, vector_loss_weight=0.5)
@@ -545,6 +545,10 @@ def test_a_bfloat16_backbone_has_a_float32_head_and_learns(labelled: FoundationB
     backend = build(replace(WITH_VECTORS, dtype="bfloat16"), scale=1)
     assert {p.dtype for p in backend.model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in backend.head.parameters()} == {torch.float32}
+    assert backend.predict(labelled).codes.shape == (3, 4)
+    with pytest.raises(ValueError, match=r"weights that learn must be float32, got torch\.bfloat16"):
+        train(backend, labelled, steps=1)
+    learn_in_float32(backend)
     losses = train(backend, labelled, steps=10)
     assert losses[-1] < losses[0]
     assert backend.predict(labelled).codes.shape == (3, 4)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.lora import LoRASettings
 from hlrp.latents import LatentSpec
+from hlrp.row_draws import RowDraws
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of weights, by the name a configuration gives them."""
@@ -40,7 +41,7 @@ class BackendConfig(draccus.ChoiceRegistry):
     attn_implementation: str = "sdpa"
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     dtype: str = "float32"
-    """Type of the backbone's weights: float32, bfloat16 or float16."""
+    """Type of the backbone's weights: float32, bfloat16 or float16; those that learn are float32 while they do."""
     freeze_backbone: bool = False
     """Train only what is new: the rows of the action tokens, or the latent head."""
     freeze_vision_tower: bool = False
@@ -150,6 +151,23 @@ class FoundationBackend(nn.Module, ABC):
     """Name in a checkpoint's `foundation.json`."""
     spec: LatentSpec
     """Geometry of the codes this backend predicts."""
+    draws: Int[Tensor, ""]
+    """Batches trained on so far: saved, so that a run that goes on draws what comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+
+    def row_draws(self, batch: FoundationBatch) -> RowDraws:
+        """Random numbers of one forward pass over `batch`: in training its own, or the next of this model's count.
+
+        In evaluation they are the same every time, and nothing is counted.
+        """
+        if not self.training:
+            return RowDraws.of_validation(len(batch), device=self.draws.device)
+        draws = batch.draws or RowDraws.of_process(self.draws, len(batch))
+        self.draws.copy_(draws.step + 1)
+        return draws
 
     @classmethod
     @abstractmethod

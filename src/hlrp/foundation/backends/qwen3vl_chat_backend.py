@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.action_tokens import ActionTokens
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
@@ -37,7 +38,6 @@ from hlrp.foundation.backends.interfaces import (
 )
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.constrained_decode import Choice, CodeDecoder, Decoded, beam_search, decode_codes, with_answer
-from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 from hlrp.foundation.lora import LoRASettings, add_lora, merge_lora
 from hlrp.foundation.processor_parts import image_processor_of, save_processor, tokenizer_of
@@ -73,7 +73,6 @@ class QwenVLChatBackend(FoundationBackend):
 
     backend_type: ClassVar[str] = "qwen3vl_chat"
     code_ids: Int[Tensor, " k"]
-    draws: Int[Tensor, ""]
 
     def __init__(
         self,
@@ -93,8 +92,6 @@ class QwenVLChatBackend(FoundationBackend):
         self.prompt_tokenizer = PromptTokenizer(
             processor, self.geometry, model.model.get_rope_index, system_prompt=config.system_prompt
         )
-        # Counts the batches augmented so far: saved, so that a resumed run goes on with the next one.
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.register_buffer("code_ids", torch.tensor(self.tokens.codes), persistent=False)
         use_uniform_vision(model.model.visual)
         if config.freeze_vision_tower:
@@ -256,8 +253,7 @@ class QwenVLChatBackend(FoundationBackend):
     def _vision(self, batch: FoundationBatch) -> dict[str, Tensor]:
         images = rearrange(batch.images, "b v c h w -> (b v) c h w")
         if self.training:
-            images = random_shift(images, self.config.random_shift_px, draw=self.draws)
-            self.draws += 1
+            images = random_shift(images, self.config.random_shift_px, draws=self.row_draws(batch))
         pixels = build_pixel_values(images, self.geometry)
         return {"pixel_values": pixels, "image_grid_thw": self.geometry.grid(len(images))}
 

@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
     DTYPES,
@@ -41,7 +42,6 @@ from hlrp.foundation.backends.interfaces import (
 )
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.constrained_decode import Choice
-from hlrp.foundation.evaluation_mode import evaluation_mode
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
 from hlrp.foundation.latent_head import HEADS, LatentHead, SlotScores
 from hlrp.foundation.lora import LoRASettings, add_lora, merge_lora
@@ -50,6 +50,7 @@ from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
 from hlrp.foundation.tiny_smolvlm import set_position_spread, tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
 from hlrp.foundation.vector_flow_head import VectorFlowHead
 from hlrp.latents import LatentSpec
+from hlrp.row_draws import RowDraws
 
 
 @BackendConfig.register_subclass("smol_latent_head")
@@ -95,7 +96,6 @@ class SmolLatentHeadBackend(FoundationBackend):
     """Latent codes from a head on a SmolVLM2's prompt features."""
 
     backend_type: ClassVar[str] = "smol_latent_head"
-    draws: Int[Tensor, ""]
 
     def __init__(
         self, config: SmolLatentHeadConfig, spec: LatentSpec, model: SmolVLMModel, processor: SmolVLMProcessor
@@ -111,8 +111,6 @@ class SmolLatentHeadBackend(FoundationBackend):
         _show_whole_images(processor, images, self.geometry)
         self.prompt_tokenizer = SmolPromptTokenizer(processor, system_prompt=config.system_prompt)
         _keep_first_layers(model, config.num_vlm_layers)
-        # Counts the batches trained on so far: saved, so that a resumed run shifts images and draws noise likewise.
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self.head = LatentHead(
             config.head,
             width=self.feature_dim,
@@ -187,7 +185,8 @@ class SmolLatentHeadBackend(FoundationBackend):
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
         codes, counted = labels_to_learn(batch, self.spec)
         vectors = self._vector_labels(batch)
-        features = self.features(batch)
+        draws = self.row_draws(batch)
+        features = self._features(batch, draws)
         slots = self._slots(features)
         entropy = F.cross_entropy(slots.logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
         per_sample = torch.where(counted, entropy.mean(1), 0.0)
@@ -195,9 +194,7 @@ class SmolLatentHeadBackend(FoundationBackend):
         terms = {}
         if self.vector_head is not None:
             assert vectors is not None
-            # Validation draws the same noise every time, so that its losses compare.
-            draw = self.draws if self.training else torch.zeros_like(self.draws)
-            flow = self.vector_head.loss(vectors, slots.features, counted, draw=draw)
+            flow = self.vector_head.loss(vectors, slots.features, counted, draws=draws)
             terms = {"codes": per_sample.sum() / num_counted, "vectors": flow.sum() / num_counted}
             per_sample = per_sample + self.config.vector_loss_weight * flow
         right = (slots.logits.argmax(-1) == codes) & counted[:, None]
@@ -257,25 +254,27 @@ class SmolLatentHeadBackend(FoundationBackend):
         self.config = replace(self.config, lora=LoRASettings())
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
+        return self._features(batch, self.row_draws(batch))
+
+    def _features(self, batch: FoundationBatch, draws: RowDraws) -> PromptFeatures:
         prompts = self.prompt_tokenizer(batch.instructions, num_cameras=batch.images.shape[1], device=self.draws.device)
         # The stock model's own merge copies masks to the host, and drops an evenly grey image as if it were padding.
         hidden = self.model.text_model(
-            inputs_embeds=self._embed(prompts, self._image_tokens(batch)),
+            inputs_embeds=self._embed(prompts, self._image_tokens(batch, draws)),
             attention_mask=prompts.mask if prompts.is_padded else None,
             position_ids=(prompts.mask.cumsum(1) - 1).clamp_min(0) if prompts.is_padded else None,
             use_cache=False,
         ).last_hidden_state
         return PromptFeatures(hidden, prompts.mask)
 
-    def _image_tokens(self, batch: FoundationBatch) -> Float[Tensor, "b p d"]:
+    def _image_tokens(self, batch: FoundationBatch, draws: RowDraws) -> Float[Tensor, "b p d"]:
         """Language-model tokens of all images of a sample, camera after camera."""
         images = rearrange(batch.images, "b v c h w -> (b v) c h w")
         if self.training:
-            images = random_shift(images, self.config.random_shift_px, draw=self.draws)
-            self.draws += 1
+            images = random_shift(images, self.config.random_shift_px, draws=draws)
         size = (self.geometry.side, self.geometry.side)
         pixels = resize_and_normalize(images, size, mean=self.geometry.mean, std=self.geometry.std)
-        patches = self.model.vision_model(pixel_values=pixels.to(self.model.dtype)).last_hidden_state
+        patches = self.model.vision_model(pixel_values=pixels.to(self.model.vision_model.dtype)).last_hidden_state
         return rearrange(self.model.connector(patches), "(b v) n d -> b (v n) d", b=len(batch))
 
     def _embed(self, prompts: TokenizedPrompts, image_tokens: Float[Tensor, "b p d"]) -> Float[Tensor, "b l d"]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hlrp.laq.quantizers.base import Quantized, Quantizer
 from hlrp.latents import NO_LABEL, LatentSpec
+from hlrp.ranks import normal_rows
 
 _NO_CODES = "a continuous LAQ has no codes; use its vectors, or train one of fsq, nsvq, vq, simvq and rvq"
 
@@ -37,7 +38,7 @@ class ContinuousBottleneck(Quantizer):
             return Quantized(latents, ids, latents.new_zeros(()))
         log_variance = torch.einsum("b s v, s v w -> b s w", latents, self.weight) + self.bias
         log_variance = log_variance.clamp(-10, 10)
-        vectors = latents + (0.5 * log_variance).exp() * torch.randn_like(latents)
+        vectors = latents + (0.5 * log_variance).exp() * normal_rows(latents)
         divergence = 0.5 * (latents.square() + log_variance.exp() - 1 - log_variance).mean()
         return Quantized(vectors, ids, self.beta * divergence)
 

@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.laq.quantizers.base import Quantized, Quantizer
-from hlrp.laq.quantizers.ranks import from_first_rank, rows_of_all_ranks
 from hlrp.laq.quantizers.standardization import BatchStandardization
 from hlrp.latents import LatentSpec
+from hlrp.ranks import from_first_rank, rows_of_all_ranks
 
 CHECK_STEPS = 20
 """Fewest training steps between two checks for dead codes: a new code needs time to be used."""
@@ -52,6 +52,8 @@ class LearnedCodebooks(Quantizer):
     """Training steps since dead codes were looked for; 0 before the first step."""
     uses: Tensor
     """How often each code was the nearest since then, (s, k)."""
+    revived: Tensor
+    """Codes placed anew since `replaced_values` was last asked, (s, k); no part of a checkpoint."""
 
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__()
@@ -61,6 +63,7 @@ class LearnedCodebooks(Quantizer):
         self.register_buffer("remembered", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("uses", torch.zeros(s, k, dtype=torch.int64))
+        self.register_buffer("revived", torch.zeros(s, k, dtype=torch.bool), persistent=False)
 
     def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
         latents = self.standardize(latents)
@@ -79,6 +82,16 @@ class LearnedCodebooks(Quantizer):
     @abstractmethod
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         """Put the codes `which` of a slot at `vectors`, one each."""
+
+    @abstractmethod
+    def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
+        """Where the values of `codes` are: masks, broadcastable to the parameters and buffers that hold them."""
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
+        """Values that were replaced in training since the last call, of which an average over time means nothing."""
+        replaced = self.values_of(self.revived.clone())
+        self.revived.zero_()
+        return {"recent": torch.ones_like(self.recent, dtype=torch.bool), **replaced}
 
     def slot_inputs(self, latents: Float[Tensor, "m s v"], slot: int) -> Float[Tensor, "m v"]:
         """What the codebook of `slot` is compared to."""
@@ -108,6 +121,7 @@ class LearnedCodebooks(Quantizer):
         for slot in range(slots):
             if dead[slot].any():
                 self.place(slot, dead[slot], _draw(self.slot_inputs(latents, slot), int(dead[slot].sum())))
+        self.revived |= dead
         self.uses.zero_()
         self.steps.fill_(1)  # 0 is a codebook that saw no data
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hlrp.laq.quantizers.base import Quantized
 from hlrp.laq.quantizers.learned import LearnedCodebooks
 from hlrp.latents import LatentSpec
+from hlrp.ranks import normal_rows
 
 
 class NoiseSubstitutionQuantizer(LearnedCodebooks):
@@ -37,7 +38,7 @@ class NoiseSubstitutionQuantizer(LearnedCodebooks):
         if not self.training:
             return Quantized(codes, ids, latents.new_zeros(()))
         error = (latents - codes).norm(dim=-1, keepdim=True)
-        direction = F.normalize(torch.randn_like(latents), dim=-1)
+        direction = F.normalize(normal_rows(latents), dim=-1)
         return Quantized(latents + error * direction, ids, latents.new_zeros(()))
 
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
@@ -46,6 +47,9 @@ class NoiseSubstitutionQuantizer(LearnedCodebooks):
 
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         self.anchors[slot, which] = vectors - self.offsets[slot, which]
+
+    def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
+        return {"anchors": codes[..., None], "offsets": codes[..., None]}
 
 
 @torch.no_grad()

@@ -48,6 +48,9 @@ class LinearCodebookQuantizer(LearnedCodebooks):
         inverse = torch.linalg.pinv(book.code_transform.weight)  # pyright: ignore[reportOptionalMemberAccess]
         book.frozen_codebook[which] = vectors @ inverse.T  # pyright: ignore[reportIndexIssue]
 
+    def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
+        return {f"slots.{slot}.frozen_codebook": which[:, None] for slot, which in enumerate(codes)}
+
 
 def _slot(spec: LatentSpec) -> SimVQ:
     transform = nn.Linear(spec.code_dim, spec.code_dim, bias=False)

@@ -6,10 +6,10 @@ Shapes: b batch, s code slots, v width of what is standardized.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hlrp.laq.quantizers.ranks import mean_over_ranks
+from hlrp.ranks import mean_over_ranks
 
 
 class BatchStandardization(nn.Module):
@@ -40,3 +40,7 @@ class BatchStandardization(nn.Module):
             self.mean.lerp_(mean.detach(), weight)
             self.variance.lerp_(variance.detach(), weight)
         return (values - mean) * (variance + 1e-8).rsqrt()
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, ""]]:
+        """The count of batches, of which an average over time means nothing."""
+        return {"batches": torch.ones_like(self.batches, dtype=torch.bool)}

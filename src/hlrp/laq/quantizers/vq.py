@@ -12,8 +12,8 @@ from vector_quantize_pytorch import VectorQuantize
 
 from hlrp.laq.quantizers.base import Quantized
 from hlrp.laq.quantizers.learned import COMMITMENT, LearnedCodebooks
-from hlrp.laq.quantizers.ranks import sum_over_ranks_
 from hlrp.latents import LatentSpec
+from hlrp.ranks import sum_over_ranks_
 
 
 class VectorQuantizer(LearnedCodebooks):
@@ -40,6 +40,14 @@ class VectorQuantizer(LearnedCodebooks):
         book = self.books[slot]._codebook
         for moving_average, value in ((book.embed, vectors), (book.embed_avg, vectors), (book.cluster_size, 1.0)):
             moving_average[0, which] = value  # pyright: ignore[reportIndexIssue]
+
+    def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
+        masks: dict[str, Bool[Tensor, "..."]] = {}
+        for slot, which in enumerate(codes):
+            book = f"slots.{slot}._codebook"
+            masks |= {f"{book}.{name}": which[None, :, None] for name in ("embed", "embed_avg")}
+            masks[f"{book}.cluster_size"] = which[None]
+        return masks
 
 
 def moving_codebook(spec: LatentSpec) -> VectorQuantize:

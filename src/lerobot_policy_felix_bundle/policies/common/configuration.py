@@ -42,7 +42,8 @@ class HLRPConfig(PreTrainedConfig):
     attn_implementation: str = "sdpa"
     """Attention implementation of transformers."""
     dtype: str = "float32"
-    """float32, bfloat16 or float16: the weights' type, and Accelerate's mixed precision."""
+    """float32, bfloat16 or float16: Accelerate's mixed precision, and the type of the VLM's weights; those that learn
+    are float32 while they do, as steps of a usual size would round to nothing."""
     gradient_checkpointing: bool = False
     """Recompute the VLM's activations in the backward pass."""
     compile_model: bool = False

@@ -25,7 +25,8 @@ from hlrp.foundation.checkpoint import (
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
-from hlrp.optimization import parameter_groups
+from hlrp.optimization import learn_in_float32, parameter_groups
+from hlrp.ranks import seed_by_rank
 
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
@@ -106,6 +107,9 @@ class HLRPPolicy(PreTrainedPolicy):
             self.backend = saved_vla(config, str(folder), saved, with_weights=checkpoint_dir is None)
         if config.freeze_vla:
             self.backend.requires_grad_(False)
+        if dataset_meta is not None:
+            learn_in_float32(self.backend)
+        self._seed: int | None = None  # of the random state, where this process's own was set in training
         self._check_compatibility(fps)
 
     @property
@@ -217,6 +221,8 @@ class HLRPPolicy(PreTrainedPolicy):
         super().train(mode)
         if self.config.freeze_vla:
             self.backend.eval()
+        if mode:
+            self._seed = seed_by_rank(self._seed)
         return self
 
     def _see(self, batch: dict[str, Any], **labels: Any) -> FoundationBatch:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hlrp.evaluation_mode import inference
 from hlrp.experts.flow_expert import FlowExpert, FlowExpertConfig, early_times
 from hlrp.foundation.backends import FoundationLoss, PromptFeatures
 from hlrp.foundation.batch import FoundationBatch
@@ -95,7 +96,7 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
         inputs = self._see(batch)
         return inputs, self.backend.features(inputs), None
 
-    @torch.no_grad()
+    @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at.
 
@@ -104,8 +105,6 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
             **kwargs: `noise` (b, chunk_size, a) to start from; and of real-time chunking `inference_delay`,
                 `prev_chunk_left_over` and `execution_horizon`.
         """
-        if self.training:
-            self.eval()
         inputs = self._see_to_act(batch)
         features = self.backend.features(inputs)
         prefix = self.expert.prefix(features.hidden, features.mask, self._state(batch))

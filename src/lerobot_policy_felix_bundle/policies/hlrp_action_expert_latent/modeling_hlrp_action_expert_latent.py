@@ -14,12 +14,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hlrp.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeVectors
 from hlrp.experts.diffusion_expert import DiffusionExpert, DiffusionExpertConfig
 from hlrp.experts.eyes import Eyes
 from hlrp.experts.flow_expert import FlowExpert, FlowExpertConfig, early_times
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.row_draws import RowDraws
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
@@ -181,7 +183,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
             error = cast(DiffusionExpert, self.expert).loss(actions, self._condition(features, batch, codes))
         return self._over_steps(error, batch, taught)
 
-    @torch.no_grad()
+    @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at.
 
@@ -190,8 +192,6 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
             **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from; and of
                 real-time chunking `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
         """
-        if self.training:
-            self.eval()
         inputs = self._see_to_act(batch)
         codes, noise = kwargs.get("codes"), kwargs.get("noise")
         if codes is None and self.config.latent_conditioning:
@@ -219,7 +219,8 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         """What the expert's own eyes report of every camera."""
         images = resized(rearrange(inputs.images, "b v c h w -> (b v) c h w"), self.config.expert_image_size)
         if self.training:
-            images = random_shift(images, self.config.random_shift_px, draw=self.steps_trained)
+            draws = RowDraws.of_process(self.steps_trained, len(inputs))
+            images = random_shift(images, self.config.random_shift_px, draws=draws)
         by_camera = rearrange(images, "(b v) c h w -> v b c h w", b=len(inputs))
         return torch.stack([eye(view) for eye, view in zip(self.eyes, by_camera, strict=True)], dim=1)
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hlrp.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
 from hlrp.files import write_json
@@ -113,11 +114,9 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         error = self._over_steps((actions - self._target(batch, taught)).abs().mean(-1), batch, taught)
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
 
-    @torch.no_grad()
+    @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
-        if self.training:
-            self.eval()
         return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()  # also under autocast
 
     def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
