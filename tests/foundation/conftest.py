@@ -11,7 +11,7 @@ from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.latents import LatentSpec
 
-DEBUG = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32))
+DEBUG = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)
 
 
 def _backend(

@@ -51,6 +51,14 @@ _LANGUAGE_FRAMES = 512
 _EXAMPLES = 12
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundationOptimizerConfig(OptimizerConfig):
+    """AdamW with a linear warmup and a cosine decay."""
+
+    lr: float = 2e-3
+    """Peak learning rate, for the embedded models; 1e-5 suits a pretrained hub model."""
+
+
 @dataclass
 class TrainFoundationConfig:
     """Train a vision-language model to predict a LAQ's codes from one frame and an instruction; needs no actions."""
@@ -69,11 +77,12 @@ class TrainFoundationConfig:
     """Folder of a LAQ that labels while training, instead of labels on the disk."""
     output_dir: str = "outputs/foundation"
     """Folder of the checkpoint; must not exist."""
-    backend: BackendConfig = field(default_factory=lambda: QwenVLChatConfig(random_shift_px=2))
+    backend: BackendConfig = field(default_factory=QwenVLChatConfig)
     """Which model, and how it is shown the frame; --backend.type names another kind."""
     steps: int = 1500
     batch_size: int = 64
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-3))
+    optimizer: FoundationOptimizerConfig = field(default_factory=FoundationOptimizerConfig)
+    """AdamW, its warmup and its decay."""
     held_out: float = 0.1
     """Share of the episodes of each dataset kept for validation."""
     validate_every: int | None = None

@@ -17,10 +17,9 @@ from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
 from hlrp.laq.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
-from hlrp.laq.task import LAQTask, LAQTrainingConfig, LossWeights
+from hlrp.laq.task import LAQOptimizerConfig, LAQTask, LAQTrainingConfig, LossWeights
 from hlrp.laq.views import ViewConfig
 from hlrp.latents import LatentSpec
-from hlrp.optimization import OptimizerConfig
 from hlrp.report.latent_table import quality_table
 from hlrp.training import StepData, TrainerConfig, TrainingRun
 
@@ -66,7 +65,8 @@ class TrainLAQConfig:
     """Seconds between its frames."""
     steps: int = 500
     batch_size: int = 64
-    optimizer: OptimizerConfig = field(default_factory=lambda: LAQTrainingConfig().optimizer)
+    optimizer: LAQOptimizerConfig = field(default_factory=LAQOptimizerConfig)
+    """AdamW, its warmup and its decay."""
     targets: list[TargetName] = field(default_factory=lambda: ["pixels"])
     """What the decoder predicts of the next frame: pixels, features of a frozen encoder, flow; one or several."""
     feature_model: str | None = None

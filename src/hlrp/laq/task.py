@@ -42,10 +42,18 @@ class LossWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LAQOptimizerConfig(OptimizerConfig):
+    """AdamW with a linear warmup and a cosine decay."""
+
+    lr: float = 1.5e-3
+    """Peak learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LAQTrainingConfig:
     """What a quantizer is trained with."""
 
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1.5e-3))
+    optimizer: OptimizerConfig = field(default_factory=LAQOptimizerConfig)
     motion_strength: float = 15.0
     """Extra loss weight of what moved; see `motion_weight`."""
     views: ViewConfig = field(default_factory=ViewConfig)

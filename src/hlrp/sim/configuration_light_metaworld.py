@@ -16,6 +16,8 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
 from hlrp.sim.nuisance import NuisanceKind, require_nuisance
 
+_FEATURES_MAP = {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}
+
 
 @EnvConfig.register_subclass("hlrp_metaworld")
 @dataclass
@@ -44,12 +46,11 @@ class LightMetaworldConfig(EnvConfig):
     """Pixels of the videos that lerobot-eval saves."""
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     """Set from the sizes above; not a choice."""
-    features_map: dict[str, str] = field(
-        default_factory=lambda: {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}
-    )
-    """LeRobot's names for the environment's keys."""
+    features_map: dict[str, str] = field(default_factory=_FEATURES_MAP.copy)
+    """LeRobot's names for the environment's keys; a key that is not named keeps its default."""
 
     def __post_init__(self) -> None:
+        self.features_map = {**_FEATURES_MAP, **self.features_map}
         require_nuisance(self.nuisance)
         if min(self.observation_height, self.observation_width) < 4:
             raise ValueError(

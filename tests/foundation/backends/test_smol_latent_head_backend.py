@@ -20,7 +20,7 @@ from hlrp.foundation.tiny_smolvlm import tiny_smol_processor, tiny_smol_size, ti
 from hlrp.latents import LatentSpec
 from hlrp.optimization import learn_in_float32, parameter_groups
 
-DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32))
+DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)
 WITH_VECTORS = replace(DEBUG, vector_loss_weight=0.5)
 SPEC = LatentSpec(code_dim=3)
 both_heads = pytest.mark.parametrize("head", ["query", "pooled"])

@@ -50,7 +50,7 @@ class BackendConfig(draccus.ChoiceRegistry):
     """Adapters on the language model, whose own weights are then frozen."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    random_shift_px: int = 0
+    random_shift_px: int = 2
     """In training, shift every image by up to this many pixels along each axis, before resizing."""
 
     @classmethod

@@ -3,7 +3,7 @@
 Not `from __future__ import annotations`: LeRobot reads the types of the fields.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
@@ -103,9 +103,13 @@ class HLRPConfig(PreTrainedConfig):
             "ACTION": NormalizationMode.MEAN_STD,
         }
     )
+    """How each kind of feature is normalized; a kind that is not named keeps its default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # draccus replaces the whole mapping by the kinds that a flag names; LeRobot would not normalize the others.
+        (mapping,) = (f for f in fields(self) if f.name == "normalization_mapping")
+        self.normalization_mapping = {**mapping.default_factory(), **self.normalization_mapping}  # pyright: ignore[reportCallIssue]
         if self.n_obs_steps != 1:
             raise ValueError(f"n_obs_steps must be 1, got {self.n_obs_steps}; this policy sees one frame")
         if not 1 <= self.n_action_steps <= self.chunk_size:
