@@ -39,6 +39,7 @@ from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
+from hlrp.progress import progress
 from hlrp.report.foundation_page import example_predictions, render_foundation_page
 from hlrp.run_settings import lasting_settings
 from hlrp.tables import table
@@ -173,7 +174,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
-    batches = [_labelled(batch.to(device), online) for batch in validation]
+    batches = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
     if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
         predictions = predict_codes(backend, progress(batches, "measuring the checkpoint"))
     else:
@@ -191,7 +192,11 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     # One batch holds neighbouring frames: examples come from all over the held-out episodes.
     spread = torch.linspace(0, len(batches) - 1, min(_EXAMPLES, len(batches))).long().tolist()
     each = -(-_EXAMPLES // len(spread))
-    examples = [example for number in spread for example in example_predictions(backend, batches[number], each)]
+    examples = [
+        example
+        for number in progress(spread, "predicting examples")
+        for example in example_predictions(backend, batches[number], each)
+    ]
     metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
     save_foundation(
         backend,
