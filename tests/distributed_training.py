@@ -6,6 +6,7 @@ Lightning starts this program again for each further process, as it does with th
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -38,16 +39,18 @@ class Numbers:
 class Task(pl.LightningModule):
     """Fits the sum of four numbers; fails on request."""
 
-    def __init__(self, fail_at: int | None) -> None:
+    def __init__(self, fail_at: int | None, stop_at: int | None = None) -> None:
         super().__init__()
         self.first = nn.Linear(4, 8)
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2))
         self.last = nn.Linear(8, 1)
-        self.fail_at = fail_at
+        self.fail_at, self.stop_at = fail_at, stop_at
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         if self.global_step == self.fail_at:
             raise InterruptedError("on request")
+        if self.global_step == self.stop_at and self.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
         hidden = self.first(batch)
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -59,19 +62,29 @@ class Task(pl.LightningModule):
         return lightning_optimizers(self, OptimizerConfig(warmup_steps=2), total_steps=STEPS)
 
 
-def train(output: Path, config: TrainerConfig, *, resume: bool = False, fail_at: int | None = None) -> None:
-    """Train, and write what every process ends with: `<output>/weights.safetensors`, and `<output>-other…` beside."""
-    run = TrainingRun(output, resume=resume)
+def train(
+    output: Path,
+    config: TrainerConfig,
+    *,
+    resume: bool = False,
+    fail_at: int | None = None,
+    stop_at: int | None = None,
+) -> None:
+    """Train, and write what every process ends with: `<output>/weights.safetensors`, and `<output>-other…` beside.
+
+    On request every process fails, or the second one alone gets a signal.
+    """
     torch.manual_seed(0)
-    task = Task(fail_at)
+    task = Task(fail_at, stop_at)
     data = StepData(Numbers(), None, num_workers=0)
-    run.fit(task, data, steps=STEPS, save_every=2, device="cpu", trainer=config, log_every=1)
-    if not run.is_main:
-        save_file(task.state_dict(), f"{output}-other.safetensors")
-        return
-    output.mkdir()
-    save_file(task.state_dict(), output / "weights.safetensors")
-    run.finish()
+    with TrainingRun(output, resume=resume) as run:
+        run.fit(task, data, steps=STEPS, save_every=2, device="cpu", trainer=config, log_every=1)
+        if not run.is_main:
+            save_file(task.state_dict(), f"{output}-other.safetensors")
+            return
+        output.mkdir()
+        save_file(task.state_dict(), output / "weights.safetensors")
+        run.finish()
 
 
 def next_port() -> None:
@@ -94,6 +107,16 @@ def two_processes(folder: Path) -> None:
         torch.distributed.destroy_process_group()
         next_port()
         train(folder / f"{name}-resumed", config, resume=True)
+    next_port()
+    stopped = ""
+    try:
+        train(folder / "signal-resumed", TrainerConfig(devices=2), stop_at=0)
+    except SystemExit as stop:
+        stopped = f"{stop.code}"
+    (folder / f"stopped-{os.environ['LOCAL_RANK']}").write_text(stopped)
+    torch.distributed.destroy_process_group()
+    next_port()
+    train(folder / "signal-resumed", TrainerConfig(devices=2), resume=True)
     next_port()
     gate = QualityGate(metric="train/loss", at_step=2, at_most=0.0)
     train(folder / "gate", TrainerConfig(devices=2, gates=[gate]))

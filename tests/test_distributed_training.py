@@ -70,6 +70,13 @@ def test_an_interrupted_and_resumed_run_of_two_processes_ends_with_the_very_same
     torch.testing.assert_close(weights(two / f"{name}-resumed"), weights(two / name), rtol=0, atol=0)
 
 
+def test_a_signal_to_any_process_stops_all_of_them_after_the_same_step_and_saves_a_state(two: Path) -> None:
+    assert [(two / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["143", "0"]
+    torch.testing.assert_close(weights(two / "signal-resumed"), weights(two / "ddp"), rtol=0, atol=0)
+    steps = read_lightning_curves(two / "signal-resumed" / CURVES_FILE)["train/loss"].steps
+    assert steps == read_lightning_curves(two / "ddp" / CURVES_FILE)["train/loss"].steps
+
+
 def test_the_weights_of_a_sharded_run_load_strictly_in_one_process(two: Path) -> None:
     Task(None).load_state_dict(weights(two / "fsdp"))
 
@@ -85,9 +92,9 @@ def test_a_gate_stops_both_processes_with_one_sentence_and_keeps_the_state(
 
 
 def test_only_the_first_process_claims_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "out.training").mkdir()  # by the first, a moment ago
-    monkeypatch.setenv("NODE_RANK", "1")
-    assert not TrainingRun(tmp_path / "out", resume=False).is_main
-    monkeypatch.setenv("NODE_RANK", "0")
-    with pytest.raises(FileExistsError):
-        TrainingRun(tmp_path / "out", resume=False)
+    with TrainingRun(tmp_path / "out", resume=False):
+        monkeypatch.setenv("NODE_RANK", "1")
+        assert not TrainingRun(tmp_path / "out", resume=False).is_main
+        monkeypatch.setenv("NODE_RANK", "0")
+        with pytest.raises(FileExistsError):
+            TrainingRun(tmp_path / "out", resume=False)

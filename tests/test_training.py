@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import logging
+import multiprocessing
+import os
 import signal
+import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hlrp.optimization import OptimizerConfig, lightning_optimizers
+from hlrp.signals import Stopped
 from hlrp.training import CURVES_FILE, StepData, TrainerConfig, TrainingRun
 from hlrp.training_callbacks import QualityGate
 
 STEPS = 10
+SETTINGS = {"seed": 0, "codebook_size": 8}
 
 
 class Numbers(Dataset[Tensor]):
@@ -52,28 +58,31 @@ class Task(pl.LightningModule):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
         self.fail_at, self.error = fail_at, error
+        self.signals: dict[tuple[str, int], int] = {}
+        """What arrives in a training or validation step after so many optimizer steps."""
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         if self.global_step == self.fail_at:
             raise self.error("on request")
+        self.receive("training")
         loss = (self.net(batch).squeeze(-1) - batch.sum(-1)).square().mean()
         self.log("train/loss", loss)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.receive("validation")
         self.log("val/error", (self.net(batch).squeeze(-1) - batch.sum(-1)).abs().mean())
+
+    def receive(self, where: str) -> None:
+        """Send the signal that is due to the worker processes and to this one, as a cluster does."""
+        if signum := self.signals.pop((where, self.global_step), None):
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signum)
+            os.kill(os.getpid(), signum)
 
     def configure_optimizers(self) -> dict[str, object]:
         total = int(self.trainer.estimated_stepping_batches)
         return lightning_optimizers(self.net, OptimizerConfig(warmup_steps=2), total_steps=total)
-
-
-@pytest.fixture(autouse=True)
-def keep_interrupts() -> Iterator[None]:
-    """Lightning ignores Ctrl+C after the first one; later tests must not."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def fit(
@@ -85,24 +94,27 @@ def fit(
     num_workers: int = 0,
     trainer: TrainerConfig | None = None,
     plain: bool = False,
+    validate_every: int = STEPS,
+    signals: dict[tuple[str, int], int] | None = None,
 ) -> tuple[Task, dict[str, float], Numbers]:
     torch.manual_seed(0)
     task, data = Task(fail_at, error), Numbers(STEPS)
     if plain:  # neither dropout nor batch statistics, which see only a part of the batch
         task.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    run = TrainingRun(output, resume=resume)
-    figures = run.fit(
-        task,
-        StepData(data, Numbers(2), num_workers=num_workers),
-        steps=STEPS,
-        save_every=3,
-        validate_every=STEPS,
-        device="cpu",
-        log_every=1,
-        trainer=trainer,
-    )
-    output.mkdir()
-    run.finish()
+    task.signals = dict(signals or {})
+    with TrainingRun(output, resume=resume, settings=SETTINGS, resume_command="train --resume") as run:
+        figures = run.fit(
+            task,
+            StepData(data, Numbers(2), num_workers=num_workers),
+            steps=STEPS,
+            save_every=3,
+            validate_every=validate_every,
+            device="cpu",
+            log_every=1,
+            trainer=trainer,
+        )
+        output.mkdir()
+        run.finish()
     return task, figures, data
 
 
@@ -150,11 +162,11 @@ def test_a_resumed_run_keeps_the_curve_from_its_first_step_on(tmp_path: Path) ->
 
 def test_a_run_that_had_trained_to_its_end_still_reports_its_validation(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    whole = TrainingRun(tmp_path / "out", resume=False)
     settings = {"steps": 6, "save_every": 3, "validate_every": 6, "device": "cpu"}
-    figures = whole.fit(Task(), StepData(Numbers(6), Numbers(2), num_workers=0), **settings)
-    again = TrainingRun(tmp_path / "out", resume=True)  # as after a full disk while `out` was written
-    figures_again = again.fit(Task(), StepData(Numbers(6), Numbers(2), num_workers=0), **settings)
+    with TrainingRun(tmp_path / "out", resume=False) as whole:
+        figures = whole.fit(Task(), StepData(Numbers(6), Numbers(2), num_workers=0), **settings)
+    with TrainingRun(tmp_path / "out", resume=True) as again:  # as after a full disk while `out` was written
+        figures_again = again.fit(Task(), StepData(Numbers(6), Numbers(2), num_workers=0), **settings)
     assert figures_again["val/error"] == figures["val/error"]
 
 
@@ -171,13 +183,162 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(tmp_path: 
         fit(tmp_path / "out")
 
 
-def test_a_run_stopped_before_its_first_state_says_to_remove_it_and_not_to_resume(tmp_path: Path) -> None:
+def test_a_run_that_fails_before_its_first_state_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fit(tmp_path / "out", fail_at=1)
-    for resume, error in ((True, FileNotFoundError), (False, FileExistsError)):
-        with pytest.raises(error, match=r"remove .*out\.training") as caught:
-            TrainingRun(tmp_path / "out", resume=resume)
-        assert "continue it" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_run_left_without_a_state_stands_in_nobodys_way(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "out.training" / "log").mkdir(parents=True)
+    (tmp_path / "out.training" / "run.json").write_text("{}")
+    (tmp_path / "out.training" / ".last.ckpt.partial").write_text("half a state")
+    (tmp_path / ".out.lock").write_text("process 1 on another machine")
+    _, _, data = fit(tmp_path / "out", resume=resume)
+    assert data.read == list(range(STEPS))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_no_run_is_never_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match=r"out\.training is no training run .*; remove or rename it"):
+        fit(tmp_path / "out")
+    assert (tmp_path / "out.training" / "thesis.tex").is_file()
+
+
+def test_two_runs_into_one_folder_the_second_is_told_at_its_start(tmp_path: Path) -> None:
+    with TrainingRun(tmp_path / "out", resume=False), pytest.raises(FileExistsError, match=r"is writing .*out"):
+        TrainingRun(tmp_path / "out", resume=False)
+    with (tmp_path / ".out.lock").open("w") as lock:  # as another process would hold it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FileExistsError, match=r"is writing .*out; wait until it has ended, or choose another"):
+            TrainingRun(tmp_path / "out", resume=False)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_a_state_and_tells_how_to_resume(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, signum: int, status: int
+) -> None:
+    whole, figures, _ = fit(tmp_path / "whole")
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with caplog.at_level(logging.WARNING, "hlrp"), pytest.raises(SystemExit) as exit_:
+        fit(tmp_path / "parts", signals={("training", 1): signum})
+    assert exit_.value.code == status
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert "continue it with\n    train --resume" in caplog.text
+
+    resumed, resumed_figures, data = fit(tmp_path / "parts", resume=True)
+    assert data.read == list(range(2, STEPS))
+    assert_same_weights(whole, resumed)
+    assert resumed_figures == figures
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_a_signal_in_a_validation_ends_it_and_loses_no_step(tmp_path: Path) -> None:
+    whole, figures, _ = fit(tmp_path / "whole", validate_every=4, trainer=TrainerConfig(ema_decay=0.5))
+    with pytest.raises(Stopped, match="SIGTERM"):
+        fit(
+            tmp_path / "parts",
+            validate_every=4,
+            trainer=TrainerConfig(ema_decay=0.5),
+            signals={("validation", 4): signal.SIGTERM},
+        )
+    resumed, resumed_figures, data = fit(
+        tmp_path / "parts", validate_every=4, trainer=TrainerConfig(ema_decay=0.5), resume=True
+    )
+    assert data.read == list(range(4, STEPS))
+    assert_same_weights(whole, resumed)
+    assert resumed_figures == figures
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_job_leaves_workers_to_the_trainer(tmp_path: Path, signum: int) -> None:
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "out", signals={("training", 1): signum}, num_workers=1)
+    _, _, data = fit(tmp_path / "out", resume=True)
+    assert data.read == list(range(2, STEPS))
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    class Impatient(Task):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("the step went on")
+
+    data = StepData(Numbers(STEPS), None, num_workers=0)
+    with TrainingRun(tmp_path / "out", resume=False) as run, pytest.raises(SystemExit) as exit_:
+        run.fit(Impatient(), data, steps=STEPS, save_every=3, device="cpu")
+    assert exit_.value.code == 130
+
+
+def test_a_state_is_written_beside_the_one_before_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=4)
+    state, link = tmp_path / "out.training" / "last.ckpt", tmp_path / "link"
+    os.link(state, link)
+    at_step_3 = link.read_bytes()
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", resume=True, fail_at=7)
+    assert state.read_bytes() != at_step_3
+    assert link.read_bytes() == at_step_3  # the file before was replaced, not written over
+
+
+def test_a_damaged_state_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=4)
+    state = tmp_path / "out.training" / "last.ckpt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged and cannot be resumed .*; remove .* and start again"):
+        fit(tmp_path / "out", resume=True)
+
+
+def test_a_run_is_resumed_with_the_settings_and_the_data_it_began_with(tmp_path: Path) -> None:
+    facts = {"the number of episodes of source 1": 6}
+    data = StepData(Numbers(STEPS), None, num_workers=0)
+    with TrainingRun(tmp_path / "out", resume=False, settings=SETTINGS) as run:
+        run.require_same_data(facts)
+        with pytest.raises(RuntimeError):
+            run.fit(Task(fail_at=4), data, steps=STEPS, save_every=3, device="cpu")
+
+    others = {"seed": 1, "codebook_size": 16, "new": None}
+    with pytest.raises(
+        ValueError, match="--seed was 0 in the interrupted run and is 1 now; --codebook_size was 8"
+    ) as it:
+        TrainingRun(tmp_path / "out", resume=True, settings=others)
+    assert "--new was not set in the interrupted run and is null now; resume with what it was begun with" in str(
+        it.value
+    )
+    with TrainingRun(tmp_path / "out", resume=True, settings=SETTINGS) as run:
+        with pytest.raises(
+            ValueError, match="the number of episodes of source 1 was 6 in the interrupted run and is 7"
+        ):
+            run.require_same_data({"the number of episodes of source 1": 7})
+        run.require_same_data(facts)
+
+
+def test_a_run_cannot_end_before_the_step_it_has_reached(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=7)
+    with (
+        TrainingRun(tmp_path / "out", resume=True) as run,
+        pytest.raises(ValueError, match="is at step 6 already and cannot end at step 5"),
+    ):
+        run.fit(Task(), StepData(Numbers(5), None, num_workers=0), steps=5, save_every=3, device="cpu")
+
+
+def test_the_last_validation_is_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    task, figures, _ = fit(tmp_path / "out", plain=True, validate_every=4)
+    with torch.no_grad():
+        errors = [
+            (task.net(batch).squeeze(-1) - batch.sum(-1)).abs().mean() for batch in map(Numbers(2).__getitem__, (0, 1))
+        ]
+    assert figures["val/error"] == pytest.approx(float(sum(errors)) / 2)
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
@@ -272,9 +433,9 @@ def test_an_average_survives_a_resumption_with_nothing_left_to_train(tmp_path: P
     ends = []
     for resume in (False, True):
         torch.manual_seed(0)
-        task = Task()
-        run = TrainingRun(tmp_path / "out", resume=resume)
-        run.fit(task, StepData(Numbers(5), None, num_workers=0), steps=5, save_every=3, device="cpu", trainer=config)
+        task, data = Task(), StepData(Numbers(5), None, num_workers=0)
+        with TrainingRun(tmp_path / "out", resume=resume) as run:
+            run.fit(task, data, steps=5, save_every=3, device="cpu", trainer=config)
         ends.append(task)
     assert_same_weights(*ends)
 
@@ -291,6 +452,13 @@ def test_a_failed_gate_stops_with_one_sentence_and_the_run_can_go_on_without_it(
     resumed, _, data = fit(tmp_path / "gated", resume=True)
     assert data.read == list(range(gate.at_step, STEPS))
     assert_same_weights(whole, resumed)
+
+
+def test_a_gate_that_failed_at_the_last_step_fails_again_when_resumed(tmp_path: Path) -> None:
+    config = TrainerConfig(gates=[QualityGate(metric="val/error", at_step=STEPS, at_most=0.0)])
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=f"val/error is .* at step {STEPS} and should be at most 0"):
+            fit(tmp_path / "gated", trainer=config, resume=resume)
 
 
 def test_a_passed_gate_changes_nothing(tmp_path: Path) -> None:

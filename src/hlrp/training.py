@@ -11,13 +11,18 @@ from __future__ import annotations
 import copy
 import csv
 import importlib.util
+import json
 import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
@@ -29,13 +34,29 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hlrp.files import refuse_existing
+from hlrp.files import new_file, refuse_existing, sole_writer, write_json
+from hlrp.run_settings import require_same
 from hlrp.sharding import gather_weights, sharding_strategy
+from hlrp.signals import Stopped, StopRequest
 from hlrp.step_batches import StepBatches, require_divisible
-from hlrp.training_callbacks import AveragedWeights, DrawsByStep, QualityGate, QualityGates, SaveState
+from hlrp.training_callbacks import (
+    AveragedWeights,
+    DrawsByStep,
+    QualityGate,
+    QualityGates,
+    SaveState,
+    StateFile,
+    ValidateAfterLastStep,
+)
 
 CURVES_FILE = "curves.csv"
+LOGGER_DIRS = ("tensorboard", "wandb")
+_SETTINGS_FILE = "run.json"
 _LOG_DIR = "log"
+_SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_FILE}.partial", _LOG_DIR, *LOGGER_DIRS})
+"""What may lie in the scratch folder of a run that has not saved a state yet."""
+
+logger = logging.getLogger(__name__)
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -157,6 +178,7 @@ class StepData:
             sampler=_SharesFrom(trainer, len(self.train)),
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
 
     def val_loader(self) -> DataLoader[Any] | None:
@@ -168,45 +190,123 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and clusters signal all processes of a job: a worker that ended would fail the step that is being saved.
+    Workers end with the process that they prepare batches for."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class TrainingRun:
-    """Where a run keeps its state until `output_dir` can be written complete.
+    """Where a run keeps its state until `output_dir` can be written complete; a context manager.
 
     Everything unfinished lies in the sibling folder `<output_dir>.training`. With several processes all of them train,
-    and the first alone claims the folders, logs and writes; whoever goes on after `fit` asks `is_main`.
+    and the first alone claims the folders, logs and writes; whoever goes on after `fit` asks `is_main`. The claim ends
+    with the `with` block: until then no other run can write there. A block that ends with an error keeps the last state
+    for a resumption; where none was saved, it leaves nothing behind.
     """
 
-    def __init__(self, output_dir: Path | str, *, resume: bool) -> None:
+    def __init__(
+        self,
+        output_dir: Path | str,
+        *,
+        resume: bool,
+        settings: Mapping[str, object] | None = None,
+        resume_command: str = "the same call with resume=True",
+    ) -> None:
         """Claim the folders.
 
+        Args:
+            output_dir: Folder that whoever trains will write when the run is finished.
+            resume: Continue an interrupted run, from its start if it had not saved a state.
+            settings: Plain values by name that a resumed run must share; see `lasting_settings`.
+            resume_command: How to continue this run, for people.
+
         Raises:
-            FileExistsError: If `output_dir` is complete already, or an unfinished run lies there and `resume` is false.
+            FileExistsError: If `output_dir` is complete already, another process trains there, or an unfinished run
+                lies there and `resume` is false.
             FileNotFoundError: If `resume` is true and there is nothing to resume.
+            ValueError: If the run to resume has other settings, or its state is damaged.
         """
         self.output_dir = Path(output_dir)
         self.scratch = self.output_dir.with_name(f"{self.output_dir.name}.training")
         self._last = self.scratch / "last.ckpt"
+        self._begun_with = self.scratch / _SETTINGS_FILE
+        self._settings = dict(settings or {})
+        self._data: dict[str, object] = {}
         self._resume = resume
+        self._resume_command = resume_command
         self.is_main = _is_main_process()
         """Whether this is the first of all processes: the one that evaluates, saves and prints."""
-        if self.is_main:
-            self._claim()
-        else:  # the first process may have begun to write; and says all there is to say
+        self._claim = ExitStack()
+        if not self.is_main:  # the first process may have begun to write; and says all there is to say
+            self._resume = resume and self._last.is_file()
             logging.getLogger("hlrp").setLevel(logging.WARNING)
+            return
+        with ExitStack() as claim:
+            refuse_existing(self.output_dir)
+            is_certain = claim.enter_context(sole_writer(self.output_dir))
+            refuse_existing(self.output_dir)  # again, now that nobody else writes it
+            self._look_at_what_is_there(is_certain)
+            self._claim = claim.pop_all()
 
-    def _claim(self) -> None:
-        refuse_existing(self.output_dir)
-        if self.scratch.exists() and not self._last.is_file():
-            error = FileNotFoundError if self._resume else FileExistsError
-            raise error(
-                f"{self.scratch} is of a run that stopped before it saved a state, or still runs; "
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_main and error is not None:
+            if not self._last.is_file():
+                shutil.rmtree(self.scratch, ignore_errors=True)
+            elif isinstance(error, (KeyboardInterrupt, Stopped)):
+                logger.warning(f"the state of the run is saved; continue it with\n    {self._resume_command}")
+        self._claim.close()
+
+    def _look_at_what_is_there(self, is_certain: bool) -> None:
+        """Find the run to resume, or clear away what a run has left that was killed before it saved a state."""
+        if self._last.is_file():
+            if not self._resume:
+                raise FileExistsError(
+                    f"{self.scratch} holds an unfinished run; continue it with --resume=true or remove the folder"
+                )
+            _require_readable(self._last)
+            if self._settings:
+                self._require_begun_with("settings", self._settings, prefix="--")
+        elif self.scratch.exists():
+            unknown = {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES
+            if unknown or not is_certain:
+                raise FileExistsError(
+                    f"{self.scratch} is no training run that this command could clear away; remove or rename it"
+                )
+            logger.info(f"the last run of {self.output_dir} ended before it saved a state: starting from the beginning")
+            shutil.rmtree(self.scratch)
+            self._resume = False
+        elif self._resume:
+            raise FileNotFoundError(f"nothing to resume: {self._last} does not exist; run without --resume")
+
+    def require_same_data(self, facts: Mapping[str, object]) -> None:
+        """Note what data this run trains on, or compare it with that of the run to resume.
+
+        Args:
+            facts: Plain values by name.
+
+        Raises:
+            ValueError: If the run was begun on other data.
+        """
+        self._data = dict(facts)
+        if self.is_main and self._resume:
+            self._require_begun_with("data", self._data, prefix="")
+
+    def _require_begun_with(self, what: str, now: Mapping[str, object], *, prefix: str) -> None:
+        remedy = f"resume with what it was begun with, or remove {self.scratch} and run without --resume"
+        if not self._begun_with.is_file():
+            raise ValueError(
+                f"{self._begun_with} is missing, so it cannot be told whether the interrupted run had these settings; "
                 f"remove {self.scratch} and run without --resume"
             )
-        if self._resume and not self._last.is_file():
-            raise FileNotFoundError(f"nothing to resume: {self._last} does not exist; run without --resume")
-        if not self._resume and self.scratch.exists():
-            raise FileExistsError(
-                f"{self.scratch} holds an unfinished run; continue it with --resume=true or remove the folder"
-            )
+        before = json.loads(self._begun_with.read_text(encoding="utf-8"))[what]
+        require_same(before, now, prefix=prefix, remedy=remedy)
 
     def fit(
         self,
@@ -235,14 +335,21 @@ class TrainingRun:
         if late:
             raise ValueError(f"the gate on {late[0].metric} is at step {late[0].at_step}, after the last, {steps}")
 
+        if self.is_main and not self._resume:
+            write_json(self._begun_with, {"settings": self._settings, "data": self._data})
+        request = StopRequest()
         sharded = config.strategy == "fsdp"
         trained = copy.deepcopy(module) if sharded else module
         average = AveragedWeights(config.ema_decay) if config.ema_decay else None
+        gates = QualityGates(config.gates)
         save = SaveState(
             self._last,
             every=save_every,
             also_at={steps, *(gate.at_step for gate in config.gates)},
+            also_every=validate_every,
             accumulate=config.accumulate,
+            steps=steps,
+            request=request,
         )
         loop = pl.Trainer(
             max_steps=steps,
@@ -253,12 +360,15 @@ class TrainingRun:
             strategy=_strategy(config, trained),
             use_distributed_sampler=False,
             precision=config.precision,
+            plugins=StateFile(),
+            default_root_dir=self.scratch,  # where Lightning looks for states of preempted Slurm jobs, of this run only
             accumulate_grad_batches=config.accumulate,
             logger=self._loggers(config),
             callbacks=[
                 DrawsByStep(config.accumulate),
                 *([average] if average else []),
-                QualityGates(config.gates),
+                gates,
+                *([ValidateAfterLastStep(steps)] if validate_every else []),
                 save,  # after all that changes the state
                 TQDMProgressBar(refresh_rate=10),
             ],
@@ -271,21 +381,26 @@ class TrainingRun:
             gradient_clip_val=config.gradient_clip or None,
             log_every_n_steps=log_every,
         )
-        loop.fit(
-            torch.compile(trained) if config.compile else trained,  # pyright: ignore[reportArgumentType]
-            data.train_loader(loop),
-            data.val_loader(),
-            ckpt_path=self._last if self._resume else None,
-            weights_only=True,
-        )
-        if loop.global_step < steps:
-            raise KeyboardInterrupt(f"stopped at step {loop.global_step} of {steps}")
-        if config.compile:
-            to_uncompiled(trained)
-        if average:
-            average.apply_to(trained)
-        if validate_every and not loop.callback_metrics:  # resumed when nothing was left to train
-            loop.validate(trained, data.val_loader(), verbose=False)
+        with request.listening():
+            loop.fit(
+                torch.compile(trained) if config.compile else trained,  # pyright: ignore[reportArgumentType]
+                data.train_loader(loop),
+                data.val_loader(),
+                ckpt_path=self._last if self._resume else None,
+                weights_only=True,
+            )
+            if loop.global_step < steps:
+                raise KeyboardInterrupt(f"stopped at step {loop.global_step} of {steps}")
+            if config.compile:
+                to_uncompiled(trained)
+            if average:
+                average.apply_to(trained)
+            if not loop.callback_metrics:  # resumed when nothing was left to train
+                if validate_every:
+                    loop.validate(trained, data.val_loader(), verbose=False)
+                gates.judge_resumed(loop)
+        if request.signum is not None:  # it came after the last look at it; the last state is saved
+            raise Stopped(request.signum)
         if sharded:
             gather_weights(trained, into=module)
         for logger in loop.loggers:
@@ -311,10 +426,25 @@ class TrainingRun:
             sorted(parts, key=lambda path: int(path.parent.name.removeprefix("version_"))),
             self.output_dir / CURVES_FILE,
         )
-        for name in ("tensorboard", "wandb"):
+        for name in LOGGER_DIRS:
             if (self.scratch / name).exists():
                 shutil.move(self.scratch / name, self.output_dir / name)
         shutil.rmtree(self.scratch)
+
+
+def _require_readable(state: Path) -> None:
+    """Raise unless `state` is a whole file, which torch tells from the table of contents at its end.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    try:
+        torch.load(state, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(
+            f"{state} is damaged and cannot be resumed ({str(error).splitlines()[0]}); remove {state.parent} and start "
+            "again without --resume"
+        ) from error
 
 
 def _is_main_process() -> bool:
@@ -333,10 +463,11 @@ def _join_curves(parts: Sequence[Path], target: Path) -> None:
     rows: list[dict[str, str]] = []
     for part in parts:
         with part.open(newline="", encoding="utf-8") as file:
-            new = list(csv.DictReader(file))
+            # A run that is killed may leave half a line at the end.
+            new = [row for row in csv.DictReader(file) if None not in row.values()]
         first = min((int(row["step"]) for row in new), default=math.inf)
         rows = [row for row in rows if int(row["step"]) < first] + new
-    with target.open("w", newline="", encoding="utf-8") as file:
+    with new_file(target) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

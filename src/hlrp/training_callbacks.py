@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Bool
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+
+from hlrp.files import new_file
+from hlrp.signals import Stopped, StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 class DrawsByStep(pl.Callback):
@@ -34,25 +41,99 @@ class DrawsByStep(pl.Callback):
 
 
 class SaveState(pl.Callback):
-    """Write the state to resume from, always between two optimizer steps.
+    """Write the state to resume from, always between two optimizer steps, and stop there where a signal asked for it.
+
+    All processes stop after the same step, whichever of them the signal reached. A validation is not worth waiting for
+    when a cluster ends a job: the state is also saved before each one, and a signal ends it after its next batch.
 
     Args:
         path: File of the state.
         every: Steps between two writings.
         also_at: Further steps, such as the last one.
+        also_every: Further steps at every multiple of this number: those after which there is a validation.
         accumulate: Shares of a batch that one process adds up for a step.
+        steps: Steps of the whole run.
+        request: What notices signals.
     """
 
-    def __init__(self, path: Path, *, every: int, also_at: Collection[int], accumulate: int) -> None:
-        self._path, self._every, self._also_at, self._accumulate = path, every, also_at, accumulate
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every: int,
+        also_at: Collection[int],
+        also_every: int | None,
+        accumulate: int,
+        steps: int,
+        request: StopRequest,
+    ) -> None:
+        self._path, self._also_at, self._accumulate = path, also_at, accumulate
+        self._every = (every, also_every or every)
+        self._steps = steps
+        self._request = request
+        self._ending = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._request.listen_again()  # Lightning puts handlers of its own in place, which end a run without a state
+        self._stop_if_asked(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        stepped = (batch_idx + 1) % self._accumulate == 0
-        if stepped and (step % self._every == 0 or step in self._also_at):
+        if (batch_idx + 1) % self._accumulate:
+            return
+        step, signum = trainer.global_step, self._signal(trainer)
+        if signum or step in self._also_at or any(step % every == 0 for every in self._every):
             trainer.save_checkpoint(self._path, weights_only=False)
+        self._ending = signum
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End here where the step before was to be the last one: its figures are logged by now."""
+        if self._ending:
+            _end(trainer, self._ending)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._request.listen_again()
+        if self._ending:
+            _end(trainer, self._ending)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if signum := self._signal(trainer):
+            _end(trainer, signum)
+
+    def _signal(self, trainer: pl.Trainer) -> int:
+        """The signal that came to any process; 0 if none did."""
+        own = self._request.signum or 0
+        if trainer.world_size == 1:
+            return own
+        return int(trainer.strategy.reduce(torch.tensor(own, device=trainer.strategy.root_device), reduce_op="max"))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse a state beyond the end of the run.
+
+        Raises:
+            ValueError: If it is of a later step than the last.
+        """
+        if checkpoint["global_step"] > self._steps:
+            raise ValueError(
+                f"the run to resume is at step {checkpoint['global_step']} already and cannot end at step "
+                f"{self._steps}; resume it with as many steps or more"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"accumulate": self._accumulate}
@@ -80,6 +161,41 @@ class ReplacesValues(Protocol):
         A mask is broadcastable to its tensor. An average over the old and the new value is neither of them.
         """
         ...
+
+
+def _end(trainer: pl.Trainer, signum: int) -> NoReturn:
+    """End this process; the exit status of the first one tells of the signal, and the others do not fail the run."""
+    raise Stopped(signum) if trainer.is_global_zero else SystemExit(0)
+
+
+class ValidateAfterLastStep(pl.Callback):
+    """Validate the finished weights, also where the last step is no multiple of the steps between two validations.
+
+    Lightning validates when a run is asked to stop; after the last step that changes nothing else.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._steps:
+            trainer.should_stop = True
+
+
+class StateFile(TorchCheckpointIO):
+    """Write a state beside the one before, which it replaces once it is on the disk.
+
+    Lightning writes it to TMPDIR and moves it: on another file system that is a copy over the state before, and a run
+    that is killed meanwhile is left with half a state and no earlier one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Replace the file `path`; it has no `storage_options`."""
+        assert storage_options is None
+        with new_file(path) as scratch:
+            torch.save(checkpoint, scratch)
 
 
 class AveragedWeights(pl.Callback):
@@ -212,6 +328,17 @@ class QualityGates(pl.Callback):
         if awaited:
             logged = ", ".join(sorted(trainer.callback_metrics))
             _stop(trainer, f"no gate can judge {', '.join(awaited)}, which is never logged; this run logs {logged}")
+
+    def judge_resumed(self, trainer: pl.Trainer) -> None:
+        """Judge a run that had no step left to train, by what its last validation logged; figures of training steps
+        that were logged before the resumption cannot be judged any more.
+
+        Raises:
+            ValueError: If a gate fails.
+        """
+        self._judge(trainer)
+        for gate in self._due(trainer):
+            logger.warning(f"the gate on {gate.metric} was not judged: the run was resumed after its last step")
 
     def _due(self, trainer: pl.Trainer) -> list[QualityGate]:
         return [gate for gate in self._gates if gate.at_step <= trainer.global_step and repr(gate) not in self._passed]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import shutil
 import sys
@@ -195,6 +196,19 @@ def test_labels_are_written_again_only_on_request(config: PrecomputeConfig, root
     config.overwrite = True
     precompute_latent_codes(config)
     assert {path.name for path in root.iterdir()} == {*before, "latents"}
+
+
+def test_a_second_labeller_is_told_before_it_works(
+    config: PrecomputeConfig, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.overwrite = True
+    first = precompute_latent_codes(config)
+    monkeypatch.setattr(module, "label_source", lambda *args, **kwargs: pytest.fail("it began to work"))
+    with (root / ".latents.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process holds it
+        with pytest.raises(FileExistsError, match=r"is writing .*latents; wait until it has ended"):
+            precompute_latent_codes(config)
+    assert torch.equal(load_labels(root / "latents").codes, first.codes)
 
 
 def test_a_dataset_is_never_overwritten(config: PrecomputeConfig, root: Path) -> None:

@@ -5,18 +5,23 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from lerobot.datasets.dataset_tools import delete_episodes
 from safetensors.torch import load_file
 
-from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationConfig, main, train_foundation
+from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationConfig, _open, main, train_foundation
 from hlrp.data.dataset import open_dataset
+from hlrp.data.labelled_frames import OrderedBatches
+from hlrp.data.labels import load_labels, save_labels
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
+from hlrp.foundation.code_metrics import code_figures, predict_codes
+from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.training import CURVES_FILE
@@ -102,6 +107,40 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights_and_figu
     assert resumed == figures
     one, other = (load_file(Path(folder) / WEIGHTS_FILE) for folder in (config.output_dir, parts.output_dir))
     torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_figures_are_of_the_weights_that_are_saved(config: TrainFoundationConfig) -> None:
+    sources, _ = _open(config)
+    held_out = list(OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size))
+    adapters = replace(config.backend, lora=LoRASettings(rank=2))
+    for name, backend in {"whole": config.backend, "adapters": adapters}.items():
+        each = replace(config, steps=6, validate_every=4, output_dir=f"{config.output_dir}-{name}", backend=backend)
+        told = train_foundation(each)
+        quality = json.loads((Path(each.output_dir) / METRICS_FILE).read_text())["quality"]
+        saved = code_figures(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
+        assert (told["decoded_accuracy"], told["ece"]) == pytest.approx((saved.accuracy, saved.ece), abs=1e-5)
+        assert (quality["accuracy"], quality["ece"]) == pytest.approx((saved.accuracy, saved.ece), abs=1e-5)
+
+
+def test_a_run_is_resumed_on_the_labels_and_with_the_settings_it_began_with(
+    config: TrainFoundationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: VLABackendModule) -> NoReturn:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VLABackendModule, "on_train_end", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_foundation(config)
+    again = replace(config, resume=True, validate_every=2)
+    with pytest.raises(ValueError, match=r"--backend\.random_shift_px was 2 in the interrupted run and is 0 now"):
+        train_foundation(replace(again, backend=replace(config.backend, random_shift_px=0)))
+    labels = load_labels(Path(config.dataset_root or "") / "latents", with_vectors=True)
+    others = replace(labels, codes=torch.where(labels.codes < 0, labels.codes, 7 - labels.codes))
+    save_labels(others, tmp_path / "labels")
+    with pytest.raises(ValueError, match="the fingerprint of the content of source 1 was"):
+        train_foundation(replace(again, labels_path=str(tmp_path / "labels")))
+    assert set(train_foundation(again)) >= FIGURES
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_the_training_can_be_kept(

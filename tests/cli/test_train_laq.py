@@ -3,22 +3,28 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from hlrp.cli import train_laq as train_laq_module
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_laq import TrainLAQConfig, main, train_laq
+from hlrp.data.source_config import SourceConfig
 from hlrp.laq import checkpoint
 from hlrp.laq.batch import ClipBatch
 from hlrp.laq.checkpoint import WEIGHTS_FILE, load_laq
 from hlrp.laq.task import LAQTask
 from hlrp.training import CURVES_FILE
-from tiny_datasets import CAMERA, create_dataset
+from tiny_datasets import CAMERA, LENGTHS, create_dataset
 from tiny_videos import write_video
 
 STEPS = 12
@@ -96,6 +102,58 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(
     torch.testing.assert_close(weights(parts), weights(config), rtol=0, atol=0)
     assert load_laq(parts.output_dir).fingerprint == load_laq(config.output_dir).fingerprint
     assert not Path(f"{parts.output_dir}.training").exists()
+
+
+def test_a_signal_after_the_last_step_keeps_the_training_and_tells_how_to_go_on(
+    config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = [f"--dataset_root={config.dataset_root}", f"--output_dir={config.output_dir}", "--preset=debug"]
+    flags += ["--steps=2", "--batch_size=4", "--device=cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_laq_module, "evaluate_laq", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as exit_:
+            run(patch, *flags)
+    assert exit_.value.code == 143
+    told, _, command = caplog.messages[-1].partition("\n")
+    assert told == "the state of the run is saved; continue it with"
+    assert command.split() == ["hlrp-train-laq", *flags, "--resume=true"]
+    run(monkeypatch, *flags, "--resume=true")
+    assert load_laq(config.output_dir).extra["steps"] == 2
+
+
+def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
+    config: TrainLAQConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: LAQTask) -> NoReturn:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LAQTask, "on_train_end", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_laq(config)
+    again = replace(config, resume=True, num_workers=0, save_every=7, cache_gib=1)
+    for changes, message in [
+        (
+            {"seed": 1},
+            "--seed was 0 in the interrupted run and is 1 now; resume with what it was begun with",
+        ),
+        ({"codebook_size": 16}, "--codebook_size was 8 in the interrupted run and is 16 now"),
+        ({"frame_offset_s": 0.2, "held_out": 0.5}, "--frame_offset_s was 0.1 .* now; --held_out was 0.1"),
+        ({"optimizer": replace(config.optimizer, lr=1.0)}, "--optimizer.lr was 0.0015 .* is 1.0 now"),
+        ({"sources": [SourceConfig(dataset_root="x")], "dataset_root": None}, r"--sources\[0\].weight was not set"),
+        ({"steps": STEPS - 1}, f"is at step {STEPS} already and cannot end at step {STEPS - 1}"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train_laq(replace(again, **changes))
+    for name, lengths, seed in (("grown", (*LENGTHS, 12), 0), ("recorded again", LENGTHS, 1)):
+        create_dataset(tmp_path / name, lengths=lengths, seed=seed)
+        with pytest.raises(ValueError, match=r"of source 1 was .* in the interrupted run and is .* now") as caught:
+            train_laq(replace(again, dataset_root=str(tmp_path / name)))
+        number = "the number of episodes of source 1 was 6 in the interrupted run and is 7 now"
+        assert (number in str(caught.value)) == (name == "grown")
+
+    shutil.copytree(config.dataset_root or "", tmp_path / "moved")
+    assert train_laq(replace(again, dataset_root=str(tmp_path / "moved"))) is not None
 
 
 def test_frames_in_memory_and_on_demand_train_the_same_model(config: TrainLAQConfig, tmp_path: Path) -> None:

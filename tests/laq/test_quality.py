@@ -176,6 +176,14 @@ def test_a_clip_of_one_episode_has_nowhere_to_transfer_to() -> None:
     assert card.self_consistency == 1
 
 
+def test_measuring_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("hlrp.progress._DELAY_S", 0)
+    measured(BrightnessLAQ().eval())
+    shown = capsys.readouterr()
+    assert all(work in shown.err for work in ("measuring latents", "measuring predictions", "transferring latents"))
+    assert shown.out == ""
+
+
 def test_a_dataset_without_actions_has_a_card_without_probes() -> None:
     card = measured(BrightnessLAQ().eval(), actions=False)
     values = card.to_dict()

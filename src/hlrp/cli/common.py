@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from draccus import ParsingError
+
+from hlrp.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
-def run_cli(command: Callable[[], object]) -> None:
-    """Run `command`; a user's mistake ends in one line on stderr and exit status 2, a full disk in status 1."""
+def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
+    """Run `command`; a user's mistake ends in one line on stderr and exit status 2, a full disk in status 1.
+
+    A signal ends it in one line too, after it has cleared up: SIGINT in status 130, SIGTERM in 143, SIGHUP in 129. The
+    line then ends with `when_stopped`.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        command()
+        with signals_unwind():
+            command()
+    except KeyboardInterrupt:
+        print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)
+        sys.exit(130)
+    except Stopped as stop:
+        print(f"{stop}{when_stopped}", file=sys.stderr)
+        raise
     except USER_ERRORS as error:
         sys.exit(_one_line(error, status=2))
     except ParsingError as error:  # draccus wraps what a configuration's own check says
         sys.exit(_one_line(error.__cause__ or error, status=2))
     except OSError as error:
         sys.exit(_one_line(error, status=1))
+
+
+def resume_command(name: str) -> str:
+    """What to type to resume this run of the training command `name`, which is an installed script."""
+    program, *flags = sys.argv
+    called = Path(program).stem
+    if called.replace("_", "-") != name.removeprefix("hlrp-") and called != name:
+        return f"{name} with the same options and --resume=true"
+    launchers = [variable for variable in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID") if variable in os.environ]
+    if launchers:  # this process is one of several, and does not know how they were started
+        return "the command that started it, with --resume=true"
+    kept = [
+        flag
+        for before, flag in zip(["", *flags], flags, strict=False)
+        if flag.partition("=")[0] != "--resume" and before != "--resume"
+    ]
+    if program.endswith(".py"):
+        start = [sys.executable, "-m", f"hlrp.cli.{called}"]
+    else:
+        start = [name if shutil.which(name) == os.path.abspath(program) else program]
+    return shlex.join([*start, *kept, "--resume=true"])
 
 
 def choose_device(name: str | None) -> str:

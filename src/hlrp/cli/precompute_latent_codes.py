@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from hlrp.data.labels import (
     save_labels,
 )
 from hlrp.data.sources import ClipSource, lerobot_source
-from hlrp.files import refuse_existing, write_json
+from hlrp.files import new_directory, refuse_existing, sole_writer, write_json
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import NO_LABEL
 
@@ -76,16 +75,17 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
-    if config.output_dataset is not None or not config.overwrite:
-        refuse_existing(target)
-    source = lerobot_source(
-        dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
-    )
-    labels = label_source(laq, source, batch_size=config.batch_size)
-    if config.output_dataset is None:
-        save_labels(labels, target, overwrite=config.overwrite)
-    else:
-        write_labelled_dataset(dataset, labels, target)
+    with sole_writer(target):
+        if config.output_dataset is not None or not config.overwrite:
+            refuse_existing(target)
+        source = lerobot_source(
+            dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
+        )
+        labels = label_source(laq, source, batch_size=config.batch_size)
+        if config.output_dataset is None:
+            save_labels(labels, target, overwrite=config.overwrite)
+        else:
+            write_labelled_dataset(dataset, labels, target)
     share = labels.valid.double().mean()
     print(f"{len(labels.codes)} frames, {share:.1%} with a label (the rest are cut by their episode's end): {target}")
     return labels
@@ -132,12 +132,9 @@ def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: 
         VECTORS: (labels.vectors.numpy(), {"dtype": "float32", "shape": (labels.vectors.shape[1],), "names": None}),
         VALID: (labels.valid.numpy()[:, None], {"dtype": "bool", "shape": (1,), "names": None}),
     }
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
-        new = Path(scratch) / "new"
+    with new_directory(root, create=False) as new:
         add_features(dataset, features=columns, output_dir=new, repo_id=f"{dataset.repo_id}_latents")
         write_json(new / COLUMN_METADATA_FILE, labels.metadata.to_dict())
-        new.rename(root)
 
 
 def main() -> None:

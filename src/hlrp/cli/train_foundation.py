@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import draccus
 import torch
 
-from hlrp.cli.common import choose_device, run_cli
+from hlrp.cli.common import choose_device, resume_command, run_cli
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -20,6 +20,7 @@ from hlrp.data.observation_sources import (
     open_taught,
     require_one_teacher,
 )
+from hlrp.data.run_facts import observation_facts
 from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, QwenVLChatConfig, build_backend
 from hlrp.foundation.batch import FoundationBatch
@@ -38,7 +39,9 @@ from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
+from hlrp.progress import progress
 from hlrp.report.foundation_page import example_predictions, render_foundation_page
+from hlrp.run_settings import lasting_settings
 from hlrp.tables import table
 from hlrp.training import StepData, TrainerConfig, TrainingRun
 
@@ -96,7 +99,7 @@ class TrainFoundationConfig:
     save_every: int = 100
     """Steps between resumable states."""
     resume: bool = False
-    """Continue an interrupted run."""
+    """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
@@ -131,10 +134,20 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
 
     With several processes, the first one alone saves.
     """
-    run = TrainingRun(config.output_dir, resume=config.resume)
+    with TrainingRun(
+        config.output_dir,
+        resume=config.resume,
+        settings=lasting_settings(config),
+        resume_command=resume_command("hlrp-train-foundation"),
+    ) as run:
+        return _train(config, run)
+
+
+def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     device = choose_device(config.device)
     config.trainer.require_device(device)
     sources, online = _open(config)
+    run.require_same_data(observation_facts(sources, [one.dataset_root for one in config.datasets]))
     spec, fingerprint = sources[0].spec, sources[0].laq_fingerprint
 
     torch.manual_seed(config.seed)
@@ -171,8 +184,11 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
-    batches = [_labelled(batch.to(device), online) for batch in validation]
-    predictions = module.predictions or predict_codes(backend, batches)  # under fsdp a copy was validated
+    batches = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
+    if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
+        predictions = predict_codes(backend, progress(batches, "measuring the checkpoint"))
+    else:
+        predictions = module.predictions
     quality = _quality(predictions, sources, spec.codebook_size)
     language = _language(backend, batches, sources)
     about = {
@@ -186,7 +202,11 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     # One batch holds neighbouring frames: examples come from all over the held-out episodes.
     spread = torch.linspace(0, len(batches) - 1, min(_EXAMPLES, len(batches))).long().tolist()
     each = -(-_EXAMPLES // len(spread))
-    examples = [example for number in spread for example in example_predictions(backend, batches[number], each)]
+    examples = [
+        example
+        for number in progress(spread, "predicting examples")
+        for example in example_predictions(backend, batches[number], each)
+    ]
     metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
     save_foundation(
         backend,

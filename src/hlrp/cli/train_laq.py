@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import draccus
 import torch
 
-from hlrp.cli.common import choose_device, chosen_cameras, run_cli
+from hlrp.cli.common import choose_device, chosen_cameras, resume_command, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
 from hlrp.data.evaluation import evaluate_laq
+from hlrp.data.run_facts import clip_facts
 from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
 from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
@@ -21,6 +22,7 @@ from hlrp.laq.task import LAQOptimizerConfig, LAQTask, LAQTrainingConfig, LossWe
 from hlrp.laq.views import ViewConfig
 from hlrp.latents import LatentSpec
 from hlrp.report.latent_table import quality_table
+from hlrp.run_settings import lasting_settings
 from hlrp.training import StepData, TrainerConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class TrainLAQConfig:
     save_every: int = 200
     """Steps between resumable states."""
     resume: bool = False
-    """Continue an interrupted run."""
+    """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
@@ -143,7 +145,16 @@ class TrainLAQConfig:
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves."""
-    run = TrainingRun(config.output_dir, resume=config.resume)
+    with TrainingRun(
+        config.output_dir,
+        resume=config.resume,
+        settings=lasting_settings(config),
+        resume_command=resume_command("hlrp-train-laq"),
+    ) as run:
+        return _train(config, run)
+
+
+def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     device = choose_device(config.device)
     config.trainer.require_device(device)
     size = config.size()
@@ -156,6 +167,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
         labelled=LabelledShare(fraction=config.labelled_fraction, episodes=config.labelled_episodes),
         seed=config.seed,
     )
+    run.require_same_data(clip_facts(sources, [one.video_dir or one.dataset_root for one in config.source_configs()]))
     batches = ClipBatches(
         sources,
         size.spec,

@@ -21,6 +21,7 @@ from hlrp.data.frames import are_in_memory
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
+from hlrp.progress import progress
 from hlrp.step_batches import part_rows
 
 
@@ -335,7 +336,10 @@ def idle_weights(source: ClipSource, starts: Int[Tensor, " m"], length: int, idl
     every = 1 if are_in_memory(source.frames) else max(round(source.fps), 1)
     measured = starts[::every]
     motion = torch.cat(
-        [_motion(source.frames.read(some[:, None] + torch.tensor([0, length]))) for some in measured.split(256)]
+        [
+            _motion(source.frames.read(some[:, None] + torch.tensor([0, length])))
+            for some in progress(measured.split(256), "measuring motion")
+        ]
     ).repeat_interleave(every)[: len(starts)]
     is_idle = motion <= motion.kthvalue(max(round(idle.share * len(motion)), 1)).values
     return torch.where(is_idle, idle.weight, 1.0).double()

@@ -23,6 +23,8 @@ from hlrp.latents import LatentSpec
 
 _PROBE_CLIPS = 4096
 """Clips that fit a probe, and at most as many that score it; more change the third digit."""
+_READ_TOGETHER = 256
+"""Clips of a batch."""
 _PICTURE_CLIPS = 512
 """Held-out clips that are decoded and kept in memory."""
 
@@ -37,8 +39,11 @@ class ClipBatchReader:
     deltas: Int[Tensor, " t"]
     """Its frames relative to the first."""
 
+    def __len__(self) -> int:
+        return -(-len(self.start) // _READ_TOGETHER)
+
     def __iter__(self) -> Iterator[UInt8[Tensor, "_ t c h w"]]:
-        return (self.frames.read(chunk[:, None] + self.deltas) for chunk in self.start.split(256))
+        return (self.frames.read(chunk[:, None] + self.deltas) for chunk in self.start.split(_READ_TOGETHER))
 
 
 def evaluate_laq(

@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from hlrp.data.frames import in_memory
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles
+from hlrp.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def open_video_source(
         raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
     if fps is not None and fps <= 0:
         raise ValueError(f"fps must be positive, got {fps}")
-    lengths = [video_length(path) for path in files]
+    lengths = [video_length(path) for path in progress(files, "reading time stamps")]
     rate = max(length.fps for length in lengths) if fps is None else fps
     # A frame counts where its middle is still shown: 0.499 rather than a half, for that must be before the end.
     counts = torch.tensor([max(int(length.duration_s * rate + 0.499), 1) for length in lengths])

@@ -15,7 +15,7 @@ from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES, DemoConfig
 from hlrp.demo.stages import Progress
-from hlrp.files import write_json
+from hlrp.files import new_file, write_json
 from hlrp.foundation.checkpoint import read_description
 from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
 from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
@@ -44,9 +44,8 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
     montage(videos, config.output_dir / "rollouts.mp4")
     html = render_report(report, figures(config, report, logs), videos)
     path = config.output_dir / "report.html"
-    scratch = path.with_suffix(".html.partial")
-    scratch.write_text(html, encoding="utf-8")
-    scratch.replace(path)
+    with new_file(path) as scratch:
+        scratch.write_text(html, encoding="utf-8")
     write_json(config.output_dir / "report.json", report)
     return summary(report), path
 

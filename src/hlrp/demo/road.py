@@ -220,8 +220,7 @@ def _lerobot(script: str) -> tuple[str, ...]:
 
 
 def _start_over(output: Path) -> None:
-    for leftover in (output, *output.parent.glob(f"{output.name}.partial-*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(output, ignore_errors=True)
 
 
 def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import device_of
+from hlrp.progress import progress
 
 _NOTHING_TO_SWAP = "every frame has the same instruction, so there is no other one to give"
 
@@ -106,7 +107,7 @@ def language_figures(
     if not others:
         return _without_figures(_NOTHING_TO_SWAP)
     compared = []
-    for batch in batches:
+    for batch in progress(batches, "swapping instructions"):
         missing = set(batch.instructions) - set(others)
         if missing:
             raise ValueError(

@@ -22,6 +22,7 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.probe_figures import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
 from hlrp.laq.quality import LAQQuality, QualityClips, evaluating
 from hlrp.latents import LatentSpec
+from hlrp.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ def random_laq(
     """
     model = LatentActionQuantizer(config).to(device).train()
     with torch.no_grad():
-        for clips in batches:
+        for clips in progress(batches, "random LAQ"):
             model(model.to_pixels(clips.to(device)))
     return model.eval()
 
@@ -201,7 +202,7 @@ def inverse_dynamics_labeller(
     config = replace(config, targets=("pixels",), feature_dim=0, decoder_layers=1, action_dim=targets.shape[-1])
     model = LatentActionQuantizer(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr)
-    for _ in range(training.steps):
+    for _ in progress(range(training.steps), "training the inverse-dynamics baseline"):
         rows = torch.randint(len(targets), (training.batch_size,))
         result = model(model.to_pixels(labelled.frames[rows].to(device)))
         assert result.actions is not None, "the configuration above asks for an action head"

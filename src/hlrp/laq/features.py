@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.progress import progress
 
 _THUMBNAIL = 16
 """Side of the frames that the pixel baseline reads: 256 values a channel keep a linear fit well posed."""
@@ -55,7 +56,7 @@ def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, 
     """Run `model`, in evaluation mode, over clips, batch by batch."""
     device = next(model.parameters()).device
     rows: list[tuple[Latents, Latents, Tensor]] = []
-    for clips in batches:
+    for clips in progress(batches, "measuring latents"):
         frames = model.to_pixels(clips.to(device))
         thumbnail = F.adaptive_avg_pool2d(frames[:, 0], _THUMBNAIL).flatten(1)
         rows.append((latents_of(model, frames), latents_of(model, still_clip(frames)), thumbnail.cpu()))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hlrp.laq.features import Latents, still_clip
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.progress import progress
 
 MOVING = 0.05
 """A pixel moves where a channel of it changes by more than this share of its range: above what compression leaves."""
@@ -58,7 +59,7 @@ def picture_figures(
     device = next(model.parameters()).device
     other = another_clip(len(clips))
     sums = torch.zeros(6, dtype=torch.float64)
-    for rows in torch.arange(len(clips)).split(PICTURE_BATCH):
+    for rows in progress(torch.arange(len(clips)).split(PICTURE_BATCH), "measuring predictions"):
         frames = model.to_pixels(clips[rows].to(device))
         before, after, resting = frames[:, :-1], frames[:, 1:], still_clip(frames)[:, :-1]
         own, permuted = (model.predict(before, latents.quantized[at].to(device)) for at in (rows, other[rows]))

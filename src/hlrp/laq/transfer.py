@@ -16,6 +16,7 @@ from hlrp.laq.code_figures import agreement, chance_agreement
 from hlrp.laq.features import Latents, joined, latents_of
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.picture_figures import PICTURE_BATCH, imagine
+from hlrp.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], l
     """Latents of the clips that start with frame t of `clips` and move as `latents` say."""
     device = next(model.parameters()).device
     parts = []
-    for rows in torch.arange(len(clips)).split(PICTURE_BATCH):
+    for rows in progress(torch.arange(len(clips)).split(PICTURE_BATCH), "transferring latents"):
         first = model.to_pixels(clips[rows].to(device))[:, 0]
         parts.append(latents_of(model, imagine(model, first, latents.quantized[rows].to(device))))
     return joined(parts)

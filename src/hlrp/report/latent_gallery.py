@@ -17,6 +17,7 @@ from hlrp.laq.features import Latents, joined, latents_of, still_clip
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.picture_figures import PICTURE_BATCH
 from hlrp.laq.quality import LAQQuality, QualityClips, evaluating
+from hlrp.progress import progress
 from hlrp.report.figures import code_usage_figure
 from hlrp.report.latent_figures import (
     AtlasEntry,
@@ -43,7 +44,9 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
     device = next(model.parameters()).device
     with evaluating(model):
         batches = clips.pictures.split(PICTURE_BATCH)
-        latents = joined([latents_of(model, model.to_pixels(batch.to(device))) for batch in batches])
+        latents = joined(
+            [latents_of(model, model.to_pixels(batch.to(device))) for batch in progress(batches, "drawing latents")]
+        )
         found: dict[str, bytes] = {}
         if quality.copy_gain is not None:
             found |= _predictions(model, clips, latents)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from av.codec.codec import UnknownCodecError
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
+
+from hlrp.files import new_file
 
 _ENCODERS = {
     "libx264": {"crf": "22", "preset": "veryfast"},
@@ -165,22 +166,17 @@ def _new_video(
     path: Path, fps: Fraction, *, width: int, height: int, crf: int | None = None
 ) -> Iterator[Callable[[UInt8[ndarray, "h w 3"]], None]]:
     """Yield a function that appends a frame; `path` appears complete when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     name = _encoder()
     options = _ENCODERS[name] | ({"crf": str(crf)} if crf is not None and "crf" in _ENCODERS[name] else {})
-    try:
-        # The index goes to the front, so that a browser can start before it has read the whole file.
-        with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream(name, rate=fps, options=options)
-            assert isinstance(stream, av.VideoStream)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    # The index goes to the front, so that a browser can start before it has read the whole file.
+    index_first = {"movflags": "+faststart"}
+    with new_file(path) as scratch, av.open(str(scratch), "w", format="mp4", options=index_first) as container:
+        stream = container.add_stream(name, rate=fps, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
 
-            def add(frame: UInt8[ndarray, "h w 3"]) -> None:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        def add(frame: UInt8[ndarray, "h w 3"]) -> None:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
-            yield add
-            container.mux(stream.encode())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        yield add
+        container.mux(stream.encode())

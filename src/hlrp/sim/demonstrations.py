@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
+from hlrp.files import new_directory
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
 from hlrp.sim.nuisance import STATE_NAMES
@@ -143,9 +143,7 @@ def record_demonstrations(
     choose_gl_backend()  # before any worker starts: a machine that cannot render says so once
 
     in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
-    try:
+    with new_directory(root, create=False) as partial:
         with _quiet_libraries(), _simulators(num_workers) as submit:
             dataset = _create_dataset(config, partial, repo_id)
             total = config.episodes_per_task * len(recordings)
@@ -157,9 +155,6 @@ def record_demonstrations(
             dataset.finalize()
         counts = [recording.count for recording in recordings]
         _write_metadata(partial, config, counts)
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return counts
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import zlib
 from dataclasses import dataclass
 
@@ -104,7 +105,9 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
 
 
 def prepare_worker() -> None:
-    """Keep the worker processes from competing for cores: each one renders on one thread."""
+    """Keep the worker processes from competing for cores: each one renders on one thread. Ctrl-C, which goes to all
+    processes, is left to the parent: it waits for them, and says in one line that it stopped."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer
 
 
