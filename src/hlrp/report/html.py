@@ -9,10 +9,10 @@ from typing import Any
 
 from hlrp.report.contents import require_complete
 from hlrp.report.durations import duration
-from hlrp.report.page_parts import facts, figure, judged, page, section, table
+from hlrp.report.page_parts import concluded, facts, figure, judged, page, section, table
 from hlrp.report.statistics import task_successes
 from hlrp.report.videos import video_data_uri
-from hlrp.verdicts import foundation_verdicts, latent_verdicts
+from hlrp.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
 
 _TITLE = "HLRP: from video to robot actions"
 
@@ -75,10 +75,13 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
         section("Success per task", _success(report["policies"]), shown("success")),
         section("Rollouts", _videos(videos)) if videos else "",
         section(
-            "Latent actions", judged(latent_verdicts(report["laq"])),
+            "Latent actions", concluded(latent_conclusion(report["laq"])), judged(latent_verdicts(report["laq"])),
             shown("latent_quality"), shown("reconstruction"), shown("code_usage"),
         ),
-        section("Foundation model", judged(foundation_verdicts(report["foundation"]))),
+        section(
+            "Foundation model", concluded(foundation_conclusion(report["foundation"])),
+            judged(foundation_verdicts(report["foundation"])),
+        ),
         section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
         section("Time and memory", _times(report), shown("stage_time")),
         section("More figures", others) if others else "",
