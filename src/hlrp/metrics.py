@@ -81,15 +81,15 @@ LAQ_METRICS = {
         "how much of the coming actions a linear map reads from one-hot codes; 1 is all",
         f"≥ {GOOD_PROBE_R2:g}",
     ),
-    "probe_r2_quantized": Metric(_probed("quantized"), "the same from the vectors that the decoder reads"),
+    "probe_r2_quantized": Metric(_probed("quantized"), "what it reads from the vectors that the decoder gets"),
     "probe_r2_vectors": Metric(
-        _probed("vectors"), "the same from the encoder's vectors: what rounding to codes costs"
+        _probed("vectors"), "what it reads from the encoder's vectors; codes lose the difference"
     ),
     "probe_r2_frame_only": Metric(
-        _probed("frame_only"), "the same from frame t repeated: what codes hold without any motion"
+        _probed("frame_only"), "what it reads from the codes of frame t repeated, which show no motion"
     ),
-    "probe_r2_pixels": Metric(_probed("pixels"), "the same from frame t itself: what needs no codes"),
-    "probe_r2_pixels_and_codes": Metric(_probed("pixels_and_codes"), "the same from both together"),
+    "probe_r2_pixels": Metric(_probed("pixels"), "what it reads from frame t itself, without codes"),
+    "probe_r2_pixels_and_codes": Metric(_probed("pixels_and_codes"), "what it reads from frame t and codes together"),
     "probe_gain": Metric(
         "gain over the frame",
         "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",
@@ -98,7 +98,7 @@ LAQ_METRICS = {
     "copy_gain": Metric(
         "gain over copying", "how much closer the predicted frame is than frame t repeated; 1 is perfect", "> 0"
     ),
-    "copy_gain_moving": Metric("gain on moving pixels", "the same where something moves", "> 0"),
+    "copy_gain_moving": Metric("gain on moving pixels", "gain over copying where something moves", "> 0"),
     "permuted_gain_ratio": Metric(
         "gain kept under permuted codes",
         "share of the gain over copying left when clips swap their codes; 1 is a decoder that ignores them",
@@ -114,7 +114,7 @@ LAQ_METRICS = {
         "share of codes read back after they moved the frame of another episode",
         "half way from chance to 1, or more",
     ),
-    "transfer_r2": Metric("transferred vectors, R²", "the same for code vectors; 1 is identical"),
+    "transfer_r2": Metric("transferred vectors, R²", "how like the code vectors read back so are; 1 is identical"),
     "perplexity": Metric(
         "perplexity per slot", "how many of its k codes each slot really uses", "every slot ≥ k/2"
     ),
@@ -148,7 +148,9 @@ FOUNDATION_METRICS = {
         "share of codes right when decoded from one frame and the instruction, as a policy does",
         "95 % interval above the best constant guess",
     ),
-    "constant_guess_accuracy": Metric("best constant guess", "the same when saying each slot's most frequent code"),
+    "constant_guess_accuracy": Metric(
+        "best constant guess", "share of codes right when saying each slot's most frequent code"
+    ),
     "gain_over_guessing": Metric(
         "gain over guessing",
         "share of the way from the best constant guess to all codes right; 0 is guessing, 1 is perfect",
@@ -156,8 +158,8 @@ FOUNDATION_METRICS = {
     ),
     "last_code_accuracy": Metric(
         "codes of the span before",
-        "accuracy of saying the true codes of the span before again; a reference and no rival: it sees labels, which no "
-        "policy has",
+        "accuracy of saying the true codes of the span before again; a reference and no rival: it sees labels, which "
+        "no policy has",
     ),
     "teacher_forced_accuracy": Metric(
         "teacher-forced accuracy", "share of codes right when the true codes before them are given"

@@ -143,7 +143,8 @@ def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
     if word == "unsure":
         return Conclusion(
             "unsure",
-            f"the latents tell the actions (R² {r2:.2f}), but these episodes cannot tell whether more than frame t does",
+            f"the latents tell the actions (R² {r2:.2f}), but whether more than frame t does, these episodes cannot "
+            "tell",
             "measure on more episodes: hlrp-inspect-latents, or train with a larger held_out",
         )
     return Conclusion(

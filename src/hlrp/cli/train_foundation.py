@@ -38,8 +38,9 @@ from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
 from hlrp.report.foundation_page import example_predictions, render_foundation_page
-from hlrp.report.latent_table import foundation_table
+from hlrp.report.foundation_table import foundation_table
 from hlrp.training import StepData, TrainerConfig, TrainingRun
+from hlrp.verdicts import foundation_conclusion
 
 logger = logging.getLogger(__name__)
 
@@ -176,16 +177,19 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
     spread = torch.linspace(0, len(measured) - 1, min(_EXAMPLES, len(measured))).long().tolist()
     each = -(-_EXAMPLES // len(spread))
     examples = [example for number in spread for example in example_predictions(backend, measured[number], each)]
-    metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
+    metrics = {
+        "quality": quality.to_dict(),
+        "language": language.to_dict(),
+        "verdict": foundation_conclusion(quality.to_dict()).to_dict(),
+        "about": about,
+    }
     save_foundation(
         backend,
         config.output_dir,
         laq_fingerprint=fingerprint,
         extra={
             "datasets": names,
-            "sources": [
-                _describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)
-            ],
+            "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
             "cameras": sources[0].cameras,
             "labels": "online" if online else "precomputed",
             "steps": config.steps,

@@ -206,9 +206,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     model.to(device)
     quality = evaluate_laq(model, first, sources[0].episodes, sources[0].held_out, seed=config.seed)
     extra = {
-        "sources": [
-            describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)
-        ],
+        "sources": [describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)],
         "action_statistics": None if batches.action_statistics is None else batches.action_statistics.to_dict(),
         "steps": config.steps,
         "batch_size": config.batch_size,

@@ -17,7 +17,6 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
 
-
 DEFAULT_REPO_ID = "local/hlrp_demos"
 """Where `hlrp-collect-demos` records to, when nothing is named."""
 

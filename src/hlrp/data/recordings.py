@@ -145,12 +145,12 @@ def choose_measured(
         names = ", ".join(dict.fromkeys(part["name"] for part in known))
         basis = "another dataset"
         sentence = (
-            f"the LAQ was trained on other recordings ({names}); {drawn}; if the two share recordings, it may have been "
-            "trained on these"
+            f"the LAQ was trained on other recordings ({names}); {drawn}; if the two share recordings, it may "
+            "have been trained on these"
         )
     else:
         basis = "unknown"
-        sentence = f"the checkpoint does not say which recordings the LAQ was trained on; {drawn}; it may have seen them"
+        sentence = f"the checkpoint does not say which recordings the LAQ was trained on, so perhaps on these; {drawn}"
     return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
 
 

@@ -58,10 +58,12 @@ def foundation_card(
         language: The same frames under other instructions; None where that was not measured.
     """
     spec, sources = backend.spec, extra.get("sources", [])
-    base = hub_model(backend.config.model_name)
+    base = hub_model(backend.config_dict().get("model_name"))
     facts = {name: value for name, value in extra.items() if name != "license"}
     parts = (
-        "" if base is None else f"Its weights derive from [{base}](https://huggingface.co/{base}), whose licence binds.",
+        ""
+        if base is None
+        else f"Its weights derive from [{base}](https://huggingface.co/{base}), whose licence binds.",
         sources_table(sources) if sources else "",
         facts_list(facts),
     )

@@ -53,7 +53,7 @@ def model_card(
         metadata=metadata(license=extra.get("license"), sources=[source["name"] for source in sources]).to_yaml(),
         latents=f"{spec.code_seq_len} codes of {spec.codebook_size}" if model.quantizer.has_codes else "a few numbers",
         offset=spec.frame_offset_s,
-        cameras=", ".join(markdown_text(camera) for camera in cameras) or "any",
+        cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
         clip=", ".join(map(str, ("batch", spec.num_frames, config.channels, *config.image_size))),
         figures="Not measured yet; `hlrp-inspect-latents` does." if quality is None else _figures(quality),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",

@@ -30,7 +30,7 @@ def slot_accuracy_figure(figures: CodeFigures) -> bytes:
     ]
     if figures.last_code_accuracy_per_slot is not None:
         bars.append((_label("last_code_accuracy"), figures.last_code_accuracy_per_slot, ORANGE))
-    slots = len(figures.accuracy_per_slot)
+    slots = len(figures.decoded_accuracy_per_slot)
     width = 0.84 / len(bars)
     with figure_style():
         figure = new_figure(2.6)

@@ -116,7 +116,8 @@ def render_foundation_page(
         section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
         section("What is taken for what", figure(_CONFUSION, confusion_figure(figures.confusion))),
         section(
-            "Does it know what it knows?", figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error))
+            "Does it know what it knows?",
+            figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error)),
         ),
         section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
     ]

@@ -93,19 +93,16 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
 def _header(report: Mapping[str, Any]) -> str:
     name, card = next(iter(report["policies"].items()))
     low, high = card["interval"]
-    shown = (
+    shown = [
         (
             f"{card['success_rate']:.0%}",
             f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
         ),
-        (_number(report["laq"]["probe_r2"]), "R² from latent codes to actions, on unseen episodes"),
         (duration(report["seconds_total"]), "for all stages, on one machine"),
-    )
+    ]
+    if (r2 := report["laq"]["probe_r2"]) is not None:
+        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is all of them"))
     return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _list(steps: Sequence[tuple[str, str]]) -> str:

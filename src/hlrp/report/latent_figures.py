@@ -36,13 +36,7 @@ from hlrp.report.style import (
 
 _LOWEST_R2 = -0.2
 """A probe can be arbitrarily worse than the mean; its bar ends here."""
-_PROBED = {
-    "codes": BLUE,
-    "quantized": SKY,
-    "vectors": GREEN,
-    "frame_only": GREY,
-    "pixels": ORANGE,
-}
+_PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
 
 
 def prediction_figure(
@@ -118,7 +112,7 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
 
 
 def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> bytes:
-    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with permuted codes, those of another clip."""
+    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with codes of another clip."""
     bars = [("own codes", copy_gain, BLUE), ("permuted codes", permuted, VERMILLION)]
     if moving is not None:
         bars.insert(1, ("own codes, moving pixels", moving, SKY))

@@ -1,24 +1,15 @@
-"""Figures of a quantizer and of a foundation model, for a terminal."""
+"""The quality card of a quantizer, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import wrap
 
-from hlrp.foundation.code_metrics import CodeFigures
-from hlrp.foundation.language import LanguageFigures
 from hlrp.laq.baselines import BaselineRow
 from hlrp.laq.quality import LAQQuality
 from hlrp.metrics import LAQ_METRICS
 from hlrp.tables import table
-from hlrp.verdicts import (
-    Conclusion,
-    Verdict,
-    foundation_conclusion,
-    foundation_verdicts,
-    latent_conclusion,
-    latent_verdicts,
-)
+from hlrp.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
 
 _WIDTH = 80
 """Columns of a terminal."""
@@ -33,13 +24,6 @@ def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> s
     """
     values = quality.to_dict()
     return judged_table(f"latent quality ({episodes})", latent_verdicts(values), latent_conclusion(values))
-
-
-def foundation_table(quality: CodeFigures, language: LanguageFigures) -> str:
-    """Every held-out figure of a foundation model with its verdict, and the verdict on the whole."""
-    values = quality.to_dict()
-    verdicts = foundation_verdicts(values, language.to_dict())
-    return judged_table("code prediction (held-out episodes)", verdicts, foundation_conclusion(values))
 
 
 def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
