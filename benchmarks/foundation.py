@@ -28,6 +28,7 @@ from hlrp.foundation.backends import QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.foundation.language import language_figures, swapped_instructions
+from hlrp.metrics import FOUNDATION_METRICS
 from hlrp.sim.tasks import task_sentence
 from hlrp.tables import table
 
@@ -167,12 +168,12 @@ def _figures(output: Path) -> dict[str, Any]:
     quality = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["quality"]
     slots = len(quality["label_entropy_bits"])
     return {
-        "code": quality["accuracy"],
-        "interval": quality["accuracy_interval"],
-        "marginal": quality["marginal_accuracy"],
+        "code": quality["decoded_accuracy"],
+        "interval": quality["decoded_accuracy_interval"],
+        "marginal": quality["constant_guess_accuracy"],
         "last_code": quality["last_code_accuracy"],
         "sequence": quality["exact_sequence_accuracy"],
-        "ece": quality["ece"],
+        "ece": quality["calibration_error"],
         "cross_entropy_bits": sum(quality["cross_entropy_bits"]) / slots,
         "label_entropy_bits": sum(quality["label_entropy_bits"]) / slots,
         "cpu_minutes": json.loads((output / "cost.json").read_text(encoding="utf-8"))["cpu_minutes"],
@@ -180,12 +181,23 @@ def _figures(output: Path) -> dict[str, Any]:
 
 
 def _rows(figures: dict[str, dict[str, Any]]) -> str:
-    names = ("code", "marginal", "last_code", "sequence", "ece", "cross_entropy_bits", "label_entropy_bits")
     rows = [
-        [backend, *(f"{found[name]:.3f}" for name in names), f"{found['cpu_minutes']:.1f}"]
+        [backend, *(f"{found[key]:.3f}" for key in _COLUMNS), f"{found['cpu_minutes']:.1f}"]
         for backend, found in figures.items()
     ]
-    return table(["backend", *names, "CPU min"], rows)
+    return table(["backend", *_COLUMNS.values(), "CPU min"], rows)
+
+
+_COLUMNS = {
+    "code": FOUNDATION_METRICS["decoded_accuracy"].name,
+    "marginal": FOUNDATION_METRICS["constant_guess_accuracy"].name,
+    "last_code": FOUNDATION_METRICS["last_code_accuracy"].name,
+    "sequence": FOUNDATION_METRICS["exact_sequence_accuracy"].name,
+    "ece": FOUNDATION_METRICS["calibration_error"].name,
+    "cross_entropy_bits": "bits a code costs",
+    "label_entropy_bits": "bits by frequency",
+}
+"""Figures of `accuracy`: their keys in the file, and their names."""
 
 
 SECTIONS: dict[str, Callable[[BenchConfig], Any]] = {

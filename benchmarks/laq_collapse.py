@@ -34,6 +34,7 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.task import LAQTrainingConfig
 from hlrp.laq.views import altered_view
 from hlrp.latents import LatentSpec
+from hlrp.metrics import collapsed_below
 from hlrp.optimization import parameter_groups
 from hlrp.tables import table
 
@@ -62,7 +63,7 @@ class Run:
 
     def collapsed(self, codebook_size: int) -> bool:
         """Whether any slot has lost three quarters of its codes or more."""
-        return min(self.perplexity) < codebook_size / 4
+        return min(self.perplexity) < collapsed_below(codebook_size)
 
 
 @dataclass(frozen=True, kw_only=True)

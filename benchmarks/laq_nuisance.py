@@ -24,7 +24,6 @@ from torch import Tensor
 
 from benchmarks.running import side_by_side, train_laq
 from hlrp.cli.precompute_latent_codes import label_source
-from hlrp.data.clips import split_episodes
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import load_laq
@@ -95,8 +94,7 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
     labels = label_source(laq, source, batch_size=256)
     nuisance = torch.tensor(dataset.hf_dataset.with_format("numpy")["nuisance"][:])
     length = laq.model.spec.frame_deltas(dataset.fps)[-1]
-    _, held_out = split_episodes(int(labels.episode_index.max()) + 1, held_out=0.1, seed=laq.extra["seed"])
-    is_held_out = torch.isin(labels.episode_index, held_out)
+    is_held_out = torch.isin(labels.episode_index, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
 
     def clips(of: Tensor) -> tuple[Float[Tensor, "m f"], Float[Tensor, "m d"]]:
         start = (labels.valid & of).nonzero()[:, 0]

@@ -28,7 +28,7 @@ from hlrp.training import CURVES_FILE
 from tiny_datasets import CAMERA
 
 STEPS = 10
-FIGURES = {"accuracy", "decoded_accuracy", "exact_sequence_accuracy", "marginal_accuracy"}
+FIGURES = {"teacher_forced_accuracy", "decoded_accuracy", "exact_sequence_accuracy", "constant_guess_accuracy"}
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_the_command_prints_a_table(
 def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> None:
     train_foundation(replace(config, steps=2))
     metrics = json.loads((Path(config.output_dir) / METRICS_FILE).read_text())
-    assert 0 <= metrics["quality"]["accuracy"] <= 1
+    assert 0 <= metrics["quality"]["decoded_accuracy"] <= 1
     assert metrics["quality"]["last_code_frames"] > 0
     assert metrics["language"]["reason"] is not None or 0 <= metrics["language"]["changed_share"] <= 1
     page = (Path(config.output_dir) / PAGE_FILE).read_text()
@@ -211,7 +211,12 @@ def test_several_datasets_with_weights_train_one_model(
         f"{{dataset_repo_id: {name}, dataset_root: {root}, weight: {n}}}" for name, n in (("a", 2), ("b", 1))
     )
     run(monkeypatch, *(flag for flag in tiny_flags if "dataset_root" not in flag), f"--sources=[{both}]")
-    assert load_foundation("vla").description.extra["datasets"] == ["a", "b"]
+    extra = load_foundation("vla").description.extra
+    assert extra["datasets"] == ["a", "b"]
+    assert [round(source["share"], 3) for source in extra["sources"]] == [0.667, 0.333]
+    card = Path("vla/README.md").read_text()
+    assert "| a | 67% | 6 | 1 |" in card
+    assert str(root) not in card
 
 
 def test_the_other_backend_and_its_vectors_train_from_the_command_line(

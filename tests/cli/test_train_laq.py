@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from hlrp.cli import train_laq as train_laq_module
@@ -221,7 +222,7 @@ def test_a_folder_of_videos_is_enough(config: TrainLAQConfig, tmp_path: Path, ca
     assert quality.probe_r2 is None
     loaded = load_laq(config.output_dir)
     assert loaded.cameras == []
-    assert loaded.extra["sources"][0]["name"] == str(films)
+    assert loaded.extra["sources"][0]["name"] == "films"
     assert len(loaded.extra["sources"][0]["held_out_episodes"]) == 1
 
 
@@ -261,8 +262,14 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
     run(monkeypatch, named, f"--output_dir={config.output_dir}", "--preset=debug", "--steps=2", "--device=cpu")
     loaded = load_laq(config.output_dir)
     assert loaded.cameras == [CAMERA]
-    assert [source["name"] for source in loaded.extra["sources"]] == ["local/hlrp_demos", str(films)]
+    assert [source["name"] for source in loaded.extra["sources"]] == ["images", "films"]
     assert all(source["held_out_episodes"] for source in loaded.extra["sources"])
+    card = (Path(config.output_dir) / "README.md").read_text()
+    assert "| images | 67% | 6 | 1 |" in card
+    assert "| films | 33% | 3 | 1 |" in card
+    assert str(tmp_path) not in card
+    assert "local/" not in card
+    assert (ModelCard(card).data.license, ModelCard(card).data.datasets) == ("apache-2.0", None)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +290,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
         (["--sources=[{video_dir: films}]"], "name all datasets, cameras and video folders inside sources"),
         (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
-        (["--labelled_episodes=[77]"], "episodes [77] of local/hlrp_demos cannot be labelled"),
+        (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
         (["--idle_weight=0"], "idle clips need a weight above 0"),
         (["--quantizer=kmeans"], "invalid choice: 'kmeans'"),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.card import foundation_card
 from hlrp.foundation.checkpoint import (
     CARD_FILE,
     FOUNDATION_FOLDER,
@@ -19,6 +21,7 @@ from hlrp.foundation.checkpoint import (
     read_description,
     save_foundation,
 )
+from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figures
 from hlrp.foundation.lora import LoRASettings
 from hlrp.hub import fetch_folder, upload_folder
 from hlrp.latents import LatentSpec
@@ -59,11 +62,51 @@ def test_a_checkpoint_holds_nothing_that_runs(backend: QwenVLChatBackend, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # no temporary folder is left
 
 
+def quality_of_codes(*, right: float) -> CodeFigures:
+    """Figures of 100 frames of one slot, of which the share `right` is decoded rightly."""
+    codes = torch.arange(100)[:, None] % 8
+    decoded = torch.where(torch.arange(100)[:, None] < 100 * right, codes, (codes + 1) % 8)
+    found = CodePredictions(codes, decoded, torch.full((100, 1), 0.5), decoded, torch.ones(100, 1))
+    return code_figures(found, codebook_size=8)
+
+
 def test_the_card_names_the_codes_and_the_figures(backend: QwenVLChatBackend, tmp_path: Path) -> None:
-    extra = {"steps": 7, "validation": {"decoded_accuracy": 0.25}}
-    card = (save_foundation(backend, tmp_path / "model", laq_fingerprint="abc", extra=extra) / CARD_FILE).read_text()
+    quality = quality_of_codes(right=0.25)
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc", extra={"steps": 7}, quality=quality)
+    card = (folder / CARD_FILE).read_text()
     for text in ("4 codes of 8", "`abc`", "| decoded accuracy | 0.250 |", "- steps: 7"):
         assert text in card
+
+
+def test_the_card_names_each_source_once_with_its_share_and_no_local_path(
+    backend: QwenVLChatBackend, tmp_path: Path
+) -> None:
+    sources = [
+        {"name": name, "share": share, "episodes": 10, "held_out_episodes": [1, 2]}
+        for name, share in (("demos", 0.25), ("lerobot/droid_100", 0.5), ("demos", 0.25))
+    ]
+    extra = {"sources": sources, "from": "/home/me/secret/run<script>"}
+    card = (save_foundation(backend, tmp_path / "model", laq_fingerprint="abc", extra=extra) / CARD_FILE).read_text()
+    assert card.count("demos") == 1
+    assert "| demos | 50% | 20 | 4 |" in card
+    assert "| [lerobot/droid_100](https://huggingface.co/datasets/lerobot/droid_100) | 50% | 10 | 2 |" in card
+    assert "- from: run&lt;script&gt;" in card
+    assert "/home/me" not in card
+    data = ModelCard(card).data
+    assert (data.license, data.datasets, data.base_model) == ("apache-2.0", ["lerobot/droid_100"], None)
+    assert (data.library_name, data.pipeline_tag) == ("hlrp", "robotics")
+
+
+def test_a_model_from_the_hub_is_named_as_the_base_and_brings_its_licence(
+    backend: QwenVLChatBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "config", replace(backend.config, model_name="nvidia/Cosmos-Reason2-2B"))
+    data = ModelCard(foundation_card(backend, laq_fingerprint="", extra={})).data
+    assert (data.base_model, data.license) == ("nvidia/Cosmos-Reason2-2B", "other")
+    assert data.license_link == "https://huggingface.co/nvidia/Cosmos-Reason2-2B"
+    assert ModelCard(foundation_card(backend, laq_fingerprint="", extra={"license": "mit"})).data.license == "mit"
+    monkeypatch.setattr(backend, "config", replace(backend.config, model_name=str(tmp_path)))
+    assert ModelCard(foundation_card(backend, laq_fingerprint="", extra={})).data.base_model is None
 
 
 def test_the_hub_takes_whole_folders_only(backend: QwenVLChatBackend, tmp_path: Path) -> None:

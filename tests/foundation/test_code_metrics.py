@@ -37,13 +37,13 @@ def predictions(codes: list[list[int]], decoded: list[list[int]], probability: f
 def test_accuracies_are_shares_of_labelled_frames_only() -> None:
     found = predictions([[0, 1], [2, 3], [-1, -1]], [[0, 1], [2, 0], [1, 1]])
     figures = code_figures(found, codebook_size=K)
-    assert (figures.frames, figures.episodes, figures.accuracy_interval) == (2, None, None)
-    assert figures.accuracy == 0.75
-    assert figures.accuracy_per_slot == [1.0, 0.5]
+    assert (figures.frames, figures.episodes, figures.decoded_accuracy_interval) == (2, None, None)
+    assert figures.decoded_accuracy == 0.75
+    assert figures.decoded_accuracy_per_slot == [1.0, 0.5]
     assert figures.exact_sequence_accuracy == 0.5
-    assert figures.teacher_accuracy == 1.0
+    assert figures.teacher_forced_accuracy == 1.0
     assert figures.confusion[1] == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
-    assert json.loads(json.dumps(figures.to_dict()))["accuracy"] == 0.75
+    assert json.loads(json.dumps(figures.to_dict()))["decoded_accuracy"] == 0.75
 
 
 def test_scores_become_teacher_forced_codes_and_their_cross_entropy() -> None:
@@ -99,9 +99,9 @@ def test_confusion_counts_every_frame_once_in_each_slot() -> None:
 def test_the_constant_guess_is_chosen_by_training_labels_where_there_are_any() -> None:
     found = predictions([[1], [1], [2]], [[0], [0], [0]])
     here = code_figures(found, codebook_size=K)
-    assert (here.marginal_accuracy, here.marginal_is_of_training) == (2 / 3, False)
+    assert (here.constant_guess_accuracy, here.constant_guess_is_of_training) == (2 / 3, False)
     trained = code_figures(found, codebook_size=K, training_counts=code_counts(torch.tensor([[2], [2], [-1]]), K))
-    assert (trained.marginal_accuracy, trained.marginal_is_of_training) == (pytest.approx(1 / 3), True)
+    assert (trained.constant_guess_accuracy, trained.constant_guess_is_of_training) == (pytest.approx(1 / 3), True)
 
 
 def test_entropy_is_in_bits() -> None:
@@ -122,7 +122,7 @@ def test_the_interval_covers_the_accuracy_and_is_that_of_episodes() -> None:
         predictions([[0], [1], [-1]], [[0], [0], [0]]), codebook_size=K, episode=torch.tensor([7, 9, 3])
     )
     assert figures.episodes == 2
-    assert figures.accuracy_interval == (0.0, 1.0)
+    assert figures.decoded_accuracy_interval == (0.0, 1.0)
 
 
 def dataset() -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 
 from hlrp.hub import fetch_folder, upload_folder
@@ -49,13 +50,30 @@ def test_the_card_shows_the_figures_and_three_lines_of_usage(
     folder = fsq_model.save_pretrained(tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={"steps": 3})
     card = (folder / CARD_FILE).read_text()
     assert "| entropy of code tuples | 1.0 of 1.0 bits |" in card
-    assert "| perplexity per slot | 1.9 | good |" in card
+    assert "| perplexity per slot | 1.9 of 2 | good |" in card
     assert "Over 7 clips of 3 episodes" in card
     assert f"`{CAMERA}`" in card
     assert "- steps: 3" in card
     usage = card.partition("```python\n")[2].partition("```")[0].splitlines()
     assert len(usage) == 3
     assert "(batch, 2, 3, 32, 32)" in usage[2]
+
+
+def test_the_card_of_a_mixture_names_its_sources_and_the_licence(
+    fsq_model: LatentActionQuantizer, tmp_path: Path
+) -> None:
+    sources = [
+        {"name": "films | <b>", "share": 0.75, "episodes": 4, "held_out_episodes": [0]},
+        {"name": "me/demos", "share": 0.25, "episodes": 9, "held_out_episodes": [1]},
+    ]
+    extra = {"sources": sources, "license": "cc-by-4.0", "action_statistics": {"mean": [0.5]}}
+    card = (fsq_model.save_pretrained(tmp_path / "laq", extra=extra) / CARD_FILE).read_text()
+    assert "| films &#124; &lt;b&gt; | 75% | 4 | 1 |" in card
+    assert "statistics" not in card
+    data = ModelCard(card).data
+    assert (data.license, data.datasets, data.pipeline_tag) == ("cc-by-4.0", ["me/demos"], "robotics")
+    plain = (fsq_model.save_pretrained(tmp_path / "plain") / CARD_FILE).read_text()
+    assert (ModelCard(plain).data.license, ModelCard(plain).data.datasets) == ("apache-2.0", None)
 
 
 def test_the_usage_of_the_card_runs(fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_labels_in_the_batch_come_first(workshop: Workshop, policy: HLRPVLADirec
     batch = workshop.batch([3, 20])
     _, with_table = policy(batch)
     _, without_labels = policy({**batch, "latent_codes": torch.full((2, 4), -1)})
-    assert with_table["labelled_share"] == 1.0
-    assert without_labels["labelled_share"] == 0.0
+    assert with_table["code_share"] == 1.0
+    assert without_labels["code_share"] == 0.0
 
 
 def test_frames_without_a_label_contribute_exactly_nothing(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:
@@ -70,7 +70,7 @@ def test_frames_without_a_label_contribute_exactly_nothing(workshop: Workshop, p
     loss, values = policy(workshop.batch(cut))
     loss.backward()
     assert loss.item() == 0
-    assert values["labelled_share"] == 0
+    assert values["code_share"] == 0
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
 
 

@@ -101,7 +101,7 @@ def test_a_teacher_of_three_frames_gives_two_transitions(workshop: Workshop, tmp
     policy = workshop.policy(vla_checkpoint_path=str(foundation), **settings)
     assert policy.config.observation_delta_indices == [0, 2, 4]
     loss, values = policy(workshop.batch([3, 20], 2, 4))
-    assert values["labelled_share"] == 1
+    assert values["code_share"] == 1
     loss.backward()
     assert torch.isfinite(loss)
 

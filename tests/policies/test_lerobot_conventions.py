@@ -308,9 +308,41 @@ def test_what_is_pushed_to_the_hub_is_enough_to_act_and_has_a_card(
     assert f"a **{kind}** policy" in card
     assert f"--policy.type={kind}" in card
     assert f"`{CAMERA}`" in card
-    assert {"lerobot", "robotics", kind} <= set(ModelCard(card).data.tags)
+    data = ModelCard(card).data
+    assert {"lerobot", "robotics", kind} <= set(data.tags)
+    assert (data.library_name, data.pipeline_tag, data.license) == ("lerobot", "robotics", "apache-2.0")
+    assert (data.datasets, data.base_model) == (None, None)  # recordings that are on no hub
+    assert "huggingface.co/datasets/" not in card
     loaded = get_policy_class(kind).from_pretrained(tmp_path)
     torch.testing.assert_close(chunk(loaded, seen_of(stock.batch(3))), expected, atol=1e-6, rtol=0)
+
+
+def test_the_card_escapes_tasks_and_names_what_is_on_the_hub(
+    stock: Stock, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = stock.policy(kind)
+    monkeypatch.setattr(ModelCard, "validate", lambda self, **_: None)  # asks the hub
+    tasks = SimpleNamespace(index=["<script>alert(1)</script>", "Push `the` T"])
+    meta = SimpleNamespace(
+        repo_id="local/square", total_episodes=6, total_frames=92, fps=10, robot_type=None, camera_keys=[CAMERA],
+        tasks=tasks,
+    )  # fmt: skip
+
+    def card(repo_id: str, root: str | None, license: str | None = None) -> ModelCard:
+        run = TrainPipelineConfig(dataset=DatasetConfig(repo_id, root=root), policy=policy.config, steps=4)
+        return policy.generate_model_card(repo_id, kind, license, None, cfg=run, dataset_meta=meta)
+
+    local = str(card("local/square", "/home/me/kitchen"))
+    assert "<script>" not in local
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in local
+    assert "- **Name:** kitchen, which is not on the hub" in local
+    assert "/home/me" not in local
+    assert "visualize_dataset" not in local
+    policy.config.vla_checkpoint_path = "someone/vla"
+    hub = card("lerobot/pusht", None)
+    assert (hub.data.datasets, hub.data.base_model, hub.data.license) == (["lerobot/pusht"], "someone/vla", "other")
+    assert "[lerobot/pusht](https://huggingface.co/datasets/lerobot/pusht)" in str(hub)
+    assert card("lerobot/pusht", None, "mit").data.license == "mit"
 
 
 # ---- Processors ----

@@ -50,9 +50,17 @@ def report() -> dict[str, Any]:
         },
         "foundation": {
             "decoded_accuracy": 0.612,
-            "accuracy": 0.643,
+            "decoded_accuracy_interval": [0.58, 0.64],
+            "constant_guess_accuracy": 0.255,
+            "constant_guess_is_of_training": True,
+            "gain_over_guessing": 0.479,
+            "last_code_accuracy": 0.4,
+            "last_code_frames": 900,
+            "teacher_forced_accuracy": 0.643,
             "exact_sequence_accuracy": 0.234,
-            "marginal_accuracy": 0.255,
+            "cross_entropy_bits": [1.1, 1.3],
+            "label_entropy_bits": [1.9, 1.8],
+            "calibration_error": 0.04,
         },
         "policies": {
             "hlrp_vla_direct": {

@@ -17,7 +17,8 @@ from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, LastCodeG
 from hlrp.foundation.language import language_figures, swapped_instructions
 from hlrp.latents import LatentSpec
 from hlrp.report.foundation_figures import confusion_figure, reliability_figure, slot_accuracy_figure
-from hlrp.report.foundation_page import code_verdicts, example_predictions, render_foundation_page
+from hlrp.report.foundation_page import example_predictions, render_foundation_page
+from hlrp.verdicts import foundation_verdicts
 
 pytestmark = pytest.mark.filterwarnings("error")  # a layout that does not fit only warns
 
@@ -106,13 +107,17 @@ def test_examples_without_labels_are_refused(backend: QwenVLChatBackend, batch: 
 
 
 def test_a_model_is_judged_by_the_lower_end_of_its_interval() -> None:
-    better = replace(drawn(2, 4), accuracy=0.5, accuracy_interval=(0.3, 0.7), marginal_accuracy=0.25)
-    verdicts = {row.name: row for row in code_verdicts(better, None)}
+    better = replace(
+        drawn(2, 4), decoded_accuracy=0.5, decoded_accuracy_interval=(0.3, 0.7), constant_guess_accuracy=0.25
+    )
+    verdicts = {row.name: row for row in foundation_verdicts(better.to_dict())}
     assert verdicts["decoded accuracy"].good
     assert verdicts["decoded accuracy"].value == "0.500 (0.30 … 0.70)"
     assert verdicts["best constant guess"].good is None
-    assert not code_verdicts(replace(better, accuracy_interval=(0.2, 0.7)), None)[0].good
-    assert not code_verdicts(replace(better, accuracy_interval=None, marginal_accuracy=0.5), None)[0].good
+    unsure = replace(better, decoded_accuracy_interval=(0.2, 0.7))
+    assert foundation_verdicts(unsure.to_dict())[0].word == "unsure"
+    same = replace(better, decoded_accuracy_interval=None, constant_guess_accuracy=0.5)
+    assert foundation_verdicts(same.to_dict())[0].word == "weak"
 
 
 def test_what_was_not_measured_is_left_out_or_says_why(backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
@@ -126,7 +131,7 @@ def test_what_was_not_measured_is_left_out_or_says_why(backend: QwenVLChatBacken
     unlabelled = language_figures(
         backend, [replace(batch, codes=None, valid=None)], swapped_instructions(batch.instructions)
     )
-    names = [row.name for row in code_verdicts(bare, unlabelled)]
+    names = [row.name for row in foundation_verdicts(bare.to_dict(), unlabelled.to_dict())]
     assert "worth of the instruction" not in names
     assert "codes changed by other words" in names
 
@@ -137,7 +142,7 @@ def test_figures_have_room_for_few_and_many_slots_and_codes(slots: int, k: int) 
     for content in (
         slot_accuracy_figure(figures),
         confusion_figure(figures.confusion),
-        reliability_figure(figures.reliability, figures.ece),
+        reliability_figure(figures.reliability, figures.calibration_error),
     ):
         with Image.open(BytesIO(content)) as image:
             assert image.width == 1152

@@ -40,7 +40,7 @@ def measured(
 
 def test_the_page_loads_nothing_and_shows_every_figure() -> None:
     quality, figures = measured()
-    page = render_latent_page(quality, figures, {"source": "<noise>"})
+    page = render_latent_page(quality, figures, {"source": "<noise>"}, episodes="noise")
     assert set(figures) == {
         "predictions", "checks", "transfer", "gains", "code_usage", "probes",
         "atlas: whole tuples", "atlas: slot 0", "atlas: slot 1",
@@ -58,21 +58,24 @@ def test_the_page_loads_nothing_and_shows_every_figure() -> None:
 def test_plain_video_has_a_page_without_actions() -> None:
     quality, figures = measured(actions=0)
     assert "probes" not in figures
-    assert "Actions in the latents" not in render_latent_page(quality, figures, {})
+    page = render_latent_page(quality, figures, {}, episodes="noise")
+    for claim in ("Actions in the latents", "probe R²", "gain over the frame", "R² from latents", "arrow"):
+        assert claim not in page
+    assert "probe R²" not in quality_table(quality)
 
 
 def test_a_latent_without_codes_has_an_atlas_of_groups() -> None:
     quality, figures = measured("continuous")
     assert "code_usage" not in figures
     assert [name for name in figures if name.startswith("atlas")] == ["atlas: groups of vectors"]
-    render_latent_page(quality, figures, {})
+    render_latent_page(quality, figures, {}, episodes="noise")
 
 
 def test_a_model_without_pixels_shows_codes_only() -> None:
     quality, figures = measured(targets=("flow",))
     assert not {"predictions", "checks", "transfer", "gains"} & set(figures)
     assert "atlas: slot 0" in figures
-    render_latent_page(quality, figures, {})
+    render_latent_page(quality, figures, {}, episodes="noise")
 
 
 def test_more_frames_and_more_cameras_are_drawn_too() -> None:
@@ -85,7 +88,7 @@ def test_baselines_stand_in_page_and_terminal() -> None:
         name="oracle", meaning="of true <actions>", probe_r2=0.91, probe_r2_interval=(0.9, 0.92), perplexity=[3.9],
         tuple_entropy_bits=None,
     )  # fmt: skip
-    page = render_latent_page(quality, figures, {}, [row])
+    page = render_latent_page(quality, figures, {}, [row], episodes="noise")
     assert "of true &lt;actions&gt;" in page
     for text in (page, baseline_table([row])):
         assert "0.910" in text

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from hlrp.verdicts import Verdict, foundation_verdicts, latent_verdicts
+from hlrp.verdicts import Verdict, foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
 
 
 def words(verdicts: list[Verdict]) -> dict[str, str]:
     return {verdict.name: verdict.word for verdict in verdicts}
 
 
-@pytest.mark.parametrize(("r2", "word"), [(0.5, "good"), (0.499, "weak"), (None, "–")])
-def test_the_probe_decides_at_one_half(report: dict[str, Any], r2: float | None, word: str) -> None:
+@pytest.mark.parametrize(("r2", "word"), [(0.5, "good"), (0.499, "weak")])
+def test_the_probe_decides_at_one_half(report: dict[str, Any], r2: float, word: str) -> None:
     assert words(latent_verdicts(report["laq"] | {"probe_r2": r2}))["probe R² of codes"] == word
 
 
@@ -22,9 +22,13 @@ def test_the_probe_decides_at_one_half(report: dict[str, Any], r2: float | None,
     ("gain", "interval", "word"),
     [
         (0.03, [0.01, 0.05], "good"),
-        (0.03, [-0.01, 0.07], "weak"),
-        (0.03, None, "good"),
+        (0.03, [-0.01, 0.07], "unsure"),
+        (0.03, None, "unsure"),  # a single episode
         (-0.03, None, "weak"),
+        (1e-17, [1e-18, 2e-17], "weak"),  # rounding
+        (0.011, [0.011, 0.062], "unsure"),  # at an edge of its interval
+        (0.061, [0.011, 0.062], "unsure"),
+        (0.02, [0.018, 0.06], "unsure"),  # mirrored, the interval reaches below 0
     ],
 )
 def test_the_whole_interval_of_the_gain_must_be_positive(
@@ -39,7 +43,7 @@ def test_the_whole_interval_of_the_gain_must_be_positive(
     [
         ("copy_gain", "gain over copying", 0.001, 0.0),
         ("copy_gain_moving", "gain on moving pixels", 0.001, -0.1),
-        ("permuted_gain_ratio", "gain kept under foreign codes", 0.5, 0.51),
+        ("permuted_gain_ratio", "gain kept under permuted codes", 0.3, 0.31),
         ("still_change_ratio", "change seen in still clips", 0.1, 0.11),
         ("transfer_consistency", "transferred codes", 0.65, 0.64),
         ("still_modal_share", "still clips with one name", 0.8, 0.79),
@@ -53,31 +57,83 @@ def test_every_threshold_decides_where_it_says(
         assert words(latent_verdicts(report["laq"] | {figure: value}))[name] == word
 
 
-def test_what_was_not_measured_is_left_out_but_the_figure_that_ranks(report: dict[str, Any]) -> None:
+def test_what_was_not_measured_is_left_out(report: dict[str, Any]) -> None:
     nothing = dict.fromkeys(report["laq"]) | {"clips": 400}
-    assert words(latent_verdicts(nothing)) == {"probe R² of vectors": "–"}
+    assert latent_verdicts(nothing) == []
+    assert latent_conclusion(nothing).word == "unsure"
 
 
 def test_a_latent_without_codes_is_ranked_by_its_vectors(report: dict[str, Any]) -> None:
     continuous = report["laq"] | {"probe_r2": None, "probe_r2_quantized": 0.6, "perplexity": None}
-    assert words(latent_verdicts(continuous))["probe R² of vectors"] == "good"
+    assert words(latent_verdicts(continuous))["probe R² of code vectors"] == "good"
 
 
 def test_one_collapsed_slot_is_enough_to_be_weak(report: dict[str, Any]) -> None:
     judged = words(latent_verdicts(report["laq"]))
-    assert judged["perplexity per slot"] == judged["dead slots"] == "weak"
+    assert judged["perplexity per slot"] == judged["collapsed slots"] == "weak"
     healthy = report["laq"] | {"perplexity": [3.6, 2.0], "dead_codes": [0, 2]}
     judged = words(latent_verdicts(healthy))
-    assert judged["perplexity per slot"] == judged["dead slots"] == "good"
+    assert judged["perplexity per slot"] == judged["collapsed slots"] == "good"
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 64])
+def test_a_collapsed_quantizer_is_weak_and_has_nothing_good(report: dict[str, Any], size: int) -> None:
+    usage = [[1 / size] * size] * 2
+    laq = report["laq"] | {"perplexity": [1.2, 1.2], "dead_codes": [0, 0], "code_usage": usage}
+    judged = words(latent_verdicts(laq | {"probe_r2": 0.3, "probe_gain": 0.02, "probe_gain_interval": [0.02, 0.03]}))
+    assert [name for name, word in judged.items() if word == "good"] == []
+    assert judged["collapsed slots"] == "weak"
+    whole = latent_conclusion(laq)
+    assert (whole.word, whole.next_step != "") == ("weak", True)
+    assert "2 of 2 slots" in whole.reason
+
+
+@pytest.mark.parametrize(
+    ("figures", "word", "reason"),
+    [
+        ({}, "good", "more than frame t alone"),
+        ({"perplexity": [3.6, 1.0]}, "weak", "1 of 2 slots"),
+        ({"copy_gain": 0.0}, "weak", "no closer than frame t repeated"),
+        ({"permuted_gain_ratio": 0.4}, "weak", "40% of its gain"),
+        ({"perplexity": [3.6, 1.9]}, "weak", "less than half of its codes"),
+        ({"probe_r2": None, "probe_r2_quantized": None}, "unsure", "no action that varies"),
+        ({"probe_r2": 0.4}, "weak", "less than half of the actions"),
+        ({"probe_gain": -0.1}, "weak", "nothing that frame t alone does not tell"),
+        ({"probe_gain_interval": None}, "unsure", "cannot tell"),
+    ],
+)
+def test_the_first_thing_that_is_wrong_decides_about_the_whole(
+    report: dict[str, Any], figures: dict[str, Any], word: str, reason: str
+) -> None:
+    healthy = report["laq"] | {"perplexity": [3.6, 2.0], "probe_r2": 0.6}
+    whole = latent_conclusion(healthy | figures)
+    assert whole.word == word
+    assert reason in whole.reason
+    assert whole.next_step
 
 
 def test_a_foundation_model_must_beat_the_constant_guess(report: dict[str, Any]) -> None:
     assert words(foundation_verdicts(report["foundation"]))["decoded accuracy"] == "good"
-    worse = report["foundation"] | {"decoded_accuracy": 0.255}
+    assert foundation_conclusion(report["foundation"]).word == "good"
+    worse = report["foundation"] | {"decoded_accuracy": 0.255, "gain_over_guessing": 0.0}
     assert words(foundation_verdicts(worse))["decoded accuracy"] == "weak"
+    assert foundation_conclusion(worse).word == "weak"
+
+
+def test_an_accuracy_that_guessing_reaches_is_no_success(report: dict[str, Any]) -> None:
+    same = {"decoded_accuracy": 0.922, "constant_guess_accuracy": 0.92, "gain_over_guessing": 0.025}
+    for interval in ([0.9215, 0.9225], [0.91, 0.93], None):
+        figures = report["foundation"] | same | {"decoded_accuracy_interval": interval}
+        assert words(foundation_verdicts(figures))["gain over guessing"] == "weak"
+        whole = foundation_conclusion(figures)
+        assert whole.word == "weak"
+        assert "92.2% of the codes, the best constant guess 92.0%" in whole.reason
+        assert "its codes hardly vary" in whole.next_step
+    constant = report["foundation"] | {"constant_guess_accuracy": 1.0, "gain_over_guessing": None}
+    assert "all labels of these frames are the same" in foundation_conclusion(constant).reason
 
 
 def test_figures_for_comparison_are_not_judged(report: dict[str, Any]) -> None:
     for verdict in (*latent_verdicts(report["laq"]), *foundation_verdicts(report["foundation"])):
-        assert (verdict.wanted == "") == (verdict.good is None)
+        assert (verdict.wanted == "") == (verdict.word == "–")
         assert verdict.meaning

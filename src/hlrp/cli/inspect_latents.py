@@ -9,8 +9,9 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled, split_episodes
+from hlrp.data.clips import choose_labelled
 from hlrp.data.evaluation import labelled_clips, quality_clips
+from hlrp.data.recordings import MeasuredEpisodes, choose_measured
 from hlrp.data.source_config import SourceConfig, open_source
 from hlrp.data.sources import ClipSource
 from hlrp.files import new_directory, refuse_existing, write_json
@@ -20,6 +21,7 @@ from hlrp.laq.quality import LAQQuality, measure_quality
 from hlrp.report.latent_gallery import latent_gallery
 from hlrp.report.latent_page import render_latent_page
 from hlrp.report.latent_table import baseline_table, quality_table
+from hlrp.verdicts import latent_conclusion
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
@@ -27,7 +29,7 @@ PAGE_FILE = "report.html"
 
 @dataclass
 class InspectConfig:
-    """Measure a LAQ on held-out episodes of a dataset; it need not be the one it was trained on."""
+    """Measure a LAQ on a dataset: on the episodes that its training held out, or on another dataset altogether."""
 
     laq_path: str = "outputs/laq"
     """Folder of the LAQ checkpoint."""
@@ -46,14 +48,15 @@ class InspectConfig:
     baselines: bool = False
     """Measure codes of the same size beside it: of an untrained LAQ, of inverse dynamics, of the true actions."""
     labelled_fraction: float = 0.025
-    """Share of the training episodes whose actions the inverse-dynamics baseline learns from; at least one episode."""
+    """Share of the other episodes whose actions the inverse-dynamics baseline learns from; at least one episode."""
     labeller_steps: int = 300
     """Optimizer steps of that baseline."""
     held_out: float = 0.1
-    """Share of episodes that score the probes; with the seed of training, the very episodes it held out."""
+    """Share of episodes to measure on; the dataset of the training brings its own split, and needs none."""
     cache_gib: float = 2.0
     """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
-    seed: int = 0
+    seed: int | None = None
+    """Of every draw; default: that of the training."""
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
@@ -92,13 +95,14 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         refuse_existing(config.output_dir)
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
-    train, held_out = split_episodes(len(source.bounds), held_out=config.held_out, seed=config.seed)
-    clips = quality_clips(source, laq.model.spec, train, held_out, seed=config.seed)
+    seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
+    episodes = choose_measured(laq.extra, source, held_out=config.held_out, seed=seed)
+    clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
     quality = measure_quality(laq.model, clips)
-    print(quality_table(quality))
+    print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
     rows = []
     if config.baselines:
-        few = choose_labelled(train, fraction=config.labelled_fraction, seed=config.seed)
+        few = choose_labelled(episodes.fit, fraction=config.labelled_fraction, seed=seed)
         labelled = labelled_clips(source, laq.model.spec, few)
         rows = baseline_rows(
             trainable_config(laq.model.config),
@@ -106,24 +110,31 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
             clips,
             labelled,
             config.labeller(),
-            seed=config.seed,
+            seed=seed,
             device=device,
         )
         print(f"\n{baseline_table(rows)}")
     if config.output_dir is not None:
-        about = _about(config, laq, source)
-        page = render_latent_page(quality, latent_gallery(laq.model, clips, quality), about, rows)
+        about = _about(config, laq, source, episodes)
+        gallery = latent_gallery(laq.model, clips, quality)
+        page = render_latent_page(quality, gallery, about, rows, episodes=episodes.sentence)
         with new_directory(config.output_dir) as folder:
             write_json(
                 folder / METRICS_FILE,
-                {"quality": quality.to_dict(), "baselines": [row.to_dict() for row in rows], "about": about},
+                {
+                    "quality": quality.to_dict(),
+                    "verdict": latent_conclusion(quality.to_dict()).to_dict(),
+                    "episodes": episodes.to_dict(),
+                    "baselines": [row.to_dict() for row in rows],
+                    "about": about,
+                },
             )
             (folder / PAGE_FILE).write_text(page, encoding="utf-8")
         print(f"\nreport: {Path(config.output_dir) / PAGE_FILE}")
     return quality
 
 
-def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource) -> dict[str, str]:
+def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource, episodes: MeasuredEpisodes) -> dict[str, str]:
     spec = laq.model.spec
     codes = f"{spec.code_seq_len} codes of {spec.codebook_size}" if laq.model.quantizer.has_codes else "vectors"
     return {
@@ -132,7 +143,7 @@ def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource) -> dict[st
         f"{spec.frame_offset_s:g} s",
         "source": source.name,
         "cameras": ", ".join(source.cameras) or "plain videos",
-        "held out": f"{config.held_out:.0%} of {len(source.bounds)} episodes, seed {config.seed}",
+        "episodes": episodes.sentence,
     }
 
 

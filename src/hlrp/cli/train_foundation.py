@@ -21,10 +21,9 @@ from hlrp.data.observation_sources import (
     require_one_teacher,
 )
 from hlrp.data.run_facts import observation_facts
-from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, QwenVLChatConfig, build_backend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import save_foundation
+from hlrp.foundation.checkpoint import METRICS_FILE, save_foundation
 from hlrp.foundation.code_metrics import (
     CodeFigures,
     CodePredictions,
@@ -41,13 +40,13 @@ from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
 from hlrp.progress import progress
 from hlrp.report.foundation_page import example_predictions, render_foundation_page
+from hlrp.report.foundation_table import foundation_table
 from hlrp.run_settings import lasting_settings
-from hlrp.tables import table
 from hlrp.training import StepData, TrainerConfig, TrainingRun
+from hlrp.verdicts import foundation_conclusion
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
 _VALIDATION_FRAMES = 1024
 _LANGUAGE_FRAMES = 512
@@ -66,8 +65,8 @@ class FoundationOptimizerConfig(OptimizerConfig):
 class TrainFoundationConfig:
     """Train a vision-language model to predict a LAQ's codes from one frame and an instruction; needs no actions."""
 
-    dataset_repo_id: str = DEFAULT_REPO_ID
-    """Repo id of the labelled dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the labelled dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
@@ -101,6 +100,9 @@ class TrainFoundationConfig:
     resume: bool = False
     """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
+    license: str | None = None
+    """Licence of the weights, for the model card, as the hub spells it; default: that of the pretrained backbone, or
+    apache-2.0 for an embedded one."""
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
@@ -160,16 +162,13 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         backend, config.optimizer, training_counts=_training_counts(sources, spec.codebook_size), online=online
     )
     validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
-    data = StepData(
-        ShuffledBatches(
-            [source.train for source in sources],
-            batch_size=min(config.batch_size, frames),
-            num_batches=config.steps,
-            seed=config.seed,
-        ),
-        validation,
-        num_workers=config.num_workers,
+    batches = ShuffledBatches(
+        [source.train for source in sources],
+        batch_size=min(config.batch_size, frames),
+        num_batches=config.steps,
+        seed=config.seed,
     )
+    data = StepData(batches, validation, num_workers=config.num_workers)
     logged = run.fit(
         module,
         data,
@@ -184,50 +183,60 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
-    batches = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
+    measured = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
     if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
-        predictions = predict_codes(backend, progress(batches, "measuring the checkpoint"))
+        predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
     else:
         predictions = module.predictions
     quality = _quality(predictions, sources, spec.codebook_size)
-    language = _language(backend, batches, sources)
+    language = _language(backend, measured, sources)
+    names = list(dict.fromkeys(source.name for source in sources))
     about = {
         "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
         f"{parameters} parameters, {trained} trained",
         "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {fingerprint}",
-        "datasets": ", ".join(source.name for source in sources),
+        "datasets": ", ".join(names),
         "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
-        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}",
+        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
     }
     # One batch holds neighbouring frames: examples come from all over the held-out episodes.
-    spread = torch.linspace(0, len(batches) - 1, min(_EXAMPLES, len(batches))).long().tolist()
+    spread = torch.linspace(0, len(measured) - 1, min(_EXAMPLES, len(measured))).long().tolist()
     each = -(-_EXAMPLES // len(spread))
     examples = [
         example
         for number in progress(spread, "predicting examples")
-        for example in example_predictions(backend, batches[number], each)
+        for example in example_predictions(backend, measured[number], each)
     ]
-    metrics = {"quality": quality.to_dict(), "language": language.to_dict(), "about": about}
+    metrics = {
+        "quality": quality.to_dict(),
+        "language": language.to_dict(),
+        "verdict": foundation_conclusion(quality.to_dict()).to_dict(),
+        "about": about,
+    }
     save_foundation(
         backend,
         config.output_dir,
         laq_fingerprint=fingerprint,
         extra={
-            "datasets": [source.name for source in sources],
+            "datasets": names,
+            "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
             "cameras": sources[0].cameras,
             "labels": "online" if online else "precomputed",
             "steps": config.steps,
             "batch_size": config.batch_size,
             "seed": config.seed,
             "validation": figures,
+            "license": config.license,
         },
+        quality=quality,
+        language=language,
         beside={
             METRICS_FILE: json.dumps(metrics, indent=2),
             PAGE_FILE: render_foundation_page(quality, language, examples, about),
         },
     )
     run.finish()
-    print(validation_table(quality, language))
+    print(foundation_table(quality, language))
     return figures
 
 
@@ -295,28 +304,22 @@ def _language(
     return language_figures(backend, batches[::every], others)
 
 
+def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:
+    """What a checkpoint keeps of a dataset it was trained on, as plain values."""
+    trained = set(source.episode[source.train.index].tolist())
+    episodes = sorted(set(source.episode.tolist()))
+    return {
+        "name": source.name,
+        "share": share,
+        "episodes": len(episodes),
+        "held_out_episodes": [episode for episode in episodes if episode not in trained],
+    }
+
+
 def _millions(backend: FoundationBackend) -> tuple[str, str]:
     counts = [[p.numel() for p in backend.parameters() if p.requires_grad or not only] for only in (False, True)]
     total, trained = (f"{sum(count) / 1e6:.3g} M" for count in counts)
     return total, trained
-
-
-def validation_table(figures: CodeFigures, language: LanguageFigures) -> str:
-    """Held-out figures as a table for a terminal."""
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}"
-
-    rows = [
-        ["decoded accuracy", number(figures.accuracy), "code right, decoding as at inference"],
-        ["accuracy", number(figures.teacher_accuracy), "code right, given the true codes before it"],
-        ["exact sequence accuracy", number(figures.exact_sequence_accuracy), "all codes of a frame right"],
-        ["marginal accuracy", number(figures.marginal_accuracy), "always guessing the most frequent code"],
-        ["last code accuracy", number(figures.last_code_accuracy), "repeating the true codes of the span before"],
-        ["calibration error", number(figures.ece), "distance of confidence and accuracy"],
-        ["instruction", number(language.accuracy_drop), "accuracy lost under another task's instruction"],
-    ]
-    return table(["code prediction (held-out episodes)", "value", "what it means"], rows)
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 import draccus
 import torch
 
+from hlrp.cards import DEFAULT_LICENSE
 from hlrp.cli.common import choose_device, chosen_cameras, resume_command, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
 from hlrp.data.evaluation import evaluate_laq
+from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
 from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
 from hlrp.laq.checkpoint import save_laq
@@ -103,6 +105,8 @@ class TrainLAQConfig:
     resume: bool = False
     """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
+    license: str = DEFAULT_LICENSE
+    """Licence of the weights, for the model card, as the hub spells it."""
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
@@ -215,18 +219,12 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     model.to(device)
     quality = evaluate_laq(model, first, sources[0].episodes, sources[0].held_out, seed=config.seed)
     extra = {
-        "sources": [
-            {
-                "name": part.source.name,
-                "held_out_episodes": part.held_out.tolist(),
-                "labelled_episodes": part.labelled.tolist(),
-            }
-            for part in sources
-        ],
+        "sources": [describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)],
         "action_statistics": None if batches.action_statistics is None else batches.action_statistics.to_dict(),
         "steps": config.steps,
         "batch_size": config.batch_size,
         "seed": config.seed,
+        "license": config.license,
     }
     save_laq(model, config.output_dir, cameras=first.cameras, quality=quality, extra=extra)
     run.finish()

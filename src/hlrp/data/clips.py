@@ -210,6 +210,8 @@ class ClipBatches(Dataset[ClipBatch]):
             for source, start in zip(self._sources, starts, strict=True)
         ]
         shares = source_shares([part.weight for part in sources], counts)
+        self.shares: list[float] = shares.tolist()
+        """Share of the clips that each source gets."""
         self._cumulative = torch.cat(
             [share * weight / weight.sum() for share, weight in zip(shares, weights, strict=True)]
         ).cumsum(0)

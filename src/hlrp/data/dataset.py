@@ -5,6 +5,8 @@ Shapes: e episodes, n frames.
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -14,6 +16,20 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
+
+DEFAULT_REPO_ID = "local/hlrp_demos"
+"""Where `hlrp-collect-demos` records to, when nothing is named."""
+
+
+def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
+    """What to call a dataset in messages, checkpoints and cards: its repo id if one was given, else its folder's name.
+
+    The name of a folder has no slash and tells nobody where it lies. Letters that a repo id may not hold become dashes,
+    so that LeRobot takes the name for one.
+    """
+    if repo_id is not None or root is None:
+        return repo_id or DEFAULT_REPO_ID
+    return re.sub(r"[^\w.]+|\.{2,}", "-", Path(os.path.abspath(root)).name)[:96].strip("-.") or "dataset"
 
 
 def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset:

@@ -124,6 +124,8 @@ class ShuffledBatches(Dataset[AnyBatch]):
     def __init__(self, pools: Sequence[FramePool], *, batch_size: int, num_batches: int, seed: int) -> None:
         counts = torch.tensor([len(pool.index) for pool in pools])
         shares = source_shares([pool.weight for pool in pools], counts)
+        self.shares: list[float] = shares.tolist()
+        """Share of the samples that each source gets."""
         self._frames = [pool.frames for pool in pools]
         self._index = torch.cat([pool.index for pool in pools])
         self._pool_of = torch.repeat_interleave(torch.arange(len(pools)), counts)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hlrp.data.clips import clip_is_valid, split_episodes
 from hlrp.data.dataset import (
+    dataset_name,
     episode_bounds,
     episode_of_frame,
     frame_of_episode,
@@ -25,7 +26,6 @@ from hlrp.data.dataset import (
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
 from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
-from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec
@@ -35,8 +35,8 @@ from hlrp.latents import LatentSpec
 class ObservationConfig:
     """A LeRobotDataset with instructions; actions are not needed."""
 
-    dataset_repo_id: str = DEFAULT_REPO_ID
-    """Repo id of the dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
@@ -85,7 +85,7 @@ def open_labelled(
         FileNotFoundError: If dataset or labels are not there.
         ValueError: If the labels are of other frames, or hold no codes.
     """
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root)
     labels = find_labels(dataset.root, config.labels_path, with_vectors=with_vectors)
     labels.require_codes()
     bounds = episode_bounds(dataset.meta)
@@ -96,7 +96,7 @@ def open_labelled(
     frames = LabelledFrames(observations, labels.codes, vectors)
     train, validation = _pools(frames, labels.valid, bounds, config, held_out)
     return ObservationSource(
-        name=config.dataset_repo_id,
+        name=dataset.repo_id,
         cameras=cameras,
         train=train,
         held_out=validation,
@@ -122,7 +122,7 @@ def open_taught(
         raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root)
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )
@@ -134,7 +134,7 @@ def open_taught(
     frames = TaughtFrames(observations, clips.frames, deltas)
     train, validation = _pools(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
     return ObservationSource(
-        name=config.dataset_repo_id,
+        name=dataset.repo_id,
         cameras=cameras,
         train=train,
         held_out=validation,
@@ -193,9 +193,9 @@ def _pools(
     episode = episode_of_frame(bounds)
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     if len(train_index) == 0 or len(test_index) == 0:
+        name = dataset_name(config.dataset_repo_id, config.dataset_root)
         raise ValueError(
-            f"no labelled frame in the training or the held-out episodes of {config.dataset_repo_id}; use more or "
-            "longer episodes"
+            f"no labelled frame in the training or the held-out episodes of {name}; use more or longer episodes"
         )
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values

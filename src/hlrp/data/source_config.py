@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
+from hlrp.data.dataset import dataset_name
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.latents import LatentSpec
-
-DEFAULT_REPO_ID = "local/hlrp_demos"
 
 
 @dataclass(kw_only=True)
@@ -55,7 +54,7 @@ def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib:
     if config.video_dir is not None:
         return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
     return open_lerobot_source(
-        config.dataset_repo_id or DEFAULT_REPO_ID,
+        dataset_name(config.dataset_repo_id, config.dataset_root),
         config.dataset_root,
         cameras=config.cameras,
         image_size=image_size,

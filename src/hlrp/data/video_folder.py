@@ -6,6 +6,7 @@ Shapes: e episodes, n frames.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def open_video_source(
     )
     logger.info(f"{len(files)} videos in {folder}, read at {rate:g} frames per second: {len(stream)} frames")
     return ClipSource(
-        name=str(folder),
+        name=Path(os.path.abspath(folder)).name or "videos",
         frames=in_memory(stream, image_size, cache_gib=cache_gib),
         bounds=torch.stack([starts, ends], dim=1),
         fps=rate,

@@ -16,7 +16,7 @@ from hlrp.data.sources import lerobot_source
 from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES, DemoConfig
 from hlrp.demo.stages import Progress
 from hlrp.files import new_file, write_json
-from hlrp.foundation.checkpoint import read_description
+from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
 from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
 from hlrp.report.figures import (
@@ -60,7 +60,7 @@ def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
         "stages": stages,
         "peak_memory_gib": max(record["peak_gib"] for record in progress.stages.values()),
         "laq": json.loads((config.laq / QUALITY_FILE).read_text(encoding="utf-8")),
-        "foundation": read_description(config.foundation).extra["validation"],
+        "foundation": json.loads((config.foundation / METRICS_FILE).read_text(encoding="utf-8"))["quality"],
         "policies": {
             policy: {
                 **success(config.evaluation(policy) / "eval_info.json"),

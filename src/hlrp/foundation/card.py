@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from hlrp.cards import facts_list, figures_table, hub_model, metadata, sources_table
 from hlrp.foundation.backends.interfaces import FoundationBackend
+from hlrp.foundation.code_metrics import CodeFigures
+from hlrp.foundation.language import LanguageFigures
+from hlrp.verdicts import foundation_conclusion, foundation_verdicts
 
 _CARD = """---
-library_name: hlrp
-pipeline_tag: robotics
-tags:
-- robotics
-- latent-actions
-- lerobot
+{metadata}
 ---
 
 # Foundation VLA that speaks latent actions
@@ -30,33 +30,58 @@ codes = vla.predict(observation).codes
 
 `lerobot-train --policy.type=hlrp_vla_direct --policy.vla_checkpoint_path=…` trains a policy on it.
 
-## Figures on held-out episodes
+## Figures
 
 {figures}
 
-## Origin
+## Training
 
-{origin}
+{training}
 """
 
 
-def foundation_card(backend: FoundationBackend, *, laq_fingerprint: str, extra: Mapping[str, object]) -> str:
-    """Markdown with the validation figures that `extra` holds under `validation`, and its other facts."""
-    spec = backend.spec
-    validation = extra.get("validation")
-    figures = validation if isinstance(validation, Mapping) else {}
-    rows = [f"| {_words(name)} | {value:.3f} |" for name, value in figures.items() if isinstance(value, float)]
-    facts = [f"- {_words(name)}: {value}" for name, value in extra.items() if name != "validation"]
+def foundation_card(
+    backend: FoundationBackend,
+    *,
+    laq_fingerprint: str,
+    extra: Mapping[str, Any],
+    quality: CodeFigures | None = None,
+    language: LanguageFigures | None = None,
+) -> str:
+    """Markdown with the held-out figures as a table.
+
+    Args:
+        backend: The model.
+        laq_fingerprint: Fingerprint of the LAQ that made the labels; "" where it is not known.
+        extra: Facts of the training run; `sources`, `license` and plain values are shown.
+        quality: Its held-out figures; None where nobody has measured them.
+        language: The same frames under other instructions; None where that was not measured.
+    """
+    spec, sources = backend.spec, extra.get("sources", [])
+    base = hub_model(backend.config_dict().get("model_name"))
+    facts = {name: value for name, value in extra.items() if name != "license"}
+    parts = (
+        ""
+        if base is None
+        else f"Its weights derive from [{base}](https://huggingface.co/{base}), whose licence binds.",
+        sources_table(sources) if sources else "",
+        facts_list(facts),
+    )
+    names = [source["name"] for source in sources]
     return _CARD.format(
+        metadata=metadata(license=extra.get("license"), sources=names, base_model=base).to_yaml(),
         num_codes=spec.num_codes,
         codebook_size=spec.codebook_size,
         span=spec.frame_offset_s * spec.num_transitions,
         laq=f"`{laq_fingerprint}`" if laq_fingerprint else "that nobody has named",
         backend=backend.backend_type,
-        figures="\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "Not measured.",
-        origin="\n".join(facts) or "Not recorded.",
+        figures="Not measured." if quality is None else _figures(quality, language),
+        training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _figures(quality: CodeFigures, language: LanguageFigures | None) -> str:
+    values, spoken = quality.to_dict(), None if language is None else language.to_dict()
+    episodes = "" if quality.episodes is None else f" of {quality.episodes} episodes"
+    counted = f"Over {quality.frames} frames{episodes} that it was not trained on; the quantizer may have been."
+    return f"{counted}\n\n{figures_table(foundation_verdicts(values, spoken), foundation_conclusion(values))}"

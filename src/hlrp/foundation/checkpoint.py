@@ -4,6 +4,7 @@ foundation.json      backend type and configuration, LatentSpec, fingerprint of 
 backbone/            architecture, tokenizer, chat template and image processor, as JSON
 model.safetensors    every weight
 README.md            the same for people, as the hub shows it
+metrics.json         every held-out figure, where it was measured
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from safetensors.torch import load_model, save_model
 from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
 from hlrp.foundation.card import foundation_card
+from hlrp.foundation.code_metrics import CodeFigures
+from hlrp.foundation.language import LanguageFigures
 from hlrp.hub import FolderKind
 from hlrp.latents import LatentSpec, spec_to_dict
 
@@ -27,6 +30,7 @@ DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
 CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
 _FORMAT = 1
 
 
@@ -57,6 +61,8 @@ def save_foundation(
     *,
     laq_fingerprint: str,
     extra: Mapping[str, Any] | None = None,
+    quality: CodeFigures | None = None,
+    language: LanguageFigures | None = None,
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -67,6 +73,8 @@ def save_foundation(
         directory: Folder to create.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: JSON-serialisable facts to keep with the model.
+        quality: Its held-out figures, for the card; None where nobody has measured them.
+        language: The same frames under other instructions, for the card.
         beside: Further text files, by name, such as a report.
         overwrite: Replace an earlier checkpoint in `directory`.
 
@@ -76,7 +84,9 @@ def save_foundation(
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
         save_model(backend, str(folder / WEIGHTS_FILE))
-        card = foundation_card(backend, laq_fingerprint=laq_fingerprint, extra=extra or {})
+        card = foundation_card(
+            backend, laq_fingerprint=laq_fingerprint, extra=extra or {}, quality=quality, language=language
+        )
         for name, text in {CARD_FILE: card, **(beside or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(directory)

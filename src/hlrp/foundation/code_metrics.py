@@ -127,30 +127,33 @@ class CodeFigures:
     """Labelled frames behind the figures."""
     episodes: int | None
     """Episodes they come from; None where nobody said."""
-    accuracy: float
+    decoded_accuracy: float
     """Share of codes that are right when decoded as at inference, after the model's own codes before."""
-    accuracy_interval: tuple[float, float] | None
+    decoded_accuracy_interval: tuple[float, float] | None
     """95 % bootstrap interval of it over episodes; None where they are not known, or there is only one."""
-    accuracy_per_slot: list[float]
-    teacher_accuracy: float
+    decoded_accuracy_per_slot: list[float]
+    teacher_forced_accuracy: float
     """The same with the true codes before given."""
-    teacher_accuracy_per_slot: list[float]
+    teacher_forced_accuracy_per_slot: list[float]
     exact_sequence_accuracy: float
     """Share of frames whose codes are all right, decoded as at inference."""
     cross_entropy_bits: list[float]
     """Mean -log2 of the probability of the true code, given the true codes before."""
     label_entropy_bits: list[float]
     """Entropy of the held-out codes: what the best constant distribution costs. A model below it has learnt."""
-    ece: float
+    calibration_error: float
     """Expected calibration error of the decoded codes: mean distance of confidence and accuracy over the bins."""
     reliability: Reliability
     confusion: list[list[list[int]]]
     """Frames by slot, true code and decoded code, (s, k, k)."""
-    marginal_accuracy: float
+    constant_guess_accuracy: float
     """What saying one code for each slot scores: the most frequent one in training, or here if that is unknown."""
-    marginal_accuracy_per_slot: list[float]
-    marginal_is_of_training: bool
+    constant_guess_accuracy_per_slot: list[float]
+    constant_guess_is_of_training: bool
     """Whether that code was chosen by training labels; else by these, which no constant guess can beat."""
+    gain_over_guessing: float | None
+    """Share of the way from `constant_guess_accuracy` to all codes right that `decoded_accuracy` has gone: 0 is
+    guessing, 1 is perfect. None where guessing gets all codes right."""
     last_code_accuracy: float | None
     """What repeating the true codes of the span before scores; None where it was not measured."""
     last_code_accuracy_per_slot: list[float] | None
@@ -196,23 +199,25 @@ def code_figures(
     constant_right = (found.codes == constant).double().mean(0)
     error, reliability = calibration(found.probability, right)
     slots, teacher = right.double().mean(0), (found.teacher == found.codes).double().mean(0)
+    decoded, guessed = float(slots.mean()), float(constant_right.mean())
     return CodeFigures(
         frames=len(found),
         episodes=None if episode is None else len(episode.unique()),
-        accuracy=float(slots.mean()),
-        accuracy_interval=None if episode is None else accuracy_interval(right, episode),
-        accuracy_per_slot=slots.tolist(),
-        teacher_accuracy=float(teacher.mean()),
-        teacher_accuracy_per_slot=teacher.tolist(),
+        decoded_accuracy=decoded,
+        decoded_accuracy_interval=None if episode is None else accuracy_interval(right, episode),
+        decoded_accuracy_per_slot=slots.tolist(),
+        teacher_forced_accuracy=float(teacher.mean()),
+        teacher_forced_accuracy_per_slot=teacher.tolist(),
         exact_sequence_accuracy=float(right.all(1).double().mean()),
         cross_entropy_bits=(found.nats.double().mean(0) / math.log(2)).tolist(),
         label_entropy_bits=entropy_bits(counts).tolist(),
-        ece=error,
+        calibration_error=error,
         reliability=reliability,
         confusion=confusion_counts(found.codes, found.decoded, codebook_size).tolist(),
-        marginal_accuracy=float(constant_right.mean()),
-        marginal_accuracy_per_slot=constant_right.tolist(),
-        marginal_is_of_training=training_counts is not None,
+        constant_guess_accuracy=guessed,
+        constant_guess_accuracy_per_slot=constant_right.tolist(),
+        constant_guess_is_of_training=training_counts is not None,
+        gain_over_guessing=(decoded - guessed) / (1 - guessed) if guessed < 1 else None,
         last_code_accuracy=None if last_code is None else last_code.accuracy,
         last_code_accuracy_per_slot=None if last_code is None else last_code.per_slot,
         last_code_frames=None if last_code is None else last_code.frames,

@@ -51,9 +51,10 @@ class VLABackendModule(pl.LightningModule):
     def training_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of one batch."""
         result = self.backend.loss(self._labelled(batch))
-        slots = {f"train/accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
+        slots = {f"train/teacher_forced_accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
         losses = {f"train/{name}": value for name, value in _losses(result).items()}
-        self.log_dict({**losses, "train/accuracy": result.accuracy.mean(), **slots}, batch_size=len(batch))
+        accuracy = {"train/teacher_forced_accuracy": result.accuracy.mean(), **slots}
+        self.log_dict({**losses, **accuracy}, batch_size=len(batch))
         return result.loss
 
     def on_validation_epoch_start(self) -> None:
@@ -100,15 +101,15 @@ class VLABackendModule(pl.LightningModule):
 
 
 def validation_log(figures: CodeFigures) -> dict[str, float]:
-    """Figures under their names in the log, where `val/accuracy` is the teacher-forced one."""
-    slots = {f"val/accuracy_slot_{slot}": value for slot, value in enumerate(figures.teacher_accuracy_per_slot)}
+    """Figures under their names in the log: those of `CodeFigures`, after `val/`."""
+    slots = enumerate(figures.teacher_forced_accuracy_per_slot)
     return {
-        "val/accuracy": figures.teacher_accuracy,
-        **slots,
-        "val/decoded_accuracy": figures.accuracy,
+        "val/decoded_accuracy": figures.decoded_accuracy,
+        "val/teacher_forced_accuracy": figures.teacher_forced_accuracy,
+        **{f"val/teacher_forced_accuracy_slot_{slot}": value for slot, value in slots},
         "val/exact_sequence_accuracy": figures.exact_sequence_accuracy,
-        "val/ece": figures.ece,
-        "val/marginal_accuracy": figures.marginal_accuracy,
+        "val/calibration_error": figures.calibration_error,
+        "val/constant_guess_accuracy": figures.constant_guess_accuracy,
     }
 
 

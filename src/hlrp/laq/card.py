@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from hlrp.cards import facts_list, figures_table, markdown_text, metadata, sources_table
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
-from hlrp.verdicts import latent_verdicts
+from hlrp.verdicts import latent_conclusion, latent_verdicts
 
 _CARD = """---
-library_name: hlrp
-pipeline_tag: robotics
-tags:
-- robotics
-- latent-actions
-- lerobot
+{metadata}
 ---
 
 # Latent action quantizer
@@ -31,35 +28,39 @@ latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see l
 
 {figures}
 
-## Origin
+## Training
 
-{origin}
+{training}
 """
 
 
 def model_card(
-    model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, object]
+    model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, Any]
 ) -> str:
-    """Markdown with the quality card as a table; `quality` is None where nobody has measured it."""
+    """Markdown with the quality card as a table.
+
+    Args:
+        model: The quantizer.
+        cameras: Dataset keys of its cameras.
+        quality: Its held-out figures; None where nobody has measured them.
+        extra: What it was trained on, as `save_laq` takes it; `sources`, `license` and plain values are shown.
+    """
     spec, config = model.spec, model.config
+    sources = extra.get("sources", [])
+    facts = {name: value for name, value in extra.items() if name != "license"}
+    parts = (sources_table(sources) if sources else "", facts_list(facts))
     return _CARD.format(
+        metadata=metadata(license=extra.get("license"), sources=[source["name"] for source in sources]).to_yaml(),
         latents=f"{spec.code_seq_len} codes of {spec.codebook_size}" if model.quantizer.has_codes else "a few numbers",
         offset=spec.frame_offset_s,
-        cameras=", ".join(f"`{camera}`" for camera in cameras) or "any",
+        cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
         clip=", ".join(map(str, ("batch", spec.num_frames, config.channels, *config.image_size))),
         figures="Not measured yet; `hlrp-inspect-latents` does." if quality is None else _figures(quality),
-        origin="\n".join(f"- {name.replace('_', ' ')}: {_short(value)}" for name, value in extra.items()),
+        training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
 
 
 def _figures(quality: LAQQuality) -> str:
-    rows = [
-        f"| {verdict.name} | {verdict.value} | {verdict.word} | {verdict.wanted} | {verdict.meaning} |"
-        for verdict in latent_verdicts(quality.to_dict())
-    ]
+    values = quality.to_dict()
     counted = f"Over {quality.clips} clips of {quality.episodes} episodes that it was not trained on."
-    return "\n".join([counted, "", "| figure | value | verdict | wanted | meaning |", "|---|---|---|---|---|", *rows])
-
-
-def _short(value: object) -> str:
-    return f"{len(value)} in all" if isinstance(value, (list, tuple)) and len(value) > 8 else str(value)
+    return f"{counted}\n\n{figures_table(latent_verdicts(values), latent_conclusion(values))}"

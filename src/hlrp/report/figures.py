@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from hlrp.metrics import PROBED
 from hlrp.report.curves import Series
 from hlrp.report.durations import duration
 from hlrp.report.style import BLUE, DARK, FAINT, INK, PALETTE, SKY, VERMILLION, figure_style, new_figure, png
@@ -191,11 +192,11 @@ _LOWEST_R2 = -0.5
 
 _GREY = "#AFB8C1"
 _PROBES = (
-    ("probe_r2", "codes", BLUE),
-    ("probe_r2_vectors", "vectors before quantization", SKY),
-    ("probe_r2_frame_only", "codes of a still clip", _GREY),
-    ("probe_r2_pixels", "pixels of frame t", _GREY),
-    ("probe_r2_pixels_and_codes", "pixels of frame t and codes", BLUE),
+    ("probe_r2", PROBED["codes"], BLUE),
+    ("probe_r2_vectors", PROBED["vectors"], SKY),
+    ("probe_r2_frame_only", PROBED["frame_only"], _GREY),
+    ("probe_r2_pixels", PROBED["pixels"], _GREY),
+    ("probe_r2_pixels_and_codes", PROBED["pixels_and_codes"], BLUE),
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from hlrp.foundation.code_metrics import CodeFigures, Reliability
+from hlrp.metrics import FOUNDATION_METRICS
 from hlrp.report.style import BLUE, FAINT, GREY, INK, ORANGE, SKY, VERMILLION, figure_style, new_figure, png
 
 _SLOTS_WITH_NUMBERS = 6
@@ -23,13 +24,13 @@ _COLUMNS = 4
 def slot_accuracy_figure(figures: CodeFigures) -> bytes:
     """Grouped bars for each slot: decoded and teacher-forced accuracy, beside what guesses score."""
     bars: list[tuple[str, Sequence[float], str]] = [
-        ("decoded", figures.accuracy_per_slot, BLUE),
-        ("true codes before given", figures.teacher_accuracy_per_slot, SKY),
-        ("best constant guess", figures.marginal_accuracy_per_slot, GREY),
+        (_label("decoded_accuracy"), figures.decoded_accuracy_per_slot, BLUE),
+        (_label("teacher_forced_accuracy"), figures.teacher_forced_accuracy_per_slot, SKY),
+        (_label("constant_guess_accuracy"), figures.constant_guess_accuracy_per_slot, GREY),
     ]
     if figures.last_code_accuracy_per_slot is not None:
-        bars.append(("codes of the span before", figures.last_code_accuracy_per_slot, ORANGE))
-    slots = len(figures.accuracy_per_slot)
+        bars.append((_label("last_code_accuracy"), figures.last_code_accuracy_per_slot, ORANGE))
+    slots = len(figures.decoded_accuracy_per_slot)
     width = 0.84 / len(bars)
     with figure_style():
         figure = new_figure(2.6)
@@ -95,12 +96,12 @@ def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
         return png(figure)
 
 
-def reliability_figure(reliability: Reliability, ece: float) -> bytes:
+def reliability_figure(reliability: Reliability, calibration_error: float) -> bytes:
     """Accuracy over confidence, where the diagonal is perfect, and how many codes have which confidence.
 
     Args:
         reliability: Its bins.
-        ece: Their mean distance to the diagonal.
+        calibration_error: Their mean distance to the diagonal.
     """
     codes = np.array(reliability.codes)
     edges = np.linspace(0, 1, len(codes) + 1)
@@ -115,7 +116,7 @@ def reliability_figure(reliability: Reliability, ece: float) -> bytes:
             left.bar(middle, accuracy, width * 0.9, color=SKY)
             left.plot([confidence] * 2, [confidence, accuracy], color=VERMILLION, linewidth=1.4)
             left.plot(confidence, accuracy, "o", color=BLUE, markersize=4)
-        left.set_title(f"calibration error {ece:.3f}", fontsize=8.5)
+        left.set_title(f"{_label('calibration_error')} {calibration_error:.3f}", fontsize=8.5)
         left.set_xlabel("probability the model gives its code", color=FAINT)
         left.set_ylabel("codes right", color=FAINT)
         left.set_ylim(0, 1.03)
@@ -130,6 +131,10 @@ def reliability_figure(reliability: Reliability, ece: float) -> bytes:
             axes.grid(axis="y")
             _percent(axes)
         return png(figure)
+
+
+def _label(key: str) -> str:
+    return FOUNDATION_METRICS[key].name
 
 
 def _percent(axes: Axes) -> None:

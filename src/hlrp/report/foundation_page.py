@@ -23,16 +23,12 @@ from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.code_metrics import CodeFigures, device_of
 from hlrp.foundation.language import LanguageFigures
 from hlrp.report.foundation_figures import confusion_figure, reliability_figure, slot_accuracy_figure
-from hlrp.report.page_parts import facts, figure, judged, page, paragraph, section, table
-from hlrp.verdicts import Verdict
+from hlrp.report.page_parts import concluded, facts, figure, judged, page, paragraph, section, table
+from hlrp.verdicts import foundation_conclusion, foundation_verdicts
 
 _TITLE = "What the foundation model predicts"
 
-# Conventions, wide enough that noise does not decide.
-GOOD_CALIBRATION = 0.1
-"""Mean distance of confidence and accuracy up to which probabilities can be read as such."""
-
-_ACCURACY = "Share of right codes in each slot, on unseen episodes, beside what guesses score."
+_ACCURACY = "Share of right codes in each slot, beside what guesses score."
 _CONFUSION = (
     "Percent of the frames with a true code (row) that were given each code (column); rows add up to 100. Dark on the "
     "diagonal is right; a dark column is a code said too often; an empty grey row is a code that never occurs."
@@ -42,7 +38,7 @@ _RELIABILITY = (
     "(lines). Above it the model is right more often than it says, below it less often."
 )
 _EXAMPLES = (
-    "Frames of unseen episodes with their instruction. Slot by slot: the code that the quantizer gave the frame, that "
+    "Frames of these episodes with their instruction. Slot by slot: the code that the quantizer gave the frame, that "
     "which the model decodes (✓ right, ✗ wrong), and its probability."
 )
 
@@ -111,102 +107,44 @@ def render_foundation_page(
     Returns:
         A complete page.
     """
+    values, spoken = figures.to_dict(), None if language is None else language.to_dict()
+    conclusion = foundation_conclusion(values)
     body = [
-        f"<header><h1>{_TITLE}</h1>{facts(_facts(figures, language))}</header>\n",
-        section("Verdicts", paragraph(_basis(figures)), judged(code_verdicts(figures, language))),
+        f"<header><h1>{_TITLE}</h1>{facts(_facts(figures, language))}{concluded(conclusion)}</header>\n",
+        section("Verdicts", paragraph(_basis(figures)), judged(foundation_verdicts(values, spoken))),
         section("Examples", paragraph(_EXAMPLES), _examples(examples)) if examples else "",
         section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
         section("What is taken for what", figure(_CONFUSION, confusion_figure(figures.confusion))),
         section(
-            "Does it know what it knows?", figure(_RELIABILITY, reliability_figure(figures.reliability, figures.ece))
+            "Does it know what it knows?",
+            figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error)),
         ),
         section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
     ]
     return page(_TITLE, "".join(body))
 
 
-def code_verdicts(figures: CodeFigures, language: LanguageFigures | None) -> list[Verdict]:
-    """Judge the figures; the first one says whether the model has learnt anything."""
-    low = figures.accuracy if figures.accuracy_interval is None else figures.accuracy_interval[0]
-    origin = "of training" if figures.marginal_is_of_training else "of these frames"
-    bits, entropy = sum(figures.cross_entropy_bits), sum(figures.label_entropy_bits)
-    rows: list[Verdict | None] = [
-        Verdict(
-            "decoded accuracy", _with_interval(figures.accuracy, figures.accuracy_interval),
-            "share of codes right when decoded from one frame and the instruction",
-            f"> {figures.marginal_accuracy:.3f}, the constant guess", low > figures.marginal_accuracy,
-        ),
-        Verdict(
-            "best constant guess", f"{figures.marginal_accuracy:.3f}",
-            f"saying each slot's most frequent code {origin}", "", None,
-        ),
-        None if figures.last_code_accuracy is None else Verdict(
-            "codes of the span before", f"{figures.last_code_accuracy:.3f}",
-            f"saying the true codes of the span before again, on {figures.last_code_frames} frames; a reference and no "
-            "rival: it sees labels, which no policy has", "", None,
-        ),
-        Verdict(
-            "accuracy with true codes before", f"{figures.teacher_accuracy:.3f}",
-            "share of codes right when those before them are given", "", None,
-        ),
-        Verdict(
-            "exact sequences", f"{figures.exact_sequence_accuracy:.3f}",
-            "share of frames whose codes are all right", "", None,
-        ),
-        Verdict(
-            "cost of a label", f"{bits:.2f} bits",
-            "what the true codes of a frame cost under the model's probabilities; wanted less than under their own "
-            "frequencies, slot by slot", f"< {entropy:.2f} bits", bits < entropy,
-        ),
-        Verdict(
-            "calibration error", f"{figures.ece:.3f}",
-            "mean distance between the probability of a decoded code and how often such codes are right",
-            f"≤ {GOOD_CALIBRATION:g}", figures.ece <= GOOD_CALIBRATION,
-        ),
-        *_language_rows(language),
-    ]  # fmt: skip
-    return [row for row in rows if row is not None]
-
-
-def _language_rows(language: LanguageFigures | None) -> list[Verdict | None]:
-    if language is None:
-        return []
-    if language.reason is not None or language.changed_share is None or language.total_variation is None:
-        return [Verdict("worth of the instruction", "–", f"not measured: {language.reason}", "", None)]
-    drop = language.accuracy_drop
-    return [
-        None if drop is None else Verdict(
-            "worth of the instruction", f"{drop:.3f}",
-            f"accuracy lost under the instruction of another task: {language.accuracy:.3f} falls to "
-            f"{language.swapped_accuracy:.3f}; near 0 also where each task has a scene of its own",
-            "", None,
-        ),
-        Verdict(
-            "codes changed by other words", f"{language.changed_share:.3f}",
-            f"share of {language.frames} frames whose decoded codes change with the instruction", "", None,
-        ),
-        Verdict(
-            "distance by other words", " ".join(f"{value:.2f}" for value in language.total_variation),
-            "total variation between each slot's probabilities under both instructions; 1 is disjoint", "", None,
-        ),
-    ]  # fmt: skip
-
-
 def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple[str, str]]:
-    shown = [
-        (f"{figures.accuracy:.0%}", f"of codes right; the best constant guess has {figures.marginal_accuracy:.0%}"),
-        (f"{figures.exact_sequence_accuracy:.0%}", "of frames with all codes right"),
-    ]
+    """Large figures: how far above guessing, before the share of right codes, which guessing may reach too."""
+    decoded, guess = f"{figures.decoded_accuracy:.0%}", f"{figures.constant_guess_accuracy:.0%}"
+    shown = [(decoded, f"of codes right; the best constant guess has {guess}")]
+    if figures.gain_over_guessing is not None:
+        gain = f"{max(figures.gain_over_guessing, 0.0):.0%}"
+        shown.insert(0, (gain, "of the way from the best constant guess to all codes right"))
     if language is not None and language.changed_share is not None:
         shown.append((f"{language.changed_share:.0%}", "of frames get other codes under the words of another task"))
     return shown
 
 
 def _basis(figures: CodeFigures) -> str:
+    """Which frames were measured, and who has not seen them."""
+    unseen = "that this model was not trained on; the quantizer that labelled them may have been."
     if figures.episodes is None:
-        return f"{figures.frames} labelled frames that the model has not seen in training."
-    interval = "" if figures.accuracy_interval is None else " The interval is a 95 % bootstrap interval over episodes."
-    return f"{figures.frames} labelled frames of {figures.episodes} unseen episodes.{interval}"
+        return f"{figures.frames} labelled frames {unseen}"
+    interval = (
+        "" if figures.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+    )
+    return f"{figures.frames} labelled frames of {figures.episodes} episodes {unseen}{interval}"
 
 
 def _examples(examples: Sequence[ExamplePrediction]) -> str:
@@ -235,7 +173,3 @@ def _picture(image: UInt8[Tensor, "c h w"]) -> str:
 
 def _bytes(image: Float[Tensor, "c h w"]) -> UInt8[Tensor, "c h w"]:
     return (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.2f} … {interval[1]:.2f})"

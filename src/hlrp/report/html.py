@@ -9,10 +9,10 @@ from typing import Any
 
 from hlrp.report.contents import require_complete
 from hlrp.report.durations import duration
-from hlrp.report.page_parts import facts, figure, judged, page, section, table
+from hlrp.report.page_parts import concluded, facts, figure, judged, page, section, table
 from hlrp.report.statistics import task_successes
 from hlrp.report.videos import video_data_uri
-from hlrp.verdicts import foundation_verdicts, latent_verdicts
+from hlrp.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
 
 _TITLE = "HLRP: from video to robot actions"
 
@@ -75,10 +75,13 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
         section("Success per task", _success(report["policies"]), shown("success")),
         section("Rollouts", _videos(videos)) if videos else "",
         section(
-            "Latent actions", judged(latent_verdicts(report["laq"])),
+            "Latent actions", concluded(latent_conclusion(report["laq"])), judged(latent_verdicts(report["laq"])),
             shown("latent_quality"), shown("reconstruction"), shown("code_usage"),
         ),
-        section("Foundation model", judged(foundation_verdicts(report["foundation"]))),
+        section(
+            "Foundation model", concluded(foundation_conclusion(report["foundation"])),
+            judged(foundation_verdicts(report["foundation"])),
+        ),
         section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
         section("Time and memory", _times(report), shown("stage_time")),
         section("More figures", others) if others else "",
@@ -90,19 +93,16 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
 def _header(report: Mapping[str, Any]) -> str:
     name, card = next(iter(report["policies"].items()))
     low, high = card["interval"]
-    shown = (
+    shown = [
         (
             f"{card['success_rate']:.0%}",
             f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
         ),
-        (_number(report["laq"]["probe_r2"]), "R² from latent codes to actions, on unseen episodes"),
         (duration(report["seconds_total"]), "for all stages, on one machine"),
-    )
+    ]
+    if (r2 := report["laq"]["probe_r2"]) is not None:
+        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is all of them"))
     return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _list(steps: Sequence[tuple[str, str]]) -> str:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from numpy import ndarray
 from torch import Tensor
 
+from hlrp.metrics import PROBED
 from hlrp.report.style import (
     BLUE,
     FAINT,
@@ -35,13 +36,7 @@ from hlrp.report.style import (
 
 _LOWEST_R2 = -0.2
 """A probe can be arbitrarily worse than the mean; its bar ends here."""
-_PROBED = {
-    "codes": ("codes", BLUE),
-    "quantized": ("code vectors", SKY),
-    "vectors": ("before quantization", GREEN),
-    "frame_only": ("still clip", GREY),
-    "pixels": ("pixels of frame t", ORANGE),
-}
+_PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
 
 
 def prediction_figure(
@@ -100,10 +95,9 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
         figure = new_figure(2.7)
         axes = figure.subplots()
         for index, (feature, values) in enumerate(per_action.items()):
-            label, colour = _PROBED[feature]
             heights = [max(values[i] or 0.0, _LOWEST_R2) for i in dimensions]
             places = np.arange(len(dimensions)) + (index - (len(per_action) - 1) / 2) * width
-            axes.bar(places, heights, width * 0.92, color=colour, label=label)
+            axes.bar(places, heights, width * 0.92, color=_PROBED[feature], label=PROBED[feature])
             if len(dimensions) <= 8:
                 for place, height in zip(places, heights, strict=True):
                     axes.text(place, max(height, 0) + 0.015, f"{height:.2f}", ha="center", fontsize=6.5, color=FAINT)
@@ -111,15 +105,15 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
         labels = [f"action {i}" if names is None else names[i] for i in dimensions]
         axes.set_xticks(range(len(dimensions)), labels, color=INK)
         axes.set_ylim(top=1.08)
-        axes.set_ylabel("held-out R²", color=FAINT)
+        axes.set_ylabel("probe R²", color=FAINT)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=5, handlelength=1.2, columnspacing=1.4)
         return png(figure)
 
 
 def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> bytes:
-    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with another clip's codes."""
-    bars = [("own codes", copy_gain, BLUE), ("another clip's codes", permuted, VERMILLION)]
+    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with codes of another clip."""
+    bars = [("own codes", copy_gain, BLUE), ("permuted codes", permuted, VERMILLION)]
     if moving is not None:
         bars.insert(1, ("own codes, moving pixels", moving, SKY))
     values = [max(value, -1.0) for _, value, _ in bars]

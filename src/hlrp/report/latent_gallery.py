@@ -16,6 +16,7 @@ from hlrp.laq.code_figures import most_frequent
 from hlrp.laq.features import Latents, joined, latents_of, still_clip
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.picture_figures import PICTURE_BATCH
+from hlrp.laq.probe_figures import Chunks
 from hlrp.laq.quality import LAQQuality, QualityClips, evaluating
 from hlrp.progress import progress
 from hlrp.report.figures import code_usage_figure
@@ -57,7 +58,8 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
     per_action = quality.probe_r2_per_action_by_features
     if per_action is not None and quality.probe_r2_quantized is not None:
         found["probes"] = probe_figure(per_action)
-    return found | _atlas(clips, latents, model.spec.codebook_size)
+    chunks = None if quality.probe_r2_quantized is None else clips.chunks  # actions that never vary are not shown
+    return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
 
 
 def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Latents) -> dict[str, bytes]:
@@ -104,29 +106,33 @@ def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
     return torch.tensor([first[episode] for episode in order[:_TARGETS]])
 
 
-def _atlas(clips: QualityClips, latents: Latents, codebook_size: int) -> dict[str, bytes]:
+def _atlas(clips: QualityClips, latents: Latents, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
     if latents.codes is None:
         vectors = rearrange(latents.quantized[:, 0], "b s v -> b (s v)").double()
         centres = k_means(vectors, min(_COLUMNS, len(vectors)), torch.Generator().manual_seed(0))
         group = torch.cdist(vectors, centres).argmin(1)
-        return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], "group "))}
+        return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}
     codes = latents.codes[:, 0]
-    figures = {"atlas: whole tuples": atlas_figure(_entries(clips, codes, ""))}
+    figures = {"atlas: whole tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
     for slot in range(codes.shape[1]):
         figures[f"atlas: slot {slot}"] = atlas_figure(
-            _entries(clips, codes[:, slot : slot + 1], "code ", in_order=codebook_size <= _COLUMNS)
+            _entries(clips, codes[:, slot : slot + 1], chunks, "code ", in_order=codebook_size <= _COLUMNS)
         )
     return figures
 
 
 def _entries(
-    clips: QualityClips, names: Int[Tensor, "b g"], prefix: str, *, in_order: bool = False
+    clips: QualityClips,
+    names: Int[Tensor, "b g"],
+    chunks: Chunks | None,
+    prefix: str,
+    *,
+    in_order: bool = False,
 ) -> list[AtlasEntry]:
     """Clips by their most frequent names, or by name."""
     kinds = most_frequent(names, _COLUMNS)
     if in_order:
         kinds = kinds[kinds[:, 0].argsort()]
-    chunks = clips.chunks
     actions = None
     if chunks is not None:
         steps = rearrange(chunks.held_out[: len(names)], "b (h a) -> b h a", a=chunks.dimensions)

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from hlrp.laq.baselines import BaselineRow
 from hlrp.laq.quality import LAQQuality
+from hlrp.metrics import LAQ_METRICS
 from hlrp.tables import table
-from hlrp.verdicts import Verdict, latent_verdicts
+from hlrp.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
+
+_WIDTH = 80
+"""Columns of a terminal."""
 
 
-def quality_table(quality: LAQQuality) -> str:
-    """Every figure with its verdict."""
-    return judged_table("latent quality (held-out episodes)", latent_verdicts(quality.to_dict()))
+def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> str:
+    """Every figure with its verdict, and the verdict on the whole.
+
+    Args:
+        quality: The card.
+        episodes: What was measured on, in a few words.
+    """
+    values = quality.to_dict()
+    return judged_table(f"latent quality ({episodes})", latent_verdicts(values), latent_conclusion(values))
 
 
-def judged_table(title: str, verdicts: Sequence[Verdict]) -> str:
-    """Figures with their verdicts."""
+def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
+    """Figures with their verdicts, then the verdict on the whole and the next step."""
     rows = [[verdict.name, verdict.value, verdict.word, verdict.wanted] for verdict in verdicts]
-    return table([title, "value", "verdict", "wanted"], rows)
+    whole = [f"verdict: {conclusion.word}, {conclusion.reason}", f"next: {conclusion.next_step}"]
+    lines = [line for text in whole for line in wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
+    return "\n".join([table([title, "value", "verdict", "wanted"], rows), *lines])
 
 
 def baseline_table(rows: Sequence[BaselineRow]) -> str:
@@ -26,7 +39,13 @@ def baseline_table(rows: Sequence[BaselineRow]) -> str:
     return table(BASELINE_HEADER, [baseline_cells(row) for row in rows])
 
 
-BASELINE_HEADER = ("codes of the same size", "probe R²", "95 % interval", "perplexity per slot", "tuple entropy")
+BASELINE_HEADER = (
+    "codes of the same size",
+    LAQ_METRICS["probe_r2"].name,
+    "95 % interval",
+    LAQ_METRICS["perplexity"].name,
+    LAQ_METRICS["tuple_entropy_bits"].name,
+)
 
 
 def baseline_cells(row: BaselineRow) -> list[str]:

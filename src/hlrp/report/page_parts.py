@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hlrp.report.page_style import CSS
-from hlrp.verdicts import Verdict
+from hlrp.verdicts import Conclusion, Verdict
 
 
 def page(title: str, body: str) -> str:
@@ -40,11 +40,20 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>\n"
 
 
+def concluded(conclusion: Conclusion) -> str:
+    """The verdict on the whole, and what to do next."""
+    badge = f'<span class="{conclusion.word}">{conclusion.word}</span>'
+    return (
+        f'<p class="conclusion">{badge} {escape(conclusion.reason)}.<br>'
+        f"<small>Next: {escape(conclusion.next_step)}.</small></p>\n"
+    )
+
+
 def judged(verdicts: Sequence[Verdict]) -> str:
     """A row for each figure: what it means, its value, and whether it is good enough."""
     rows = []
     for verdict in verdicts:
-        badge = verdict.word if verdict.good is None else f'<span class="{verdict.word}">{verdict.word}</span>'
+        badge = verdict.word if verdict.word == "–" else f'<span class="{verdict.word}">{verdict.word}</span>'
         wanted = f"<small>{escape(verdict.wanted)}</small>"
         name = f"<b>{escape(verdict.name)}</b><br><small>{escape(verdict.meaning)}</small>"
         rows.append([name, escape(verdict.value), badge, wanted])

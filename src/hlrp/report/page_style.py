@@ -4,10 +4,12 @@ from __future__ import annotations
 
 CSS = """
 :root { --paper: #ffffff; --ink: #1f2328; --faint: #5c6570; --rule: #d8dee4; --tint: #f5f7f9;
-  --accent: #0072b2; --good: #00694d; --good-tint: #dff3ec; --weak: #94420a; --weak-tint: #fbe9dc; }
+  --accent: #0072b2; --good: #00694d; --good-tint: #dff3ec; --weak: #94420a; --weak-tint: #fbe9dc;
+  --unsure: #5c5200; --unsure-tint: #f6f0c9; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14181d; --ink: #e3e7eb; --faint: #9aa5b1; --rule: #313841; --tint: #1c2229;
-    --accent: #6cbcec; --good: #6fdcb8; --good-tint: #12382d; --weak: #f5ab78; --weak-tint: #43260f; } }
+    --accent: #6cbcec; --good: #6fdcb8; --good-tint: #12382d; --weak: #f5ab78; --weak-tint: #43260f;
+    --unsure: #e6d873; --unsure-tint: #37330f; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
@@ -31,9 +33,11 @@ th:last-child, td:last-child { padding-right: 0; }
 tbody tr:last-child td { border-bottom: 0; }
 .judged td:first-child { min-width: 15rem; }
 .judged td:not(:first-child) { white-space: nowrap; }
-.good, .weak { border-radius: 999px; padding: 0.1rem 0.6rem; font-size: 0.85rem; font-weight: 600; }
+.good, .weak, .unsure { border-radius: 999px; padding: 0.1rem 0.6rem; font-size: 0.85rem; font-weight: 600; }
 .good { color: var(--good); background: var(--good-tint); }
 .weak { color: var(--weak); background: var(--weak-tint); }
+.unsure { color: var(--unsure); background: var(--unsure-tint); }
+.conclusion { margin: 1.1rem 0 0; }
 figure { margin: 1.4rem 0 0; }
 figure img { display: block; width: 100%; height: auto; background: #ffffff; border: 1px solid var(--rule);
   border-radius: 10px; padding: 0.5rem; }

@@ -10,7 +10,7 @@ from hlrp.report.durations import duration
 from hlrp.report.latent_table import judged_table
 from hlrp.report.statistics import task_successes
 from hlrp.tables import table
-from hlrp.verdicts import foundation_verdicts, latent_verdicts
+from hlrp.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -22,8 +22,10 @@ def summary(report: Mapping[str, Any]) -> str:
     require_complete(report)
     tables = (
         _success(report["policies"]),
-        judged_table("latent actions", latent_verdicts(report["laq"])),
-        judged_table("foundation model", foundation_verdicts(report["foundation"])),
+        judged_table("latent actions", latent_verdicts(report["laq"]), latent_conclusion(report["laq"])),
+        judged_table(
+            "foundation model", foundation_verdicts(report["foundation"]), foundation_conclusion(report["foundation"])
+        ),
         _times(report),
     )
     return "\n\n".join(tables)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelCard, snapshot_download
 from jaxtyping import Bool, Float
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from hlrp.cards import license_entries
 from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
@@ -29,6 +30,7 @@ from hlrp.optimization import learn_in_float32, parameter_groups
 from hlrp.ranks import seed_by_rank
 
 from .action_labels import ActionLabels
+from .card import base_model, finished, safe_metadata, trained_on
 from .configuration import HLRPConfig
 from .label_table import LabelTable
 from .labels import LabelSource
@@ -180,6 +182,24 @@ class HLRPPolicy(PreTrainedPolicy):
         super()._save_pretrained(save_directory, **kwargs)
         write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
 
+    def generate_model_card(
+        self,
+        dataset_repo_id: str,
+        model_type: str,
+        license: str | None,
+        tags: list[str] | None,
+        cfg: Any | None = None,
+        dataset_meta: Any | None = None,
+    ) -> ModelCard:
+        """LeRobot's card, with the sources, the base model and the licence that are this policy's; see `card.py`."""
+        name = trained_on(cfg, dataset_repo_id)
+        base = base_model(self.config.vla_checkpoint_path, self.backend.config_dict().get("model_name"))
+        terms = license_entries(license, base)
+        card = super().generate_model_card(
+            dataset_repo_id, model_type, terms["license"], tags, cfg=cfg, dataset_meta=safe_metadata(dataset_meta, name)
+        )
+        return finished(card, name=name, terms=terms, base_model=base)
+
     def _get_default_peft_targets(self) -> dict[str, Any]:
         """Adapters on the VLM's language model; what turns codes or features into actions is trained as it is."""
         saved = [name for part in self.action_modules for name in self._trained_whole(part)]
@@ -295,7 +315,7 @@ class HLRPPolicy(PreTrainedPolicy):
             values |= {
                 "latent_loss": latent.loss,
                 "code_accuracy": latent.accuracy.mean(),
-                "labelled_share": latent.counted.float().mean(),
+                "code_share": latent.counted.float().mean(),
             }
         numbers = to_floats({**values, "finite": torch.isfinite(inputs.images).all()})
         if not numbers.pop("finite"):

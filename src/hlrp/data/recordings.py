@@ -1,0 +1,166 @@
+"""Which recordings a quantizer was trained on, and which episodes of a source it has therefore not seen.
+
+Shapes: e episodes that fit a probe, v episodes that score it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from hlrp.data.clips import TrainingSource, split_episodes
+from hlrp.data.sources import ClipSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingIdentity:
+    """What tells one set of recordings from another, without reading a frame."""
+
+    name: str
+    episodes: int
+    fps: float
+    lengths: str
+    """Digest of the number of frames of every episode."""
+    actions: str | None
+    """Digest of all actions; None where there are none."""
+
+    @classmethod
+    def of(cls, source: ClipSource) -> RecordingIdentity:
+        """Identity of a source."""
+        return cls(
+            name=source.name,
+            episodes=len(source.bounds),
+            fps=source.fps,
+            lengths=_digest(source.bounds),
+            actions=None if source.actions is None else _digest(source.actions),
+        )
+
+    def matches(self, other: RecordingIdentity) -> bool:
+        """Whether both are the same recordings in the same order, wherever they lie.
+
+        Equal actions of equal episodes prove it. Without actions the name must be the same as well, since episodes of
+        equal length are common; plain videos may be read at another rate, which changes their lengths.
+        """
+        if self.episodes != other.episodes or (self.fps == other.fps and self.lengths != other.lengths):
+            return False
+        if self.actions is None or other.actions is None:
+            return self.actions is other.actions and self.name == other.name
+        return self.fps == other.fps and self.actions == other.actions
+
+
+def describe_source(part: TrainingSource, *, share: float) -> dict[str, object]:
+    """What a checkpoint keeps of a source it was trained on, as plain values.
+
+    Args:
+        part: The source and its split.
+        share: Share of the training clips that came from it, in [0, 1].
+    """
+    identity = RecordingIdentity.of(part.source)
+    return {
+        "name": part.source.name,
+        "share": share,
+        "episodes": identity.episodes,
+        "held_out_episodes": part.held_out.tolist(),
+        "labelled_episodes": part.labelled.tolist(),
+        "identity": asdict(identity),
+    }
+
+
+Basis = Literal["held out", "trained on", "another dataset", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredEpisodes:
+    """Episodes of a source that a trained quantizer is measured on."""
+
+    fit: Int[Tensor, " e"]
+    """Fit the probes."""
+    measured: Int[Tensor, " v"]
+    """Score them; no other figure is of any other episode."""
+    basis: Basis
+    """`held out`: the quantizer was trained on this dataset, but not on the measured episodes. `trained on`: on all of
+    them. `another dataset`: it was trained on other recordings, as far as they can be told apart. `unknown`: its
+    checkpoint does not say."""
+    sentence: str
+    """The same for people."""
+
+    @property
+    def short(self) -> str:
+        """The same in a few words, for the title of a table."""
+        return {
+            "held out": "held-out episodes",
+            "trained on": "episodes trained on",
+            "another dataset": "another dataset",
+            "unknown": "perhaps trained on",
+        }[self.basis]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {
+            "basis": self.basis,
+            "sentence": self.sentence,
+            "fit": self.fit.tolist(),
+            "measured": self.measured.tolist(),
+        }
+
+
+def choose_measured(
+    trained_on: Mapping[str, Any], source: ClipSource, *, held_out: float, seed: int
+) -> MeasuredEpisodes:
+    """Divide the episodes of `source`: by the split of the training where this is what was trained on, else by `seed`.
+
+    Args:
+        trained_on: `extra` of a quantizer's checkpoint, whose `sources` come from `describe_source`.
+        source: What to measure on.
+        held_out: Share of the episodes that are measured, where the training does not say which.
+        seed: Of that split.
+
+    Raises:
+        ValueError: If a split must be drawn and there are fewer than two episodes.
+    """
+    known = [part for part in trained_on.get("sources", []) if "identity" in part]
+    found = next((part for part in known if _identity(part).matches(RecordingIdentity.of(source))), None)
+    count = len(source.bounds)
+    if found is not None and found["held_out_episodes"]:
+        measured = torch.tensor(found["held_out_episodes"], dtype=torch.int64)
+        every = torch.arange(count)
+        return MeasuredEpisodes(
+            fit=every[~torch.isin(every, measured)],
+            measured=measured,
+            basis="held out",
+            sentence=f"the LAQ was trained on this dataset; measured on the {_episodes(len(measured))} of {count} that "
+            "its training held out",
+        )
+    fit, measured = split_episodes(count, held_out=held_out, seed=seed)
+    drawn = f"measured on {_episodes(len(measured))} of {count}, drawn by seed {seed}"
+    if found is not None:
+        basis, sentence = "trained on", f"the LAQ was trained on every episode of this dataset; {drawn}"
+    elif known:
+        names = ", ".join(dict.fromkeys(part["name"] for part in known))
+        basis = "another dataset"
+        sentence = (
+            f"the LAQ was trained on other recordings ({names}); {drawn}; if the two share recordings, it may "
+            "have been trained on these"
+        )
+    else:
+        basis = "unknown"
+        sentence = f"the checkpoint does not say which recordings the LAQ was trained on, so perhaps on these; {drawn}"
+    return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
+
+
+def _identity(part: Mapping[str, Any]) -> RecordingIdentity:
+    return RecordingIdentity(**part["identity"])
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode" if count == 1 else f"{count} episodes"
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]
