@@ -21,7 +21,7 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
 
     Args:
         config: The policy's.
-        spec: Codes that the labels hold; None takes the policy's word for it.
+        spec: Codes that the labels hold; None takes the policy's word for it, or the usual ones.
         lightning: A Lightning checkpoint to take the weights from.
     """
     if config.vla_model_name is None and lightning is None:
@@ -33,7 +33,9 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
     settings = {"model_name": config.vla_model_name, **_run_settings(config), **config.vla_choices()}
     if kind != "qwen3vl_chat":
         settings.pop("tokens", None)  # only a chat model answers in tokens
-    spec = spec or LatentSpec(codebook_size=config.codebook_size, code_seq_len=config.code_seq_len)
+    if spec is None:
+        chosen = {"codebook_size": config.codebook_size, "code_seq_len": config.code_seq_len}
+        spec = LatentSpec(**{name: value for name, value in chosen.items() if value is not None})
     backend = build_backend(BackendConfig.get_choice_class(kind).from_dict(settings), spec)
     if lightning is not None:
         load_lightning_weights(backend, lightning)

@@ -13,10 +13,8 @@ from ..common.configuration import HLRPConfig
 class HLRPActionExpertDirectConfig(HLRPConfig):
     """One frame and an instruction in, a chunk of continuous actions out; no latent code is decoded in between."""
 
-    chunk_size: int = 16
-    """Actions predicted at once."""
-    n_action_steps: int = 8
-    """Actions executed before the next prediction."""
+    chunk_size: int | None = 16
+    """Actions predicted at once. None: as many as the frames that a label spans."""
 
     latent_loss_weight: float = 0.0
     """Weight of the cross-entropy of latent codes: above 0, frames without actions teach the VLM too; needs labels."""

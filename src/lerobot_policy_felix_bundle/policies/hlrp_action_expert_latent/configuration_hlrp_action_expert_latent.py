@@ -21,10 +21,8 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
         }
     )
 
-    chunk_size: int = 16
-    """Actions predicted at once."""
-    n_action_steps: int = 8
-    """Actions executed before the next prediction."""
+    chunk_size: int | None = 16
+    """Actions predicted at once. None: as many as the frames that a label spans."""
 
     expert: str = "diffusion"
     """diffusion: LeRobot's UNet with FiLM; flow: a flow-matching transformer."""

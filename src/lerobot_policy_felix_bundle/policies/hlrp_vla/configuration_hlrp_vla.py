@@ -20,8 +20,14 @@ _DECODERS: dict[str, dict[str, Any]] = {
 class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Discrete action tokens of a chat model, decoded by the LAQ to continuous actions."""
 
-    chunk_size: int = 1
-    n_action_steps: int = 1
+    chunk_size: int | None = 1
+    """Actions predicted at once. None: as many as the frames that a label spans, which is also the most."""
+    n_action_steps: int | None = 1
+    """Actions executed before the next prediction. None: half of chunk_size, rounded up."""
+    codebook_size: int | None = 8
+    """Codes k per slot; must be the LAQ's. None: take it from there."""
+    code_seq_len: int | None = 4
+    """Code slots s per transition; must be the LAQ's. None: take it from there."""
     laq_decoder_type: str = "learned"
     """learned: through the LAQ's own decoder. codebook_lookup: a linear map of the codes' vectors."""
 
