@@ -135,7 +135,14 @@ class HLRPConfig(PreTrainedConfig):
         if self.latent_targets == "precomputed":
             if self.teacher_offsets:
                 raise ValueError("teacher_offsets are for --policy.latent_targets=online; leave them out")
+            if self.teacher_cameras and not self.looks_through_laq:
+                raise ValueError("teacher_cameras are for --policy.latent_targets=online; leave them out")
             return
+        if self.latent_labels_path:
+            raise ValueError(
+                f"latent_labels_path={self.latent_labels_path} is not read with --policy.latent_targets=online, where "
+                "the quantizer itself makes the labels; set --policy.latent_labels_path=null"
+            )
         if not self.laq_checkpoint_path:
             raise ValueError("--policy.latent_targets=online needs the quantizer: name it with laq_checkpoint_path")
         offsets = list(self.teacher_offsets)
@@ -144,6 +151,11 @@ class HLRPConfig(PreTrainedConfig):
                 "--policy.latent_targets=online needs --policy.teacher_offsets, the quantizer's offset in frames and "
                 f"its multiples, such as [8] or [8, 16]; got {offsets}"
             )
+
+    @property
+    def looks_through_laq(self) -> bool:
+        """Whether a part of the LAQ is a part of the policy."""
+        return False
 
     def vla_choices(self) -> dict[str, Any]:
         """Settings that a trained VLA has made for good, as plain values; those that are left open are missing."""

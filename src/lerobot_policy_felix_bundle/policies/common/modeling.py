@@ -27,6 +27,7 @@ from hlrp.foundation.checkpoint import (
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
+from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import parameter_groups
 
 from .action_labels import ActionLabels
@@ -117,8 +118,13 @@ class HLRPPolicy(PreTrainedPolicy):
                 column=config.action_valid_column,
             )
         )
+        spec = None if self.labels is None else self.labels.spec
+        if checkpoint_dir is None and config.laq_checkpoint_path and config.latent_targets != "online":
+            laq = load_laq(config.laq_checkpoint_path)
+            config.laq_fingerprint = self._same_laq(laq.fingerprint, config.laq_checkpoint_path)
+            spec = spec or laq.model.spec
         if vla is None:
-            self.backend = new_vla(config, None if self.labels is None else self.labels.spec, lightning=folder)
+            self.backend = new_vla(config, spec, lightning=folder)
         else:
             config.laq_fingerprint = self._same_laq(vla.laq_fingerprint, str(folder))
             self.backend = saved_vla(config, str(folder), vla, with_weights=checkpoint_dir is None)

@@ -34,3 +34,13 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
         super().__post_init__()
         if self.num_denoising_steps < 1:
             raise ValueError(f"num_denoising_steps must be 1 or more, got {self.num_denoising_steps}")
+        if self.latent_loss_weight > 0 and self.freeze_vla:
+            raise ValueError(
+                f"latent_loss_weight={self.latent_loss_weight:g} teaches the VLA, which freeze_vla=true leaves as it "
+                "is; set one of them back"
+            )
+        if self.latent_loss_weight == 0 and self.latent_targets == "online":
+            raise ValueError(
+                "latent_targets=online makes labels that nothing learns from while latent_loss_weight is 0; set "
+                "--policy.latent_loss_weight=1"
+            )
