@@ -23,7 +23,7 @@ from lerobot_policy_felix_bundle.policies.common.open_chunk import HIGHEST_FPS
 from policies.lerobot_commands import pretrained, run_train, train_flags
 from policy_workshop import Workshop, make_foundation, make_labels, make_laq
 
-OPEN = {"chunk_size": None, "n_action_steps": None}
+OPEN: dict[str, Any] = {"chunk_size": None, "n_action_steps": None}
 
 
 def test_lerobot_trains_and_resumes_a_chunk_as_long_as_a_label(workshop: Workshop, tmp_path: Path) -> None:
@@ -76,14 +76,15 @@ def test_an_open_chunk_that_does_not_fit_what_shall_be_executed_is_refused(works
 
 def test_a_label_longer_than_the_window_asks_for_a_number(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_chunk, "WINDOW", 3)
-    settings = {"vla_checkpoint_path": None, **OPEN}
+    settings: dict[str, Any] = {"vla_checkpoint_path": None, **OPEN}
     with pytest.raises(ValueError, match=r"spans 4 frames at 10 fps.*set --policy\.chunk_size=4 or less"):
         workshop.policy(**settings)
     assert workshop.policy(**{**settings, "chunk_size": 4}).config.n_action_steps == 2
 
 
 def test_without_a_dataset_an_open_chunk_has_a_usual_length(workshop: Workshop) -> None:
-    policy = get_policy_class("hlrp_vla_direct")(workshop.config(**OPEN))
+    config = workshop.config(**OPEN)
+    policy: Any = get_policy_class("hlrp_vla_direct")(config)
     assert (policy.config.chunk_size, policy.config.n_action_steps) == (8, 4)
 
 

@@ -35,7 +35,7 @@ def test_an_option_without_effect_is_refused(
     workshop: Workshop, kind: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        workshop.config(kind, **settings)
+        workshop.policy(kind, **settings)
 
 
 def test_a_spelling_of_tokens_is_refused_where_the_vla_has_none(workshop: Workshop, tmp_path: Path) -> None:

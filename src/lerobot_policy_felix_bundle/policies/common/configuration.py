@@ -135,14 +135,7 @@ class HLRPConfig(PreTrainedConfig):
         if self.latent_targets == "precomputed":
             if self.teacher_offsets:
                 raise ValueError("teacher_offsets are for --policy.latent_targets=online; leave them out")
-            if self.teacher_cameras and not self.looks_through_laq:
-                raise ValueError("teacher_cameras are for --policy.latent_targets=online; leave them out")
             return
-        if self.latent_labels_path:
-            raise ValueError(
-                f"latent_labels_path={self.latent_labels_path} is not read with --policy.latent_targets=online, where "
-                "the quantizer itself makes the labels; set --policy.latent_labels_path=null"
-            )
         if not self.laq_checkpoint_path:
             raise ValueError("--policy.latent_targets=online needs the quantizer: name it with laq_checkpoint_path")
         offsets = list(self.teacher_offsets)
@@ -151,6 +144,23 @@ class HLRPConfig(PreTrainedConfig):
                 "--policy.latent_targets=online needs --policy.teacher_offsets, the quantizer's offset in frames and "
                 f"its multiples, such as [8] or [8, 16]; got {offsets}"
             )
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Not a part of `__post_init__`: a saved policy acts whatever it was trained with.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        if self.latent_targets == "online":
+            if self.latent_labels_path:
+                raise ValueError(
+                    f"latent_labels_path={self.latent_labels_path} is not read with --policy.latent_targets=online, "
+                    "where the quantizer itself makes the labels; set --policy.latent_labels_path=null"
+                )
+        elif self.teacher_cameras and not self.looks_through_laq:
+            raise ValueError("teacher_cameras are for --policy.latent_targets=online; leave them out")
 
     @property
     def looks_through_laq(self) -> bool:

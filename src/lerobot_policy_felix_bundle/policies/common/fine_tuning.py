@@ -9,6 +9,7 @@ action head alone and in training alone; everything else has to fit exactly.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import draccus
 from huggingface_hub.constants import CONFIG_NAME
-from lerobot.configs import FeatureType
+from lerobot.configs import FeatureType, parser
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from safetensors import safe_open
@@ -25,6 +26,8 @@ from torch import nn
 from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
 
 from .configuration import HLRPConfig
+
+logger = logging.getLogger(__name__)
 
 SHAPING = (
     "chunk_size",
@@ -61,6 +64,9 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
     A state of another width takes the place of the saved one; a state or a camera that the dataset lacks is left out.
     Cameras of other names stay: LeRobot alone knows what its `rename_map` makes of them, and refuses those that fit no
     name.
+
+    Raises:
+        ValueError: If the dataset has no camera.
     """
     features = dataset_to_policy_features(dataset_meta.features)
     known = dict(config.input_features or {})
@@ -69,9 +75,17 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
     elif all(feature.type is not FeatureType.STATE for feature in features.values()):
         known.pop(OBS_STATE, None)
     there = {name for name, feature in features.items() if feature.type is FeatureType.VISUAL}
-    lacking = set(config.image_features) - there
-    if there and there < set(config.image_features):
-        known = {name: feature for name, feature in known.items() if name not in lacking}
+    mine = set(config.image_features)
+    if not there:
+        raise ValueError(f"{config.type} needs a camera, and the dataset has none")
+    if there < mine:
+        known = {name: feature for name, feature in known.items() if name not in mine - there}
+    elif there != mine and parser.parse_arg("rename_map") is None:
+        logger.warning(
+            f"the dataset has the cameras {', '.join(sorted(there))}, of which this policy sees only "
+            f"{', '.join(sorted(mine))}; name others with --rename_map, or take all of the dataset's with "
+            "--policy.input_features=null"
+        )
     config.input_features = known
 
 

@@ -100,6 +100,8 @@ class HLRPPolicy(PreTrainedPolicy):
         """
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:
+            config.require_effect()
         self._checkpoint_dir = checkpoint_dir
         self._saved = saved or {}
         self._is_trained = dataset_meta is not None

@@ -34,6 +34,14 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
         super().__post_init__()
         if self.num_denoising_steps < 1:
             raise ValueError(f"num_denoising_steps must be 1 or more, got {self.num_denoising_steps}")
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        super().require_effect()
         if self.latent_loss_weight > 0 and self.freeze_vla:
             raise ValueError(
                 f"latent_loss_weight={self.latent_loss_weight:g} teaches the VLA, which freeze_vla=true leaves as it "

@@ -91,6 +91,14 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
                 "predicted_codes_after and replan_every must be 1 or more, got "
                 f"{self.predicted_codes_after} and {self.replan_every}"
             )
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        super().require_effect()
         if not self.latent_conditioning:
             idle = {
                 "predicted_codes": self.predicted_codes > 0,
