@@ -69,6 +69,14 @@ def test_the_plan_is_kept_for_as_many_chunks_as_asked(workshop: Workshop, policy
     policy.reset()
     policy.select_action(seen)
     assert plans == 3
+    policy.reset()
+    for _ in range(4):  # as real-time chunking and the policy server ask
+        policy.predict_action_chunk(seen)
+    assert plans == 5
+    policy.predict_action_chunk({**seen, "task": ["Do something else"]})
+    assert plans == 6
+    policy.predict_action_chunk(observation(workshop, [3, 20]))
+    assert plans == 7
 
 
 def test_predicted_codes_take_the_place_of_labels_by_schedule(workshop: Workshop) -> None:

@@ -47,7 +47,8 @@ def test_nothing_later_than_the_current_frame_reaches_the_action(
     workshop: Workshop, foundations: dict[str, Path], kind: str, backend: str, source: str
 ) -> None:
     settings = online(workshop) if source == "online" else {}
-    policy = workshop.policy(kind, vla_checkpoint_path=str(foundations[backend]), **settings)
+    settings = {"latent_loss_weight": 1.0, "vla_checkpoint_path": str(foundations[backend]), **settings}
+    policy = workshop.policy(kind, **settings)
     clips = workshop.batch([3, 20, 40], OFFSET)
     assert clips[CAMERA].shape[1] == 2
     policy(clips)  # a step of training in between changes nothing of this

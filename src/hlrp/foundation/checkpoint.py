@@ -5,6 +5,8 @@ backbone/            architecture, tokenizer, chat template and image processor,
 model.safetensors    every weight
 README.md            the same for people, as the hub shows it
 metrics.json         every held-out figure, where it was measured
+
+The folder of a LeRobot policy of this project has the first three too, the weights of its model among the policy's own.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
@@ -31,6 +35,8 @@ WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
+POLICY_PREFIX = "backend."
+"""Begins the names of the model's weights where they lie among those of a policy."""
 _FORMAT = 1
 
 
@@ -122,7 +128,9 @@ def read_description(directory: Path | str) -> FoundationDescription:
     directory = Path(directory)
     path = directory / DESCRIPTION_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint")
+        raise FileNotFoundError(
+            f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint{_hint(directory)}"
+        )
     values = json.loads(path.read_text(encoding="utf-8"))
     if values.get("format") != _FORMAT:
         raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version")
@@ -135,6 +143,16 @@ def read_description(directory: Path | str) -> FoundationDescription:
         laq_fingerprint=values["laq_fingerprint"],
         extra=values["extra"],
     )
+
+
+def _hint(directory: Path) -> str:
+    """What else `directory` may be, to end the message that it is not a foundation checkpoint."""
+    for inner in ("pretrained_model", "checkpoints/last/pretrained_model"):
+        if (directory / inner / DESCRIPTION_FILE).is_file():
+            return f"; there is a policy in {directory / inner}, name that folder"
+    if (directory / "adapter_config.json").is_file():
+        return ", or a policy's folder, and this one holds adapters alone: name the policy that they were trained on"
+    return ", or the folder of a policy"
 
 
 def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
@@ -166,9 +184,27 @@ def load_foundation(
     weights = Path(directory) / WEIGHTS_FILE
     if not weights.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
-    load_model(loaded.backend, str(weights), strict=True)
+    load_weights(loaded.backend, weights)
     loaded.backend.to(device).eval()
     return loaded
+
+
+def load_weights(backend: nn.Module, file: Path | str) -> None:
+    """Load a model's weights strictly, out of a file of its own or of the policy that it is a part of.
+
+    Raises:
+        RuntimeError: If the weights do not fit the architecture.
+    """
+    with safe_open(file, framework="pt") as weights:
+        belongs_to_policy = any(name.startswith(POLICY_PREFIX) for name in weights.keys())  # noqa: SIM118
+    if not belongs_to_policy:
+        load_model(backend, str(file), strict=True)
+        return
+    inside = nn.ModuleDict({POLICY_PREFIX.removesuffix("."): backend})
+    missing, further = load_model(inside, str(file), strict=False)  # the policy's other weights are not expected
+    wrong = sorted([*missing, *(name for name in further if name.startswith(POLICY_PREFIX))])
+    if wrong:
+        raise RuntimeError(f"the weights of the model in {file} do not fit its architecture: {', '.join(wrong)}")
 
 
 def require_foundation(directory: Path | str) -> None:

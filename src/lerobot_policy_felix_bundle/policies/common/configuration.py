@@ -10,6 +10,8 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
+from .open_chunk import open_window
+
 # Not taken from `hlrp.foundation`: every LeRobot command reads this file, and would pay for transformers.
 VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -21,10 +23,12 @@ class HLRPConfig(PreTrainedConfig):
 
     n_obs_steps: int = 1
     """Always 1: the policy sees the current frame only."""
-    chunk_size: int = 8
-    """Actions predicted at once; where they are decoded from codes alone, at most the frames that a label spans."""
-    n_action_steps: int = 4
-    """Actions executed before the next prediction."""
+    chunk_size: int | None = None
+    """Actions predicted at once. None: as many as the frames that a label spans, which is also the most that can be
+    decoded from codes alone."""
+    n_action_steps: int | None = None
+    """Actions executed before the next prediction, in lerobot-eval and the synchronous loop of lerobot-rollout; the
+    policy server and real-time chunking ask for whole chunks. None: half of chunk_size, rounded up."""
 
     vla_model_name: str | None = None
     """Hub name or folder of a Qwen3-VL chat model. None: the embedded demo-size model, offline and untrained."""
@@ -53,10 +57,10 @@ class HLRPConfig(PreTrainedConfig):
     random_shift_px: int = 2
     """In training, shift every picture by up to this many pixels along each axis."""
 
-    codebook_size: int = 8
-    """Codes k per slot; must be the LAQ's."""
-    code_seq_len: int = 4
-    """Slots s per transition; must be the LAQ's."""
+    codebook_size: int | None = None
+    """Codes k per slot. None: the LAQ's, as the VLA's checkpoint, the labels or the LAQ itself tell it."""
+    code_seq_len: int | None = None
+    """Code slots s per transition. None: the LAQ's, likewise."""
     latent_targets: str = "precomputed"
     """precomputed: labels written by hlrp-precompute-latent-codes. online: a frozen LAQ labels every batch."""
     laq_checkpoint_path: str | None = None
@@ -112,15 +116,12 @@ class HLRPConfig(PreTrainedConfig):
         self.normalization_mapping = {**mapping.default_factory(), **self.normalization_mapping}  # pyright: ignore[reportCallIssue]
         if self.n_obs_steps != 1:
             raise ValueError(f"n_obs_steps must be 1, got {self.n_obs_steps}; this policy sees one frame")
-        if not 1 <= self.n_action_steps <= self.chunk_size:
-            raise ValueError(
-                f"n_action_steps must be between 1 and chunk_size {self.chunk_size}, got {self.n_action_steps}"
-            )
-        if self.codebook_size < 2 or self.code_seq_len < 1:
-            raise ValueError(
-                f"codebook_size must be at least 2 and code_seq_len at least 1, got {self.codebook_size} and "
-                f"{self.code_seq_len}"
-            )
+        if self.chunk_size is not None:
+            self.settle_chunk(self.chunk_size)
+        for name, least in (("codebook_size", 2), ("code_seq_len", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.vla_backend is not None and self.vla_backend not in VLA_BACKENDS:
             raise ValueError(f"vla_backend must be one of {', '.join(VLA_BACKENDS)}, got {self.vla_backend!r}")
         if self.dtype not in DTYPES:
@@ -149,6 +150,28 @@ class HLRPConfig(PreTrainedConfig):
                 f"its multiples, such as [8] or [8, 16]; got {offsets}"
             )
 
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Not a part of `__post_init__`: a saved policy acts whatever it was trained with.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        if self.latent_targets == "online":
+            if self.latent_labels_path:
+                raise ValueError(
+                    f"latent_labels_path={self.latent_labels_path} is not read with --policy.latent_targets=online, "
+                    "where the quantizer itself makes the labels; set --policy.latent_labels_path=null"
+                )
+        elif self.teacher_cameras and not self.looks_through_laq:
+            raise ValueError("teacher_cameras are for --policy.latent_targets=online; leave them out")
+
+    @property
+    def looks_through_laq(self) -> bool:
+        """Whether a part of the LAQ is a part of the policy."""
+        return False
+
     def vla_choices(self) -> dict[str, Any]:
         """Settings that a trained VLA has made for good, as plain values; those that are left open are missing."""
         size = None if self.image_size is None else list(self.image_size)
@@ -170,10 +193,24 @@ class HLRPConfig(PreTrainedConfig):
         """The state at t."""
         return None
 
+    def settle_chunk(self, chunk_size: int) -> None:
+        """Fix the length of a chunk, and with it how much of it is executed where that is left open.
+
+        Raises:
+            ValueError: If a chunk is shorter than what shall be executed of it.
+        """
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}")
+        self.chunk_size = chunk_size
+        if self.n_action_steps is None:
+            self.n_action_steps = (chunk_size + 1) // 2
+        if not 1 <= self.n_action_steps <= chunk_size:
+            raise ValueError(f"n_action_steps must be between 1 and chunk_size {chunk_size}, got {self.n_action_steps}")
+
     @property
     def action_delta_indices(self) -> list[int]:
-        """The chunk that starts at t."""
-        return list(range(self.chunk_size))
+        """The chunk that starts at t; where its length is left open, enough actions for any, see `open_window`."""
+        return list(range(self.chunk_size or open_window(self.pretrained_path, self.vla_checkpoint_path)))
 
     @property
     def reward_delta_indices(self) -> None:

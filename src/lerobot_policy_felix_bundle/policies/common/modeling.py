@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub.constants import CONFIG_NAME
 from jaxtyping import Bool, Float
+from lerobot.configs import parser
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
@@ -26,12 +28,23 @@ from hlrp.foundation.checkpoint import (
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
+from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import learn_in_float32, parameter_groups
 from hlrp.ranks import seed_by_rank
 
 from .action_labels import ActionLabels
 from .card import base_model, finished, safe_metadata, trained_on
 from .configuration import HLRPConfig
+from .fine_tuning import (
+    Comparison,
+    changes,
+    compare,
+    follow_dataset,
+    load_kept,
+    require_in_adapter,
+    require_no_other_vla,
+    saved_settings,
+)
 from .label_table import LabelTable
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
@@ -41,6 +54,8 @@ from .vla import new_vla, saved_vla
 
 logger = logging.getLogger(__name__)
 
+_CHUNK_WITHOUT_DATASET = 8
+"""Length of a chunk that is left open where there is no dataset whose frame rate would tell it."""
 _LANGUAGE_PROJECTIONS = r"backend\.model\..*(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj"
 """Linear layers of the VLM's language model, by name."""
 
@@ -74,6 +89,7 @@ class HLRPPolicy(PreTrainedPolicy):
         dataset_meta: Any | None = None,
         *,
         checkpoint_dir: Path | None = None,
+        saved: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Build labels and VLA; a subclass builds the rest, and ends with `reset`.
@@ -83,15 +99,20 @@ class HLRPPolicy(PreTrainedPolicy):
             dataset_stats: Not used: normalization is the processors' work.
             dataset_meta: Metadata of the dataset trained on; None outside training.
             checkpoint_dir: Folder this policy is being loaded from; its weights follow.
+            saved: Configuration in that folder, as plain values.
         """
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:
+            config.require_effect()
         self._checkpoint_dir = checkpoint_dir
+        self._saved = saved or {}
+        self._is_trained = dataset_meta is not None
         folder = checkpoint_dir or config.vla_checkpoint_path
         is_lightning = checkpoint_dir is None and str(folder).endswith(SUFFIX)
-        saved = None if folder is None or is_lightning else read_description(folder)
+        vla = None if folder is None or is_lightning else read_description(folder)
         fps = None if dataset_meta is None else float(dataset_meta.fps)
-        self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, saved)
+        self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, vla)
         self.action_labels = (
             None
             if dataset_meta is None
@@ -102,11 +123,16 @@ class HLRPPolicy(PreTrainedPolicy):
                 column=config.action_valid_column,
             )
         )
-        if saved is None:
-            self.backend = new_vla(config, None if self.labels is None else self.labels.spec, lightning=folder)
+        spec = None if self.labels is None else self.labels.spec
+        if checkpoint_dir is None and config.laq_checkpoint_path and config.latent_targets != "online":
+            laq = load_laq(config.laq_checkpoint_path)
+            config.laq_fingerprint = self._same_laq(laq.fingerprint, config.laq_checkpoint_path)
+            spec = spec or laq.model.spec
+        if vla is None:
+            self.backend = new_vla(config, spec, lightning=folder)
         else:
-            config.laq_fingerprint = self._same_laq(saved.laq_fingerprint, str(folder))
-            self.backend = saved_vla(config, str(folder), saved, with_weights=checkpoint_dir is None)
+            config.laq_fingerprint = self._same_laq(vla.laq_fingerprint, str(folder))
+            self.backend = saved_vla(config, str(folder), vla, with_weights=checkpoint_dir is None)
         if config.freeze_vla:
             self.backend.requires_grad_(False)
         if dataset_meta is not None:
@@ -125,10 +151,16 @@ class HLRPPolicy(PreTrainedPolicy):
         assert self.config.action_feature is not None, "checked with the features"
         return self.config.action_feature.shape[0]
 
-    def _find_labels(self, dataset_meta: Any, fps: float, saved: FoundationDescription | None) -> LabelSource | None:
+    @property
+    def chunk_size(self) -> int:
+        """Actions predicted at once, h."""
+        assert self.config.chunk_size is not None, "settled when the policy was built"
+        return self.config.chunk_size
+
+    def _find_labels(self, dataset_meta: Any, fps: float, vla: FoundationDescription | None) -> LabelSource | None:
         if self.config.latent_targets == "online":
             return OnlineTeacher.of_config(self.config, fps=fps)
-        with_vectors = saved is not None and saved.config.get("vector_loss_weight", 0) > 0
+        with_vectors = vla is not None and vla.config.get("vector_loss_weight", 0) > 0
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
@@ -145,38 +177,124 @@ class HLRPPolicy(PreTrainedPolicy):
         config, spec = self.config, self.backend.spec
         for name in ("codebook_size", "code_seq_len"):
             mine, theirs = getattr(config, name), getattr(spec, name)
-            if mine != theirs:
+            if mine not in (None, theirs):
                 raise ValueError(
-                    f"--policy.{name}={mine}, but the LAQ of this run has {name}={theirs}; set --policy.{name}={theirs}"
+                    f"--policy.{name}={mine}, but the LAQ of this run has {name}={theirs}; leave it out, or set "
+                    f"--policy.{name}={theirs}"
                 )
+            setattr(config, name, theirs)
         if self.labels is not None:
             config.laq_fingerprint = self._same_laq(self.labels.laq_fingerprint, "whoever labels this dataset")
             spec.require_same_codes(self.labels.spec, this="the foundation model", that="the latent labels")
-        if fps is not None:
-            span = spec.offset_frames(fps) * spec.num_transitions
-            if self.chunk_ends_with_label and config.chunk_size > span:
-                raise ValueError(
-                    f"chunk_size={config.chunk_size} is longer than the {span} frames a latent action spans at "
-                    f"{fps:g} fps; set --policy.chunk_size={span} or less"
-                )
+        self._settle_chunk(fps)
+
+    def _settle_chunk(self, fps: float | None) -> None:
+        """Fix the length of a chunk by the dataset's frame rate; where there is no dataset, take the default.
+
+        Raises:
+            ValueError: If it is longer than what codes can say, or than the window that the dataset was asked for.
+        """
+        config, spec = self.config, self.backend.spec
+        if fps is None:
+            config.settle_chunk(config.chunk_size or _CHUNK_WITHOUT_DATASET)
+            return
+        span = spec.offset_frames(fps) * spec.num_transitions
+        window = len(config.action_delta_indices)
+        if config.chunk_size is None and span > window:
+            raise ValueError(
+                f"a latent action spans {span} frames at {fps:g} fps, more than the {window} for which "
+                f"chunk_size can be left out; set --policy.chunk_size={span} or less"
+            )
+        config.settle_chunk(config.chunk_size or span)
+        if self.chunk_ends_with_label and self.chunk_size > span:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} is longer than the {span} frames a latent action spans at {fps:g} fps; "
+                f"leave it out, or set --policy.chunk_size={span} or less"
+            )
 
     @classmethod
-    def from_pretrained(cls, pretrained_name_or_path: str | Path, **kwargs: Any) -> "HLRPPolicy":
-        """Load a saved policy, strictly; offline where `pretrained_name_or_path` is a folder."""
+    def from_pretrained(
+        cls, pretrained_name_or_path: str | Path, *, config: HLRPConfig | None = None, **kwargs: Any
+    ) -> "HLRPPolicy":
+        """Load a saved policy; offline where `pretrained_name_or_path` is a folder.
+
+        Everything that is saved has to fit. Only where there is a dataset to train on, layers of the action head that
+        are of another shape than its actions, state or cameras ask for are started anew, which is logged.
+
+        Args:
+            pretrained_name_or_path: Folder, or name of a repository on the hub.
+            config: Configuration to load it with; None for its own.
+            **kwargs: Of LeRobot: where to look on the hub, `dataset_stats` and `dataset_meta`.
+
+        Raises:
+            ValueError: If `config` describes another policy than the saved one.
+        """
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
-            patterns = [DESCRIPTION_FILE, f"{ASSETS_DIR}/*"]
             folder = Path(
                 snapshot_download(
                     str(pretrained_name_or_path),
                     revision=kwargs.get("revision"),
                     cache_dir=kwargs.get("cache_dir"),
                     token=kwargs.get("token"),
-                    allow_patterns=patterns,
+                    allow_patterns=[CONFIG_NAME, DESCRIPTION_FILE, f"{ASSETS_DIR}/*"],
                 )
             )
+        saved = saved_settings(folder)
+        if config is not None:
+            require_no_other_vla(config, saved, folder)
+            if kwargs.get("dataset_meta") is not None:
+                follow_dataset(config, kwargs["dataset_meta"])
         kwargs["strict"] = True
-        return super().from_pretrained(pretrained_name_or_path, checkpoint_dir=folder, **kwargs)
+        return super().from_pretrained(
+            pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
+        )
+
+    @classmethod
+    def _load_as_safetensor(cls, model: "HLRPPolicy", model_file: str, map_location: str, strict: bool) -> "HLRPPolicy":
+        """Load the weights of a saved policy; see `from_pretrained`."""
+        comparison = compare(model, model_file, model.saved_name)
+        differences = changes(model._saved, model.config)
+        parts = {name.split(".")[0] for name in (*comparison.anew, *comparison.dropped)}
+        if comparison.is_exact or not differences or not parts <= set(model.action_modules):
+            return super()._load_as_safetensor(model, model_file, map_location, strict)
+        if parts:
+            model.require_new_layers(comparison, "; ".join(differences))
+        load_kept(model, model_file, comparison.source, device=map_location)
+        return model
+
+    def saved_name(self, name: str) -> str | None:
+        """Name in the saved policy of a weight of this one; None for one that cannot be there."""
+        return name
+
+    def require_new_layers(self, comparison: Comparison, differences: str) -> None:
+        """Say in the log which layers are started anew, because of which differences to the saved policy.
+
+        Raises:
+            ValueError: If nothing would train them.
+        """
+        where = f"the policy in {self._checkpoint_dir} differs from the one asked for ({differences})"
+        if self.config.use_peft:  # the weights that differ follow with the adapter
+            require_in_adapter(comparison.anew, self.config.pretrained_path, where)
+            return
+        if not self._is_trained:
+            raise ValueError(
+                f"{where}: layers for it are started anew only in training; fine-tune with lerobot-train --policy.path="
+                f"{self._checkpoint_dir} on a dataset of this robot, and use the policy that comes out"
+            )
+        if parser.parse_arg("resume") not in (None, "false", "False"):
+            raise ValueError(
+                f"{where}, and a resumed run goes on as it was; fine-tune on the new data with --policy.path="
+                f"{self._checkpoint_dir}"
+            )
+        frozen = sorted({name for name, p in self.named_parameters() if not p.requires_grad} - set(comparison.source))
+        frozen = [name for name in frozen if not name.startswith("backend.")]
+        if frozen:
+            raise ValueError(
+                f"{where}: {', '.join(frozen)} would be started anew and stay untrained; leave out "
+                "--policy.freeze_decoder"
+            )
+        logger.warning(f"{where}: started anew are {comparison.summary()}; the VLA and everything else is kept")
 
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)
@@ -272,13 +390,23 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
         """Actions to learn; see `action_target`."""
-        return action_target(batch[ACTION], batch.get(f"{ACTION}_is_pad"), taught)
+        actions = batch[ACTION]
+        if actions.shape[1] < self.chunk_size:
+            raise ValueError(
+                f"the batch has {actions.shape[1]} actions of a sample, and chunk_size is {self.chunk_size}"
+            )
+        return action_target(actions[:, : self.chunk_size], self._is_pad(batch), taught)
+
+    def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
+        """Which steps of a chunk lie beyond the end of the episode."""
+        is_pad = batch.get(f"{ACTION}_is_pad")
+        return None if is_pad is None else is_pad[:, : self.chunk_size]
 
     def _over_steps(
         self, error: Float[Tensor, "b h"], batch: dict[str, Any], taught: Bool[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
         """Error of each sample; see `mean_over_steps`."""
-        return mean_over_steps(error, batch.get(f"{ACTION}_is_pad"), taught)
+        return mean_over_steps(error, self._is_pad(batch), taught)
 
     def _add_up(
         self,
@@ -326,13 +454,9 @@ class HLRPPolicy(PreTrainedPolicy):
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """The next action (b, a): predicts a chunk whenever the last one's first `n_action_steps` are used up."""
         if not self._action_queue:
-            chunk = self._next_chunk(batch)[:, : self.config.n_action_steps]
+            chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.unbind(1))
         return self._action_queue.popleft()
-
-    def _next_chunk(self, batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
-        """The chunk that follows the one used up."""
-        return self.predict_action_chunk(batch)
 
     def _current_state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"]:
         """The robot's state at time t.
@@ -345,4 +469,10 @@ class HLRPPolicy(PreTrainedPolicy):
                 f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with --policy."
                 f"{self.state_option}=false to do without"
             )
-        return current(batch[OBS_STATE], ndim=2)
+        state, feature = current(batch[OBS_STATE], ndim=2), self.config.robot_state_feature
+        if feature is not None and state.shape[1] != feature.shape[0]:
+            raise ValueError(
+                f"{OBS_STATE!r} has {state.shape[1]} values, and this policy was trained with {feature.shape[0]}; "
+                "fine-tune it on data of this robot"
+            )
+        return state

@@ -51,6 +51,8 @@ class VLAPreset:
         super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]
 
     def vla_choices(self) -> dict[str, Any]:
-        """Settings that a trained VLA has made for good."""
+        """Settings that a trained VLA has made for good; the spelling of action tokens, if it is not the usual one."""
+        choices = super().vla_choices()  # pyright: ignore[reportAttributeAccessIssue]
         tokens = {name: getattr(self, name) for name in ("action_start_token", "action_end_token", "action_token_fmt")}
-        return {**super().vla_choices(), "tokens": tokens}  # pyright: ignore[reportAttributeAccessIssue]
+        is_usual = all(getattr(VLAPreset, name) == value for name, value in tokens.items())
+        return choices if is_usual else {**choices, "tokens": tokens}

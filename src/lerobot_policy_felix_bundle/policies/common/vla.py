@@ -21,7 +21,7 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
 
     Args:
         config: The policy's.
-        spec: Codes that the labels hold; None takes the policy's word for it.
+        spec: Codes that the labels hold; None takes the policy's word for it, or the usual ones.
         lightning: A Lightning checkpoint to take the weights from.
     """
     if config.vla_model_name is None and lightning is None:
@@ -31,9 +31,11 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
         )
     kind = config.vla_backend or BackendConfig.default_choice_name()
     settings = {"model_name": config.vla_model_name, **_run_settings(config), **config.vla_choices()}
-    if kind != "qwen3vl_chat":
-        settings.pop("tokens", None)  # only a chat model answers in tokens
-    spec = spec or LatentSpec(codebook_size=config.codebook_size, code_seq_len=config.code_seq_len)
+    if "tokens" in settings and kind != "qwen3vl_chat":
+        raise ValueError(f"a {kind} does not answer in action tokens; leave out the options that spell them")
+    if spec is None:
+        chosen = {"codebook_size": config.codebook_size, "code_seq_len": config.code_seq_len}
+        spec = LatentSpec(**{name: value for name, value in chosen.items() if value is not None})
     backend = build_backend(BackendConfig.get_choice_class(kind).from_dict(settings), spec)
     if lightning is not None:
         load_lightning_weights(backend, lightning)
@@ -51,11 +53,15 @@ def saved_vla(
     theirs = {**saved.config, "vla_backend": saved.backend}
     mine = {**config.vla_choices(), "vla_backend": config.vla_backend or saved.backend}
     for name, value in mine.items():
-        if name in theirs and theirs[name] != value:
+        if name not in theirs:
+            raise ValueError(f"the {saved.backend} in {folder} has no {name}; leave out --policy.{name}={value}")
+        if theirs[name] != value:
             raise ValueError(
                 f"--policy.{name}={value} differs from the {theirs[name]} that {folder} was trained with; leave it "
                 f"out, or set --policy.{name}={theirs[name]}"
             )
+    if with_weights and config.vla_model_name not in (None, type(config).vla_model_name):
+        logger.warning(f"--policy.vla_model_name={config.vla_model_name} is not used: {folder} brings its own model")
     load = load_foundation if with_weights else rebuild
     return load(folder, overrides=_run_settings(config)).backend
 

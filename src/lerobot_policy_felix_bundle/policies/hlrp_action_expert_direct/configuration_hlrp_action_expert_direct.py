@@ -13,10 +13,8 @@ from ..common.configuration import HLRPConfig
 class HLRPActionExpertDirectConfig(HLRPConfig):
     """One frame and an instruction in, a chunk of continuous actions out; no latent code is decoded in between."""
 
-    chunk_size: int = 16
-    """Actions predicted at once."""
-    n_action_steps: int = 8
-    """Actions executed before the next prediction."""
+    chunk_size: int | None = 16
+    """Actions predicted at once. None: as many as the frames that a label spans."""
 
     latent_loss_weight: float = 0.0
     """Weight of the cross-entropy of latent codes: above 0, frames without actions teach the VLM too; needs labels."""
@@ -36,3 +34,21 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
         super().__post_init__()
         if self.num_denoising_steps < 1:
             raise ValueError(f"num_denoising_steps must be 1 or more, got {self.num_denoising_steps}")
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        super().require_effect()
+        if self.latent_loss_weight > 0 and self.freeze_vla:
+            raise ValueError(
+                f"latent_loss_weight={self.latent_loss_weight:g} teaches the VLA, which freeze_vla=true leaves as it "
+                "is; set one of them back"
+            )
+        if self.latent_loss_weight == 0 and self.latent_targets == "online":
+            raise ValueError(
+                "latent_targets=online makes labels that nothing learns from while latent_loss_weight is 0; set "
+                "--policy.latent_loss_weight=1"
+            )

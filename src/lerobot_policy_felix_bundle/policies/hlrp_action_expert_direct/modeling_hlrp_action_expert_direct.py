@@ -44,7 +44,7 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
         self.expert = FlowExpert(
             FlowExpertConfig(width=config.expert_width, layers=config.expert_layers, heads=config.expert_heads),
             feature_dim=self.backend.feature_dim,
-            chunk_size=config.chunk_size,
+            chunk_size=self.chunk_size,
             action_dim=self.action_dim,
             state_dim=None if state is None else state.shape[0],
         )
@@ -110,7 +110,7 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
         prefix = self.expert.prefix(features.hidden, features.mask, self._state(batch))
         noise = kwargs.get("noise")
         if noise is None:
-            noise = torch.randn(len(inputs), self.config.chunk_size, self.action_dim, device=inputs.images.device)
+            noise = torch.randn(len(inputs), self.chunk_size, self.action_dim, device=inputs.images.device)
         guide = chunk_guide(self.rtc_processor, kwargs)
         return self.expert.denoise(noise, prefix, steps=self.config.num_denoising_steps, guide=guide)
 

@@ -21,10 +21,8 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
         }
     )
 
-    chunk_size: int = 16
-    """Actions predicted at once."""
-    n_action_steps: int = 8
-    """Actions executed before the next prediction."""
+    chunk_size: int | None = 16
+    """Actions predicted at once. None: as many as the frames that a label spans."""
 
     expert: str = "diffusion"
     """diffusion: LeRobot's UNet with FiLM; flow: a flow-matching transformer."""
@@ -71,7 +69,8 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     predicted_codes_after: int = 1000
     """Training steps over which that share grows from 0."""
     replan_every: int = 1
-    """Chunks of actions that are made from one plan before the VLA plans anew."""
+    """Chunks of actions that are made from one plan before the VLA plans anew, whoever asks for them. Another
+    instruction or the start of an episode needs a new plan in any case."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,4 +90,27 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
             raise ValueError(
                 "predicted_codes_after and replan_every must be 1 or more, got "
                 f"{self.predicted_codes_after} and {self.replan_every}"
+            )
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        super().require_effect()
+        if not self.latent_conditioning:
+            idle = {
+                "predicted_codes": self.predicted_codes > 0,
+                "replan_every": self.replan_every > 1,
+                "latent_targets": self.latent_targets == "online",
+            }
+            for name in (name for name, is_asked in idle.items() if is_asked):
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has no effect with latent_conditioning=false, where there are no "
+                    "codes; leave it out"
+                )
+        if self.rtc_config is not None and self.expert != "flow":
+            raise ValueError(
+                "rtc_config is for the flow expert; leave it out, or train a policy with --policy.expert=flow"
             )

@@ -23,6 +23,7 @@ from hlrp.foundation.augment import random_shift
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.row_draws import RowDraws
 
+from ..common.fine_tuning import cameras_of
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
 from ..common.observations import resized
@@ -79,7 +80,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return FlowExpert(
             FlowExpertConfig(width=config.expert_width, layers=config.expert_layers, heads=config.expert_heads),
             feature_dim=2 * config.spatial_softmax_num_keypoints + code_width,
-            chunk_size=config.chunk_size,
+            chunk_size=self.chunk_size,
             action_dim=self.action_dim,
             state_dim=self.state_dim,
         )
@@ -106,7 +107,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
                 num_inference_steps=config.num_inference_steps,
             ),
             condition_dim=seen + (self.state_dim or 0) + told,
-            chunk_size=config.chunk_size,
+            chunk_size=self.chunk_size,
             action_dim=self.action_dim,
         )
 
@@ -121,7 +122,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     def reset(self) -> None:
         """Forget the actions still to be executed, and the plan."""
         super().reset()
-        self._plan: Tensor | None = None
+        self._plan: tuple[list[str], Int[Tensor, "b c"]] | None = None
         self._chunks_of_plan = 0
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
@@ -187,6 +188,8 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at.
 
+        A plan is kept for the next calls where `replan_every` is above 1, until `reset` or another instruction.
+
         Args:
             batch: Observation and instruction.
             **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from; and of
@@ -195,7 +198,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         inputs = self._see_to_act(batch)
         codes, noise = kwargs.get("codes"), kwargs.get("noise")
         if codes is None and self.config.latent_conditioning:
-            codes = self.backend.predict(inputs).codes
+            codes = self._planned(inputs)
         features = self._seen(inputs)
         if self.config.expert == "diffusion":
             diffusion = cast(DiffusionExpert, self.expert)
@@ -203,17 +206,32 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         flow = cast(FlowExpert, self.expert)
         prefix = flow.prefix(*self._tokens(features, codes), self._state(batch))
         if noise is None:
-            noise = torch.randn(len(inputs), self.config.chunk_size, self.action_dim, device=features.device)
+            noise = torch.randn(len(inputs), self.chunk_size, self.action_dim, device=features.device)
         steps = self.config.num_inference_steps
         assert steps is not None, "checked by the configuration"
         return flow.denoise(noise, prefix, steps=steps, guide=chunk_guide(self.rtc_processor, kwargs))
 
-    def _next_chunk(self, batch: dict[str, Any]) -> Tensor:
-        """A chunk from the plan, which the VLA renews every `replan_every` chunks."""
-        if self.config.latent_conditioning and self._chunks_of_plan % self.config.replan_every == 0:
-            self._plan = self.backend.predict(self._see(batch)).codes  # pixels are checked below
+    def saved_name(self, name: str) -> str | None:
+        """Name in the saved policy of a weight of this one: an image encoder stays with its camera.
+
+        Where no camera has a name that was known before, the encoders are taken over in their order.
+        """
+        part, _, rest = name.partition(".")
+        before, now = cameras_of(self._saved), list(self.config.image_features)
+        if part != "eyes" or set(before).isdisjoint(now):
+            return name
+        number, _, weight = rest.partition(".")
+        camera = now[int(number)]
+        return f"eyes.{before.index(camera)}.{weight}" if camera in before else None
+
+    def _planned(self, inputs: FoundationBatch) -> Int[Tensor, "b c"]:
+        """Codes to carry out: a plan of the VLA serves `replan_every` chunks, as long as the instructions stay."""
+        plan = self._plan
+        if plan is None or self._chunks_of_plan >= self.config.replan_every or plan[0] != inputs.instructions:
+            self._plan = plan = (list(inputs.instructions), self.backend.predict(inputs).codes)
+            self._chunks_of_plan = 0
         self._chunks_of_plan += 1
-        return self.predict_action_chunk(batch, codes=self._plan)
+        return plan[1]
 
     def _seen(self, inputs: FoundationBatch) -> Float[Tensor, "b v q"]:
         """What the expert's own eyes report of every camera."""

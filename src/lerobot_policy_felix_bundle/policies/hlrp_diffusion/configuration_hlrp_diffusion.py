@@ -15,9 +15,14 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
 
     horizon: int = 16
     """Actions of a chunk: chunk_size by the name that LeRobot's diffusion policy gives it."""
-    n_action_steps: int = 8
-    chunk_size: int = 0
+    n_action_steps: int | None = 8
+    """Actions executed before the next prediction. None: half of horizon, rounded up."""
+    chunk_size: int | None = None
     """Follows horizon."""
+    codebook_size: int | None = 8
+    """Codes k per slot; must be the LAQ's. None: take it from there."""
+    code_seq_len: int | None = 4
+    """Code slots s per transition; must be the LAQ's. None: take it from there."""
     latent_embed_dim: int | None = 64
     """Width of the vector learned for every code. None: the LAQ's own code vectors."""
     freeze_vla: bool = True
@@ -33,7 +38,7 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
     scheduler_warmup_steps: int = 500
 
     def __post_init__(self) -> None:
-        if self.chunk_size not in (0, self.horizon):
+        if self.chunk_size not in (None, self.horizon):
             raise ValueError(
                 f"--policy.chunk_size={self.chunk_size} and --policy.horizon={self.horizon} differ; set both alike, or "
                 "leave out chunk_size"

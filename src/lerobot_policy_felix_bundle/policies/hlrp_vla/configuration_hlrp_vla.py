@@ -20,10 +20,20 @@ _DECODERS: dict[str, dict[str, Any]] = {
 class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Discrete action tokens of a chat model, decoded by the LAQ to continuous actions."""
 
-    chunk_size: int = 1
-    n_action_steps: int = 1
+    chunk_size: int | None = 1
+    """Actions predicted at once. None: as many as the frames that a label spans, which is also the most."""
+    n_action_steps: int | None = 1
+    """Actions executed before the next prediction. None: half of chunk_size, rounded up."""
+    codebook_size: int | None = 8
+    """Codes k per slot; must be the LAQ's. None: take it from there."""
+    code_seq_len: int | None = 4
+    """Code slots s per transition; must be the LAQ's. None: take it from there."""
     laq_decoder_type: str = "learned"
     """learned: through the LAQ's own decoder. codebook_lookup: a linear map of the codes' vectors."""
+    decoder: str = ""
+    """Follows laq_decoder_type: laq or mlp."""
+    decoder_layers: int = -1
+    """Follows laq_decoder_type: 2 or 0."""
 
     max_state_dim: int = 32
     """State values the robot may have."""
@@ -38,8 +48,14 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     def __post_init__(self) -> None:
         if self.laq_decoder_type not in _DECODERS:
             raise ValueError(f"laq_decoder_type must be one of {', '.join(_DECODERS)}, got {self.laq_decoder_type!r}")
-        settings = _DECODERS[self.laq_decoder_type]
-        self.decoder, self.decoder_layers = settings["decoder"], settings["decoder_layers"]
+        for name, value in _DECODERS[self.laq_decoder_type].items():
+            mine = getattr(self, name)
+            if mine not in (getattr(type(self), name), value):
+                raise ValueError(
+                    f"--policy.{name}={mine} contradicts --policy.laq_decoder_type={self.laq_decoder_type}, which "
+                    f"means {value}; leave it out, or set --policy.{name}={value}"
+                )
+            setattr(self, name, value)
         super().__post_init__()
 
     def validate_features(self) -> None:

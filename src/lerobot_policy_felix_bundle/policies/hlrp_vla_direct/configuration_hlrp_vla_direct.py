@@ -35,3 +35,20 @@ class HLRPVLADirectConfig(HLRPConfig):
                 "decoder_layers must be 0 or more and decoder_hidden_dim 1 or more, got "
                 f"{self.decoder_layers} and {self.decoder_hidden_dim}"
             )
+
+    def require_effect(self) -> None:
+        """Raise where an option would have no effect in training beside the others.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        super().require_effect()
+        if not self.freeze_laq_decoder and not self.looks_through_laq:
+            raise ValueError(f"freeze_laq_decoder=false is for --policy.decoder=laq, and decoder is {self.decoder}")
+        if self.freeze_vla and self.freeze_decoder:
+            raise ValueError("freeze_vla and freeze_decoder leave nothing to train; set one of them to false")
+
+    @property
+    def looks_through_laq(self) -> bool:
+        """Whether actions are decoded through the LAQ's own decoder."""
+        return self.decoder == "laq"

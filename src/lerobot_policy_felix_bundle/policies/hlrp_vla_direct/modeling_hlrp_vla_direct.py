@@ -51,7 +51,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
         state = config.robot_state_feature if config.decoder_uses_state else None
         head: dict[str, Any] = {
-            "chunk_size": config.chunk_size,
+            "chunk_size": self.chunk_size,
             "action_dim": self.action_dim,
             "state_dim": None if state is None else state.shape[0],
             "hidden_dim": config.decoder_hidden_dim,
@@ -74,7 +74,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         config = self.config
         if self._checkpoint_dir is not None:
             saved = json.loads((self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE).read_text(encoding="utf-8"))
-            self._laq_cameras = saved["cameras"]
+            self._laq_cameras = self._known_cameras(saved["cameras"])
             decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
         else:
             if not config.laq_checkpoint_path:
@@ -86,6 +86,23 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         if config.freeze_laq_decoder:
             decoder.trunk.requires_grad_(False)
         return decoder
+
+    def _known_cameras(self, saved: list[str]) -> list[str]:
+        """Cameras that the LAQ's decoder sees: the saved ones, or where this robot has others, those that are named.
+
+        Raises:
+            ValueError: If they are not there, too few or too many.
+        """
+        config = self.config
+        if set(saved) <= set(config.image_features):
+            return saved
+        cameras = config.teacher_cameras or (list(config.image_features) if len(config.image_features) == 1 else [])
+        if len(cameras) != len(saved) or not set(cameras) <= set(config.image_features):
+            raise ValueError(
+                f"the LAQ's decoder looks at {', '.join(saved)}, and this robot has {', '.join(config.image_features)};"
+                f" name {len(saved)} of them with --policy.teacher_cameras"
+            )
+        return cameras
 
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)

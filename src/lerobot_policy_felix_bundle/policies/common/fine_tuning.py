@@ -1,0 +1,214 @@
+"""From a saved policy to one for another robot: what fits is kept, the rest of the action head is started anew.
+
+LeRobot builds a policy that it loads for the actions of the dataset or environment at hand, but for the observations
+that the policy was saved with. In training, those follow the dataset (`follow_dataset`). The saved weights are then
+compared with the policy by name and shape (`compare`). A layer whose weights differ is started anew as a whole, in the
+action head alone and in training alone; everything else has to fit exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import draccus
+from huggingface_hub.constants import CONFIG_NAME
+from lerobot.configs import FeatureType, parser
+from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.feature_utils import dataset_to_policy_features
+from safetensors import safe_open
+from torch import nn
+
+from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
+
+from .configuration import HLRPConfig
+
+logger = logging.getLogger(__name__)
+
+SHAPING = (
+    "chunk_size",
+    "decoder",
+    "decoder_hidden_dim",
+    "decoder_layers",
+    "decoder_uses_state",
+    "expert",
+    "expert_width",
+    "expert_layers",
+    "expert_heads",
+    "expert_uses_state",
+    "vision_backbone",
+    "spatial_softmax_num_keypoints",
+    "down_dims",
+    "kernel_size",
+    "n_groups",
+    "diffusion_step_embed_dim",
+    "use_film_scale_modulation",
+    "latent_conditioning",
+    "latent_embed_dim",
+)
+"""Settings that shape an action head."""
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Configuration of the policy in `folder`, as plain values."""
+    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+
+
+def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
+    """Let the input features of a saved policy be those of the dataset that it is trained on.
+
+    A state of another width takes the place of the saved one; a state or a camera that the dataset lacks is left out.
+    Cameras of other names stay: LeRobot alone knows what its `rename_map` makes of them, and refuses those that fit no
+    name.
+
+    Raises:
+        ValueError: If the dataset has no camera.
+    """
+    features = dataset_to_policy_features(dataset_meta.features)
+    known = dict(config.input_features or {})
+    if OBS_STATE in known and OBS_STATE in features:
+        known[OBS_STATE] = features[OBS_STATE]
+    elif all(feature.type is not FeatureType.STATE for feature in features.values()):
+        known.pop(OBS_STATE, None)
+    there = {name for name, feature in features.items() if feature.type is FeatureType.VISUAL}
+    mine = set(config.image_features)
+    if not there:
+        raise ValueError(f"{config.type} needs a camera, and the dataset has none")
+    if there < mine:
+        known = {name: feature for name, feature in known.items() if name not in mine - there}
+    elif there != mine and parser.parse_arg("rename_map") is None:
+        logger.warning(
+            f"the dataset has the cameras {', '.join(sorted(there))}, of which this policy sees only "
+            f"{', '.join(sorted(mine))}; name others with --rename_map, or take all of the dataset's with "
+            "--policy.input_features=null"
+        )
+    config.input_features = known
+
+
+def require_no_other_vla(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
+    """Raise where a configuration asks for another type or another VLA than the folder of the policy holds.
+
+    Raises:
+        ValueError: Saying how to move the VLA into a new policy.
+    """
+    if saved["type"] != config.type:
+        raise ValueError(
+            f"{folder} holds a policy of type {saved['type']}, not {config.type}; to take its VLA into a new one, use "
+            f"--policy.type={config.type} --policy.vla_checkpoint_path={folder}"
+        )
+    for name in ("vla_checkpoint_path", "vla_model_name"):
+        mine = getattr(config, name)
+        if name in saved and mine != saved[name]:
+            raise ValueError(
+                f"--policy.{name}={mine} has no effect on a saved policy, which brings its own VLA ({folder}); leave "
+                f"it out, or start a new policy with --policy.type={config.type}"
+            )
+
+
+def changes(saved: Mapping[str, Any], config: HLRPConfig) -> list[str]:
+    """What shapes an action head and differs from the saved policy, one short text for each."""
+    now = draccus.encode(config)
+    found = [
+        f"{name} {saved[name]} -> {now[name]}"
+        for name in SHAPING
+        if name in saved and name in now and saved[name] != now[name]
+    ]
+    for what, features, key in (("state", "input_features", OBS_STATE), ("action", "output_features", ACTION)):
+        before, after = (_width(one[features], key) for one in (saved, now))
+        if before != after:
+            found.insert(0, f"{what} values {before} -> {after}")
+    before, after = cameras_of(saved), cameras_of(now)
+    if before != after:
+        found.append(f"cameras {', '.join(before)} -> {', '.join(after)}")
+    return found
+
+
+def cameras_of(settings: Mapping[str, Any]) -> list[str]:
+    """Cameras of a configuration in plain values, in the order in which the policy sees them."""
+    return [key for key, one in (settings["input_features"] or {}).items() if one["type"] == FeatureType.VISUAL.value]
+
+
+def _width(features: Mapping[str, Any] | None, key: str) -> int:
+    return (features or {}).get(key, {"shape": [0]})["shape"][0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the weights in a file fit a policy, its VLA aside."""
+
+    source: dict[str, str]
+    """Name in the file of every weight that is to be loaded, by its name in the policy."""
+    anew: list[str]
+    """Layers of the policy whose weights differ in name or shape."""
+    dropped: list[str]
+    """Layers in the file that the policy does not have."""
+    layers: list[str]
+    """All layers of the policy."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every weight fits under its own name."""
+        return not self.anew and not self.dropped and all(mine == theirs for mine, theirs in self.source.items())
+
+    def summary(self) -> str:
+        """The layers to start anew, or how many of every part where they are many."""
+        if len(self.anew) <= 6:
+            return ", ".join(self.anew)
+        parts = dict.fromkeys(name.split(".")[0] for name in self.anew)
+        counts = {part: (_within(self.anew, part), _within(self.layers, part)) for part in parts}
+        return ", ".join(f"{part} ({few} of {all_} layers)" for part, (few, all_) in counts.items())
+
+
+def compare(policy: nn.Module, file: Path | str, saved_name: Callable[[str], str | None]) -> Comparison:
+    """Compare the weights of a policy with those in a file.
+
+    Args:
+        policy: The policy, its VLA under the name `backend`.
+        file: Weights of a policy, as safetensors.
+        saved_name: Name in the file of a weight of the policy; None for one that cannot be there.
+    """
+    with safe_open(file, framework="pt") as weights:
+        theirs = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    theirs = {name: shape for name, shape in theirs.items() if not name.startswith(POLICY_PREFIX)}
+    mine = {
+        name: tuple(value.shape) for name, value in policy.state_dict().items() if not name.startswith(POLICY_PREFIX)
+    }
+    source = {name: saved_name(name) for name in mine}
+    anew = {_layer(name) for name, shape in mine.items() if theirs.get(source[name] or "") != shape}
+    kept = {name: place for name, place in source.items() if place is not None and _layer(name) not in anew}
+    unused = {_layer(name) for name in set(theirs) - set(source.values())}
+    layers = dict.fromkeys(_layer(name) for name in mine)
+    return Comparison(kept, [name for name in layers if name in anew], sorted(unused), list(layers))
+
+
+def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, device: str) -> None:
+    """Load the VLA of a policy strictly, and of the rest the weights that are `kept`: names in the policy and file."""
+    load_weights(policy.get_submodule("backend"), file)
+    with safe_open(file, framework="pt", device=device) as weights:
+        policy.load_state_dict({name: weights.get_tensor(place) for name, place in kept.items()}, strict=False)
+
+
+def require_in_adapter(layers: Sequence[str], adapter: Path | str | None, where: str) -> None:
+    """Raise unless an adapter brings the weights of `layers` itself, as one does that was trained with new layers.
+
+    Raises:
+        ValueError: Beginning with `where`.
+    """
+    from peft import PeftConfig
+
+    whole = PeftConfig.from_pretrained(str(adapter)).modules_to_save or []  # pyright: ignore[reportAttributeAccessIssue]
+    lost = [name for name in layers if not any(f"{name}.".startswith(f"{part}.") for part in whole)]
+    if lost:
+        raise ValueError(f"{where}, and the adapter in {adapter} has no weights for {', '.join(lost)}")
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _within(layers: Sequence[str], part: str) -> int:
+    return sum(name.split(".")[0] == part for name in layers)
