@@ -11,6 +11,7 @@ import draccus
 import torch
 
 from hlrp.cli.common import choose_device, run_cli
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -60,9 +61,12 @@ class TrainFoundationConfig:
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
+    rough."""
     sources: list[ObservationConfig] = field(default_factory=list)
     """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]."""
     laq_path: str | None = None
@@ -97,8 +101,11 @@ class TrainFoundationConfig:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
         if self.validate_every is not None and self.validate_every < 1:
             raise ValueError(f"validate_every must be 1 or more, got {self.validate_every}")
-        if self.sources and (self.dataset_root or self.labels_path or self.cameras):
-            raise ValueError("name all datasets, labels and cameras inside sources, or use none")
+        require_tolerance(self.tolerance_s)
+        if self.sources and (
+            self.dataset_root or self.labels_path or self.cameras or self.tolerance_s != DEFAULT_TOLERANCE_S
+        ):
+            raise ValueError("name all datasets, labels, cameras and tolerances inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
@@ -113,6 +120,7 @@ class TrainFoundationConfig:
                 dataset_root=self.dataset_root,
                 labels_path=self.labels_path,
                 cameras=self.cameras,
+                tolerance_s=self.tolerance_s,
             )
         ]
 

@@ -10,6 +10,7 @@ import torch
 
 from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S
 from hlrp.data.evaluation import evaluate_laq
 from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
 from hlrp.laq.checkpoint import save_laq
@@ -48,6 +49,9 @@ class TrainLAQConfig:
     """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
+    rough."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]."""
     preset: str = "small"
@@ -124,6 +128,7 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            tolerance_s=self.tolerance_s,
         )
         if self.sources and single != SourceConfig():
             raise ValueError("name all datasets, cameras and video folders inside sources, or a single one without it")

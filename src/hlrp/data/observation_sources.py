@@ -15,16 +15,18 @@ from torch import Tensor
 
 from hlrp.data.clips import clip_is_valid, split_episodes
 from hlrp.data.dataset import (
+    DEFAULT_TOLERANCE_S,
     episode_bounds,
     episode_of_frame,
-    frame_of_episode,
     open_dataset,
     read_instructions,
     require_camera,
+    require_tolerance,
 )
+from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
-from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+from hlrp.data.labels import LatentLabels
 from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
@@ -40,11 +42,16 @@ class ObservationConfig:
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
     weight: float | None = None
     """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
+
+    def __post_init__(self) -> None:
+        require_tolerance(self.tolerance_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +92,10 @@ def open_labelled(
         FileNotFoundError: If dataset or labels are not there.
         ValueError: If the labels are of other frames, or hold no codes.
     """
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
-    labels = find_labels(dataset.root, config.labels_path, with_vectors=with_vectors)
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root, tolerance_s=config.tolerance_s)
+    labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=with_vectors)
     labels.require_codes()
     bounds = episode_bounds(dataset.meta)
-    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
     vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.codes.shape[1])
@@ -122,7 +128,7 @@ def open_taught(
         raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root, tolerance_s=config.tolerance_s)
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.latents import LatentSpec
@@ -31,11 +32,17 @@ class SourceConfig:
     """Frames per second at which to read them; default: the highest rate among them."""
     weight: float | None = None
     """Share of the training clips, relative to other sources; default: as its number of clips."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of a dataset and its frame rate, in seconds; raise it where they are
+    rough."""
 
     def __post_init__(self) -> None:
+        require_tolerance(self.tolerance_s)
         named = [name for name in ("dataset_repo_id", "dataset_root", "cameras") if getattr(self, name)]
         if self.video_dir is not None and named:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
+        if self.video_dir is not None and self.tolerance_s != DEFAULT_TOLERANCE_S:
+            raise ValueError("tolerance_s goes with a dataset; plain videos are read by their own time stamps")
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
 
@@ -60,6 +67,7 @@ def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib:
         cameras=config.cameras,
         image_size=image_size,
         cache_gib=cache_gib,
+        tolerance_s=config.tolerance_s,
     )
 
 

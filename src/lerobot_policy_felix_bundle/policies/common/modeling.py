@@ -15,6 +15,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
@@ -29,7 +30,7 @@ from hlrp.optimization import parameter_groups
 
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
-from .label_table import LabelTable
+from .label_table import LabelTable, own_labels_first
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
 from .observations import current, foundation_batch
@@ -83,6 +84,8 @@ class HLRPPolicy(PreTrainedPolicy):
         """
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:  # labels and actions are found by `index`: it must be the frame's place
+            require_sound_rows(dataset_meta, whole=False, tolerance_s=None)
         self._checkpoint_dir = checkpoint_dir
         folder = checkpoint_dir or config.vla_checkpoint_path
         is_lightning = checkpoint_dir is None and str(folder).endswith(SUFFIX)
@@ -123,6 +126,10 @@ class HLRPPolicy(PreTrainedPolicy):
         if self.config.latent_targets == "online":
             return OnlineTeacher.of_config(self.config, fps=fps)
         with_vectors = saved is not None and saved.config.get("vector_loss_weight", 0) > 0
+        if self._checkpoint_dir is not None:
+            self.config.latent_labels_path = own_labels_first(
+                self.config.latent_labels_path, dataset_meta, self._checkpoint_dir
+            )
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
