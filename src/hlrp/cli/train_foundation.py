@@ -24,6 +24,7 @@ from hlrp.data.observation_sources import (
 from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, QwenVLChatConfig, build_backend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.card import NO_HELD_OUT
 from hlrp.foundation.checkpoint import save_foundation
 from hlrp.foundation.code_metrics import (
     CodeFigures,
@@ -105,7 +106,7 @@ class TrainFoundationConfig:
         if self.sources and (
             self.dataset_root or self.labels_path or self.cameras or self.tolerance_s != DEFAULT_TOLERANCE_S
         ):
-            raise ValueError("name all datasets, labels, cameras and tolerances inside sources, or use none")
+            raise ValueError("name all datasets, labels and cameras inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
@@ -126,7 +127,7 @@ class TrainFoundationConfig:
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
-    """Train, validate on held-out episodes, save; returns the validation figures.
+    """Train, validate on held-out episodes, save; returns the validation figures, none where nothing is held out.
 
     With several processes, the first one alone saves.
     """
@@ -152,7 +153,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
             num_batches=config.steps,
             seed=config.seed,
         ),
-        validation,
+        validation if held_out else None,
         num_workers=config.num_workers,
     )
     logged = run.fit(
@@ -160,7 +161,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         data,
         steps=config.steps,
         save_every=config.save_every,
-        validate_every=min(config.validate_every or config.steps, config.steps),
+        validate_every=min(config.validate_every or config.steps, config.steps) if held_out else None,
         device=device,
         trainer=config.trainer,
     )
@@ -169,6 +170,20 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
+    extra = {
+        "datasets": [source.name for source in sources],
+        "cameras": sources[0].cameras,
+        "labels": "online" if online else "precomputed",
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "validation": figures,
+    }
+    if not held_out:
+        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra=extra)
+        run.finish()
+        print(NO_HELD_OUT)
+        return figures
     batches = [_labelled(batch.to(device), online) for batch in validation]
     predictions = module.predictions or predict_codes(backend, batches)  # under fsdp a copy was validated
     quality = _quality(predictions, sources, spec.codebook_size)
@@ -190,15 +205,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         backend,
         config.output_dir,
         laq_fingerprint=fingerprint,
-        extra={
-            "datasets": [source.name for source in sources],
-            "cameras": sources[0].cameras,
-            "labels": "online" if online else "precomputed",
-            "steps": config.steps,
-            "batch_size": config.batch_size,
-            "seed": config.seed,
-            "validation": figures,
-        },
+        extra=extra,
         beside={
             METRICS_FILE: json.dumps(metrics, indent=2),
             PAGE_FILE: render_foundation_page(quality, language, examples, about),

@@ -13,6 +13,7 @@ from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S
 from hlrp.data.evaluation import evaluate_laq
 from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
+from hlrp.laq.card import NO_HELD_OUT
 from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
 from hlrp.laq.frozen_targets import feature_dim, frozen_targets
@@ -32,7 +33,8 @@ logger = logging.getLogger(__name__)
 class TrainLAQConfig:
     """Train a latent action quantizer on clips (t, t+offset) of LeRobotDatasets or plain videos; it needs no actions.
 
-    Several sources may differ in frame rate, size and robot. The quality card is measured on the first of them.
+    Several sources may differ in frame rate, size and robot. The quality card is measured on the first of them that has
+    an episode to hold out; one episode alone is trained on, and no card is made.
     """
 
     dataset_repo_id: str | None = None
@@ -147,7 +149,11 @@ class TrainLAQConfig:
 
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
-    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves."""
+    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves.
+
+    Returns:
+        The quality card; None on other processes than the first, and where no episode was held out.
+    """
     run = TrainingRun(config.output_dir, resume=config.resume)
     device = choose_device(config.device)
     size = config.size()
@@ -205,7 +211,12 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     if not run.is_main:
         return None
     model.to(device)
-    quality = evaluate_laq(model, first, sources[0].episodes, sources[0].held_out, seed=config.seed)
+    measured = next((part for part in sources if len(part.held_out)), None)
+    quality = (
+        None
+        if measured is None
+        else evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=config.seed)
+    )
     extra = {
         "sources": [
             {
@@ -222,7 +233,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     }
     save_laq(model, config.output_dir, cameras=first.cameras, quality=quality, extra=extra)
     run.finish()
-    print(quality_table(quality))
+    print(quality_table(quality) if quality is not None else NO_HELD_OUT)
     return quality
 
 

@@ -44,9 +44,9 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
     if not stats.is_file():
         place = shlex.quote(str(folder.resolve()))
         raise FileNotFoundError(
-            f"{stats} is missing; copy it again, or compute it with `lerobot-edit-dataset --repo_id={shlex.quote(repo_id)} "
-            f"--root={place} --new_root={place} --operation.type=recompute_stats --operation.overwrite=true "
-            "--operation.skip_image_video=false`"
+            f"{stats} is missing; copy it again, or compute it with `lerobot-edit-dataset "
+            f"--repo_id={shlex.quote(repo_id)} --root={place} --new_root={place} --operation.type=recompute_stats "
+            "--operation.overwrite=true --operation.skip_image_video=false`"
         )
     _read_json(stats)
     if info.total_episodes < 1:
@@ -87,13 +87,16 @@ def require_format(version: str, repo_id: str, folder: Path | None = None) -> No
     if number.major > _FORMAT:
         raise ValueError(f"{where} has the dataset format {version}, which needs a newer LeRobot: update lerobot")
     root = "" if folder is None else f" --root={shlex.quote(str(folder.resolve()))}"
-    to_v30 = f"`{_V21_CONVERTER} --repo-id={shlex.quote(repo_id)}{root} --push-to-hub=false`"
+    name = f"--repo-id={shlex.quote(repo_id)}"
     if (number.major, number.minor) == (2, 1):
-        raise ValueError(f"{where} has LeRobot's older dataset format v2.1; convert it with {to_v30}")
+        raise ValueError(
+            f"{where} has LeRobot's older dataset format v2.1; convert it with `{_V21_CONVERTER} {name}{root} "
+            "--push-to-hub=false`"
+        )
     raise ValueError(
-        f"{where} has LeRobot's older dataset format {version}, which takes two steps: make it v2.1 with LeRobot 0.3.3 "
-        f"in an environment of its own, which works on the dataset's repository on the hub, "
-        f"`{_V20_CONVERTER} --repo-id={shlex.quote(repo_id)}`; then convert that with {to_v30}"
+        f"{where} has LeRobot's older dataset format {version}, which takes two steps, the first on the dataset's "
+        f"repository on the hub: in an environment with lerobot==0.3.3 run `{_V20_CONVERTER} {name}`, then here "
+        f"`{_V21_CONVERTER} {name} --push-to-hub=false`, and name the dataset by its repo id"
     )
 
 
@@ -130,7 +133,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON, so it is cut short or damaged ({error}); {_again(path)}") from error
+        raise ValueError(
+            f"{path} is not valid JSON, so it is cut short or damaged ({error}); {_again(path)}"
+        ) from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no JSON object; {_again(path)}")
     return values
@@ -182,7 +187,9 @@ def _video_files(folder: Path, info: DatasetInfo) -> list[Path]:
     if not cameras:
         return []
     if info.video_path is None:
-        raise ValueError(f"{folder / INFO_PATH} has cameras with videos but no video_path; {_again(folder / INFO_PATH)}")
+        raise ValueError(
+            f"{folder / INFO_PATH} has cameras with videos but no video_path; {_again(folder / INFO_PATH)}"
+        )
     found: dict[Path, None] = {}
     for path in data_files(folder / EPISODES_DIR):
         names = pq.read_schema(path).names

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION, OBS_STATE
@@ -91,11 +90,11 @@ def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
     for name in _RECORDS:
         if name not in meta.features:
             continue
-        column = read_columns(rows, [name]).column(0)
+        column = read_columns(rows, [name]).column(0).combine_chunks()
         while pa.types.is_nested(column.type):
-            column = pc.list_flatten(column)
+            column = column.flatten()
         # Tools that rewrite a file change types and the bits of NaN, but not the values.
-        values = column.to_numpy().astype(np.float32)
+        values = column.to_numpy(zero_copy_only=False).astype(np.float32)
         digest.update(name.encode())
         digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
     return _short(digest)

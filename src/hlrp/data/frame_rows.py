@@ -163,8 +163,8 @@ def _require_times(
     if not abs(usual * meta.fps - 1) <= _RATE_TOLERANCE:
         rate = f"{1 / usual:.4g} frames a second" if usual > 0 else "no time from frame to frame"
         raise ValueError(
-            f"meta/info.json of {meta.root} says fps={meta.fps:g}, the column `timestamp` shows {rate}; correct the one "
-            "that is wrong, since offsets in seconds become frames by fps"
+            f"meta/info.json of {meta.root} says fps={meta.fps:g}, the column `timestamp` shows {rate}; correct the "
+            "one that is wrong, since offsets in seconds become frames by fps"
         )
     rounding = np.spacing(np.abs(seconds).max().astype(np.float32))  # time stamps are stored as float32
     if tolerance_s is not None:
@@ -172,8 +172,8 @@ def _require_times(
         if not late <= tolerance_s + 2 * rounding:
             raise ValueError(
                 f"the time stamps of {meta.root} are rough: a frame comes up to {late:.4g} s off 1/fps, "
-                f"tolerance_s={tolerance_s:g} allows less; if that does no harm, set --tolerance_s={late * 1.1:.2g} here "
-                "and in lerobot-train"
+                f"tolerance_s={tolerance_s:g} allows less; if that does no harm, set --tolerance_s={late * 1.1:.2g} "
+                "here and in lerobot-train"
             )
     if meta.video_keys:
         off = np.abs(seconds - frame / meta.fps)
@@ -181,6 +181,6 @@ def _require_times(
         if not off[row] <= max(0.5 / meta.fps, tolerance_s or 0):
             raise ValueError(
                 f"frame {frame[row]} of episode {episode[row]} of {meta.root} has the time stamp {seconds[row]:.4f} s, "
-                f"expected {frame[row] / meta.fps:.4f} s: LeRobot would show a policy another picture of the video than "
-                "the one at this place; correct the column `timestamp`, or record the dataset anew"
+                f"expected {frame[row] / meta.fps:.4f} s: LeRobot would show a policy another picture of the video "
+                "than the one at this place; correct the column `timestamp`, or record the dataset anew"
             )

@@ -224,8 +224,8 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
     if strange:
         raise ValueError(
             f"{strange} of {len(table)} rows of {root} carry latent labels of another LAQ, camera or offset than "
-            f"{metadata.laq_fingerprint} on {metadata.camera}, as after a merge of datasets with different labels; label "
-            "the whole dataset again with hlrp-precompute-latent-codes"
+            f"{metadata.laq_fingerprint} on {metadata.camera}, as after a merge of datasets with different labels; "
+            "label the whole dataset again with hlrp-precompute-latent-codes"
         )
     return replace(_from_table(table, metadata), are_columns=True)
 
@@ -292,7 +292,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON, so it is cut short or damaged ({error}); write it again") from error
+        raise ValueError(
+            f"{path} is not valid JSON, so it is cut short or damaged ({error}); write it again"
+        ) from error
 
 
 def _metadata(values: Mapping[str, object], path: Path) -> LabelMetadata:

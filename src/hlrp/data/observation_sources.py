@@ -5,6 +5,7 @@ Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one lab
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -63,6 +66,7 @@ class ObservationSource:
     """Dataset keys of the cameras the model sees."""
     train: FramePool
     held_out: FramePool
+    """No frame where nothing is held out, because only one episode has labels."""
     episode: Int[Tensor, " n"]
     """Episode of every frame."""
     instructions: list[str]
@@ -194,15 +198,19 @@ def _pools(
     config: ObservationConfig,
     held_out: HeldOut,
 ) -> tuple[FramePool, FramePool]:
-    """Training and held-out frames; of the latter a random sample, where there are many."""
-    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed)
+    """Training and held-out frames; of the latter a random sample, where there are many, or none at all.
+
+    Raises:
+        ValueError: If no frame is usable.
+    """
+    if not usable.any():
+        raise ValueError(f"no frame of {config.dataset_repo_id} has a label; use longer episodes or a shorter offset")
     episode = episode_of_frame(bounds)
+    labelled = torch.bincount(episode[usable], minlength=len(bounds)) > 0
+    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed, usable=labelled)
+    if not len(test):
+        logger.warning(f"{config.dataset_repo_id} has one episode with labels: it is trained on, and none is held out")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
-    if len(train_index) == 0 or len(test_index) == 0:
-        raise ValueError(
-            f"no labelled frame in the training or the held-out episodes of {config.dataset_repo_id}; use more or "
-            "longer episodes"
-        )
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values
     return FramePool(frames, train_index, config.weight), FramePool(frames, sample)

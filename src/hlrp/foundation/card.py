@@ -40,11 +40,18 @@ codes = vla.predict(observation).codes
 """
 
 
+NO_HELD_OUT = "No figures: only one episode has labels, so it was trained on and none was held out."
+
+
 def foundation_card(backend: FoundationBackend, *, laq_fingerprint: str, extra: Mapping[str, object]) -> str:
-    """Markdown with the validation figures that `extra` holds under `validation`, and its other facts."""
+    """Markdown with the validation figures that `extra` holds under `validation`, and its other facts.
+
+    Empty validation figures say that no episode was held out; none at all, that nobody has validated.
+    """
     spec = backend.spec
     validation = extra.get("validation")
     figures = validation if isinstance(validation, Mapping) else {}
+    unmeasured = NO_HELD_OUT if figures is validation else "Not measured."
     rows = [f"| {_words(name)} | {value:.3f} |" for name, value in figures.items() if isinstance(value, float)]
     facts = [f"- {_words(name)}: {value}" for name, value in extra.items() if name != "validation"]
     return _CARD.format(
@@ -53,7 +60,7 @@ def foundation_card(backend: FoundationBackend, *, laq_fingerprint: str, extra: 
         span=spec.frame_offset_s * spec.num_transitions,
         laq=f"`{laq_fingerprint}`" if laq_fingerprint else "that nobody has named",
         backend=backend.backend_type,
-        figures="\n".join(["| figure | value |", "|---|---|", *rows]) if rows else "Not measured.",
+        figures="\n".join(["| figure | value |", "|---|---|", *rows]) if rows else unmeasured,
         origin="\n".join(facts) or "Not recorded.",
     )
 

@@ -89,5 +89,5 @@ def own_labels_first(labels_path: str | None, dataset_meta: Any, checkpoint_dir:
     saved = json.loads((checkpoint_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     if saved.get("latent_labels_path") != labels_path:
         return labels_path
-    logger.info(f"{checkpoint_dir} names the latent labels in {labels_path}; taking those of {dataset_meta.root} itself")
+    logger.info(f"{checkpoint_dir} names latent labels in {labels_path}; taking those of {dataset_meta.root} itself")
     return None
