@@ -10,6 +10,7 @@ import draccus
 
 from hlrp.cli.common import choose_device, run_cli
 from hlrp.data.clips import choose_labelled
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured
 from hlrp.data.source_config import SourceConfig, open_source
@@ -43,6 +44,9 @@ class InspectConfig:
     """Folder of plain videos, instead of a dataset; figures of actions are then left out."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
+    rough."""
     output_dir: str | None = None
     """Folder for metrics.json and report.html; must not exist. Without it figures are printed only."""
     baselines: bool = False
@@ -63,6 +67,7 @@ class InspectConfig:
     def __post_init__(self) -> None:
         if not 0 < self.labelled_fraction <= 1:
             raise ValueError(f"labelled_fraction must be in (0, 1], got {self.labelled_fraction}")
+        require_tolerance(self.tolerance_s)
         self.labeller()
 
     def labeller(self) -> LabellerConfig:
@@ -78,12 +83,14 @@ class InspectConfig:
                 dataset_repo_id=self.dataset_repo_id,
                 dataset_root=self.dataset_root,
                 cameras=self.cameras,
+                tolerance_s=self.tolerance_s,
             )
         return SourceConfig(
             dataset_repo_id=self.dataset_repo_id,
             dataset_root=self.dataset_root,
             video_fps=self.video_fps,
             cameras=self.cameras or list(trained_on),
+            tolerance_s=self.tolerance_s,
         )
 
 

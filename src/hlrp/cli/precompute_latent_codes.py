@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import draccus
+import numpy as np
 import torch
-from lerobot.datasets.dataset_tools import add_features
+from lerobot.datasets.dataset_tools import add_features, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
 from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import clip_is_valid
-from hlrp.data.dataset import episode_of_frame, frame_of_episode, open_dataset
+from hlrp.data.dataset import (
+    DEFAULT_TOLERANCE_S,
+    episode_of_frame,
+    frame_of_episode,
+    open_dataset,
+    require_tolerance,
+)
+from hlrp.data.frame_identity import FrameIdentity, frame_identity
 from hlrp.data.labels import (
     CODES,
-    COLUMN_METADATA_FILE,
+    LABEL_COLUMNS,
     LABELS_DIR,
+    LAQ_MARK,
     VALID,
     VECTORS,
     LabelMetadata,
@@ -26,7 +36,7 @@ from hlrp.data.labels import (
     save_labels,
 )
 from hlrp.data.sources import ClipSource, lerobot_source
-from hlrp.files import new_directory, refuse_existing, sole_writer, write_json
+from hlrp.files import new_directory, refuse_existing, sole_writer
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import NO_LABEL
 
@@ -43,6 +53,8 @@ class PrecomputeConfig:
     """Repo id of the dataset."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
     camera: str | None = None
     """Dataset key of the camera; default: the one the LAQ was trained on."""
     cameras: list[str] = field(default_factory=list)
@@ -65,13 +77,14 @@ class PrecomputeConfig:
             raise ValueError("labels go to one place: name output_dir or output_dataset, not both")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {self.batch_size}")
+        require_tolerance(self.tolerance_s)
 
 
 def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     """Label the dataset and write the labels where `config` says."""
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(config.dataset_repo_id, config.dataset_root, tolerance_s=config.tolerance_s)
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
@@ -81,7 +94,8 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
         source = lerobot_source(
             dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
         )
-        labels = label_source(laq, source, batch_size=config.batch_size)
+        frames = frame_identity(dataset.meta, source.cameras)
+        labels = label_source(laq, source, batch_size=config.batch_size, frames=frames)
         if config.output_dataset is None:
             save_labels(labels, target, overwrite=config.overwrite)
         else:
@@ -92,8 +106,17 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
 
 
 @torch.no_grad()
-def label_source(laq: LoadedLAQ, source: ClipSource, *, batch_size: int) -> LatentLabels:
-    """Latent actions of every frame of `source`; frames whose clip leaves the episode are invalid."""
+def label_source(
+    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: FrameIdentity | None = None
+) -> LatentLabels:
+    """Latent actions of every frame of `source`; frames whose clip leaves the episode are invalid.
+
+    Args:
+        laq: Who labels.
+        source: What is labelled.
+        batch_size: Clips per forward pass.
+        frames: Identity of the frames of `source`, to be kept with the labels.
+    """
     model, spec = laq.model, laq.model.spec
     bounds = source.bounds
     deltas = torch.tensor(spec.frame_deltas(source.fps))
@@ -113,6 +136,7 @@ def label_source(laq: LoadedLAQ, source: ClipSource, *, batch_size: int) -> Late
         further_cameras=list(source.cameras[1:]),
         fps=source.fps,
         codebook=model.codebook().cpu().tolist() if model.quantizer.has_codes else [],
+        frames=None if frames is None else frames.to_dict(),
     )
     return LatentLabels(
         metadata=metadata,
@@ -125,16 +149,27 @@ def label_source(laq: LoadedLAQ, source: ClipSource, *, batch_size: int) -> Late
 
 
 def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: Path) -> None:
-    """Write a copy of `dataset` whose frames carry `labels` as columns."""
+    """Write a copy of `dataset` whose frames carry `labels` as columns, in place of those it may carry already."""
     assert labels.vectors is not None
+    # Without the identity of the frames, which differs from dataset to dataset: LeRobot merges only equal features.
+    metadata = replace(labels.metadata, frames=None)
+    marks = np.full((len(labels.codes), 1), metadata.mark)
     columns = {
-        CODES: (labels.codes.numpy(), {"dtype": "int64", "shape": (labels.codes.shape[1],), "names": None}),
-        VECTORS: (labels.vectors.numpy(), {"dtype": "float32", "shape": (labels.vectors.shape[1],), "names": None}),
-        VALID: (labels.valid.numpy()[:, None], {"dtype": "bool", "shape": (1,), "names": None}),
+        CODES: (labels.codes.numpy(), {**_feature("int64", labels.codes.shape[1]), "info": metadata.to_dict()}),
+        VECTORS: (labels.vectors.numpy(), _feature("float32", labels.vectors.shape[1])),
+        VALID: (labels.valid.numpy()[:, None], _feature("bool", 1)),
+        LAQ_MARK: (marks, _feature("int64", 1)),
     }
-    with new_directory(root, create=False) as new:
+    old = [name for name in LABEL_COLUMNS if name in dataset.meta.features]
+    with new_directory(root, create=False) as new, tempfile.TemporaryDirectory(dir=new.parent) as scratch:
+        if old:
+            dataset = remove_feature(dataset, old, output_dir=Path(scratch) / "bare", repo_id=dataset.repo_id)
         add_features(dataset, features=columns, output_dir=new, repo_id=f"{dataset.repo_id}_latents")
-        write_json(new / COLUMN_METADATA_FILE, labels.metadata.to_dict())
+
+
+def _feature(dtype: str, size: int) -> dict[str, object]:
+    """How LeRobot describes a column of `size` numbers a row."""
+    return {"dtype": dtype, "shape": (size,), "names": None}
 
 
 def main() -> None:

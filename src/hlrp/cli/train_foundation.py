@@ -11,6 +11,7 @@ import draccus
 import torch
 
 from hlrp.cli.common import choose_device, resume_command, run_cli
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -23,6 +24,7 @@ from hlrp.data.observation_sources import (
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, QwenVLChatConfig, build_backend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.card import NO_HELD_OUT
 from hlrp.foundation.checkpoint import METRICS_FILE, save_foundation
 from hlrp.foundation.code_metrics import (
     CodeFigures,
@@ -70,9 +72,12 @@ class TrainFoundationConfig:
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
+    rough."""
     sources: list[ObservationConfig] = field(default_factory=list)
     """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]."""
     laq_path: str | None = None
@@ -111,7 +116,10 @@ class TrainFoundationConfig:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
         if self.validate_every is not None and self.validate_every < 1:
             raise ValueError(f"validate_every must be 1 or more, got {self.validate_every}")
-        if self.sources and (self.dataset_root or self.labels_path or self.cameras):
+        require_tolerance(self.tolerance_s)
+        if self.sources and (
+            self.dataset_root or self.labels_path or self.cameras or self.tolerance_s != DEFAULT_TOLERANCE_S
+        ):
             raise ValueError("name all datasets, labels and cameras inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
@@ -127,12 +135,13 @@ class TrainFoundationConfig:
                 dataset_root=self.dataset_root,
                 labels_path=self.labels_path,
                 cameras=self.cameras,
+                tolerance_s=self.tolerance_s,
             )
         ]
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
-    """Train, validate on held-out episodes, save; returns the validation figures.
+    """Train, validate on held-out episodes, save; returns the validation figures, none where nothing is held out.
 
     With several processes, the first one alone saves.
     """
@@ -168,13 +177,13 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         num_batches=config.steps,
         seed=config.seed,
     )
-    data = StepData(batches, validation, num_workers=config.num_workers)
+    data = StepData(batches, validation if held_out else None, num_workers=config.num_workers)
     logged = run.fit(
         module,
         data,
         steps=config.steps,
         save_every=config.save_every,
-        validate_every=min(config.validate_every or config.steps, config.steps),
+        validate_every=min(config.validate_every or config.steps, config.steps) if held_out else None,
         device=device,
         trainer=config.trainer,
     )
@@ -183,6 +192,22 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
+    extra = {
+        "datasets": list(dict.fromkeys(source.name for source in sources)),
+        "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
+        "cameras": sources[0].cameras,
+        "labels": "online" if online else "precomputed",
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "validation": figures,
+        "license": config.license,
+    }
+    if not held_out:
+        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra=extra)
+        run.finish()
+        print(NO_HELD_OUT)
+        return figures
     measured = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
     if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
         predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
@@ -190,12 +215,11 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         predictions = module.predictions
     quality = _quality(predictions, sources, spec.codebook_size)
     language = _language(backend, measured, sources)
-    names = list(dict.fromkeys(source.name for source in sources))
     about = {
         "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
         f"{parameters} parameters, {trained} trained",
         "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {fingerprint}",
-        "datasets": ", ".join(names),
+        "datasets": ", ".join(extra["datasets"]),
         "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
         "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
     }
@@ -217,17 +241,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         backend,
         config.output_dir,
         laq_fingerprint=fingerprint,
-        extra={
-            "datasets": names,
-            "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
-            "cameras": sources[0].cameras,
-            "labels": "online" if online else "precomputed",
-            "steps": config.steps,
-            "batch_size": config.batch_size,
-            "seed": config.seed,
-            "validation": figures,
-            "license": config.license,
-        },
+        extra=extra,
         quality=quality,
         language=language,
         beside={

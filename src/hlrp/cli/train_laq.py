@@ -11,10 +11,12 @@ import torch
 from hlrp.cards import DEFAULT_LICENSE
 from hlrp.cli.common import choose_device, chosen_cameras, resume_command, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S
 from hlrp.data.evaluation import evaluate_laq
 from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
 from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
+from hlrp.laq.card import NO_HELD_OUT
 from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
 from hlrp.laq.frozen_targets import feature_dim, frozen_targets
@@ -34,7 +36,8 @@ logger = logging.getLogger(__name__)
 class TrainLAQConfig:
     """Train a latent action quantizer on clips (t, t+offset) of LeRobotDatasets or plain videos; it needs no actions.
 
-    Several sources may differ in frame rate, size and robot. The quality card is measured on the first of them.
+    Several sources may differ in frame rate, size and robot. The quality card is measured on the first of them that has
+    an episode to hold out; one episode alone is trained on, and no card is made.
     """
 
     dataset_repo_id: str | None = None
@@ -51,6 +54,9 @@ class TrainLAQConfig:
     """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
+    rough."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]."""
     preset: str = "small"
@@ -130,6 +136,7 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            tolerance_s=self.tolerance_s,
         )
         if self.sources and single != SourceConfig():
             raise ValueError("name all datasets, cameras and video folders inside sources, or a single one without it")
@@ -148,7 +155,11 @@ class TrainLAQConfig:
 
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
-    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves."""
+    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves.
+
+    Returns:
+        The quality card; None on other processes than the first, and where no episode was held out.
+    """
     with TrainingRun(
         config.output_dir,
         resume=config.resume,
@@ -217,7 +228,12 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     if not run.is_main:
         return None
     model.to(device)
-    quality = evaluate_laq(model, first, sources[0].episodes, sources[0].held_out, seed=config.seed)
+    measured = next((part for part in sources if len(part.held_out)), None)
+    quality = (
+        None
+        if measured is None
+        else evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=config.seed)
+    )
     extra = {
         "sources": [describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)],
         "action_statistics": None if batches.action_statistics is None else batches.action_statistics.to_dict(),
@@ -228,7 +244,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     }
     save_laq(model, config.output_dir, cameras=first.cameras, quality=quality, extra=extra)
     run.finish()
-    print(quality_table(quality))
+    print(quality_table(quality) if quality is not None else NO_HELD_OUT)
     return quality
 
 

@@ -41,19 +41,37 @@ def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor,
     return valid
 
 
-def split_episodes(num_episodes: int, *, held_out: float, seed: int) -> tuple[Int[Tensor, " e"], Int[Tensor, " v"]]:
-    """Training and held-out episode numbers; at least one of each.
+def have_room(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " e"]:
+    """Whether each episode is long enough for a clip."""
+    return bounds[:, 1] - bounds[:, 0] > max(deltas)
+
+
+def split_episodes(
+    num_episodes: int, *, held_out: float, seed: int, usable: Bool[Tensor, " e"] | None = None
+) -> tuple[Int[Tensor, " e"], Int[Tensor, " v"]]:
+    """Training and held-out episode numbers.
+
+    Args:
+        num_episodes: Episodes to divide.
+        held_out: Share of the usable episodes to hold out; at least one is, and at least one is trained on. A single
+            usable episode is trained on, and none is held out.
+        seed: Of the draw.
+        usable: Which episodes are long enough to learn or measure anything on; default: all. The others are never held
+            out.
 
     Raises:
-        ValueError: If there are fewer than two episodes, or `held_out` is not in (0, 1).
+        ValueError: If `held_out` is not in (0, 1), or there is no episode.
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
-    if num_episodes < 2:
-        raise ValueError(f"need at least two episodes to hold one out, got {num_episodes}")
+    if num_episodes < 1:
+        raise ValueError("need at least one episode, got none")
     order = torch.randperm(num_episodes, generator=torch.Generator().manual_seed(seed))
-    count = min(max(round(num_episodes * held_out), 1), num_episodes - 1)
-    return order[count:].sort().values, order[:count].sort().values
+    candidates = order if usable is None else order[usable[order]]
+    count = min(max(round(len(candidates) * held_out), 1), max(len(candidates) - 1, 0))
+    test = candidates[:count].sort().values
+    every = torch.arange(num_episodes)
+    return every[~torch.isin(every, test)], test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +308,11 @@ def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e
     Raises:
         ValueError: If there is none.
     """
+    if not len(episodes):
+        raise ValueError(
+            f"no episode of {source.name} is left to measure on: it takes two that are long enough for a clip, one to "
+            "train or fit on and one to hold out"
+        )
     usable = clip_is_valid(source.bounds, deltas) & torch.isin(episode_of_frame(source.bounds), episodes)
     if not usable.any():
         raise ValueError(

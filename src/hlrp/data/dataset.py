@@ -5,17 +5,28 @@ Shapes: e episodes, n frames.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
 
 import torch
+from datasets.exceptions import DatasetGenerationError
 from httpx import HTTPError
 from jaxtyping import Float, Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.utils import (
+    EPISODES_DIR,
+    INFO_PATH,
+    BackwardCompatibilityError,
+    has_legacy_hub_download_metadata,
+)
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
+
+from hlrp.data.dataset_files import data_files, require_dataset_files, require_format, unreadable_file
+from hlrp.data.frame_rows import require_sound_rows
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
 """Where `hlrp-collect-demos` records to, when nothing is named."""
@@ -32,19 +43,38 @@ def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
     return re.sub(r"[^\w.]+|\.{2,}", "-", Path(os.path.abspath(root)).name)[:96].strip("-.") or "dataset"
 
 
-def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset:
+DEFAULT_TOLERANCE_S = 1e-4
+"""LeRobot's own default."""
+
+
+def open_dataset(
+    repo_id: str, root: Path | str | None = None, *, tolerance_s: float = DEFAULT_TOLERANCE_S
+) -> LeRobotDataset:
     """Open a dataset from `root`, from `$HF_LEROBOT_HOME/<repo_id>`, or from the hub, in this order.
 
+    Args:
+        repo_id: Name of the dataset.
+        root: Its folder.
+        tolerance_s: Largest difference between a time stamp and the frame rate, in seconds.
+
     Raises:
-        FileNotFoundError: If `root` is given and holds no complete LeRobotDataset, or the hub cannot be reached.
+        FileNotFoundError: If `root` is given and is no LeRobotDataset, a file is missing, or the hub cannot be reached.
+        ValueError: If a file is damaged, the dataset has an older format, or its rows are not the frames that its
+            metadata promises.
     """
-    if root is not None and not (Path(root) / "meta" / "info.json").is_file():
+    require_tolerance(tolerance_s)
+    if root is not None and not (Path(root) / INFO_PATH).is_file():
         raise FileNotFoundError(
-            f"{root} is not a LeRobotDataset: expected {Path(root) / 'meta' / 'info.json'}; check the path, or "
+            f"{root} is not a LeRobotDataset: expected {Path(root) / INFO_PATH}; check the path, or "
             "record one with hlrp-collect-demos"
         )
+    folder = HF_LEROBOT_HOME / repo_id if root is None else Path(root)
+    is_local = root is not None or ((folder / INFO_PATH).is_file() and not has_legacy_hub_download_metadata(folder))
+    if is_local:
+        require_dataset_files(folder, repo_id)
+        require_sound_rows(_metadata(repo_id, folder), whole=True, tolerance_s=tolerance_s)
     try:
-        return LeRobotDataset(repo_id, root=root, return_uint8=True)
+        dataset = LeRobotDataset(repo_id, root=root, return_uint8=True, tolerance_s=tolerance_s)
     except (ConnectionError, HTTPError) as error:  # LeRobot asks the hub for what it does not find on the disk
         missing = (
             f"dataset {repo_id!r} is neither at {HF_LEROBOT_HOME / repo_id} nor reachable on the hub; "
@@ -53,6 +83,43 @@ def open_dataset(repo_id: str, root: Path | str | None = None) -> LeRobotDataset
             else f"{root} lacks files of the data or videos that its metadata names; copy the whole folder again"
         )
         raise FileNotFoundError(f"{missing} ({error})") from error
+    except BackwardCompatibilityError:
+        require_format("v2.1", repo_id)
+        raise
+    except NotImplementedError:  # what LeRobot raises for a format before v2.1
+        require_format("v2.0", repo_id)
+        raise
+    except DatasetGenerationError as error:  # the `datasets` library could not read the rows
+        path = unreadable_file(data_files(folder / "data")) or folder / "data"
+        raise ValueError(
+            f"{path} does not hold the columns that {INFO_PATH} lists, or is damaged; copy it again, or download the "
+            f"dataset anew ({error.__cause__ or error})"
+        ) from error
+    if not is_local:
+        require_sound_rows(dataset.meta, whole=True, tolerance_s=tolerance_s)
+    return dataset
+
+
+def require_tolerance(tolerance_s: float) -> None:
+    """Raise unless `tolerance_s` is a positive number of seconds.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < tolerance_s < math.inf:
+        raise ValueError(f"tolerance_s must be a positive number of seconds, got {tolerance_s}")
+
+
+def _metadata(repo_id: str, folder: Path) -> LeRobotDatasetMetadata:
+    """Metadata of a dataset on this machine, whose files were checked before."""
+    try:
+        return LeRobotDatasetMetadata(repo_id, root=folder)
+    except (DatasetGenerationError, KeyError, ValueError, OSError) as error:
+        path = unreadable_file(data_files(folder / EPISODES_DIR)) or folder / EPISODES_DIR
+        raise ValueError(
+            f"{path} does not hold the columns of LeRobot's dataset format, or is damaged; copy it again, or download "
+            f"the dataset anew ({error.__cause__ or error})"
+        ) from error
 
 
 def require_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds, episode_of_frame, frame_of_episode
 from hlrp.data.pixels import resize, take
 from hlrp.data.video_files import VideoFiles
 
@@ -139,6 +139,7 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
         start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
         fps=float(dataset.fps),
         image_size=image_size,
-        constant_rate=True,  # LeRobot writes no other; the tolerance finds those that came from elsewhere
+        # LeRobot writes no other; the tolerance finds those that came from elsewhere, unless it was raised for them.
+        constant_rate=dataset.tolerance_s <= DEFAULT_TOLERANCE_S,
         tolerance_s=dataset.tolerance_s,
     )

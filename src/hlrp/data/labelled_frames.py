@@ -181,7 +181,9 @@ class OrderedBatches(Dataset[AnyBatch]):
     """Every frame of every pool once, in order; weights do not count."""
 
     def __init__(self, pools: Sequence[FramePool], *, batch_size: int) -> None:
-        self._chunks = [(pool.frames, chunk) for pool in pools for chunk in pool.index.split(batch_size)]
+        self._chunks = [
+            (pool.frames, chunk) for pool in pools if len(pool.index) for chunk in pool.index.split(batch_size)
+        ]
 
     def __len__(self) -> int:
         return len(self._chunks)

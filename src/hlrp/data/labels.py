@@ -1,19 +1,26 @@
 """Latent labels of a dataset: written once, found in training by frame index.
 
 A label set is a folder with `labels.parquet` (one row per frame: `index`, `episode_index`, `frame_index`,
-`latent_codes`, `latent_vectors`, `latent_valid`) and `labels.json` (whose labels they are). By default it lies in the
-dataset's own folder, `<root>/latents`, so that nothing of the dataset is copied. A dataset made with
-`--output_dataset` carries the same columns itself, and the same metadata in `meta/latents.json`.
+`latent_codes`, `latent_vectors`, `latent_valid`) and `labels.json` (whose labels they are, and of which frames). By
+default it lies in the dataset's own folder, `<root>/latents`, so that nothing of the dataset is copied.
+
+A dataset made with `--output_dataset` carries the same columns itself. Its metadata is the `info` of the feature
+`latent_codes` in `meta/info.json`, which LeRobot's tools keep when they delete episodes, split or merge datasets. The
+column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, so that rows of several LAQs in one
+dataset are found out.
 
 Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +33,17 @@ from torch import Tensor
 from hlrp.files import new_directory
 from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
 
+logger = logging.getLogger(__name__)
+
 LABELS_DIR = "latents"
 LABELS_FILE = "labels.parquet"
 METADATA_FILE = "labels.json"
-COLUMN_METADATA_FILE = "meta/latents.json"
-CODES, VECTORS, VALID = "latent_codes", "latent_vectors", "latent_valid"
+INFO_FILE = "meta/info.json"
+OLD_COLUMN_METADATA_FILE = "meta/latents.json"
+"""Where versions before put the metadata of label columns; LeRobot's tools lose it."""
+CODES, VECTORS, VALID, LAQ_MARK = "latent_codes", "latent_vectors", "latent_valid", "latent_laq"
+LABEL_COLUMNS = (CODES, VECTORS, VALID, LAQ_MARK)
+"""Everything that labels add to a dataset of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,15 @@ class LabelMetadata:
     """Code vectors, (s, k, d): a policy decodes codes without the LAQ itself. Empty where the LAQ has no codes."""
     further_cameras: list[str] = field(default_factory=list)
     """The others, in the order of the LAQ's channels."""
+    frames: dict[str, str | None] | None = None
+    """`FrameIdentity` of the labelled frames, as plain values. None for labels that are columns, which move with their
+    rows, and for labels written by versions that did not know it."""
+
+    @property
+    def mark(self) -> int:
+        """A whole number below 2^48 that stands for the LAQ, its geometry and its cameras, in every row of a column."""
+        known = [self.laq_fingerprint, spec_to_dict(self.spec), self.camera, self.further_cameras, float(self.fps)]
+        return int.from_bytes(hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()[:6])
 
     @property
     def has_codes(self) -> bool:
@@ -77,6 +99,8 @@ class LatentLabels:
     frame_index: Int[Tensor, " f"]
     vectors: Float[Tensor, "f v"] | None = None
     """Encoder outputs before quantization, flattened (n, s, d). Read only on request."""
+    are_columns: bool = False
+    """Whether they were read from columns of the dataset itself, and so belong to its rows."""
 
     def __post_init__(self) -> None:
         spec = self.metadata.spec
@@ -149,6 +173,7 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
 
     Raises:
         FileNotFoundError: If `directory` is not one.
+        ValueError: If a file of it is damaged.
     """
     directory = Path(directory)
     if not (directory / METADATA_FILE).is_file() or not (directory / LABELS_FILE).is_file():
@@ -156,25 +181,61 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
             f"{directory} holds no latent labels (expected {METADATA_FILE} and {LABELS_FILE}); write them with "
             "hlrp-precompute-latent-codes"
         )
-    metadata = LabelMetadata.from_dict(json.loads((directory / METADATA_FILE).read_text(encoding="utf-8")))
+    metadata = _metadata(_read_json(directory / METADATA_FILE), directory / METADATA_FILE)
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
-    return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
+    try:
+        table = pq.read_table(directory / LABELS_FILE, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{directory / LABELS_FILE} cannot be read, so it is cut short or damaged; write the labels again with "
+            "hlrp-precompute-latent-codes --overwrite=true"
+        ) from error
+    return _from_table(table, metadata)
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:
-    """Read the labels that a dataset carries as columns of its own."""
+    """Read the labels that a dataset carries as columns of its own.
+
+    Raises:
+        ValueError: If nothing says which LAQ wrote them, or several did.
+    """
     root = Path(dataset_root)
-    metadata = LabelMetadata.from_dict(json.loads((root / COLUMN_METADATA_FILE).read_text(encoding="utf-8")))
-    files = [str(path) for path in sorted((root / "data").rglob("*.parquet"))]
-    columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
-    table = pads.dataset(files).to_table(columns=columns)
-    return _from_table(table, metadata)
+    feature = _label_feature(root)
+    assert feature is not None, "asked by `find_labels`"
+    if feature.get("info"):
+        metadata = _metadata(feature["info"], root / INFO_FILE)
+    elif (root / OLD_COLUMN_METADATA_FILE).is_file():
+        metadata = _metadata(_read_json(root / OLD_COLUMN_METADATA_FILE), root / OLD_COLUMN_METADATA_FILE)
+        logger.warning(
+            f"the label columns of {root} were written by an earlier version and lose their LAQ when LeRobot's tools "
+            "edit the dataset; label it again with hlrp-precompute-latent-codes"
+        )
+    else:
+        raise ValueError(
+            f"{root} has the column {CODES} but nothing says which LAQ wrote it: an earlier version kept that in "
+            f"{OLD_COLUMN_METADATA_FILE}, which LeRobot's tools do not copy; label the dataset again with "
+            "hlrp-precompute-latent-codes"
+        )
+    data = pads.dataset([str(path) for path in sorted((root / "data").rglob("*.parquet"))])
+    marks = [LAQ_MARK] if LAQ_MARK in data.schema.names else []
+    columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else []), *marks]
+    table = data.to_table(columns=columns)
+    strange = int((table.column(LAQ_MARK).to_numpy() != metadata.mark).sum()) if marks else 0
+    if strange:
+        raise ValueError(
+            f"{strange} of {len(table)} rows of {root} carry latent labels of another LAQ, camera or offset than "
+            f"{metadata.laq_fingerprint} on {metadata.camera}, as after a merge of datasets with different labels; "
+            "label the whole dataset again with hlrp-precompute-latent-codes"
+        )
+    return replace(_from_table(table, metadata), are_columns=True)
 
 
 def find_labels(
     dataset_root: Path | str, labels_path: Path | str | None = None, *, with_vectors: bool = False
 ) -> LatentLabels:
-    """Labels of a dataset: from `labels_path` if given, else the dataset's own columns, else its sidecar.
+    """Labels of a dataset: from `labels_path` if given, else from `latents` beside its data, else its own columns.
+
+    The folder `latents` goes first, because it can only be newer: no tool copies it into a dataset with columns.
 
     Raises:
         FileNotFoundError: If there are none, naming the places searched.
@@ -182,14 +243,20 @@ def find_labels(
     if labels_path is not None:
         return load_labels(labels_path, with_vectors=with_vectors)
     root = Path(dataset_root)
-    if (root / COLUMN_METADATA_FILE).is_file():
-        return load_label_columns(root, with_vectors=with_vectors)
     if (root / LABELS_DIR / METADATA_FILE).is_file():
         return load_labels(root / LABELS_DIR, with_vectors=with_vectors)
+    if _label_feature(root) is not None:
+        return load_label_columns(root, with_vectors=with_vectors)
     raise FileNotFoundError(
-        f"no latent labels for {root}: neither {COLUMN_METADATA_FILE} nor {LABELS_DIR}/{METADATA_FILE} is there; write "
+        f"no latent labels for {root}: neither {LABELS_DIR}/{METADATA_FILE} nor a column {CODES} is there; write "
         "them with hlrp-precompute-latent-codes, or name their folder"
     )
+
+
+def has_labels(dataset_root: Path | str) -> bool:
+    """Whether a dataset has labels of its own, beside its data or as columns."""
+    root = Path(dataset_root)
+    return (root / LABELS_DIR / METADATA_FILE).is_file() or _label_feature(root) is not None
 
 
 def require_labels_of(
@@ -212,6 +279,31 @@ def require_labels_of(
             f"the latent labels are of another version of this dataset ({len(labels.codes)} labelled frames, "
             f"{len(frame_index)} in the dataset, or other episodes); write them again with hlrp-precompute-latent-codes"
         )
+
+
+def _label_feature(root: Path) -> dict[str, Any] | None:
+    """What `meta/info.json` of a dataset says about its column of codes; None without one."""
+    if not (root / INFO_FILE).is_file():
+        return None
+    return _read_json(root / INFO_FILE).get("features", {}).get(CODES)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON, so it is cut short or damaged ({error}); write it again"
+        ) from error
+
+
+def _metadata(values: Mapping[str, object], path: Path) -> LabelMetadata:
+    try:
+        return LabelMetadata.from_dict(values)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} does not describe latent labels ({error}); write them again with hlrp-precompute-latent-codes"
+        ) from error
 
 
 def _from_table(table: pa.Table, metadata: LabelMetadata) -> LatentLabels:

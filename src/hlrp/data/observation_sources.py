@@ -5,6 +5,7 @@ Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one lab
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,20 +16,23 @@ from torch import Tensor
 
 from hlrp.data.clips import clip_is_valid, split_episodes
 from hlrp.data.dataset import (
+    DEFAULT_TOLERANCE_S,
     dataset_name,
     episode_bounds,
     episode_of_frame,
-    frame_of_episode,
-    open_dataset,
     read_instructions,
     require_camera,
+    require_tolerance,
 )
+from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
-from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+from hlrp.data.labels import LatentLabels
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -40,11 +44,16 @@ class ObservationConfig:
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
     weight: float | None = None
     """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
+
+    def __post_init__(self) -> None:
+        require_tolerance(self.tolerance_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +65,7 @@ class ObservationSource:
     """Dataset keys of the cameras the model sees."""
     train: FramePool
     held_out: FramePool
+    """No frame where nothing is held out, because only one episode has labels."""
     episode: Int[Tensor, " n"]
     """Episode of every frame."""
     instructions: list[str]
@@ -85,11 +95,10 @@ def open_labelled(
         FileNotFoundError: If dataset or labels are not there.
         ValueError: If the labels are of other frames, or hold no codes.
     """
-    dataset = open_dataset(dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root)
-    labels = find_labels(dataset.root, config.labels_path, with_vectors=with_vectors)
+    dataset = _open(config)
+    labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=with_vectors)
     labels.require_codes()
     bounds = episode_bounds(dataset.meta)
-    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
     vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.codes.shape[1])
@@ -122,7 +131,7 @@ def open_taught(
         raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
-    dataset = open_dataset(dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root)
+    dataset = _open(config)
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )
@@ -181,6 +190,12 @@ def _observations(
     )
 
 
+def _open(config: ObservationConfig) -> LeRobotDataset:
+    return open_dataset(
+        dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root, tolerance_s=config.tolerance_s
+    )
+
+
 def _pools(
     frames: Frames,
     usable: Bool[Tensor, " n"],
@@ -188,15 +203,20 @@ def _pools(
     config: ObservationConfig,
     held_out: HeldOut,
 ) -> tuple[FramePool, FramePool]:
-    """Training and held-out frames; of the latter a random sample, where there are many."""
-    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed)
+    """Training and held-out frames; of the latter a random sample, where there are many, or none at all.
+
+    Raises:
+        ValueError: If no frame is usable.
+    """
+    name = dataset_name(config.dataset_repo_id, config.dataset_root)
+    if not usable.any():
+        raise ValueError(f"no frame of {name} has a label; use longer episodes or a shorter offset")
     episode = episode_of_frame(bounds)
+    labelled = torch.bincount(episode[usable], minlength=len(bounds)) > 0
+    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed, usable=labelled)
+    if not len(test):
+        logger.warning(f"{name} has one episode with labels: it is trained on, and none is held out")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
-    if len(train_index) == 0 or len(test_index) == 0:
-        name = dataset_name(config.dataset_repo_id, config.dataset_root)
-        raise ValueError(
-            f"no labelled frame in the training or the held-out episodes of {name}; use more or longer episodes"
-        )
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values
     return FramePool(frames, train_index, config.weight), FramePool(frames, sample)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
-from hlrp.data.dataset import dataset_name
+from hlrp.data.clips import TrainingSource, choose_labelled, clip_is_valid, have_room, split_episodes
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, dataset_name, require_tolerance
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.latents import LatentSpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -30,11 +33,17 @@ class SourceConfig:
     """Frames per second at which to read them; default: the highest rate among them."""
     weight: float | None = None
     """Share of the training clips, relative to other sources; default: as its number of clips."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between the time stamps of a dataset and its frame rate, in seconds; raise it where they are
+    rough."""
 
     def __post_init__(self) -> None:
+        require_tolerance(self.tolerance_s)
         named = [name for name in ("dataset_repo_id", "dataset_root", "cameras") if getattr(self, name)]
         if self.video_dir is not None and named:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
+        if self.video_dir is not None and self.tolerance_s != DEFAULT_TOLERANCE_S:
+            raise ValueError("tolerance_s goes with a dataset; plain videos are read by their own time stamps")
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
 
@@ -59,6 +68,7 @@ def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib:
         cameras=config.cameras,
         image_size=image_size,
         cache_gib=cache_gib,
+        tolerance_s=config.tolerance_s,
     )
 
 
@@ -76,15 +86,15 @@ def open_training_sources(
 
     Args:
         configs: The sources; all share `cache_gib` equally.
-        spec: Clips that training and held-out episodes must have room for.
+        spec: The clips that episodes must have room for.
         image_size: Height and width of frames.
         cache_gib: Keep frames in memory up to this size.
-        held_out: Share of the episodes of each source to hold out.
+        held_out: Share of the episodes of each source to hold out, of those with room for a clip.
         labelled: Which actions may be seen.
         seed: Of the split and the choice.
 
     Raises:
-        ValueError: If training or held-out episodes of a source have no clip, or there is no action to see.
+        ValueError: If no episode of a source has room for a clip, or there is no action to see.
     """
     if labelled.episodes and (labelled.fraction or len(configs) > 1):
         raise ValueError(
@@ -93,8 +103,11 @@ def open_training_sources(
     parts: list[TrainingSource] = []
     for config in configs:
         source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
-        train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed)
-        clip_starts(source, spec.frame_deltas(source.fps), test)  # says now, not after the training, that none has room
+        usable = have_room(source.bounds, spec.frame_deltas(source.fps))
+        train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed, usable=usable)
+        clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
+        if not len(test):
+            logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
         known = torch.tensor(labelled.episodes, dtype=torch.int64)
         if source.actions is not None and not labelled.episodes:
             known = choose_labelled(train, fraction=labelled.fraction, seed=seed)

@@ -13,7 +13,14 @@ from jaxtyping import Float, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.dataset import episode_bounds, has_actions, open_dataset, read_actions, require_camera
+from hlrp.data.dataset import (
+    DEFAULT_TOLERANCE_S,
+    episode_bounds,
+    has_actions,
+    open_dataset,
+    read_actions,
+    require_camera,
+)
 from hlrp.data.frames import FrameSource, StackedFrames, open_frames
 
 
@@ -47,9 +54,11 @@ def open_lerobot_source(
     cameras: Sequence[str],
     image_size: tuple[int, int],
     cache_gib: float,
+    tolerance_s: float = DEFAULT_TOLERANCE_S,
 ) -> ClipSource:
     """A LeRobotDataset as a source; its only camera if `cameras` is empty."""
-    return lerobot_source(open_dataset(repo_id, root), cameras=cameras, image_size=image_size, cache_gib=cache_gib)
+    dataset = open_dataset(repo_id, root, tolerance_s=tolerance_s)
+    return lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=cache_gib)
 
 
 def lerobot_source(

@@ -40,6 +40,9 @@ codes = vla.predict(observation).codes
 """
 
 
+NO_HELD_OUT = "No figures: only one episode has labels, so it was trained on and none was held out."
+
+
 def foundation_card(
     backend: FoundationBackend,
     *,
@@ -68,6 +71,8 @@ def foundation_card(
         facts_list(facts),
     )
     names = [source["name"] for source in sources]
+    # No validation figures at all: nobody has validated; empty ones: no episode was held out.
+    unmeasured = NO_HELD_OUT if extra.get("validation") == {} else "Not measured."
     return _CARD.format(
         metadata=metadata(license=extra.get("license"), sources=names, base_model=base).to_yaml(),
         num_codes=spec.num_codes,
@@ -75,7 +80,7 @@ def foundation_card(
         span=spec.frame_offset_s * spec.num_transitions,
         laq=f"`{laq_fingerprint}`" if laq_fingerprint else "that nobody has named",
         backend=backend.backend_type,
-        figures="Not measured." if quality is None else _figures(quality, language),
+        figures=unmeasured if quality is None else _figures(quality, language),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
 

@@ -34,6 +34,12 @@ latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see l
 """
 
 
+NO_HELD_OUT = (
+    "No figures: only one episode has room for a clip, so it was trained on and none was held out. Measure the "
+    "quantizer on other recordings with `hlrp-inspect-latents`."
+)
+
+
 def model_card(
     model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, Any]
 ) -> str:
@@ -55,9 +61,17 @@ def model_card(
         offset=spec.frame_offset_s,
         cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
         clip=", ".join(map(str, ("batch", spec.num_frames, config.channels, *config.image_size))),
-        figures="Not measured yet; `hlrp-inspect-latents` does." if quality is None else _figures(quality),
+        figures=_unmeasured(extra) if quality is None else _figures(quality),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
+
+
+def _unmeasured(extra: Mapping[str, object]) -> str:
+    """Why there is no quality card."""
+    sources = extra.get("sources")
+    if isinstance(sources, list) and sources and not any(source.get("held_out_episodes") for source in sources):
+        return NO_HELD_OUT
+    return "Not measured yet; `hlrp-inspect-latents` does."
 
 
 def _figures(quality: LAQQuality) -> str:

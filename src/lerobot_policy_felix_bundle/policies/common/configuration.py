@@ -3,7 +3,9 @@
 Not `from __future__ import annotations`: LeRobot reads the types of the fields.
 """
 
+import copy
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
@@ -71,7 +73,8 @@ class HLRPConfig(PreTrainedConfig):
     teacher_cameras: list[str] = field(default_factory=list)
     """Cameras the LAQ sees in online training. Empty: those it was trained on."""
     latent_labels_path: str | None = None
-    """Folder of the latent labels. None: the dataset's own columns, else `latents` in its folder."""
+    """Folder of the latent labels. None: `latents` in the dataset's folder, else its own columns. Not saved with the
+    policy, which may go on to another dataset; LeRobot's train_config.json keeps it to resume a run."""
     labelled_fraction: float = 1.0
     """Share of the episodes whose actions may be learnt from; the others teach the latent loss alone."""
     labelled_episodes: list[int] = field(default_factory=list)
@@ -171,6 +174,12 @@ class HLRPConfig(PreTrainedConfig):
     def looks_through_laq(self) -> bool:
         """Whether a part of the LAQ is a part of the policy."""
         return False
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write config.json without the place of this dataset's labels."""
+        saved = copy.copy(self)
+        saved.latent_labels_path = None
+        super(HLRPConfig, saved)._save_pretrained(save_directory)
 
     def vla_choices(self) -> dict[str, Any]:
         """Settings that a trained VLA has made for good, as plain values; those that are left open are missing."""

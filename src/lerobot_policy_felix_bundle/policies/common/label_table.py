@@ -8,19 +8,24 @@ Shapes: b batch, c codes of one label, s slots, k codebook entries, d width of a
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import CONFIG_NAME
 from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.labelled_frames import code_vectors
-from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+from hlrp.data.labels import LatentLabels, has_labels
 from hlrp.latents import LatentSpec
 
 from .labels import Labels
+
+logger = logging.getLogger(__name__)
 
 
 class LabelTable:
@@ -34,26 +39,19 @@ class LabelTable:
 
     @classmethod
     def of_dataset(cls, dataset_meta: Any, labels_path: str | None, *, with_vectors: bool) -> LabelTable | None:
-        """Labels of the dataset being trained on, checked against its episodes; None where there are none.
+        """Labels of the dataset being trained on, checked to be of its frames; None where there are none.
 
         Raises:
             FileNotFoundError: If `labels_path` is given and holds none.
-            ValueError: If they are of another version of the dataset, or hold no codes.
+            ValueError: If they are of other frames, or hold no codes.
         """
         try:
-            labels = find_labels(Path(dataset_meta.root), labels_path, with_vectors=with_vectors)
+            labels = labels_of_dataset(dataset_meta, labels_path, with_vectors=with_vectors)
         except FileNotFoundError:
             if labels_path is not None:
                 raise
             return None
         labels.require_codes()
-        bounds = episode_bounds(dataset_meta)
-        require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
-        if labels.metadata.fps != dataset_meta.fps:
-            raise ValueError(
-                f"the latent labels were written at {labels.metadata.fps} fps, the dataset has {dataset_meta.fps}; "
-                "write them again with hlrp-precompute-latent-codes"
-            )
         return cls(labels)
 
     @property
@@ -78,3 +76,18 @@ class LabelTable:
             vectors = None if rows.vectors is None else rows.vectors.to(index.device)
             self._rows = rows = Labels(rows.codes.to(index.device), rows.valid.to(index.device), vectors)
         return Labels(rows.codes[index], rows.valid[index], None if rows.vectors is None else rows.vectors[index])
+
+
+def own_labels_first(labels_path: str | None, dataset_meta: Any, checkpoint_dir: Path) -> str | None:
+    """The labels to read for a policy that goes on from `checkpoint_dir`, which may be of another dataset.
+
+    Policies saved by earlier versions carry the path of the labels they were trained on. Where that is the path asked
+    for, it gives way to labels that the dataset has itself; a path named for this run is kept.
+    """
+    if labels_path is None or not has_labels(dataset_meta.root):
+        return labels_path
+    saved = json.loads((checkpoint_dir / CONFIG_NAME).read_text(encoding="utf-8"))
+    if saved.get("latent_labels_path") != labels_path:
+        return labels_path
+    logger.info(f"{checkpoint_dir} names latent labels in {labels_path}; taking those of {dataset_meta.root} itself")
+    return None

@@ -18,6 +18,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
 from hlrp.cards import license_entries
+from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
@@ -45,7 +46,7 @@ from .fine_tuning import (
     require_no_other_vla,
     saved_settings,
 )
-from .label_table import LabelTable
+from .label_table import LabelTable, own_labels_first
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
 from .observations import current, foundation_batch
@@ -105,6 +106,8 @@ class HLRPPolicy(PreTrainedPolicy):
         config.validate_features()
         if dataset_meta is not None:
             config.require_effect()
+            # Labels and actions are found by `index`: it must be the frame's place.
+            require_sound_rows(dataset_meta, whole=False, tolerance_s=None)
         self._checkpoint_dir = checkpoint_dir
         self._saved = saved or {}
         self._is_trained = dataset_meta is not None
@@ -161,6 +164,10 @@ class HLRPPolicy(PreTrainedPolicy):
         if self.config.latent_targets == "online":
             return OnlineTeacher.of_config(self.config, fps=fps)
         with_vectors = vla is not None and vla.config.get("vector_loss_weight", 0) > 0
+        if self._checkpoint_dir is not None:
+            self.config.latent_labels_path = own_labels_first(
+                self.config.latent_labels_path, dataset_meta, self._checkpoint_dir
+            )
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:

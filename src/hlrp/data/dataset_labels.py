@@ -1,0 +1,67 @@
+"""Latent labels of a dataset that is open, checked to be of its very frames.
+
+Shapes: f frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+
+from hlrp.data.clips import clip_is_valid
+from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.frame_identity import frame_identity
+from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+
+logger = logging.getLogger(__name__)
+
+_RENEW = "write them again with hlrp-precompute-latent-codes --overwrite=true"
+
+
+def labels_of_dataset(
+    meta: LeRobotDatasetMetadata, labels_path: Path | str | None = None, *, with_vectors: bool = False
+) -> LatentLabels:
+    """Labels of the dataset that `meta` describes: from `labels_path` if given, else its own.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If they were made from other frames than those of this dataset.
+    """
+    labels = find_labels(meta.root, labels_path, with_vectors=with_vectors)
+    bounds = episode_bounds(meta)
+    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
+    facts = labels.metadata
+    if facts.fps != meta.fps:
+        raise ValueError(
+            f"the latent labels were written at {facts.fps:g} fps, the dataset has {meta.fps:g}; write them again with "
+            "hlrp-precompute-latent-codes"
+        )
+    if (labels.valid & ~clip_is_valid(bounds, facts.spec.frame_deltas(facts.fps))).any():
+        raise ValueError(
+            "latent labels reach beyond the end of an episode of this dataset, so they are of another version of it; "
+            "write them again with hlrp-precompute-latent-codes"
+        )
+    if labels.are_columns:  # a row and its label travel together
+        return labels
+    if facts.frames is None:
+        logger.warning(
+            f"the latent labels of {meta.root} were written by an earlier version and do not say from which frames, so "
+            f"only lengths of episodes were compared; {_RENEW}"
+        )
+        return labels
+    mine = frame_identity(meta, [facts.camera, *facts.further_cameras])
+    difference = mine.difference(facts.frames)
+    if difference is not None:
+        raise ValueError(
+            f"the latent labels in {labels_path or meta.root} were made from other frames than those of the dataset in "
+            f"{meta.root}: the {difference} differ; name labels of this dataset, or write them with "
+            "hlrp-precompute-latent-codes"
+        )
+    if None in mine.to_dict().values():
+        logger.warning(
+            f"not all files of {meta.root} are on this machine, so not everything could be compared with the frames "
+            "that the latent labels were made from"
+        )
+    return labels
