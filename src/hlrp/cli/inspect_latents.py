@@ -9,7 +9,7 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled, split_episodes
+from hlrp.data.clips import choose_labelled, episodes_with_actions, split_episodes
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.source_config import SourceConfig, open_source
 from hlrp.data.sources import ClipSource
@@ -98,7 +98,7 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     print(quality_table(quality))
     rows = []
     if config.baselines:
-        few = choose_labelled(train, fraction=config.labelled_fraction, seed=config.seed)
+        few = choose_labelled(episodes_with_actions(source, train), fraction=config.labelled_fraction, seed=config.seed)
         labelled = labelled_clips(source, laq.model.spec, few)
         rows = baseline_rows(
             trainable_config(laq.model.config),

@@ -11,6 +11,7 @@ import draccus
 import torch
 
 from hlrp.cli.common import choose_device, run_cli
+from hlrp.data.clips import require_episode_numbers
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -63,6 +64,8 @@ class TrainFoundationConfig:
     """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; default: all."""
     sources: list[ObservationConfig] = field(default_factory=list)
     """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]."""
     laq_path: str | None = None
@@ -97,8 +100,9 @@ class TrainFoundationConfig:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
         if self.validate_every is not None and self.validate_every < 1:
             raise ValueError(f"validate_every must be 1 or more, got {self.validate_every}")
-        if self.sources and (self.dataset_root or self.labels_path or self.cameras):
-            raise ValueError("name all datasets, labels and cameras inside sources, or use none")
+        if self.sources and (self.dataset_root or self.labels_path or self.cameras or self.episodes):
+            raise ValueError("name all datasets, labels, cameras and episodes inside sources, or use none")
+        require_episode_numbers(self.episodes)
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
@@ -113,6 +117,7 @@ class TrainFoundationConfig:
                 dataset_root=self.dataset_root,
                 labels_path=self.labels_path,
                 cameras=self.cameras,
+                episodes=self.episodes,
             )
         ]
 
@@ -184,6 +189,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         laq_fingerprint=fingerprint,
         extra={
             "datasets": [source.name for source in sources],
+            "episodes": [one.episodes for one in config.datasets],
             "cameras": sources[0].cameras,
             "labels": "online" if online else "precomputed",
             "steps": config.steps,

@@ -48,6 +48,8 @@ class TrainLAQConfig:
     """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]."""
     preset: str = "small"
@@ -124,9 +126,12 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            episodes=self.episodes,
         )
         if self.sources and single != SourceConfig():
-            raise ValueError("name all datasets, cameras and video folders inside sources, or a single one without it")
+            raise ValueError(
+                "name all datasets, cameras, episodes and video folders inside sources, or a single one without it"
+            )
         return self.sources or [single]
 
     def size(self) -> LAQConfig:
@@ -205,6 +210,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
         "sources": [
             {
                 "name": part.source.name,
+                "episodes": None if part.chosen is None else part.chosen.tolist(),
                 "held_out_episodes": part.held_out.tolist(),
                 "labelled_episodes": part.labelled.tolist(),
             }

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import clip_is_valid, split_episodes
+from hlrp.data.clips import chosen_episodes, clip_is_valid, require_episode_numbers, split_episodes
 from hlrp.data.dataset import (
     episode_bounds,
     episode_of_frame,
@@ -43,8 +43,13 @@ class ObservationConfig:
     """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; default: all."""
     weight: float | None = None
     """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+
+    def __post_init__(self) -> None:
+        require_episode_numbers(self.episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +194,9 @@ def _pools(
     held_out: HeldOut,
 ) -> tuple[FramePool, FramePool]:
     """Training and held-out frames; of the latter a random sample, where there are many."""
-    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed)
+    chosen = chosen_episodes(len(bounds), config.episodes, name=config.dataset_repo_id)
+    split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed)
+    train, test = (chosen[part] for part in split)
     episode = episode_of_frame(bounds)
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     if len(train_index) == 0 or len(test_index) == 0:

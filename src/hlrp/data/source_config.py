@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
+from hlrp.data.clips import (
+    TrainingSource,
+    choose_labelled,
+    chosen_episodes,
+    clip_starts,
+    episodes_with_actions,
+    require_episode_numbers,
+    split_episodes,
+)
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.latents import LatentSpec
@@ -29,6 +37,8 @@ class SourceConfig:
     """Folder of video files, instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     weight: float | None = None
     """Share of the training clips, relative to other sources; default: as its number of clips."""
 
@@ -36,6 +46,7 @@ class SourceConfig:
         named = [name for name in ("dataset_repo_id", "dataset_root", "cameras") if getattr(self, name)]
         if self.video_dir is not None and named:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
+        require_episode_numbers(self.episodes)
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
 
@@ -94,12 +105,21 @@ def open_training_sources(
     parts: list[TrainingSource] = []
     for config in configs:
         source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
-        train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed)
+        chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
+        train, test = (chosen[part] for part in split_episodes(len(chosen), held_out=held_out, seed=seed))
         clip_starts(source, spec.frame_deltas(source.fps), test)  # says now, not after the training, that none has room
         known = torch.tensor(labelled.episodes, dtype=torch.int64)
         if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(train, fraction=labelled.fraction, seed=seed)
-        parts.append(TrainingSource(source=source, episodes=train, weight=config.weight, labelled=known))
+            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
+        parts.append(
+            TrainingSource(
+                source=source,
+                episodes=train,
+                weight=config.weight,
+                labelled=known,
+                chosen=None if config.episodes is None else chosen,
+            )
+        )
     if labelled.fraction and not any(len(part.labelled) for part in parts):
         raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
     return parts

@@ -29,11 +29,15 @@ from hlrp.optimization import parameter_groups
 
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
+from .features import keep_used_features
 from .label_table import LabelTable
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
-from .observations import current, foundation_batch
+from .observations import current, foundation_batch, one_value_per_sample
 from .online_teacher import OnlineTeacher
+from .processors import require_float_step
+from .run_episodes import frames_of_run
+from .statistics import use_statistics_of_run
 from .vla import new_vla, saved_vla
 
 logger = logging.getLogger(__name__)
@@ -78,10 +82,12 @@ class HLRPPolicy(PreTrainedPolicy):
         Args:
             config: Its configuration.
             dataset_stats: Not used: normalization is the processors' work.
-            dataset_meta: Metadata of the dataset trained on; None outside training.
+            dataset_meta: Metadata of the dataset trained on; None outside training. Its statistics of action and state
+                are replaced where they are not those of the frames that teach; see `use_statistics_of_run`.
             checkpoint_dir: Folder this policy is being loaded from; its weights follow.
         """
         super().__init__(config)
+        keep_used_features(config, dataset_meta, state_option=self.state_option)
         config.validate_features()
         self._checkpoint_dir = checkpoint_dir
         folder = checkpoint_dir or config.vla_checkpoint_path
@@ -89,16 +95,7 @@ class HLRPPolicy(PreTrainedPolicy):
         saved = None if folder is None or is_lightning else read_description(folder)
         fps = None if dataset_meta is None else float(dataset_meta.fps)
         self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, saved)
-        self.action_labels = (
-            None
-            if dataset_meta is None
-            else ActionLabels.of_dataset(
-                dataset_meta,
-                fraction=config.labelled_fraction,
-                episodes=config.labelled_episodes,
-                column=config.action_valid_column,
-            )
-        )
+        self.action_labels = None if dataset_meta is None else self._find_action_labels(dataset_meta)
         if saved is None:
             self.backend = new_vla(config, None if self.labels is None else self.labels.spec, lightning=folder)
         else:
@@ -114,6 +111,11 @@ class HLRPPolicy(PreTrainedPolicy):
         return True
 
     @property
+    def actions_need_codes(self) -> bool:
+        """Whether an action can be learnt only where the frame has latent codes."""
+        return False
+
+    @property
     def action_dim(self) -> int:
         """Action dimensions a."""
         assert self.config.action_feature is not None, "checked with the features"
@@ -124,6 +126,39 @@ class HLRPPolicy(PreTrainedPolicy):
             return OnlineTeacher.of_config(self.config, fps=fps)
         with_vectors = saved is not None and saved.config.get("vector_loss_weight", 0) > 0
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
+
+    def _find_action_labels(self, dataset_meta: Any) -> ActionLabels | None:
+        """Which frames have an action to learn from; None where all of them do.
+
+        Raises:
+            ValueError: If none has, or a state of the run is not finite.
+        """
+        config = self.config
+        if self._checkpoint_dir is not None:
+            require_float_step(self._checkpoint_dir, dataset_meta)
+        if not self._learns_codes and 0 in (config.labelled_fraction, config.action_loss_weight):
+            raise ValueError(
+                "this run learns neither actions nor latent codes; set labelled_fraction and action_loss_weight above "
+                "0, or let the VLA learn codes with latent_loss_weight above 0 and freeze_vla=false"
+            )
+        in_run = frames_of_run(dataset_meta)
+        labels = ActionLabels.of_dataset(
+            dataset_meta,
+            in_run,
+            fraction=config.labelled_fraction,
+            episodes=config.labelled_episodes,
+            column=config.action_valid_column,
+        )
+        if self.actions_need_codes and self.labels is not None:
+            labels.require_some_within_clips(dataset_meta, in_run, self.labels.spec)
+        uses_state = OBS_STATE in (config.input_features or {})
+        use_statistics_of_run(
+            dataset_meta, in_run=in_run, known=labels.known, state_option=self.state_option if uses_state else None
+        )
+        taught = int((labels.known & in_run).sum())
+        if taught < int(in_run.sum()):
+            logger.info(f"{taught} of the {int(in_run.sum())} frames of this run have an action to learn from")
+        return None if labels.known.all() else labels
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
         """The LAQ this policy speaks, after `owner` names its own; "" names none."""
@@ -239,20 +274,31 @@ class HLRPPolicy(PreTrainedPolicy):
         return self.config.latent_loss_weight > 0 and not self.config.freeze_vla
 
     def _actions_known(self, batch: dict[str, Any]) -> Bool[Tensor, " b"]:
-        """Which samples have an action to learn from."""
+        """Which samples have an action to learn from: that of frame t is known."""
         if self.action_labels is None:
             return torch.ones(len(batch[ACTION]), dtype=torch.bool, device=batch[ACTION].device)
-        return self.action_labels.lookup(batch["index"])
+        return self.action_labels.lookup(batch["index"], 1)[:, 0]
+
+    def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
+        """Steps of the chunk that are not learnt: beyond the episode, and all from the first unknown action on."""
+        is_pad = batch.get(f"{ACTION}_is_pad")
+        if self.action_labels is None:
+            return is_pad
+        unknown = ~self.action_labels.lookup(batch["index"], batch[ACTION].shape[1])
+        return (unknown if is_pad is None else unknown | is_pad).cumsum(1) > 0
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
         """Actions to learn; see `action_target`."""
-        return action_target(batch[ACTION], batch.get(f"{ACTION}_is_pad"), taught)
+        actions = batch[ACTION]
+        if actions.ndim == 2:  # LeRobot stores an action of one value as a plain number
+            actions = actions[..., None]
+        return action_target(actions, self._is_pad(batch), taught)
 
     def _over_steps(
         self, error: Float[Tensor, "b h"], batch: dict[str, Any], taught: Bool[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
         """Error of each sample; see `mean_over_steps`."""
-        return mean_over_steps(error, batch.get(f"{ACTION}_is_pad"), taught)
+        return mean_over_steps(error, self._is_pad(batch), taught)
 
     def _add_up(
         self,
@@ -312,11 +358,18 @@ class HLRPPolicy(PreTrainedPolicy):
         """The robot's state at time t.
 
         Raises:
-            ValueError: If the batch has none.
+            ValueError: If the batch has none, or at inference a value of it is not finite.
         """
         if OBS_STATE not in batch:
             raise ValueError(
                 f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with --policy."
                 f"{self.state_option}=false to do without"
             )
-        return current(batch[OBS_STATE], ndim=2)
+        state = batch[OBS_STATE]
+        feature = self.config.robot_state_feature
+        if feature is not None and feature.shape == (1,):
+            state = one_value_per_sample(state, len(batch[next(iter(self.config.image_features))]))
+        state = current(state, ndim=2)
+        if not self.training and not bool(torch.isfinite(state).all()):
+            raise ValueError(f"{OBS_STATE!r} holds NaN or infinite values; check the robot's sensors, or the dataset")
+        return state
