@@ -81,9 +81,3 @@ def _require_picture(key: str, dataset_meta: Any) -> None:
             f"camera {key!r} has {channels[0]} channels, expected 1 (grey), 3 (RGB) or 4 (RGB and alpha); record it "
             "again, or remove it with lerobot-edit-dataset --operation.type=remove_feature"
         )
-    brightest = np.max((dataset_meta.stats or {}).get(key, {}).get("max", 0.0))
-    if brightest > 1:
-        raise ValueError(
-            f"camera {key!r} holds pixels up to {255 * brightest:g}, more than the 255 of an 8-bit picture; if it is a "
-            'depth map, mark it in meta/info.json with "is_depth_map": true, and policies leave it out'
-        )

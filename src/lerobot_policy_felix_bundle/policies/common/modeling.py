@@ -16,7 +16,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
 from hlrp.foundation.backends import FoundationLoss
-from hlrp.foundation.batch import FoundationBatch, require_finite
+from hlrp.foundation.batch import FoundationBatch, are_pixels, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
@@ -337,8 +337,8 @@ class HLRPPolicy(PreTrainedPolicy):
                 "code_accuracy": latent.accuracy.mean(),
                 "labelled_share": latent.counted.float().mean(),
             }
-        numbers = to_floats({**values, "finite": torch.isfinite(inputs.images).all()})
-        if not numbers.pop("finite"):
+        numbers = to_floats({**values, "are_pixels": are_pixels(inputs.images)})
+        if not numbers.pop("are_pixels"):
             require_finite(inputs.images)
         return (per_sample if reduction == "none" else loss), numbers
 
