@@ -1,4 +1,4 @@
-"""LeRobot plugin: importing it registers our policies and our environment.
+"""LeRobot plugin: importing it registers our policies, the step of their pipelines and our environment.
 
 LeRobot imports this module by the distribution's name. Modeling modules are imported by LeRobot's factories when a
 policy is built, so that other commands do not pay for them.
@@ -6,6 +6,7 @@ policy is built, so that other commands do not pay for them.
 
 from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as LightMetaworldConfig
 
+from .policies.common.processors import FloatVectorsProcessorStep as FloatVectorsProcessorStep
 from .policies.hlrp_action_expert_direct.configuration_hlrp_action_expert_direct import (
     HLRPActionExpertDirectConfig as HLRPActionExpertDirectConfig,
 )

@@ -244,7 +244,7 @@ def test_adapters_are_folded_into_the_checkpoint(
     [
         (["--backend.freeze_backbone=true", "--trainer.strategy=fsdp"], "fsdp shards what is trained"),
         (["--laq_path=nowhere"], "nowhere is not a LAQ checkpoint"),
-        (["--sources=[{dataset_root: a}]"], "name all datasets, labels and cameras inside sources"),
+        (["--sources=[{dataset_root: a}]"], "name all datasets, labels, cameras and episodes inside sources"),
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),

@@ -288,7 +288,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--resume=true"], "nothing to resume"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
-        (["--sources=[{video_dir: films}]"], "name all datasets, cameras and video folders inside sources"),
+        (["--sources=[{video_dir: films}]"], "name all datasets, cameras, episodes and video folders inside sources"),
         (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),

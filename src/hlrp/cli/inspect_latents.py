@@ -9,7 +9,7 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled
+from hlrp.data.clips import choose_labelled, episodes_with_actions
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured
@@ -109,7 +109,8 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
     rows = []
     if config.baselines:
-        few = choose_labelled(episodes.fit, fraction=config.labelled_fraction, seed=seed)
+        known = episodes_with_actions(source, episodes.fit)
+        few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
         labelled = labelled_clips(source, laq.model.spec, few)
         rows = baseline_rows(
             trainable_config(laq.model.config),

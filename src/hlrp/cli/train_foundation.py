@@ -11,6 +11,7 @@ import draccus
 import torch
 
 from hlrp.cli.common import choose_device, resume_command, run_cli
+from hlrp.data.clips import require_episode_numbers
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
@@ -75,6 +76,8 @@ class TrainFoundationConfig:
     """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
     """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
     rough."""
@@ -117,10 +120,10 @@ class TrainFoundationConfig:
         if self.validate_every is not None and self.validate_every < 1:
             raise ValueError(f"validate_every must be 1 or more, got {self.validate_every}")
         require_tolerance(self.tolerance_s)
-        if self.sources and (
-            self.dataset_root or self.labels_path or self.cameras or self.tolerance_s != DEFAULT_TOLERANCE_S
-        ):
-            raise ValueError("name all datasets, labels and cameras inside sources, or use none")
+        require_episode_numbers(self.episodes)
+        single = self.dataset_root or self.labels_path or self.cameras or self.episodes
+        if self.sources and (single or self.tolerance_s != DEFAULT_TOLERANCE_S):
+            raise ValueError("name all datasets, labels, cameras and episodes inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
@@ -135,6 +138,7 @@ class TrainFoundationConfig:
                 dataset_root=self.dataset_root,
                 labels_path=self.labels_path,
                 cameras=self.cameras,
+                episodes=self.episodes,
                 tolerance_s=self.tolerance_s,
             )
         ]
@@ -195,6 +199,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     extra = {
         "datasets": list(dict.fromkeys(source.name for source in sources)),
         "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
+        "episodes": [one.episodes for one in config.datasets],
         "cameras": sources[0].cameras,
         "labels": "online" if online else "precomputed",
         "steps": config.steps,

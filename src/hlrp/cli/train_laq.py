@@ -54,6 +54,8 @@ class TrainLAQConfig:
     """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
     """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
     rough."""
@@ -136,10 +138,13 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            episodes=self.episodes,
             tolerance_s=self.tolerance_s,
         )
         if self.sources and single != SourceConfig():
-            raise ValueError("name all datasets, cameras and video folders inside sources, or a single one without it")
+            raise ValueError(
+                "name all datasets, cameras, episodes and video folders inside sources, or a single one without it"
+            )
         return self.sources or [single]
 
     def size(self) -> LAQConfig:

@@ -105,11 +105,13 @@ class TrainingSource:
     """Share of the clips, relative to other sources; None everywhere draws every usable clip equally often."""
     labelled: Int[Tensor, " l"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Those of `episodes` whose actions may be seen."""
+    chosen: Int[Tensor, " _"] | None = None
+    """Episodes of the source that the run uses at all, trained on or held out; None: every one."""
 
     @property
     def held_out(self) -> Int[Tensor, " v"]:
-        """Episodes that are not trained on."""
-        every = torch.arange(len(self.source.bounds))
+        """Episodes of the run that are not trained on."""
+        every = torch.arange(len(self.source.bounds)) if self.chosen is None else self.chosen
         return every[~torch.isin(every, self.episodes)]
 
 
@@ -219,7 +221,7 @@ class ClipBatches(Dataset[ClipBatch]):
         )
         self._is_labelled = torch.cat(
             [
-                torch.isin(episode_of_frame(part.source.bounds)[start], part.labelled)
+                _shows_actions(part, start, spec.frame_deltas(part.source.fps)[-1])
                 for part, start in zip(sources, starts, strict=True)
             ]
         )
@@ -322,6 +324,21 @@ def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e
     return usable.nonzero()[:, 0]
 
 
+def require_episode_numbers(numbers: Sequence[int] | None) -> None:
+    """Check a choice of episodes before any dataset is opened.
+
+    Raises:
+        ValueError: If it is empty, or names an episode twice or below 0.
+    """
+    if numbers is None:
+        return
+    if not numbers:
+        raise ValueError("episodes is empty, which would leave nothing to train on; leave it out to use all episodes")
+    twice = sorted({number for number in numbers if list(numbers).count(number) > 1})
+    if twice or min(numbers) < 0:
+        raise ValueError(f"episodes must be different numbers from 0 on, got {list(numbers)}")
+
+
 def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) -> Int[Tensor, " l"]:
     """The share `fraction` of `episodes`, at least one of them; none if `fraction` is 0.
 
@@ -389,7 +406,13 @@ def action_statistics(sources: Sequence[TrainingSource], offsets: Sequence[int])
                 f"episodes {unknown} of {part.source.name} cannot be labelled: they are held out or do not exist; "
                 f"choose among {part.episodes.tolist()}"
             )
-        seen.append(part.source.actions[torch.isin(episode_of_frame(part.source.bounds), part.labelled)])
+        actions = part.source.actions[torch.isin(episode_of_frame(part.source.bounds), part.labelled)]
+        seen.append(actions[actions.isfinite().all(1)])
+        if not len(seen[-1]):
+            raise ValueError(
+                f"every action of the labelled episodes {part.labelled.tolist()} of {part.source.name} is NaN or "
+                "infinite; label episodes whose actions were recorded"
+            )
         shapes[offset, seen[-1].shape[1]] = part.source.name
     if not seen:
         return None
@@ -402,6 +425,41 @@ def action_statistics(sources: Sequence[TrainingSource], offsets: Sequence[int])
     actions = torch.cat(seen)
     std = actions.std(dim=0, correction=0)
     return ActionStatistics(actions.mean(dim=0), torch.where(std > 1e-6, std, 1.0), next(iter(shapes))[0])
+
+
+def _shows_actions(part: TrainingSource, start: Int[Tensor, " m"], length: int) -> Bool[Tensor, " m"]:
+    """Whether the clip of `length` actions from each frame in `start` on is of a labelled episode, all of it finite."""
+    labelled = torch.isin(episode_of_frame(part.source.bounds)[start], part.labelled)
+    if part.source.actions is None:
+        return labelled
+    finite = part.source.actions.isfinite().all(1)
+    return labelled & finite[start[:, None] + torch.arange(length)].all(1)
+
+
+def episodes_with_actions(source: ClipSource, episodes: Int[Tensor, " e"]) -> Int[Tensor, " _"]:
+    """Those of `episodes` with at least one action that is known; none if the source has no actions."""
+    if source.actions is None:
+        return episodes[:0]
+    return episodes[torch.isin(episodes, episode_of_frame(source.bounds)[source.actions.isfinite().all(1)])]
+
+
+def chosen_episodes(num_episodes: int, numbers: Sequence[int] | None, *, name: str) -> Int[Tensor, " _"]:
+    """Numbers of the episodes that a run uses, in ascending order; all of them if `numbers` is None.
+
+    Args:
+        num_episodes: Episodes of the dataset.
+        numbers: The choice, checked by `require_episode_numbers`.
+        name: Of the dataset, for the message.
+
+    Raises:
+        ValueError: If the dataset lacks one of them.
+    """
+    if numbers is None:
+        return torch.arange(num_episodes)
+    lost = sorted(number for number in numbers if number >= num_episodes)
+    if lost:
+        raise ValueError(f"episodes has {lost}, and {name} the episodes 0 to {num_episodes - 1}")
+    return torch.tensor(sorted(numbers), dtype=torch.int64)
 
 
 def _require_same_cameras(sources: Sequence[ClipSource]) -> None:

@@ -10,6 +10,8 @@ import os
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as pads
 import torch
 from datasets.exceptions import DatasetGenerationError
 from httpx import HTTPError
@@ -164,9 +166,69 @@ def has_actions(dataset: LeRobotDataset) -> bool:
 
 
 def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
-    """The whole `action` column, float32, in dataset units."""
-    column = dataset.hf_dataset.data.column(ACTION).to_numpy()
-    return torch.stack([torch.as_tensor(row, dtype=torch.float32) for row in column]).reshape(len(column), -1)
+    """The whole `action` column, float32, in dataset units; a matrix is flattened, what is not finite stays.
+
+    Raises:
+        ValueError: If actions are not numbers, or a row is empty.
+    """
+    return numeric_rows(dataset.hf_dataset.data.column(ACTION), ACTION).float()
+
+
+def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"] | None:
+    """A column of numbers as float64, a row per frame in the order of the absolute frame index.
+
+    Frames whose data file is not on this disk, since other episodes were asked for, are NaN; None where no file is.
+
+    Raises:
+        ValueError: If the column does not hold numbers, or `index` is not that of the dataset's frames.
+    """
+    files = sorted((Path(meta.root) / "data").rglob("*.parquet"))
+    if not files:
+        return None
+    table = pads.dataset([str(path) for path in files]).to_table(columns=["index", name])
+    index, rows = torch.from_numpy(table.column("index").to_numpy().copy()), numeric_rows(table.column(name), name)
+    if len(index) and (index.min() < 0 or index.max() >= meta.total_frames):
+        raise ValueError(
+            f"column 'index' of {meta.root} runs to {int(index.max())}, and the dataset has {meta.total_frames} "
+            "frames; number the frames from 0 on without a gap"
+        )
+    found = torch.full((meta.total_frames, rows.shape[1]), torch.nan, dtype=torch.float64)
+    found[index] = rows
+    return found
+
+
+def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
+    """A column of numbers, vectors or matrices as float64, flattened to one row per frame.
+
+    Args:
+        column: Of any integer, boolean or floating-point type; a column of one value per frame counts as vectors of 1.
+        name: Its name, for messages.
+
+    Raises:
+        ValueError: If it holds something else than numbers, empty rows, or rows of different lengths.
+    """
+    values = column.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # a table without rows keeps its chunks
+        values = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], pa.float64())
+    rows = len(values)
+    while True:
+        if values.null_count:
+            raise ValueError(
+                f"column {name!r} has {values.null_count} empty rows; write NaN where a value is not known"
+            )
+        if isinstance(values, pa.ExtensionArray):  # how LeRobot stores a matrix
+            values = values.storage
+        elif isinstance(values, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
+            values = values.flatten()
+        else:
+            break
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise ValueError(f"column {name!r} holds values of type {kind}, expected numbers; convert or remove it")
+    if rows and len(values) % rows:
+        raise ValueError(f"rows of column {name!r} differ in length; a robot's vectors have the same length throughout")
+    flat = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("float64"))
+    return flat.reshape(rows, -1)
 
 
 def read_instructions(dataset: LeRobotDataset) -> list[str]:

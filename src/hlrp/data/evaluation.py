@@ -18,6 +18,7 @@ from hlrp.data.frames import FrameSource
 from hlrp.data.sources import ClipSource
 from hlrp.laq.baselines import LabelledClips
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.probe_figures import has_finite_actions
 from hlrp.laq.quality import LAQQuality, QualityClips, measure_quality
 from hlrp.latents import LatentSpec
 
@@ -92,19 +93,24 @@ def quality_clips(
 
 
 def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, " e"]) -> LabelledClips:
-    """Every clip of `episodes`, with its actions.
+    """Every clip of `episodes` whose actions are all finite, with its actions.
 
     Raises:
-        ValueError: If none of them is long enough for a clip, or the source has no actions.
+        ValueError: If none of them is long enough for a clip, or the source has no actions in them.
     """
     if source.actions is None:
         raise ValueError(f"{source.name} has no actions to learn from; leave the baselines out")
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     start = clip_starts(source, deltas.tolist(), episodes)
+    actions = action_chunks(source.actions, start, int(deltas[-1]))
+    known = has_finite_actions(actions)
+    if not known.any():
+        raise ValueError(
+            f"every clip of the {len(episodes)} labelled episodes of {source.name} holds an action that is NaN or "
+            "infinite; choose more episodes, or leave the baselines out"
+        )
     return LabelledClips(
-        frames=source.frames.read(start[:, None] + deltas),
-        actions=action_chunks(source.actions, start, int(deltas[-1])),
-        episodes=len(episodes),
+        frames=source.frames.read(start[known, None] + deltas), actions=actions[known], episodes=len(episodes)
     )
 
 

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Int, UInt8
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
@@ -50,8 +51,21 @@ class ImageFiles:
         """Frames at `index`."""
         wanted, place = index.unique(return_inverse=True)
         images = self._images[wanted.tolist()][self._camera]
-        frames = [resize(pil_to_tensor(image.convert("RGB")), self._size) for image in images]
+        frames = [resize(pil_to_tensor(self._rgb(image)), self._size) for image in images]
         return take(torch.stack(frames), place)
+
+    def _rgb(self, image: Image) -> Image:
+        """A picture with three channels of a byte each: grey is repeated, alpha left out.
+
+        Raises:
+            ValueError: If its pixels do not fit into a byte.
+        """
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"camera {self._camera!r} holds pixels of mode {image.mode}, expected 8-bit pictures; if it is a depth "
+                'map, mark it in meta/info.json with "is_depth_map": true, which leaves it out'
+            )
+        return image.convert("RGB")
 
 
 class CachedFrames:

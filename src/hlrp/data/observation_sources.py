@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import clip_is_valid, split_episodes
+from hlrp.data.clips import chosen_episodes, clip_is_valid, require_episode_numbers, split_episodes
 from hlrp.data.dataset import (
     DEFAULT_TOLERANCE_S,
     dataset_name,
@@ -47,6 +47,8 @@ class ObservationConfig:
     """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; default: all."""
     weight: float | None = None
     """Share of the samples, relative to other datasets; default: every frame once an epoch."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
@@ -54,6 +56,7 @@ class ObservationConfig:
 
     def __post_init__(self) -> None:
         require_tolerance(self.tolerance_s)
+        require_episode_numbers(self.episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +215,10 @@ def _pools(
     if not usable.any():
         raise ValueError(f"no frame of {name} has a label; use longer episodes or a shorter offset")
     episode = episode_of_frame(bounds)
-    labelled = torch.bincount(episode[usable], minlength=len(bounds)) > 0
-    train, test = split_episodes(len(bounds), held_out=held_out.share, seed=held_out.seed, usable=labelled)
+    chosen = chosen_episodes(len(bounds), config.episodes, name=name)
+    labelled = torch.bincount(episode[usable], minlength=len(bounds))[chosen] > 0
+    split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
+    train, test = (chosen[part] for part in split)
     if not len(test):
         logger.warning(f"{name} has one episode with labels: it is trained on, and none is held out")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))

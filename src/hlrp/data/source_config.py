@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hlrp.data.clips import TrainingSource, choose_labelled, clip_is_valid, have_room, split_episodes
+from hlrp.data.clips import (
+    TrainingSource,
+    choose_labelled,
+    chosen_episodes,
+    clip_is_valid,
+    episodes_with_actions,
+    have_room,
+    require_episode_numbers,
+    split_episodes,
+)
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, dataset_name, require_tolerance
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
@@ -31,6 +40,8 @@ class SourceConfig:
     """Folder of video files, instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     weight: float | None = None
     """Share of the training clips, relative to other sources; default: as its number of clips."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
@@ -44,6 +55,7 @@ class SourceConfig:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
         if self.video_dir is not None and self.tolerance_s != DEFAULT_TOLERANCE_S:
             raise ValueError("tolerance_s goes with a dataset; plain videos are read by their own time stamps")
+        require_episode_numbers(self.episodes)
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
 
@@ -103,15 +115,25 @@ def open_training_sources(
     parts: list[TrainingSource] = []
     for config in configs:
         source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
-        usable = have_room(source.bounds, spec.frame_deltas(source.fps))
-        train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed, usable=usable)
+        chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
+        usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
+        split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
+        train, test = (chosen[part] for part in split)
         clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
         if not len(test):
             logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
         known = torch.tensor(labelled.episodes, dtype=torch.int64)
         if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(train, fraction=labelled.fraction, seed=seed)
-        parts.append(TrainingSource(source=source, episodes=train, weight=config.weight, labelled=known))
+            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
+        parts.append(
+            TrainingSource(
+                source=source,
+                episodes=train,
+                weight=config.weight,
+                labelled=known,
+                chosen=None if config.episodes is None else chosen,
+            )
+        )
     if labelled.fraction and not any(len(part.labelled) for part in parts):
         raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
     return parts

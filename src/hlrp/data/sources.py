@@ -5,6 +5,7 @@ Shapes: e episodes, n frames, a action dimensions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from hlrp.data.dataset import (
 )
 from hlrp.data.frames import FrameSource, StackedFrames, open_frames
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
@@ -39,7 +42,7 @@ class ClipSource:
     cameras: tuple[str, ...]
     """Dataset keys, in the order of the channels; empty for plain videos, which are one camera without a name."""
     actions: Float[Tensor, "n a"] | None
-    """The action of every frame, in dataset units; None where nobody recorded any."""
+    """The action of every frame, in dataset units; None where none is known. Rows that are not finite are not known."""
 
     @property
     def num_cameras(self) -> int:
@@ -77,5 +80,17 @@ def lerobot_source(
         bounds=episode_bounds(dataset.meta),
         fps=float(dataset.fps),
         cameras=tuple(names),
-        actions=read_actions(dataset) if has_actions(dataset) else None,
+        actions=_known_actions(dataset) if has_actions(dataset) else None,
     )
+
+
+def _known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
+    """Actions of all frames, or None where not one of them is finite; says how many are not."""
+    actions = read_actions(dataset)
+    unknown = int((~actions.isfinite().all(1)).sum())
+    if unknown:
+        logger.info(
+            f"{unknown} of {len(actions)} frames of {dataset.repo_id} have an action that is NaN or infinite: they "
+            "count as frames without an action"
+        )
+    return None if unknown == len(actions) else actions

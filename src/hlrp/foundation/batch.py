@@ -98,14 +98,25 @@ def require_instructions(instructions: Sequence[object]) -> list[str]:
     return texts
 
 
+def are_pixels(images: Float[Tensor, "..."]) -> Bool[Tensor, ""]:
+    """Whether all values are finite and of the scale of pixels in [0, 1]; augmentation may overshoot it a little."""
+    return ((images > -0.5) & (images < 1.5)).all()  # false for NaN
+
+
 def require_finite(images: Float[Tensor, "..."]) -> None:
-    """Refuse images with NaN or infinite pixels (copies a flag to the host: for edges, not training steps).
+    """Refuse images with NaN, infinite or unscaled pixels (copies a flag to the host: for edges, not training steps).
 
     Raises:
-        ValueError: If any pixel is not finite.
+        ValueError: If any pixel is not finite, or of another scale than [0, 1].
     """
     if not bool(torch.isfinite(images).all()):
         raise ValueError("images hold NaN or infinite pixels, expected float32 in [0, 1]; check camera and decoder")
+    if not bool(are_pixels(images)):
+        low, high = torch.stack(torch.aminmax(images)).tolist()
+        raise ValueError(
+            f"images hold pixels from {low:g} to {high:g}, expected float32 in [0, 1]; divide 8-bit pictures by 255, and "
+            'mark depth maps in meta/info.json with "is_depth_map": true, which leaves them out'
+        )
 
 
 def require_codes(codes: Int[Tensor, "b s"], spec: LatentSpec) -> None:

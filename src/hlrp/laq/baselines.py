@@ -225,9 +225,10 @@ def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Te
     """
     generator = torch.Generator().manual_seed(seed)
     left_fit, left_test = chunks.fit.double(), chunks.held_out.double()
+    known = left_fit.isfinite().all(1)  # a chunk that is not known gets some code, which no probe reads
     fit, held_out = [], []
     for _ in range(spec.num_codes):
-        centres = k_means(left_fit, spec.codebook_size, generator)
+        centres = k_means(left_fit[known], spec.codebook_size, generator)
         nearest = [torch.cdist(left, centres).argmin(1) for left in (left_fit, left_test)]
         left_fit, left_test = left_fit - centres[nearest[0]], left_test - centres[nearest[1]]
         fit.append(nearest[0])

@@ -57,8 +57,12 @@ class LinearProbe:
 
 
 def fit_probe(features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]) -> LinearProbe:
-    """Fit a ridge regression, its strength chosen on the last quarter of these clips alone."""
-    features, targets = features.double(), targets.double()
+    """Fit a ridge regression, its strength chosen on the last quarter of these clips alone.
+
+    Clips with a target that is not finite are left out: their action is not known.
+    """
+    known = targets.isfinite().all(1)
+    features, targets = features[known].double(), targets[known].double()
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)
     features = (features - mean) / scale
     split = len(features) * 3 // 4
@@ -124,8 +128,12 @@ class EpisodeSums:
 def episode_sums(
     truth: Float[Tensor, "v a"], predicted: Float[Tensor, "v a"], episode: Int[Tensor, " v"]
 ) -> EpisodeSums:
-    """Sum errors and targets over the clips of each episode; `episode` may be any integers."""
-    truth, predicted = truth.double(), predicted.double()
+    """Sum errors and targets over the clips of each episode; `episode` may be any integers.
+
+    Clips with a target that is not finite are left out, and so is an episode without any other.
+    """
+    known = truth.isfinite().all(1)
+    truth, predicted, episode = truth[known].double(), predicted[known].double(), episode[known]
     truth, error = truth - truth.mean(0), truth - predicted  # centred: the difference of sums below keeps its digits
     names, row = episode.unique(return_inverse=True)
 

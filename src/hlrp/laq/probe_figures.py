@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.intervals import bootstrap_weights, percentile_interval
@@ -62,7 +62,7 @@ NO_PROBE = ProbeFigures(
 
 @dataclass(frozen=True)
 class Chunks:
-    """Standardized action chunks of the clips that fit a probe and of those that score it."""
+    """Standardized action chunks of the clips that fit a probe and of those that score it; NaN where not known."""
 
     fit: Float[Tensor, "m g"]
     held_out: Float[Tensor, "v g"]
@@ -72,11 +72,21 @@ class Chunks:
     """Action dimensions a; targets g run over chunk steps, then over these."""
 
 
+def has_finite_actions(chunks: Float[Tensor, "b h a"]) -> Bool[Tensor, " b"]:
+    """Whether all actions of each chunk are known: finite."""
+    return chunks.isfinite().flatten(1).all(1)
+
+
 def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], episode: Int[Tensor, " v"]) -> Chunks:
-    """Bring actions to mean 0 and deviation 1 on the fitting clips, so that no unit outweighs another."""
-    mean, scale = fit.mean((0, 1)), fit.std((0, 1)).clamp_min(1e-6)
+    """Bring actions to mean 0 and deviation 1 on the fitting clips, so that no unit outweighs another.
+
+    A chunk with an action that is not finite becomes NaN as a whole, and the probes leave it out.
+    """
+    known = fit[has_finite_actions(fit)]
+    mean, scale = known.mean((0, 1)), known.std((0, 1)).clamp_min(1e-6)
 
     def targets(actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b g"]:
+        actions = torch.where(has_finite_actions(actions)[:, None, None], actions, torch.nan)
         return rearrange((actions - mean) / scale, "b h a -> b (h a)")
 
     return Chunks(targets(fit), targets(held_out), episode, fit.shape[-1])

@@ -19,7 +19,15 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.motion_checks import ReversalFigures, StillFigures, reversal_figures, still_figures
 from hlrp.laq.picture_figures import NO_PICTURES, PictureFigures, picture_figures
 from hlrp.laq.probe import fit_probe
-from hlrp.laq.probe_figures import NO_PROBE, Chunks, ProbeFigures, code_features, probe_figures, standardized
+from hlrp.laq.probe_figures import (
+    NO_PROBE,
+    Chunks,
+    ProbeFigures,
+    code_features,
+    has_finite_actions,
+    probe_figures,
+    standardized,
+)
 from hlrp.laq.transfer import NO_TRANSFER, TransferFigures, transfer_figures
 
 
@@ -52,13 +60,16 @@ class QualityClips:
     pictures: UInt8[Tensor, "b t c h w"]
     """The first b held-out clips, in memory."""
     fit_actions: Float[Tensor, "m o a"] | None
-    """Action chunk from frame t to the clip's last frame, in dataset units; None where nobody recorded any."""
+    """Action chunk from frame t to the clip's last frame, in dataset units; NaN or infinite where it is not known. None
+    for a source without actions."""
     held_out_actions: Float[Tensor, "v o a"] | None
 
     @property
     def chunks(self) -> Chunks | None:
-        """The actions as probes read them."""
+        """The actions as probes read them; None where too few of them are known to fit or to score a probe."""
         if self.fit_actions is None or self.held_out_actions is None:
+            return None
+        if has_finite_actions(self.fit_actions).sum() < 2 or not has_finite_actions(self.held_out_actions).any():
             return None
         return standardized(self.fit_actions, self.held_out_actions, self.episode)
 

@@ -194,7 +194,7 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
     if not entries:
         raise ValueError("expected at least one code that is used, got none")
     columns, examples = max(len(entries), 4), max(len(entry.before) for entry in entries)
-    with_actions = entries[0].actions is not None
+    with_actions = any(entry.actions is not None for entry in entries)
     rows = with_actions + 1 + examples
     brightest = max(max(float(entry.change.abs().max()) for entry in entries), 1e-6)
     with figure_style():

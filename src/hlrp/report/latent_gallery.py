@@ -148,6 +148,7 @@ def _entry(
     before, after = (first_camera(pictures[:, at].float() / 255) for at in (0, 1))
     change = (after - before).mean(1)
     liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # a code's examples should show what moves
+    known = None if actions is None else actions[members & actions.isfinite().all(1)]
     examples = liveliest[torch.linspace(0, len(liveliest) // 2, min(_EXAMPLES, len(liveliest))).long()]
     return AtlasEntry(
         name=name,
@@ -155,5 +156,5 @@ def _entry(
         change=change.mean(0),
         before=before[examples],
         after=after[examples],
-        actions=None if actions is None else actions[members],
+        actions=None if known is None or not len(known) else known,
     )

@@ -2,73 +2,128 @@
 
 Found by the batch's absolute frame index, like latent labels, since LeRobot's batch converter drops unknown columns.
 
-Shapes: b batch, f frames.
+Shapes: b batch, h chunk steps, f frames, a action dimensions.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
+from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.clips import choose_labelled
-from hlrp.data.dataset import episode_bounds, episode_of_frame
-from hlrp.data.frame_rows import read_columns
+from hlrp.data.clips import choose_labelled, clip_is_valid
+from hlrp.data.dataset import episode_bounds, episode_of_frame, read_vectors
+from hlrp.latents import LatentSpec
+
+logger = logging.getLogger(__name__)
 
 
 class ActionLabels:
     """Whether the action of each frame is known. A plain object: not saved with the policy, nor sent around by DDP."""
 
     def __init__(self, known: Bool[Tensor, " f"]) -> None:
-        self._known = known
-
-    @property
-    def share(self) -> float:
-        """Frames with a known action, of all."""
-        return float(self._known.double().mean())
+        self.known = known
 
     @classmethod
     def of_dataset(
-        cls, dataset_meta: Any, *, fraction: float, episodes: Sequence[int], column: str | None
-    ) -> ActionLabels | None:
-        """Known actions of the dataset being trained on; None where all of them are.
+        cls,
+        dataset_meta: Any,
+        in_run: Bool[Tensor, " f"],
+        *,
+        fraction: float = 1.0,
+        episodes: Sequence[int] = (),
+        column: str | None = None,
+    ) -> ActionLabels:
+        """Known actions of the dataset being trained on: those that are chosen, and finite.
 
         Args:
             dataset_meta: Its metadata.
-            fraction: Share of the episodes, drawn once for all runs; at least one unless it is 0.
+            in_run: Frames of the episodes that the run uses.
+            fraction: Share of the episodes of the run, drawn once for all runs; at least one unless it is 0.
             episodes: Or these episodes; empty for no such choice.
             column: Or a boolean column of the dataset, true where a frame's action is known.
 
         Raises:
-            ValueError: If more than one choice is made, or the dataset lacks the episodes or the column.
+            ValueError: If more than one choice is made, the run lacks the episodes or the dataset the column, or no
+                action is known.
         """
         if sum((fraction < 1, len(episodes) > 0, column is not None)) > 1:
             raise ValueError(
                 "name the frames with actions in one way: labelled_fraction, labelled_episodes or action_valid_column"
             )
+        episode = episode_of_frame(episode_bounds(dataset_meta))
+        known = _finite_actions(dataset_meta, in_run)
         if column is not None:
-            return cls(_column(dataset_meta, column))
-        bounds = episode_bounds(dataset_meta)
-        chosen = torch.tensor(list(episodes), dtype=torch.int64)
-        if fraction < 1:
-            chosen = choose_labelled(torch.arange(len(bounds)), fraction=fraction, seed=0)
-        elif not len(episodes):
-            return None
-        lost = [episode for episode in episodes if not 0 <= episode < len(bounds)]
-        if lost:
-            raise ValueError(f"labelled_episodes has {lost}, and the dataset episodes 0 to {len(bounds) - 1}")
-        return cls(torch.isin(episode_of_frame(bounds), chosen))
+            known = known & _column(dataset_meta, column)
+        elif len(episodes):
+            known = known & torch.isin(episode, _labelled_episodes(dataset_meta, episodes, episode[in_run].unique()))
+        elif fraction < 1:
+            chosen = choose_labelled(episode[in_run & known].unique(), fraction=fraction, seed=0)
+            known = known & torch.isin(episode, chosen)
+        if fraction > 0 and not (known & in_run).any():
+            raise ValueError(
+                f"not one frame of the {len(episode[in_run].unique())} episodes of this run has an action to learn "
+                "from; choose episodes or a column with known, finite actions, or train the latents alone with "
+                "--policy.labelled_fraction=0"
+            )
+        return cls(known)
 
-    def lookup(self, index: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Whether the actions of frames are known, on the device of `index`."""
-        if self._known.device != index.device:
-            self._known = self._known.to(index.device)
-        return self._known[index]
+    def require_some_within_clips(self, dataset_meta: Any, in_run: Bool[Tensor, " f"], spec: LatentSpec) -> None:
+        """Check that an action is known at some frame where a whole clip starts, and hence has latent codes.
+
+        Raises:
+            ValueError: If none is.
+        """
+        labelled = clip_is_valid(episode_bounds(dataset_meta), spec.frame_deltas(float(dataset_meta.fps)))
+        taught = self.known & in_run
+        if taught.any() and not (taught & labelled).any():
+            raise ValueError(
+                f"none of the {int(taught.sum())} frames with a known action has a latent code, since the clip of "
+                f"{spec.frame_offset_s:g} s leaves its episode; choose longer episodes, or a LAQ of a shorter offset"
+            )
+
+    def lookup(self, index: Int[Tensor, " b"], steps: int) -> Bool[Tensor, "b h"]:
+        """Whether the actions of frames and of the `steps` - 1 that follow are known, on the device of `index`."""
+        if self.known.device != index.device:
+            self.known = self.known.to(index.device)
+        place = index[:, None] + torch.arange(steps, device=index.device)
+        return self.known[place.clamp_max(len(self.known) - 1)]
+
+
+def _finite_actions(dataset_meta: Any, in_run: Bool[Tensor, " f"]) -> Bool[Tensor, " f"]:
+    """Frames whose action is finite; all of them where the data is not on this disk, as in streaming."""
+    actions = read_vectors(dataset_meta, ACTION)
+    if actions is None:
+        return torch.ones_like(in_run)
+    finite = actions.isfinite().all(1)
+    unknown = int((in_run & ~finite).sum())
+    if unknown:
+        logger.warning(
+            f"{unknown} of the {int(in_run.sum())} frames of this run have an action that is NaN or infinite: no "
+            "action is learnt there"
+        )
+    return finite
+
+
+def _labelled_episodes(dataset_meta: Any, episodes: Sequence[int], of_run: Int[Tensor, " _"]) -> Int[Tensor, " _"]:
+    chosen = torch.tensor(list(episodes), dtype=torch.int64)
+    last = dataset_meta.total_episodes - 1
+    lost = [episode for episode in episodes if not 0 <= episode <= last]
+    if lost:
+        raise ValueError(f"labelled_episodes has {lost}, and the dataset episodes 0 to {last}")
+    unused = chosen[~torch.isin(chosen, of_run)].tolist()
+    if unused:
+        raise ValueError(
+            f"labelled_episodes has {unused}, which this run does not train on; choose among its episodes "
+            f"{of_run.tolist()}"
+        )
+    return chosen
 
 
 def _column(dataset_meta: Any, name: str) -> Bool[Tensor, " f"]:
@@ -77,10 +132,16 @@ def _column(dataset_meta: Any, name: str) -> Bool[Tensor, " f"]:
             f"the dataset has no column {name!r} that says where actions are known; it has "
             f"{', '.join(dataset_meta.features)}"
         )
-    rows = read_columns(Path(dataset_meta.root) / "data", ["index", name])
-    values = rows.column(name).combine_chunks()
-    if pa.types.is_nested(values.type):
-        values = values.flatten()
-    known = torch.zeros(int(episode_bounds(dataset_meta)[-1, 1]), dtype=torch.bool)
-    known[torch.tensor(rows.column("index").to_pylist())] = torch.tensor(values.to_pylist(), dtype=torch.bool)
-    return known
+    feature = dataset_meta.features[name]
+    if feature["dtype"] != "bool" or tuple(feature["shape"]) != (1,):
+        raise ValueError(
+            f"action_valid_column={name} has dtype {feature['dtype']} and shape {tuple(feature['shape'])}, expected "
+            "one bool per frame that is true where its action is known"
+        )
+    values = read_vectors(dataset_meta, name)
+    if values is None:
+        raise ValueError(
+            f"action_valid_column={name} is read from the data files, and {Path(dataset_meta.root) / 'data'} has none; "
+            "train from a local copy of the dataset"
+        )
+    return values[:, 0] == 1

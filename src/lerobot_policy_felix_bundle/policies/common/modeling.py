@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hlrp.cards import license_entries
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationLoss
-from hlrp.foundation.batch import FoundationBatch, require_finite
+from hlrp.foundation.batch import FoundationBatch, are_pixels, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
@@ -36,6 +36,7 @@ from hlrp.ranks import seed_by_rank
 from .action_labels import ActionLabels
 from .card import base_model, finished, safe_metadata, trained_on
 from .configuration import HLRPConfig
+from .features import keep_used_features
 from .fine_tuning import (
     Comparison,
     changes,
@@ -49,8 +50,11 @@ from .fine_tuning import (
 from .label_table import LabelTable, own_labels_first
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
-from .observations import current, foundation_batch
+from .observations import current, foundation_batch, one_value_per_sample
 from .online_teacher import OnlineTeacher
+from .processors import require_float_step
+from .run_episodes import frames_of_run
+from .statistics import use_statistics_of_run
 from .vla import new_vla, saved_vla
 
 logger = logging.getLogger(__name__)
@@ -98,11 +102,13 @@ class HLRPPolicy(PreTrainedPolicy):
         Args:
             config: Its configuration.
             dataset_stats: Not used: normalization is the processors' work.
-            dataset_meta: Metadata of the dataset trained on; None outside training.
+            dataset_meta: Metadata of the dataset trained on; None outside training. Its statistics of action and state
+                are replaced where they are not those of the frames that teach; see `use_statistics_of_run`.
             checkpoint_dir: Folder this policy is being loaded from; its weights follow.
             saved: Configuration in that folder, as plain values.
         """
         super().__init__(config)
+        keep_used_features(config, dataset_meta, state_option=self.state_option)
         config.validate_features()
         if dataset_meta is not None:
             config.require_effect()
@@ -116,16 +122,7 @@ class HLRPPolicy(PreTrainedPolicy):
         vla = None if folder is None or is_lightning else read_description(folder)
         fps = None if dataset_meta is None else float(dataset_meta.fps)
         self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, vla)
-        self.action_labels = (
-            None
-            if dataset_meta is None
-            else ActionLabels.of_dataset(
-                dataset_meta,
-                fraction=config.labelled_fraction,
-                episodes=config.labelled_episodes,
-                column=config.action_valid_column,
-            )
-        )
+        self.action_labels = None if dataset_meta is None else self._find_action_labels(dataset_meta)
         spec = None if self.labels is None else self.labels.spec
         if checkpoint_dir is None and config.laq_checkpoint_path and config.latent_targets != "online":
             laq = load_laq(config.laq_checkpoint_path)
@@ -149,6 +146,11 @@ class HLRPPolicy(PreTrainedPolicy):
         return True
 
     @property
+    def actions_need_codes(self) -> bool:
+        """Whether an action can be learnt only where the frame has latent codes."""
+        return False
+
+    @property
     def action_dim(self) -> int:
         """Action dimensions a."""
         assert self.config.action_feature is not None, "checked with the features"
@@ -169,6 +171,39 @@ class HLRPPolicy(PreTrainedPolicy):
                 self.config.latent_labels_path, dataset_meta, self._checkpoint_dir
             )
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
+
+    def _find_action_labels(self, dataset_meta: Any) -> ActionLabels | None:
+        """Which frames have an action to learn from; None where all of them do.
+
+        Raises:
+            ValueError: If none has, or a state of the run is not finite.
+        """
+        config = self.config
+        if self._checkpoint_dir is not None:
+            require_float_step(self._checkpoint_dir, dataset_meta)
+        if not self._learns_codes and 0 in (config.labelled_fraction, config.action_loss_weight):
+            raise ValueError(
+                "this run learns neither actions nor latent codes; set labelled_fraction and action_loss_weight above "
+                "0, or let the VLA learn codes with latent_loss_weight above 0 and freeze_vla=false"
+            )
+        in_run = frames_of_run(dataset_meta)
+        labels = ActionLabels.of_dataset(
+            dataset_meta,
+            in_run,
+            fraction=config.labelled_fraction,
+            episodes=config.labelled_episodes,
+            column=config.action_valid_column,
+        )
+        if self.actions_need_codes and self.labels is not None:
+            labels.require_some_within_clips(dataset_meta, in_run, self.labels.spec)
+        uses_state = OBS_STATE in (config.input_features or {})
+        use_statistics_of_run(
+            dataset_meta, in_run=in_run, known=labels.known, state_option=self.state_option if uses_state else None
+        )
+        taught = int((labels.known & in_run).sum())
+        if taught < int(in_run.sum()):
+            logger.info(f"{taught} of the {int(in_run.sum())} frames of this run have an action to learn from")
+        return None if labels.known.all() else labels
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
         """The LAQ this policy speaks, after `owner` names its own; "" names none."""
@@ -390,14 +425,23 @@ class HLRPPolicy(PreTrainedPolicy):
         return self.config.latent_loss_weight > 0 and not self.config.freeze_vla
 
     def _actions_known(self, batch: dict[str, Any]) -> Bool[Tensor, " b"]:
-        """Which samples have an action to learn from."""
+        """Which samples have an action to learn from: that of frame t is known."""
         if self.action_labels is None:
             return torch.ones(len(batch[ACTION]), dtype=torch.bool, device=batch[ACTION].device)
-        return self.action_labels.lookup(batch["index"])
+        return self.action_labels.lookup(batch["index"], 1)[:, 0]
+
+    def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
+        """Steps of the chunk that are not learnt: beyond the episode, and all from the first unknown action on."""
+        is_pad = batch.get(f"{ACTION}_is_pad")
+        if self.action_labels is None:
+            return is_pad
+        unknown = ~self.action_labels.lookup(batch["index"], batch[ACTION].shape[1])
+        return (unknown if is_pad is None else unknown | is_pad).cumsum(1) > 0
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
         """Actions to learn; see `action_target`."""
         actions = batch[ACTION]
+        actions = actions[..., None] if actions.ndim == 2 else actions  # LeRobot stores one value as a plain number
         if actions.shape[1] < self.chunk_size:
             raise ValueError(
                 f"the batch has {actions.shape[1]} actions of a sample, and chunk_size is {self.chunk_size}"
@@ -452,8 +496,8 @@ class HLRPPolicy(PreTrainedPolicy):
                 "code_accuracy": latent.accuracy.mean(),
                 "code_share": latent.counted.float().mean(),
             }
-        numbers = to_floats({**values, "finite": torch.isfinite(inputs.images).all()})
-        if not numbers.pop("finite"):
+        numbers = to_floats({**values, "are_pixels": are_pixels(inputs.images)})
+        if not numbers.pop("are_pixels"):
             require_finite(inputs.images)
         return (per_sample if reduction == "none" else loss), numbers
 
@@ -469,17 +513,22 @@ class HLRPPolicy(PreTrainedPolicy):
         """The robot's state at time t.
 
         Raises:
-            ValueError: If the batch has none.
+            ValueError: If the batch has none, or at inference a value of it is not finite.
         """
         if OBS_STATE not in batch:
             raise ValueError(
                 f"the batch lacks {OBS_STATE!r}, which this policy was trained with; train with --policy."
                 f"{self.state_option}=false to do without"
             )
-        state, feature = current(batch[OBS_STATE], ndim=2), self.config.robot_state_feature
+        state, feature = batch[OBS_STATE], self.config.robot_state_feature
+        if feature is not None and feature.shape == (1,):
+            state = one_value_per_sample(state, len(batch[next(iter(self.config.image_features))]))
+        state = current(state, ndim=2)
         if feature is not None and state.shape[1] != feature.shape[0]:
             raise ValueError(
                 f"{OBS_STATE!r} has {state.shape[1]} values, and this policy was trained with {feature.shape[0]}; "
                 "fine-tune it on data of this robot"
             )
+        if not self.training and not bool(torch.isfinite(state).all()):
+            raise ValueError(f"{OBS_STATE!r} holds NaN or infinite values; check the robot's sensors, or the dataset")
         return state

@@ -27,6 +27,30 @@ def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, 
     return observation[:, 0] if observation.ndim == ndim + 1 else observation
 
 
+def as_rgb(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """Pictures with three channels: a grey one repeated, and the alpha of an RGBA one left out, as stages 1 and 2 do.
+
+    Raises:
+        ValueError: If they have another number of channels.
+    """
+    channels = frames.shape[-3]
+    if channels == 1:
+        return frames.expand(*frames.shape[:-3], 3, *frames.shape[-2:])
+    if channels not in (3, 4):
+        raise ValueError(f"pictures must have 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels, got {channels}")
+    return frames[..., :3, :, :]
+
+
+def one_value_per_sample(state: Float[Tensor, "..."], batch_size: int) -> Float[Tensor, "b ..."]:
+    """A state of one value with an axis for it, which LeRobot leaves out: (b, 1), or with a window (b, t, 1).
+
+    LeRobot's batching step takes the values (b,) of a batch for one state, so they may arrive as (1, b).
+    """
+    if state.numel() == batch_size:
+        return state.reshape(batch_size, 1)
+    return state[..., None] if state.ndim == 2 else state
+
+
 def resized(frames: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c y x"]:
     """`frames` at `size` (height, width), bilinear with antialiasing; unchanged where the size already fits."""
     if tuple(frames.shape[-2:]) == tuple(size):
@@ -56,7 +80,7 @@ def foundation_batch(
     for key in image_keys:
         if key not in batch:
             raise ValueError(f"the batch lacks the camera {key!r}; map yours to it with --rename_map")
-        pictures.append(current(batch[key], ndim=4))
+        pictures.append(as_rgb(current(batch[key], ndim=4)))
     size = pictures[0].shape[-2:]
     pictures = [resized(picture, size) for picture in pictures]
     images = torch.stack(pictures, dim=1)

@@ -19,6 +19,7 @@ from hlrp.latents import LatentSpec
 
 from .configuration import HLRPConfig
 from .labels import Labels
+from .observations import as_rgb
 
 
 class OnlineTeacher:
@@ -88,9 +89,9 @@ class OnlineTeacher:
             came = "nothing" if window is None else str(tuple(window.shape))
             raise ValueError(
                 f"online labels need {self.spec.num_frames} frames of {camera!r} in every sample, "
-                f"(batch, frames, 3, height, width), got {came}"
+                f"(batch, frames, channels, height, width), got {came}"
             )
-        return window
+        return as_rgb(window)
 
     def _bytes(self, window: Float[Tensor, "b t 3 h w"]) -> UInt8[Tensor, "b t 3 y x"]:
         """Frames as they were stored, at the quantizer's size: what hlrp-precompute-latent-codes sees."""

@@ -74,6 +74,11 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         """Whether there are latents at all."""
         return self.config.latent_conditioning
 
+    @property
+    def actions_need_codes(self) -> bool:
+        """The expert is shown codes wherever there are latents."""
+        return self.config.latent_conditioning
+
     def _new_flow_expert(self) -> FlowExpert:
         config = self.config
         code_width = self.codes.codebook.shape[-1] if config.latent_conditioning else 0

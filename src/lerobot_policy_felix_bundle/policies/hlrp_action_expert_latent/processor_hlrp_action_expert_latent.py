@@ -1,14 +1,15 @@
-"""LeRobot's standard pipelines: language and pixels are prepared by the foundation backend, batched on the device."""
+"""The pipelines of `hlrp_action_expert_latent`: those of every policy."""
 
 from typing import Any
 
-from lerobot.processor import PolicyProcessorPipeline, make_default_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
 
+from ..common.processors import make_processors
 from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
 
 def make_hlrp_action_expert_latent_pre_post_processors(
     config: HLRPActionExpertLatentConfig, dataset_stats: dict[str, Any] | None = None
 ) -> tuple[PolicyProcessorPipeline[Any, Any], PolicyProcessorPipeline[Any, Any]]:
-    """Rename, batch, move, normalize; and on the way out unnormalize, move to the CPU."""
-    return make_default_pre_post_processors(config, dataset_stats)
+    """See `make_processors`."""
+    return make_processors(config, dataset_stats)

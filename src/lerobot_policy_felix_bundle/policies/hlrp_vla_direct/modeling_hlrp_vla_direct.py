@@ -21,7 +21,7 @@ from hlrp.laq.model import config_from_description, description
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import current, resized
+from ..common.observations import as_rgb, current, resized
 from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
@@ -62,6 +62,11 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             self.decoder.requires_grad_(False)
         self._compile()
         self.reset()
+
+    @property
+    def actions_need_codes(self) -> bool:
+        """Actions are decoded from codes."""
+        return True
 
     def _mlp_decoder(self, head: dict[str, Any]) -> CodeDecoder:
         decoder = CodeDecoder(self.backend.spec, **head)
@@ -145,4 +150,5 @@ class HLRPVLADirectPolicy(HLRPPolicy):
 
     def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
         """Frame t as the LAQ sees it: its cameras along the channels, at its size."""
-        return torch.cat([resized(current(batch[key], ndim=4), size) for key in self._laq_cameras], dim=1)
+        frames = [as_rgb(current(batch[key], ndim=4)) for key in self._laq_cameras]
+        return torch.cat([resized(frame, size) for frame in frames], dim=1)

@@ -1,0 +1,103 @@
+"""Statistics that states and actions are normalized by: those of the frames that teach, all of them finite.
+
+LeRobot computes them over every frame, so that one action that is not finite makes them NaN, and with them each loss.
+
+Shapes: f frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from lerobot.configs import FeatureType, NormalizationMode
+from lerobot.datasets.compute_stats import get_feature_stats
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor
+
+from hlrp.data.dataset import read_vectors
+
+from .configuration import HLRPConfig
+
+logger = logging.getLogger(__name__)
+
+
+def use_statistics_of_run(
+    dataset_meta: Any, *, in_run: Bool[Tensor, " f"], known: Bool[Tensor, " f"], state_option: str | None
+) -> None:
+    """Replace statistics in `dataset_meta.stats`, from which LeRobot builds the pipelines, where they are not right.
+
+    Those of the action count the frames whose action is known, where others are not. Those of the state are computed
+    again where they are missing or not finite, as in a dataset that was mended by hand.
+
+    Args:
+        dataset_meta: Metadata of the dataset; its `stats` are changed in place.
+        in_run: Frames of the episodes that the run uses.
+        known: Frames whose action is known.
+        state_option: Name of the option by which the policy does without the state; None where it does.
+
+    Raises:
+        ValueError: If a state of the run is not finite, or statistics are not and the data is not on this disk.
+    """
+    taught = known & in_run
+    if not (known.all() and _are_finite(dataset_meta, ACTION)):
+        _recompute(dataset_meta, ACTION, taught if taught.any() else in_run)
+    if state_option is None or OBS_STATE not in dataset_meta.features:
+        return
+    states = read_vectors(dataset_meta, OBS_STATE)
+    if states is not None:
+        wrong = (in_run & ~states.isfinite().all(1)).nonzero()[:, 0]
+        if len(wrong):
+            raise ValueError(
+                f"{OBS_STATE!r} is NaN or infinite in {len(wrong)} of the {int(in_run.sum())} frames of this run "
+                f"(first at index {int(wrong[0])}), and a policy cannot act on it; remove those episodes with "
+                "lerobot-edit-dataset --operation.type=delete_episodes or leave them out with --dataset.episodes, or "
+                f"train without the state: --policy.{state_option}=false"
+            )
+    if not _are_finite(dataset_meta, OBS_STATE):
+        _recompute(dataset_meta, OBS_STATE, in_run)
+
+
+def require_finite_statistics(config: HLRPConfig, stats: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Refuse statistics that would turn what is normalized by them into NaN.
+
+    Raises:
+        ValueError: If those of the state or the action hold a number that is not finite.
+    """
+    stats = stats or {}
+    for key, kind in ((OBS_STATE, FeatureType.STATE), (ACTION, FeatureType.ACTION)):
+        mode = config.normalization_mapping.get(kind.value, NormalizationMode.IDENTITY)
+        is_used = key in {**(config.input_features or {}), **(config.output_features or {})}
+        if not is_used or mode is NormalizationMode.IDENTITY or key not in stats:
+            continue
+        wrong = [name for name, value in stats[key].items() if not np.isfinite(np.asarray(value, dtype=float)).all()]
+        if wrong:
+            raise ValueError(
+                f"the statistics of {key!r} are not finite ({', '.join(wrong)}): some frames of the dataset hold NaN "
+                "or infinity there; build the policy before its processors with dataset_meta=dataset.meta, which puts "
+                "the statistics of the finite frames into dataset.meta.stats"
+            )
+
+
+def _are_finite(dataset_meta: Any, key: str) -> bool:
+    stats = (dataset_meta.stats or {}).get(key, {})
+    return "mean" in stats and all(np.isfinite(np.asarray(value)).all() for value in stats.values())
+
+
+def _recompute(dataset_meta: Any, key: str, rows: Bool[Tensor, " f"]) -> None:
+    values = read_vectors(dataset_meta, key)
+    if values is None:
+        if _are_finite(dataset_meta, key):
+            return  # of every frame: the best there is without the data
+        raise ValueError(
+            f"the statistics of {key!r} in meta/stats.json are not finite, and the data to compute them again is "
+            "not on this disk; train from a local copy of the dataset"
+        )
+    rows = rows & values.isfinite().all(1)
+    if not rows.any():
+        raise ValueError(f"{key!r} is NaN or infinite in every frame of this run, and a policy needs its range")
+    logger.info(f"normalizing {key!r} by the statistics of {int(rows.sum())} of {len(rows)} frames")
+    dataset_meta.stats[key] = get_feature_stats(values[rows].numpy(), axis=0, keepdims=False)
