@@ -20,6 +20,7 @@ from hlrp.data.dataset import (
     dataset_name,
     episode_bounds,
     episode_of_frame,
+    open_dataset,
     read_instructions,
     require_camera,
     require_tolerance,

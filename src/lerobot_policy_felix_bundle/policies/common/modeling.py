@@ -433,9 +433,10 @@ class HLRPPolicy(PreTrainedPolicy):
     def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
         """Steps of the chunk that are not learnt: beyond the episode, and all from the first unknown action on."""
         is_pad = batch.get(f"{ACTION}_is_pad")
+        is_pad = None if is_pad is None else is_pad[:, : self.chunk_size]
         if self.action_labels is None:
             return is_pad
-        unknown = ~self.action_labels.lookup(batch["index"], batch[ACTION].shape[1])
+        unknown = ~self.action_labels.lookup(batch["index"], self.chunk_size)
         return (unknown if is_pad is None else unknown | is_pad).cumsum(1) > 0
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
@@ -447,11 +448,6 @@ class HLRPPolicy(PreTrainedPolicy):
                 f"the batch has {actions.shape[1]} actions of a sample, and chunk_size is {self.chunk_size}"
             )
         return action_target(actions[:, : self.chunk_size], self._is_pad(batch), taught)
-
-    def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
-        """Which steps of a chunk lie beyond the end of the episode."""
-        is_pad = batch.get(f"{ACTION}_is_pad")
-        return None if is_pad is None else is_pad[:, : self.chunk_size]
 
     def _over_steps(
         self, error: Float[Tensor, "b h"], batch: dict[str, Any], taught: Bool[Tensor, " b"]
