@@ -213,7 +213,8 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         run.finish()
         print(NO_HELD_OUT)
         return figures
-    measured = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
+    numbers = progress(range(len(validation)), "reading held-out frames")
+    measured = [_labelled(validation[number].to(device), online) for number in numbers]
     if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
         predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
     else:
