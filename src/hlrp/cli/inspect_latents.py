@@ -9,7 +9,7 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled, split_episodes
+from hlrp.data.clips import choose_labelled, have_room, split_episodes
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.source_config import SourceConfig, open_source
@@ -99,7 +99,8 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         refuse_existing(config.output_dir)
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
-    train, held_out = split_episodes(len(source.bounds), held_out=config.held_out, seed=config.seed)
+    usable = have_room(source.bounds, laq.model.spec.frame_deltas(source.fps))
+    train, held_out = split_episodes(len(source.bounds), held_out=config.held_out, seed=config.seed, usable=usable)
     clips = quality_clips(source, laq.model.spec, train, held_out, seed=config.seed)
     quality = measure_quality(laq.model, clips)
     print(quality_table(quality))

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.dataset as pads
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hlrp.data.clips import choose_labelled
 from hlrp.data.dataset import episode_bounds, episode_of_frame
-from hlrp.data.frame_rows import read_columns
 
 
 class ActionLabels:
@@ -77,10 +76,9 @@ def _column(dataset_meta: Any, name: str) -> Bool[Tensor, " f"]:
             f"the dataset has no column {name!r} that says where actions are known; it has "
             f"{', '.join(dataset_meta.features)}"
         )
-    rows = read_columns(Path(dataset_meta.root) / "data", ["index", name])
+    files = [str(path) for path in sorted((Path(dataset_meta.root) / "data").rglob("*.parquet"))]
+    rows = pads.dataset(files).to_table(columns=["index", name]).sort_by("index")
     values = rows.column(name).combine_chunks()
-    if pa.types.is_nested(values.type):
+    if hasattr(values, "flatten"):
         values = values.flatten()
-    known = torch.zeros(int(episode_bounds(dataset_meta)[-1, 1]), dtype=torch.bool)
-    known[torch.tensor(rows.column("index").to_pylist())] = torch.tensor(values.to_pylist(), dtype=torch.bool)
-    return known
+    return torch.tensor(values.to_pylist(), dtype=torch.bool)
