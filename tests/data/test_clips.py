@@ -386,9 +386,24 @@ def test_a_share_of_nothing_or_everything_is_refused(held_out: float) -> None:
         split_episodes(5, held_out=held_out, seed=0)
 
 
-def test_a_single_episode_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="need at least two episodes to hold one out, got 1"):
-        split_episodes(1, held_out=0.5, seed=0)
+def test_a_single_episode_is_trained_on() -> None:
+    train, test = split_episodes(1, held_out=0.5, seed=0)
+    assert train.tolist() == [0]
+    assert test.tolist() == []
+    with pytest.raises(ValueError, match="need at least one episode, got none"):
+        split_episodes(0, held_out=0.5, seed=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_episode_too_short_to_measure_on_is_never_held_out(seed: int) -> None:
+    usable = torch.tensor([False, True, False, True, False])
+    train, test = split_episodes(5, held_out=0.9, seed=seed, usable=usable)
+    assert len(test) == 1
+    assert usable[test].all()
+    assert usable[train].any()
+    alone = split_episodes(5, held_out=0.9, seed=seed, usable=torch.arange(5) == 3)
+    assert alone[0].tolist() == [0, 1, 2, 3, 4]
+    assert alone[1].tolist() == []
 
 
 @pytest.mark.parametrize(

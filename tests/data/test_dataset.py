@@ -89,7 +89,7 @@ def test_a_dataset_without_its_data_files_is_an_error(tmp_path: Path) -> None:
     create_dataset(tmp_path / "data", lengths=(2, 2))
     for path in (tmp_path / "data" / "data").rglob("*.parquet"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks files of the data or videos .* copy the whole folder again"):
+    with pytest.raises(FileNotFoundError, match=r"data holds no parquet file; copy the whole dataset again"):
         open_dataset("local/x", tmp_path / "data")
 
 

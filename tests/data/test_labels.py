@@ -204,7 +204,7 @@ def test_labels_are_found_beside_the_videos_or_where_they_are_said_to_be(tmp_pat
 
 def test_a_dataset_without_labels_is_an_error_that_names_the_places_searched(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"neither meta/latents.json nor latents/labels.json is there; write them with"
+        FileNotFoundError, match=r"neither latents/labels.json nor a column latent_codes is there; write them with"
     ):
         find_labels(tmp_path)
 

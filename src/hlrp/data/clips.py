@@ -48,7 +48,7 @@ def have_room(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " e
 
 def split_episodes(
     num_episodes: int, *, held_out: float, seed: int, usable: Bool[Tensor, " e"] | None = None
-) -> tuple[Int[Tensor, " e"], Int[Tensor, " v"]]:
+) -> tuple[Int[Tensor, " _"], Int[Tensor, " v"]]:
     """Training and held-out episode numbers.
 
     Args:

@@ -91,8 +91,8 @@ def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
         if name not in meta.features:
             continue
         column = read_columns(rows, [name]).column(0).combine_chunks()
-        while pa.types.is_nested(column.type):
-            column = column.flatten()
+        while isinstance(column, pa.ExtensionArray) or pa.types.is_nested(column.type):
+            column = column.storage if isinstance(column, pa.ExtensionArray) else column.flatten()
         # Tools that rewrite a file change types and the bits of NaN, but not the values.
         values = column.to_numpy(zero_copy_only=False).astype(np.float32)
         digest.update(name.encode())
