@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import clip_is_valid
-from hlrp.data.dataset import episode_of_frame, frame_of_episode, open_dataset
+from hlrp.data.dataset import dataset_name, episode_of_frame, frame_of_episode, open_dataset
 from hlrp.data.labels import (
     CODES,
     COLUMN_METADATA_FILE,
@@ -40,8 +40,8 @@ class PrecomputeConfig:
 
     laq_path: str = "outputs/laq"
     """Folder of the LAQ checkpoint."""
-    dataset_repo_id: str = "local/hlrp_demos"
-    """Repo id of the dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     camera: str | None = None
@@ -72,7 +72,7 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     """Label the dataset and write the labels where `config` says."""
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(dataset_name(config.dataset_repo_id, config.dataset_root), config.dataset_root)
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hlrp.data.clips import TrainingSource, split_episodes
 from hlrp.data.sources import ClipSource
+from hlrp.tables import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +135,11 @@ def choose_measured(
             fit=every[~torch.isin(every, measured)],
             measured=measured,
             basis="held out",
-            sentence=f"the LAQ was trained on this dataset; measured on the {_episodes(len(measured))} of {count} that "
-            "its training held out",
+            sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
+            f"{count} that its training held out",
         )
     fit, measured = split_episodes(count, held_out=held_out, seed=seed)
-    drawn = f"measured on {_episodes(len(measured))} of {count}, drawn by seed {seed}"
+    drawn = f"measured on {counted(len(measured), 'episode')} of {count}, drawn by seed {seed}"
     if found is not None:
         basis, sentence = "trained on", f"the LAQ was trained on every episode of this dataset; {drawn}"
     elif known:
@@ -156,10 +157,6 @@ def choose_measured(
 
 def _identity(part: Mapping[str, Any]) -> RecordingIdentity:
     return RecordingIdentity(**part["identity"])
-
-
-def _episodes(count: int) -> str:
-    return f"{count} episode" if count == 1 else f"{count} episodes"
 
 
 def _digest(values: Tensor) -> str:
