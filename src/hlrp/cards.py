@@ -92,9 +92,9 @@ def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
     rows = [
         [
             _source_name(name),
-            _number(parts, lambda part: part["share"], "{:.0%}"),
-            _number(parts, lambda part: part["episodes"], "{}"),
-            _number(parts, lambda part: len(part["held_out_episodes"]), "{}"),
+            _total("share", parts, "{:.0%}"),
+            _total("episodes", parts, "{}"),
+            _total("held_out_episodes", parts, "{}"),
         ]
         for name, parts in merged.items()
     ]
@@ -121,8 +121,8 @@ def _source_name(name: str) -> str:
     return f"[{shown}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else shown
 
 
-def _number(parts: Sequence[Mapping[str, Any]], value: Any, spelling: str) -> str:
-    try:
-        return spelling.format(sum(value(part) for part in parts))
-    except KeyError:
+def _total(key: str, parts: Sequence[Mapping[str, Any]], spelling: str) -> str:
+    """Sum of numbers, or of the lengths of lists; a dash where a part does not say."""
+    if any(key not in part for part in parts):
         return "–"
+    return spelling.format(sum(len(part[key]) if isinstance(part[key], list) else part[key] for part in parts))

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 episode, 2 episodes."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell, with a rule under the header."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

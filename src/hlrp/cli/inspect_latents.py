@@ -103,7 +103,8 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
     seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
-    episodes = choose_measured(laq.extra, source, held_out=config.held_out, seed=seed)
+    deltas = laq.model.spec.frame_deltas(source.fps)
+    episodes = choose_measured(laq.extra, source, deltas, held_out=config.held_out, seed=seed)
     clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
     quality = measure_quality(laq.model, clips)
     print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")

@@ -18,6 +18,7 @@ from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import clip_is_valid
 from hlrp.data.dataset import (
     DEFAULT_TOLERANCE_S,
+    dataset_name,
     episode_of_frame,
     frame_of_episode,
     open_dataset,
@@ -49,8 +50,8 @@ class PrecomputeConfig:
 
     laq_path: str = "outputs/laq"
     """Folder of the LAQ checkpoint."""
-    dataset_repo_id: str = "local/hlrp_demos"
-    """Repo id of the dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
     """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
@@ -84,7 +85,8 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     """Label the dataset and write the labels where `config` says."""
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
-    dataset = open_dataset(config.dataset_repo_id, config.dataset_root, tolerance_s=config.tolerance_s)
+    name = dataset_name(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)

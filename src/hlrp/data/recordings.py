@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hlrp.data.clips import TrainingSource, split_episodes
+from hlrp.data.clips import TrainingSource, have_room, split_episodes
 from hlrp.data.sources import ClipSource
+from hlrp.tables import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,18 +112,19 @@ class MeasuredEpisodes:
 
 
 def choose_measured(
-    trained_on: Mapping[str, Any], source: ClipSource, *, held_out: float, seed: int
+    trained_on: Mapping[str, Any], source: ClipSource, deltas: list[int], *, held_out: float, seed: int
 ) -> MeasuredEpisodes:
     """Divide the episodes of `source`: by the split of the training where this is what was trained on, else by `seed`.
 
     Args:
         trained_on: `extra` of a quantizer's checkpoint, whose `sources` come from `describe_source`.
         source: What to measure on.
+        deltas: Frames of a clip, relative to its first.
         held_out: Share of the episodes that are measured, where the training does not say which.
         seed: Of that split.
 
     Raises:
-        ValueError: If a split must be drawn and there are fewer than two episodes.
+        ValueError: If a split must be drawn and fewer than two episodes have room for a clip.
     """
     known = [part for part in trained_on.get("sources", []) if "identity" in part]
     found = next((part for part in known if _identity(part).matches(RecordingIdentity.of(source))), None)
@@ -134,11 +136,16 @@ def choose_measured(
             fit=every[~torch.isin(every, measured)],
             measured=measured,
             basis="held out",
-            sentence=f"the LAQ was trained on this dataset; measured on the {_episodes(len(measured))} of {count} that "
-            "its training held out",
+            sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
+            f"{count} that its training held out",
         )
-    fit, measured = split_episodes(count, held_out=held_out, seed=seed)
-    drawn = f"measured on {_episodes(len(measured))} of {count}, drawn by seed {seed}"
+    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=have_room(source.bounds, deltas))
+    if not len(measured):
+        raise ValueError(
+            f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "
+            "one to fit the probes on, one to score them"
+        )
+    drawn = f"measured on {counted(len(measured), 'episode')} of {count}, drawn by seed {seed}"
     if found is not None:
         basis, sentence = "trained on", f"the LAQ was trained on every episode of this dataset; {drawn}"
     elif known:
@@ -156,10 +163,6 @@ def choose_measured(
 
 def _identity(part: Mapping[str, Any]) -> RecordingIdentity:
     return RecordingIdentity(**part["identity"])
-
-
-def _episodes(count: int) -> str:
-    return f"{count} episode" if count == 1 else f"{count} episodes"
 
 
 def _digest(values: Tensor) -> str:

@@ -9,6 +9,7 @@ from hlrp.cards import facts_list, figures_table, hub_model, metadata, sources_t
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.code_metrics import CodeFigures
 from hlrp.foundation.language import LanguageFigures
+from hlrp.tables import counted
 from hlrp.verdicts import foundation_conclusion, foundation_verdicts
 
 _CARD = """---
@@ -87,6 +88,6 @@ def foundation_card(
 
 def _figures(quality: CodeFigures, language: LanguageFigures | None) -> str:
     values, spoken = quality.to_dict(), None if language is None else language.to_dict()
-    episodes = "" if quality.episodes is None else f" of {quality.episodes} episodes"
-    counted = f"Over {quality.frames} frames{episodes} that it was not trained on; the quantizer may have been."
-    return f"{counted}\n\n{figures_table(foundation_verdicts(values, spoken), foundation_conclusion(values))}"
+    episodes = "" if quality.episodes is None else f" of {counted(quality.episodes, 'episode')}"
+    basis = f"Over {quality.frames} frames{episodes} that it was not trained on; the quantizer may have been."
+    return f"{basis}\n\n{figures_table(foundation_verdicts(values, spoken), foundation_conclusion(values))}"

@@ -8,6 +8,7 @@ from typing import Any
 from hlrp.cards import facts_list, figures_table, markdown_text, metadata, sources_table
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
+from hlrp.tables import counted
 from hlrp.verdicts import latent_conclusion, latent_verdicts
 
 _CARD = """---
@@ -76,5 +77,5 @@ def _unmeasured(extra: Mapping[str, object]) -> str:
 
 def _figures(quality: LAQQuality) -> str:
     values = quality.to_dict()
-    counted = f"Over {quality.clips} clips of {quality.episodes} episodes that it was not trained on."
-    return f"{counted}\n\n{figures_table(latent_verdicts(values), latent_conclusion(values))}"
+    basis = f"Over {quality.clips} clips of {counted(quality.episodes, 'episode')} that it was not trained on."
+    return f"{basis}\n\n{figures_table(latent_verdicts(values), latent_conclusion(values))}"

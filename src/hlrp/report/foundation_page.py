@@ -24,6 +24,7 @@ from hlrp.foundation.code_metrics import CodeFigures, device_of
 from hlrp.foundation.language import LanguageFigures
 from hlrp.report.foundation_figures import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.page_parts import concluded, facts, figure, judged, page, paragraph, section, table
+from hlrp.tables import counted
 from hlrp.verdicts import foundation_conclusion, foundation_verdicts
 
 _TITLE = "What the foundation model predicts"
@@ -144,7 +145,7 @@ def _basis(figures: CodeFigures) -> str:
     interval = (
         "" if figures.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
     )
-    return f"{figures.frames} labelled frames of {figures.episodes} episodes {unseen}{interval}"
+    return f"{figures.frames} labelled frames of {counted(figures.episodes, 'episode')} {unseen}{interval}"
 
 
 def _examples(examples: Sequence[ExamplePrediction]) -> str:

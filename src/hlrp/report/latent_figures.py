@@ -35,7 +35,7 @@ from hlrp.report.style import (
 )
 
 _LOWEST_R2 = -0.2
-"""A probe can be arbitrarily worse than the mean; its bar ends here."""
+"""A probe can be arbitrarily worse than the mean; its bar ends here and its label says the figure."""
 _PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
 
 
@@ -99,8 +99,11 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
             places = np.arange(len(dimensions)) + (index - (len(per_action) - 1) / 2) * width
             axes.bar(places, heights, width * 0.92, color=_PROBED[feature], label=PROBED[feature])
             if len(dimensions) <= 8:
-                for place, height in zip(places, heights, strict=True):
-                    axes.text(place, max(height, 0) + 0.015, f"{height:.2f}", ha="center", fontsize=6.5, color=FAINT)
+                for place, height, dimension in zip(places, heights, dimensions, strict=True):
+                    axes.text(
+                        place, max(height, 0) + 0.015, f"{values[dimension] or 0.0:.2f}", ha="center", fontsize=6.5,
+                        color=FAINT,
+                    )  # fmt: skip
         axes.axhline(0, color=FAINT, linewidth=0.9)
         labels = [f"action {i}" if names is None else names[i] for i in dimensions]
         axes.set_xticks(range(len(dimensions)), labels, color=INK)

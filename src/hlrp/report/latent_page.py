@@ -9,6 +9,7 @@ from hlrp.laq.baselines import BaselineRow
 from hlrp.laq.quality import LAQQuality
 from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells
 from hlrp.report.page_parts import concluded, facts, figure, judged, page, paragraph, section, table
+from hlrp.tables import counted
 from hlrp.verdicts import latent_conclusion, latent_verdicts
 
 _TITLE = "What the latent actions mean"
@@ -104,7 +105,7 @@ def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:
-    clips = f"{quality.clips} clips of {quality.episodes} episodes"
+    clips = f"{quality.clips} clips of {counted(quality.episodes, 'episode')}"
     pictures = "" if quality.copy_gain is None else f"; figures of pictures from {quality.picture_clips} of them"
     intervals = "" if quality.probe_gain_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
     return f"{episodes[:1].upper()}{episodes[1:]}. {clips}{pictures}.{intervals}"
