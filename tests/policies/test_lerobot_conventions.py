@@ -35,6 +35,7 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch.utils.data import default_collate
 
+from lerobot_policy_felix_bundle import FloatVectorsProcessorStep
 from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
 from policy_workshop import SMALL, Workshop
 from tiny_datasets import CAMERA, SIZE
@@ -316,7 +317,7 @@ def test_what_is_pushed_to_the_hub_is_enough_to_act_and_has_a_card(
 # ---- Processors ----
 
 
-def test_the_pipelines_are_lerobots_standard_ones(stock: Stock, kind: str, tmp_path: Path) -> None:
+def test_the_pipelines_are_lerobots_standard_ones_with_vectors_as_float32(stock: Stock, kind: str, tmp_path: Path) -> None:
     config = stock.config(kind)
     made = make_pre_post_processors(config, dataset_stats=stock.meta.stats)
     for pipeline in made:
@@ -340,6 +341,7 @@ def test_the_pipelines_are_lerobots_standard_ones(stock: Stock, kind: str, tmp_p
             RenameObservationsProcessorStep,
             AddBatchDimensionProcessorStep,
             DeviceProcessorStep,
+            FloatVectorsProcessorStep,
             NormalizerProcessorStep,
         ]
         assert [type(step) for step in post.steps] == [UnnormalizerProcessorStep, DeviceProcessorStep]

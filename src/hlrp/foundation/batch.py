@@ -104,8 +104,8 @@ def require_finite(images: Float[Tensor, "..."]) -> None:
     if not bool(are_pixels(images)):
         low, high = torch.stack(torch.aminmax(images)).tolist()
         raise ValueError(
-            f"images hold pixels from {low:g} to {high:g}, expected float32 in [0, 1]; divide 8-bit pictures by 255, and "
-            'mark depth maps in meta/info.json with "is_depth_map": true, which leaves them out'
+            f"images hold pixels from {low:g} to {high:g}, expected float32 in [0, 1]; divide 8-bit pictures by 255, "
+            'and mark depth maps in meta/info.json with "is_depth_map": true, which leaves them out'
         )
 
 
