@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationCo
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels
+from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled, open_taught
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
@@ -169,6 +170,23 @@ def test_the_loss_falls(config: TrainFoundationConfig, tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("is_online", [False, True])
+def test_frames_are_of_the_chosen_episodes_alone(
+    config: TrainFoundationConfig, laq_path: Path, is_online: bool
+) -> None:
+    one = ObservationConfig(dataset_root=config.dataset_root, episodes=[4, 1, 2])
+    held_out = HeldOut(share=0.4, frames=1024, seed=0)
+    settings: dict[str, Any] = {"image_size": (32, 32), "cache_gib": 1.0}
+    if is_online:
+        source = open_taught(one, load_laq(laq_path), held_out, **settings)
+    else:
+        source = open_labelled(one, held_out, **settings, with_vectors=False)
+    trained, tested = ({*source.episode[pool.index].tolist()} for pool in (source.train, source.held_out))
+    assert trained | tested == {1, 2, 4}
+    assert len(tested) == 1
+    assert not trained & tested
+
+
 def test_the_command_prints_a_table(
     tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +263,8 @@ def test_adapters_are_folded_into_the_checkpoint(
         (["--backend.freeze_backbone=true", "--trainer.strategy=fsdp"], "fsdp shards what is trained"),
         (["--laq_path=nowhere"], "nowhere is not a LAQ checkpoint"),
         (["--sources=[{dataset_root: a}]"], "name all datasets, labels, cameras and episodes inside sources"),
+        (["--episodes=[0,6]"], "episodes has [6], and local/hlrp_demos the episodes 0 to 5"),
+        (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),

@@ -7,13 +7,17 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from lerobot.utils.constants import ACTION
 from safetensors.torch import load_file
 
 from hlrp.cli import train_laq as train_laq_module
@@ -197,6 +201,33 @@ def test_three_frames_one_slot_and_no_augmentation_train_from_the_command_line(
     assert "latent quality (held-out episodes)" in capsys.readouterr().out
 
 
+def lose_actions(root: Path, frames: Sequence[int]) -> None:
+    """Make the actions at `frames` NaN, as where a robot's tracking was lost."""
+    [file] = (root / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    rows = table.column(ACTION).to_pylist()
+    for frame in frames:
+        rows[frame] = [torch.nan] * 4
+    place = table.column_names.index(ACTION)
+    pq.write_table(table.set_column(place, table.field(place), [pa.array(rows, table.field(place).type)]), file)
+
+
+def test_a_choice_of_episodes_is_split_and_recorded_and_lost_actions_are_no_labels(
+    config: TrainLAQConfig, image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(image_dataset_root, tmp_path / "lost"))
+    lose_actions(root, [*range(12, 92, 5), *range(60, 78)])  # and all of episode 4
+    caplog.set_level("INFO")
+    train_laq(replace(config, dataset_root=str(root), episodes=[1, 2, 4, 5], labelled_fraction=1.0, held_out=0.25))
+    assert "30 of 92 frames of local/hlrp_demos have an action that is NaN or infinite" in caplog.text
+    loaded = load_laq(config.output_dir)
+    [source] = loaded.extra["sources"]
+    assert source["episodes"] == [1, 2, 4, 5]
+    assert len(source["held_out_episodes"]) == 1
+    assert {*source["labelled_episodes"]} == {1, 2, 5} - {*source["held_out_episodes"]}
+    assert all(value.isfinite().all() for value in weights(config).values())
+
+
 def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Path) -> None:
     create_dataset(tmp_path / "video", video=True, lengths=(6, 6, 6), with_actions=False)
     quality = train_laq(replace(config, dataset_root=str(tmp_path / "video"), steps=2))
@@ -288,6 +319,10 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--resume=true"], "nothing to resume"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
+        (["--episodes=[0,1,77]"], "episodes has [77], and local/hlrp_demos the episodes 0 to 5"),
+        (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
+        (["--episodes=[1,2,1]"], "episodes must be different numbers from 0 on, got [1, 2, 1]"),
+        (["--sources=[{dataset_root: a, episodes: [-1]}]"], "episodes must be different numbers from 0 on, got [-1]"),
         (["--sources=[{video_dir: films}]"], "name all datasets, cameras, episodes and video folders inside sources"),
         (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),

@@ -13,7 +13,9 @@ from hlrp.data.clips import (
     IdleClips,
     TrainingSource,
     choose_labelled,
+    chosen_episodes,
     clip_is_valid,
+    episodes_with_actions,
     split_episodes,
 )
 from hlrp.data.frames import CachedFrames, StackedFrames
@@ -306,6 +308,39 @@ def test_labels_that_do_not_exist_are_refused() -> None:
         batches(one(torch.tensor([0, 1]), labelled=(1, 3, 9)))
     with pytest.raises(ValueError, match="has no actions, so none of its episodes can be labelled"):
         batches([TrainingSource(source=source(dims=0), episodes=ALL, labelled=ALL)])
+
+
+def test_a_clip_with_an_action_that_is_not_finite_is_unlabelled_and_counts_in_no_statistics() -> None:
+    part = one(labelled=(0, 3))[0]
+    assert part.source.actions is not None
+    part.source.actions[5, 1], part.source.actions[40, 0] = torch.nan, torch.inf
+    data = batches([part], num_frames=3, augmentation=NO_AUGMENTATION)
+    assert data.action_statistics is not None
+    known = [*range(5), *range(6, 12), *range(35, 40), *range(41, 50)]
+    torch.testing.assert_close(data.action_statistics.mean[0], torch.tensor(known, dtype=torch.float32).mean())
+    index, labelled = all_draws(data, "index"), all_draws(data, "labelled")
+    lost = torch.stack([(index[:, 0] <= frame) & (frame < index[:, -1]) for frame in (5, 40)]).any(0)
+    assert torch.equal(labelled, torch.isin(episode_of(index[:, 0]), torch.tensor([0, 3])) & ~lost)
+    assert lost.any()
+    assert all(data[step].actions.isfinite().all() for step in range(len(data)))
+
+
+def test_labelled_episodes_without_a_finite_action_are_refused() -> None:
+    part = one(labelled=(2,))[0]
+    assert part.source.actions is not None
+    part.source.actions[32:35] = torch.nan
+    assert episodes_with_actions(part.source, ALL).tolist() == [0, 1, 3]
+    with pytest.raises(ValueError, match=r"every action of the labelled episodes \[2\] of .* is NaN or infinite"):
+        batches([part])
+
+
+def test_held_out_episodes_are_those_of_the_choice() -> None:
+    part = TrainingSource(source=source(), episodes=torch.tensor([1]), chosen=torch.tensor([1, 3]))
+    assert part.held_out.tolist() == [3]
+    assert chosen_episodes(4, None, name="data").tolist() == [0, 1, 2, 3]
+    assert chosen_episodes(4, [3, 1], name="data").tolist() == [1, 3]
+    with pytest.raises(ValueError, match=r"episodes has \[4, 9\], and data the episodes 0 to 3"):
+        chosen_episodes(4, [9, 1, 4], name="data")
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.01, 1), (0.5, 5), (1.0, 10)])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 import pytest
 import torch
 from httpx import ConnectError
@@ -14,6 +15,7 @@ from hlrp.data.dataset import (
     episode_bounds,
     episode_of_frame,
     has_actions,
+    numeric_rows,
     open_dataset,
     read_actions,
     read_instructions,
@@ -130,3 +132,35 @@ def test_a_dataset_without_cameras_says_so(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "data" / "meta" / "info.json").read_text())["total_frames"] == 2
     with pytest.raises(ValueError, match="dataset local/x has no camera; record one with images or videos"):
         require_camera(meta, None)
+
+
+# ---- Columns of numbers ----
+
+
+@pytest.mark.parametrize(
+    ("column", "rows"),
+    [
+        (pa.array([1, 2], pa.int64()), [[1], [2]]),
+        (pa.array([True, False]), [[1], [0]]),
+        (pa.array([[1.5, 2], [3, 4]], pa.list_(pa.float32())), [[1.5, 2], [3, 4]]),
+        (pa.array([[1, 2], [3, 4]], pa.list_(pa.uint8(), 2)), [[1, 2], [3, 4]]),
+        (pa.array([[[1], [2]], [[3], [4]]], pa.list_(pa.list_(pa.float64()))), [[1, 2], [3, 4]]),
+    ],
+)
+def test_any_column_of_numbers_is_a_row_per_frame(column: pa.Array, rows: list[list[float]]) -> None:
+    found = numeric_rows(pa.chunked_array([column[:1], column[1:]]), "action")
+    assert found.dtype == torch.float64
+    assert found.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([["a"], ["b"]]), "'action' holds values of type string, expected numbers"),
+        (pa.array([[1.0], None]), "'action' has 1 empty rows; write NaN"),
+        (pa.array([[1.0], [1.0, 2.0]]), "rows of column 'action' differ in length"),
+    ],
+)
+def test_a_column_of_something_else_is_refused_by_name(column: pa.Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        numeric_rows(pa.chunked_array([column]), "action")

@@ -59,6 +59,25 @@ def test_oracle_codes_explain_more_than_random_ones_and_more_slots_more() -> Non
     assert r2(SPEC) < r2(replace(SPEC, codebook_size=16))
 
 
+def test_clips_whose_actions_are_not_finite_are_left_out_of_every_probe(config: LAQConfig, clips: QualityClips) -> None:
+    assert clips.fit_actions is not None
+    assert clips.held_out_actions is not None
+    fit, held_out = clips.fit_actions.clone(), clips.held_out_actions.clone()
+    fit[::5, 1, 0], held_out[::4, 2] = torch.nan, torch.inf
+    lost = replace(clips, fit_actions=fit, held_out_actions=held_out)
+    chunks = lost.chunks
+    assert chunks is not None
+    row = code_row("oracle", "", *oracle_codes(chunks, SPEC, seed=0), chunks, SPEC.codebook_size)
+    assert row.probe_r2 == pytest.approx(1, abs=0.01)
+    with torch.no_grad():
+        card = measure_quality(random_laq(config, clips.fit), lost)
+    assert card.probe_r2_vectors is not None
+    assert card.probe_r2_vectors > 0.5
+    assert card.reversal_correlation is not None
+    assert card.clips == 64  # codes need no actions
+    assert replace(clips, held_out_actions=torch.full_like(held_out, torch.nan)).chunks is None
+
+
 def test_oracle_codes_have_the_shape_of_the_quantizers_own() -> None:
     chunks = standardized(torch.randn(50, 4, 3), torch.randn(20, 4, 3), torch.arange(20))
     fit, held_out = oracle_codes(chunks, replace(SPEC, num_frames=3), seed=0)

@@ -36,6 +36,7 @@ from lerobot.processor import (
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch.utils.data import default_collate
 
+from lerobot_policy_felix_bundle import FloatVectorsProcessorStep
 from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
 from policy_workshop import SMALL, Workshop
 from tiny_datasets import CAMERA, SIZE
@@ -349,7 +350,9 @@ def test_the_card_escapes_tasks_and_names_what_is_on_the_hub(
 # ---- Processors ----
 
 
-def test_the_pipelines_are_lerobots_standard_ones(stock: Stock, kind: str, tmp_path: Path) -> None:
+def test_the_pipelines_are_lerobots_standard_ones_with_vectors_as_float32(
+    stock: Stock, kind: str, tmp_path: Path
+) -> None:
     config = stock.config(kind)
     made = make_pre_post_processors(config, dataset_stats=stock.meta.stats)
     for pipeline in made:
@@ -373,6 +376,7 @@ def test_the_pipelines_are_lerobots_standard_ones(stock: Stock, kind: str, tmp_p
             RenameObservationsProcessorStep,
             AddBatchDimensionProcessorStep,
             DeviceProcessorStep,
+            FloatVectorsProcessorStep,
             NormalizerProcessorStep,
         ]
         assert [type(step) for step in post.steps] == [UnnormalizerProcessorStep, DeviceProcessorStep]

@@ -116,9 +116,7 @@ def test_actions_that_are_not_finite_are_not_learnt(
     assert values["action_share"] == 0.5
     assert values["action_loss"] > 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in run.policy.parameters())
-    torch.testing.assert_close(
-        torch.as_tensor(run.dataset.meta.stats[ACTION]["mean"]).float(), torch.tensor([1.0, 2.0])
-    )
+    assert run.dataset.meta.stats[ACTION]["mean"].tolist() == [1, 2]
     assert run.act(0).isfinite().all()
 
 
@@ -144,13 +142,9 @@ def test_a_run_that_can_never_see_an_action_stops_at_the_start(workshop: Worksho
 def test_actions_in_episodes_too_short_for_a_code_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     lengths = [3, 12]
     root = record(tmp_path / "data", {}, lambda episode, i: {}, lengths)
-    config: dict[str, Any] = {
-        "latent_targets": "online",
-        "laq_checkpoint_path": str(workshop.laq),
-        "teacher_offsets": (4,),
-    }
+    online: dict[str, Any] = {"latent_targets": "online", "laq_checkpoint_path": str(workshop.laq)}
     with pytest.raises(ValueError, match="none of the 3 frames with a known action has a latent code"):
-        Run(workshop, opened(root), labelled_episodes=[0], **config)
+        Run(workshop, opened(root), labelled_episodes=[0], teacher_offsets=(4,), **online)
 
 
 def test_a_state_that_is_not_finite_is_refused_by_name(workshop: Workshop, tmp_path: Path) -> None:
