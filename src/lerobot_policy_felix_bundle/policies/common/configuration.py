@@ -94,15 +94,23 @@ class HLRPConfig(PreTrainedConfig):
     """Weight of the error of the actions (normalized)."""
 
     optimizer_lr: float = 5e-4
+    """Learning rate of AdamW after the warmup."""
     optimizer_betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of AdamW's running means of the gradient and of its square."""
     optimizer_eps: float = 1e-8
+    """Added to AdamW's denominator."""
     optimizer_weight_decay: float = 0.05
+    """Weight decay of matrices; vectors have none."""
     optimizer_grad_clip_norm: float = 1.0
+    """Norm that gradients are clipped to; 0 leaves them."""
     scheduler_warmup_steps: int = 50
+    """Steps over which the learning rate grows from 0."""
     scheduler_decay_steps: int = 100_000
     """Longer than the run: LeRobot scales the schedule down to the run's steps."""
     scheduler_decay_lr: float = 1e-5
+    """Learning rate at the end of the schedule."""
 
+    # How state and action are normalized by the dataset's statistics; pixels stay as they are.
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "VISUAL": NormalizationMode.IDENTITY,

@@ -22,7 +22,9 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
     expert_width: int = 128
     """Width of the action expert."""
     expert_layers: int = 3
+    """Its transformer layers."""
     expert_heads: int = 4
+    """Its attention heads; twice their number divides the width."""
     expert_uses_state: bool = True
     """Give the expert the robot's state, where the dataset has one."""
     num_denoising_steps: int = 10

@@ -37,23 +37,35 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
     kernel_size: int = 5
+    """Steps that a convolution of the UNet spans."""
     n_groups: int = 8
+    """Groups of its group norms; they divide every width."""
     diffusion_step_embed_dim: int = 128
+    """Width of the embedding of the noise level."""
     use_film_scale_modulation: bool = True
+    """Let the condition scale the UNet's features as well as shift them."""
     noise_scheduler_type: str = "DDIM"
     """DDPM or DDIM. Like the UNet's sizes above and the schedule below, as in LeRobot's diffusion policy."""
     num_train_timesteps: int = 100
+    """Noise levels in training."""
     beta_schedule: str = "squaredcos_cap_v2"
+    """How the variance of the noise grows with the level."""
     beta_start: float = 0.0001
+    """Variance of the noise at the first level, for a linear schedule."""
     beta_end: float = 0.02
+    """Variance of the noise at the last level, for a linear schedule."""
     prediction_type: str = "sample"
     """sample or epsilon: whether the UNet predicts the actions, which it learns in far fewer steps, or the noise."""
     clip_sample: bool = True
+    """Clip the predicted actions in every denoising step."""
     clip_sample_range: float = 1.0
+    """Where they are clipped, above and below 0."""
     expert_width: int = 128
     """Width of the flow expert."""
     expert_layers: int = 3
+    """Layers of the flow expert."""
     expert_heads: int = 4
+    """Attention heads of the flow expert; twice their number divides the width."""
     num_inference_steps: int | None = 10
     """Denoising steps of either expert; None: as many as noise levels in training, for the diffusion expert."""
     rtc_config: RTCConfig | None = None
