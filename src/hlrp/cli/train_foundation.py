@@ -36,7 +36,7 @@ from hlrp.foundation.code_metrics import (
 from hlrp.foundation.code_metrics import last_code_guess as guess_last_code
 from hlrp.foundation.language import LanguageFigures, language_figures, swapped_instructions
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
-from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.foundation.vla_backend_module import VLABackendModule, validation_log
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
 from hlrp.progress import progress
@@ -174,12 +174,14 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         return figures
     backend.merge_adapters()
     backend.to(device)
-    batches = [_labelled(batch.to(device), online) for batch in progress(validation, "reading held-out frames")]
-    if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
+    numbers = progress(range(len(validation)), "reading held-out frames")
+    batches = [_labelled(validation[number].to(device), online) for number in numbers]
+    predictions = module.predictions
+    # Under fsdp a copy was validated; folding adapters in rounds the weights, and mixed precision what they compute.
+    if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
         predictions = predict_codes(backend, progress(batches, "measuring the checkpoint"))
-    else:
-        predictions = module.predictions
     quality = _quality(predictions, sources, spec.codebook_size)
+    figures |= {name.removeprefix("val/"): value for name, value in validation_log(quality).items()}
     language = _language(backend, batches, sources)
     about = {
         "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
