@@ -203,7 +203,7 @@ def test_what_a_killed_run_left_without_a_state_stands_in_nobodys_way(tmp_path: 
 def test_a_folder_that_is_no_run_is_never_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match=r"out\.training is no training run .*; remove or rename it"):
+    with pytest.raises(FileExistsError, match=r"out\.training is in the way and no training run; remove"):
         fit(tmp_path / "out")
     assert (tmp_path / "out.training" / "thesis.tex").is_file()
 

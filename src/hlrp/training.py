@@ -274,10 +274,12 @@ class TrainingRun:
             if self._settings:
                 self._require_begun_with("settings", self._settings, prefix="--")
         elif self.scratch.exists():
-            unknown = {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES
-            if unknown or not is_certain:
+            if {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES:
+                raise FileExistsError(f"{self.scratch} is in the way and no training run; remove or rename it")
+            if not is_certain:
                 raise FileExistsError(
-                    f"{self.scratch} is no training run that this command could clear away; remove or rename it"
+                    f"{self.scratch} is of a run that ended before it saved a state, or still runs; remove it if none "
+                    "runs"
                 )
             logger.info(f"the last run of {self.output_dir} ended before it saved a state: starting from the beginning")
             shutil.rmtree(self.scratch)
@@ -399,15 +401,15 @@ class TrainingRun:
                 if validate_every:
                     loop.validate(trained, data.val_loader(), verbose=False)
                 gates.judge_resumed(loop)
-        if request.signum is not None:  # it came after the last look at it; the last state is saved
-            raise Stopped(request.signum)
-        if sharded:
-            gather_weights(trained, into=module)
-        for logger in loop.loggers:
-            if isinstance(logger, WandbLogger) and self.is_main:
-                logger.experiment.finish()
+            if sharded:
+                gather_weights(trained, into=module)
+        for log in loop.loggers:
+            if isinstance(log, WandbLogger) and self.is_main:
+                log.experiment.finish()
         if torch.distributed.is_initialized():  # what follows is the first process's own, and never waits for another
             torch.distributed.destroy_process_group()
+        if request.signum is not None and self.is_main:  # it came after the last look; the last state is saved
+            raise Stopped(request.signum)
         return {name: float(value) for name, value in loop.callback_metrics.items()}
 
     def _loggers(self, config: TrainerConfig) -> list[Logger]:

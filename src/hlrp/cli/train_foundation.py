@@ -38,7 +38,7 @@ from hlrp.foundation.code_metrics import (
 from hlrp.foundation.code_metrics import last_code_guess as guess_last_code
 from hlrp.foundation.language import LanguageFigures, language_figures, swapped_instructions
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
-from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.foundation.vla_backend_module import VLABackendModule, validation_log
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import OptimizerConfig
 from hlrp.progress import progress
@@ -205,21 +205,22 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         "steps": config.steps,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "validation": figures,
         "license": config.license,
     }
     if not held_out:
-        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra=extra)
+        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra={**extra, "validation": {}})
         run.finish()
         print(NO_HELD_OUT)
         return figures
     numbers = progress(range(len(validation)), "reading held-out frames")
     measured = [_labelled(validation[number].to(device), online) for number in numbers]
-    if module.predictions is None or config.backend.lora.is_on:  # fsdp validates a copy; folding adapters in rounds
+    predictions = module.predictions
+    # Under fsdp a copy was validated; folding adapters in rounds the weights, and mixed precision what they compute.
+    if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
         predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
-    else:
-        predictions = module.predictions
     quality = _quality(predictions, sources, spec.codebook_size)
+    figures |= {name.removeprefix("val/"): value for name, value in validation_log(quality).items()}
+    extra["validation"] = figures
     language = _language(backend, measured, sources)
     about = {
         "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
