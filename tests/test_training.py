@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hlrp.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training import CURVES_FILE, HalfWeights, PrecisionName, StepData, TrainerConfig, TrainingRun
+from hlrp.training import CURVES_FILE, HalfWeights, StepData, TrainerConfig, TrainingRun
 from hlrp.training_callbacks import QualityGate
+from hlrp.training_config import PrecisionName
 
 STEPS = 10
 

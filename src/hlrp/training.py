@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import importlib.util
 import logging
 import math
 import os
@@ -32,69 +31,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hlrp.files import refuse_existing
 from hlrp.sharding import gather_weights, sharding_strategy
-from hlrp.step_batches import StepBatches, require_divisible
-from hlrp.training_callbacks import AveragedWeights, DrawsByStep, QualityGate, QualityGates, SaveState
+from hlrp.step_batches import StepBatches
+from hlrp.training_callbacks import AveragedWeights, DrawsByStep, QualityGates, SaveState
+from hlrp.training_config import TrainerConfig
 
 CURVES_FILE = "curves.csv"
 _LOG_DIR = "log"
-
-StrategyName = Literal["auto", "ddp", "fsdp"]
-PrecisionName = Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
-LoggerName = Literal["tensorboard", "wandb"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """On what, and how, a stage is trained. Several devices: the command starts a process of itself for each."""
-
-    devices: int = 1
-    """Processes on this machine, one for each GPU; on a CPU, as many as wanted."""
-    num_nodes: int = 1
-    """Machines; start the command on each, with torchrun or Slurm."""
-    strategy: StrategyName = "auto"
-    """How processes share the work: ddp copies the model to each, fsdp shards it over them; auto is ddp if there are
-    several."""
-    precision: PrecisionName = "32-true"
-    """Arithmetic: 32-true; bf16-mixed or 16-mixed, with float32 weights; bf16-true, with bfloat16 weights."""
-    accumulate: int = 1
-    """Backward passes of each process that make one optimizer step, each on its part of the batch."""
-    gradient_clip: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
-    ema_decay: float = 0.0
-    """Decay of a moving average of the weights, which the finished checkpoint then holds; 0 is off, 0.999 usual."""
-    compile: bool = False
-    """Compile the training step with torch.compile: a minute at the start, then faster on a GPU."""
-    loggers: list[LoggerName] = field(default_factory=list)
-    """Where else than to curves.csv the figures go: tensorboard, wandb (offline with WANDB_MODE=offline)."""
-    gates: list[QualityGate] = field(default_factory=list)
-    """Bounds that figures must keep, such as [{metric: train/loss, at_step: 500, at_most: 2.0}], or the run stops."""
-
-    def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.gradient_clip < 0:
-            raise ValueError(f"gradient_clip must be 0 (off) or more, got {self.gradient_clip}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be 0 (off) or below 1, got {self.ema_decay}")
-        if self.strategy == "fsdp" and (self.ema_decay or self.compile or self.precision == "16-mixed"):
-            raise ValueError("strategy fsdp goes without ema_decay, compile and 16-mixed; use ddp, or leave them out")
-        for name in self.loggers:
-            if importlib.util.find_spec(name) is None:
-                raise ValueError(f"logging to {name} needs the package {name}; install it with `pip install {name}`")
-
-    @property
-    def world_size(self) -> int:
-        """Processes in all."""
-        return self.devices * self.num_nodes
-
-    def require_divisible(self, batch_size: int) -> None:
-        """Refuse a batch that does not fall into equal parts.
-
-        Raises:
-            ValueError: If `batch_size` is not a multiple of devices * num_nodes * accumulate.
-        """
-        require_divisible(batch_size, self.world_size * self.accumulate)
 
 
 class _Share(NamedTuple):

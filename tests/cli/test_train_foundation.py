@@ -11,7 +11,8 @@ import torch
 from lerobot.datasets.dataset_tools import delete_episodes
 from safetensors.torch import load_file
 
-from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationConfig, main, train_foundation
+from hlrp.cli.train_foundation import TrainFoundationConfig, main, train_foundation
+from hlrp.commands.train_foundation import METRICS_FILE, PAGE_FILE
 from hlrp.data.dataset import open_dataset
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend

@@ -8,33 +8,20 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import run_cli
-from hlrp.demo.results import write_report
-from hlrp.demo.road import TRAINING_STAGES, DemoConfig, act_stages, main_stages
-from hlrp.demo.stages import Progress, StageFailed, run_stages
-from hlrp.sim.gl_backend import choose_gl_backend
+from hlrp.demo.config import DemoConfig
 
 
 def demo(config: DemoConfig) -> Path:
-    """Run the road, or what is left of it, and report."""
-    choose_gl_backend()
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    progress = Progress(config.output_dir / "progress.json")
-    logs = config.output_dir / "logs"
-    run_stages(main_stages(config), progress, logs)
-    if config.baseline == "act":
-        seconds = sum(progress.stages[name]["seconds"] for name in TRAINING_STAGES)
-        run_stages(act_stages(config, seconds=round(seconds)), progress, logs)
-    summary, report = write_report(config, progress, logs)
-    print(f"\n{summary}\n\nreport: {report}")
-    return report
+    """Do what `hlrp.commands.demo` describes; its imports take many seconds and so come last."""
+    from hlrp.commands import demo as command
+
+    return command.demo(config)
 
 
 def main() -> None:
     """Entry point."""
     try:
         run_cli(lambda: demo(draccus.parse(DemoConfig)))
-    except StageFailed as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command continues where it stopped")
 

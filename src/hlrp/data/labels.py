@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.artefacts import read_json, reading
 from hlrp.files import new_directory
 from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
 
@@ -30,6 +31,7 @@ LABELS_DIR = "latents"
 LABELS_FILE = "labels.parquet"
 METADATA_FILE = "labels.json"
 COLUMN_METADATA_FILE = "meta/latents.json"
+_WRITE_AGAIN = "write the labels again with hlrp-precompute-latent-codes --overwrite=true"
 CODES, VECTORS, VALID = "latent_codes", "latent_vectors", "latent_valid"
 
 
@@ -156,15 +158,22 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
             f"{directory} holds no latent labels (expected {METADATA_FILE} and {LABELS_FILE}); write them with "
             "hlrp-precompute-latent-codes"
         )
-    metadata = LabelMetadata.from_dict(json.loads((directory / METADATA_FILE).read_text(encoding="utf-8")))
+    metadata = _read_metadata(directory / METADATA_FILE)
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
-    return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
+    with reading(directory / LABELS_FILE, remedy=_WRITE_AGAIN):
+        return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
+
+
+def _read_metadata(path: Path) -> LabelMetadata:
+    values = read_json(path, remedy=_WRITE_AGAIN)
+    with reading(path, remedy=_WRITE_AGAIN):
+        return LabelMetadata.from_dict(values)
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:
     """Read the labels that a dataset carries as columns of its own."""
     root = Path(dataset_root)
-    metadata = LabelMetadata.from_dict(json.loads((root / COLUMN_METADATA_FILE).read_text(encoding="utf-8")))
+    metadata = _read_metadata(root / COLUMN_METADATA_FILE)
     files = [str(path) for path in sorted((root / "data").rglob("*.parquet"))]
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
     table = pads.dataset(files).to_table(columns=columns)

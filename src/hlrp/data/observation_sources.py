@@ -6,7 +6,7 @@ Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one lab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -25,26 +25,10 @@ from hlrp.data.dataset import (
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
 from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
-from hlrp.data.source_config import DEFAULT_REPO_ID
+from hlrp.data.source_config import ObservationConfig
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec
-
-
-@dataclass(kw_only=True)
-class ObservationConfig:
-    """A LeRobotDataset with instructions; actions are not needed."""
-
-    dataset_repo_id: str = DEFAULT_REPO_ID
-    """Repo id of the dataset."""
-    dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
-    labels_path: str | None = None
-    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
-    cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
-    weight: float | None = None
-    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,11 @@
-"""Which recordings stage 1 trains on, as named on a command line or in a file."""
+"""What the stages train on, as named on a command line; without torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
-from hlrp.data.sources import ClipSource, open_lerobot_source
-from hlrp.data.video_folder import open_video_source
-from hlrp.latents import LatentSpec
+from hlrp.checks import require_number, require_numbers
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
 
@@ -38,6 +33,26 @@ class SourceConfig:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
+        require_numbers(self, "video_fps", "weight", above=0)
+
+
+@dataclass(kw_only=True)
+class ObservationConfig:
+    """A LeRobotDataset with instructions; actions are not needed."""
+
+    dataset_repo_id: str = DEFAULT_REPO_ID
+    """Repo id of the dataset."""
+    dataset_root: str | None = None
+    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    labels_path: str | None = None
+    """Folder of its latent labels; default: its own columns, else `latents` in its folder."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    weight: float | None = None
+    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "weight", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,57 +64,36 @@ class LabelledShare:
     episodes: Sequence[int] = ()
     """Or these episodes, of the only source."""
 
-
-def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
-    """Open what `config` names."""
-    if config.video_dir is not None:
-        return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
-    return open_lerobot_source(
-        config.dataset_repo_id or DEFAULT_REPO_ID,
-        config.dataset_root,
-        cameras=config.cameras,
-        image_size=image_size,
-        cache_gib=cache_gib,
-    )
+    def __post_init__(self) -> None:
+        require_number("labelled_fraction", self.fraction, at_least=0, at_most=1)
+        require_number("labelled_episodes", list(self.episodes), at_least=0)
 
 
-def open_training_sources(
-    configs: Sequence[SourceConfig],
-    spec: LatentSpec,
-    *,
-    image_size: tuple[int, int],
-    cache_gib: float,
-    held_out: float,
-    labelled: LabelledShare,
-    seed: int,
-) -> list[TrainingSource]:
-    """Open every source, split its episodes, and choose those with known actions.
+@dataclass(frozen=True, kw_only=True)
+class ClipAugmentation:
+    """Label-free variation of clips, so that the future cannot be guessed from the first frame alone."""
 
-    Args:
-        configs: The sources; all share `cache_gib` equally.
-        spec: Clips that training and held-out episodes must have room for.
-        image_size: Height and width of frames.
-        cache_gib: Keep frames in memory up to this size.
-        held_out: Share of the episodes of each source to hold out.
-        labelled: Which actions may be seen.
-        seed: Of the split and the choice.
+    reverse_probability: float = 0.5
+    """Share of clips played backwards: the direction of motion must then come from the code."""
+    reverse_until: float = 0.7
+    """Share of the run after which clips are played forwards only, so that codes settle on what data holds."""
+    max_stretch: float = 0.0
+    """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
 
-    Raises:
-        ValueError: If training or held-out episodes of a source have no clip, or there is no action to see.
-    """
-    if labelled.episodes and (labelled.fraction or len(configs) > 1):
-        raise ValueError(
-            "labelled_episodes names episodes of a single source; with several, or for a share, use labelled_fraction"
-        )
-    parts: list[TrainingSource] = []
-    for config in configs:
-        source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
-        train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed)
-        clip_starts(source, spec.frame_deltas(source.fps), test)  # says now, not after the training, that none has room
-        known = torch.tensor(labelled.episodes, dtype=torch.int64)
-        if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(train, fraction=labelled.fraction, seed=seed)
-        parts.append(TrainingSource(source=source, episodes=train, weight=config.weight, labelled=known))
-    if labelled.fraction and not any(len(part.labelled) for part in parts):
-        raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
-    return parts
+    def __post_init__(self) -> None:
+        require_numbers(self, "reverse_until", "reverse_probability", at_least=0, at_most=1)
+        require_numbers(self, "max_stretch", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleClips:
+    """Clips in which next to nothing moves: teleoperators wait, and a code for "nothing" learns little from many."""
+
+    weight: float = 1.0
+    """How often an idle clip is drawn, relative to the others; 1 draws all alike and looks at no clip beforehand."""
+    share: float = 0.25
+    """Clips of a source with the least motion that count as idle."""
+
+    def __post_init__(self) -> None:
+        require_number("idle_weight", self.weight, above=0)
+        require_number("idle_share", self.share, above=0, below=1)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 
+from hlrp.artefacts import read_json, read_weights, reading, write_weights
 from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
 from hlrp.foundation.card import foundation_card
@@ -75,7 +75,7 @@ def save_foundation(
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
-        save_model(backend, str(folder / WEIGHTS_FILE))
+        write_weights(backend, folder / WEIGHTS_FILE)
         card = foundation_card(backend, laq_fingerprint=laq_fingerprint, extra=extra or {})
         for name, text in {CARD_FILE: card, **(beside or {})}.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -113,27 +113,34 @@ def read_description(directory: Path | str) -> FoundationDescription:
     path = directory / DESCRIPTION_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     if values.get("format") != _FORMAT:
         raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version")
-    if values["backend"] not in BACKENDS:
-        raise ValueError(f"{path} has the backend {values['backend']!r}, expected one of {', '.join(BACKENDS)}")
-    return FoundationDescription(
-        backend=values["backend"],
-        config=values["config"],
-        spec=LatentSpec(**values["latent_spec"]),
-        laq_fingerprint=values["laq_fingerprint"],
-        extra=values["extra"],
-    )
+    if values.get("backend") not in BACKENDS:
+        raise ValueError(f"{path} has the backend {values.get('backend')!r}, expected one of {', '.join(BACKENDS)}")
+    with reading(path):
+        return FoundationDescription(
+            backend=values["backend"],
+            config=values["config"],
+            spec=LatentSpec(**values["latent_spec"]),
+            laq_fingerprint=values["laq_fingerprint"],
+            extra=values["extra"],
+        )
 
 
 def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
     """The architecture of a checkpoint with weights still to be loaded: for a host that loads them itself.
 
     `overrides` replaces settings of training and computing, such as `freeze_backbone` or `dtype`.
+
+    Raises:
+        FileNotFoundError: If a file of the checkpoint is missing.
+        ValueError: If one is damaged.
     """
     directory = Path(directory)
     description = read_description(directory)
+    for part in sorted((directory / ASSETS_DIR).glob("*.json")):
+        read_json(part)  # transformers and tokenizers do not always say which file they cannot read
     backend = BACKENDS[description.backend].from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )
@@ -150,13 +157,10 @@ def load_foundation(
 
     Raises:
         FileNotFoundError: If a file of the checkpoint is missing.
-        RuntimeError: If the weights do not fit the architecture.
+        ValueError: If a file is damaged, or the weights do not fit the architecture.
     """
     loaded = rebuild(directory, overrides=overrides)
-    weights = Path(directory) / WEIGHTS_FILE
-    if not weights.is_file():
-        raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
-    load_model(loaded.backend, str(weights), strict=True)
+    read_weights(loaded.backend, Path(directory) / WEIGHTS_FILE)
     loaded.backend.to(device).eval()
     return loaded
 

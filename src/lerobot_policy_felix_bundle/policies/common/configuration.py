@@ -10,9 +10,18 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 # Not taken from `hlrp.foundation`: every LeRobot command reads this file, and would pay for transformers.
 VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+_NORMALIZATION = {
+    "VISUAL": NormalizationMode.IDENTITY,
+    "STATE": NormalizationMode.MEAN_STD,
+    "ACTION": NormalizationMode.MEAN_STD,
+}
 
 
 @dataclass
@@ -86,24 +95,26 @@ class HLRPConfig(PreTrainedConfig):
     """Weight of the error of the actions (normalized)."""
 
     optimizer_lr: float = 5e-4
+    """Learning rate of AdamW after the warmup."""
     optimizer_betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of AdamW's running means of the gradient and of its square."""
     optimizer_eps: float = 1e-8
+    """Added to AdamW's denominator."""
     optimizer_weight_decay: float = 0.05
+    """Weight decay of matrices; vectors have none."""
     optimizer_grad_clip_norm: float = 1.0
+    """Norm that gradients are clipped to; 0 leaves them."""
     scheduler_warmup_steps: int = 50
+    """Steps over which the learning rate grows from 0."""
     scheduler_decay_steps: int = 100_000
     """Longer than the run: LeRobot scales the schedule down to the run's steps."""
     scheduler_decay_lr: float = 1e-5
+    """Learning rate at the end of the schedule."""
 
-    normalization_mapping: dict[str, NormalizationMode] = field(
-        default_factory=lambda: {
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MEAN_STD,
-        }
-    )
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
     """How each kind of feature is normalized; a kind that is not named keeps its default."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
         # draccus replaces the whole mapping by the kinds that a flag names; LeRobot would not normalize the others.
@@ -125,12 +136,14 @@ class HLRPConfig(PreTrainedConfig):
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         self._check_latent_targets()
-        if not 0 <= self.labelled_fraction <= 1:
-            raise ValueError(f"labelled_fraction must be in [0, 1], got {self.labelled_fraction}")
-        if self.latent_loss_weight < 0 or self.action_loss_weight < 0:
-            raise ValueError(
-                f"loss weights must not be negative, got {self.latent_loss_weight} and {self.action_loss_weight}"
-            )
+        require_numbers(self, "labelled_fraction", at_least=0, at_most=1)
+        require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
+        require_numbers(self, "image_size", at_least=1)
+        require_numbers(self, "random_shift_px", at_least=0)
+        require_numbers(self, "optimizer_lr", "optimizer_eps", above=0)
+        require_numbers(self, "optimizer_betas", at_least=0, below=1)
+        require_numbers(self, "optimizer_weight_decay", "optimizer_grad_clip_norm", at_least=0)
+        require_numbers(self, "scheduler_warmup_steps", "scheduler_decay_steps", "scheduler_decay_lr", at_least=0)
 
     def _check_latent_targets(self) -> None:
         if self.latent_targets not in ("precomputed", "online"):

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from jaxtyping import Bool, Float
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from hlrp.artefacts import follow_umask
 from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
@@ -174,6 +176,7 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)
+        follow_umask(save_directory / SAFETENSORS_SINGLE_FILE)
         write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
 
     def _get_default_peft_targets(self) -> dict[str, Any]:

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.configuration import HLRPConfig
+
+_NORMALIZATION = {
+    "VISUAL": NormalizationMode.IDENTITY,
+    "STATE": NormalizationMode.MEAN_STD,
+    "ACTION": NormalizationMode.MIN_MAX,  # the diffusion expert clips to [-1, 1]
+}
 
 
 @PreTrainedConfig.register_subclass("hlrp_action_expert_latent")
@@ -13,13 +21,8 @@ from ..common.configuration import HLRPConfig
 class HLRPActionExpertLatentConfig(HLRPConfig):
     """The foundation VLA plans in latent codes; an expert of its own eyes carries the plan out."""
 
-    normalization_mapping: dict[str, NormalizationMode] = field(
-        default_factory=lambda: {
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MIN_MAX,  # the diffusion expert clips to [-1, 1]
-        }
-    )
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
+    """How each kind of feature is normalized; a kind that is not named keeps its default."""
 
     chunk_size: int = 16
     """Actions predicted at once."""
@@ -39,23 +42,35 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
     kernel_size: int = 5
+    """Steps that a convolution of the UNet spans."""
     n_groups: int = 8
+    """Groups of its group norms; they divide every width."""
     diffusion_step_embed_dim: int = 128
+    """Width of the embedding of the noise level."""
     use_film_scale_modulation: bool = True
+    """Let the condition scale the UNet's features as well as shift them."""
     noise_scheduler_type: str = "DDIM"
     """DDPM or DDIM. Like the UNet's sizes above and the schedule below, as in LeRobot's diffusion policy."""
     num_train_timesteps: int = 100
+    """Noise levels in training."""
     beta_schedule: str = "squaredcos_cap_v2"
+    """How the variance of the noise grows with the level."""
     beta_start: float = 0.0001
+    """Variance of the noise at the first level, for a linear schedule."""
     beta_end: float = 0.02
+    """Variance of the noise at the last level, for a linear schedule."""
     prediction_type: str = "sample"
     """sample or epsilon: whether the UNet predicts the actions, which it learns in far fewer steps, or the noise."""
     clip_sample: bool = True
+    """Clip the predicted actions in every denoising step."""
     clip_sample_range: float = 1.0
+    """Where they are clipped, above and below 0."""
     expert_width: int = 128
     """Width of the flow expert."""
     expert_layers: int = 3
+    """Layers of the flow expert."""
     expert_heads: int = 4
+    """Attention heads of the flow expert; twice their number divides the width."""
     num_inference_steps: int | None = 10
     """Denoising steps of either expert; None: as many as noise levels in training, for the diffusion expert."""
     rtc_config: RTCConfig | None = None
@@ -73,6 +88,7 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     replan_every: int = 1
     """Chunks of actions that are made from one plan before the VLA plans anew."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.expert not in ("diffusion", "flow"):
@@ -85,10 +101,23 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
                 f"the diffusion expert clips actions to ±{self.clip_sample_range:g}, which MEAN_STD exceeds; normalize "
                 "ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set --policy.clip_sample=false"
             )
-        if not 0 <= self.predicted_codes <= 1:
-            raise ValueError(f"predicted_codes must be in [0, 1], got {self.predicted_codes}")
-        if self.predicted_codes_after < 1 or self.replan_every < 1:
-            raise ValueError(
-                "predicted_codes_after and replan_every must be 1 or more, got "
-                f"{self.predicted_codes_after} and {self.replan_every}"
-            )
+        require_numbers(self, "predicted_codes", at_least=0, at_most=1)
+        require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
+        require_numbers(
+            self,
+            "predicted_codes_after",
+            "replan_every",
+            "expert_image_size",
+            "spatial_softmax_num_keypoints",
+            "down_dims",
+            "kernel_size",
+            "n_groups",
+            "diffusion_step_embed_dim",
+            "num_train_timesteps",
+            "num_inference_steps",
+            "expert_width",
+            "expert_layers",
+            "expert_heads",
+            "latent_embed_dim",
+            at_least=1,
+        )

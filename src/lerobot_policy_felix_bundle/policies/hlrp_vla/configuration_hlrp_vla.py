@@ -6,6 +6,8 @@ from typing import Any
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.preset import VLAPreset
 from ..hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
@@ -21,7 +23,9 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Discrete action tokens of a chat model, decoded by the LAQ to continuous actions."""
 
     chunk_size: int = 1
+    """Actions predicted at once."""
     n_action_steps: int = 1
+    """Actions executed before the next prediction."""
     laq_decoder_type: str = "learned"
     """learned: through the LAQ's own decoder. codebook_lookup: a linear map of the codes' vectors."""
 
@@ -31,15 +35,19 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Action dimensions it may have."""
 
     optimizer_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
     optimizer_weight_decay: float = 0.01
+    """Decoupled weight decay."""
     use_scheduler: bool = True
     """Whether the learning rate warms up and decays."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         if self.laq_decoder_type not in _DECODERS:
             raise ValueError(f"laq_decoder_type must be one of {', '.join(_DECODERS)}, got {self.laq_decoder_type!r}")
         settings = _DECODERS[self.laq_decoder_type]
         self.decoder, self.decoder_layers = settings["decoder"], settings["decoder_layers"]
+        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1)
         super().__post_init__()
 
     def validate_features(self) -> None:
