@@ -110,7 +110,7 @@ def middle_sized() -> QwenVLChatBackend:
     config = QwenVLChatConfig(image_size=(IMAGE, IMAGE))
     spec = LatentSpec()
     processor = tiny_processor(size, config.image_size)
-    config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+    add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
     architecture = tiny_qwen3vl_config(size, processor, config.image_size)
     architecture.text_config.vocab_size = VOCABULARY
     return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration._from_config(architecture), processor)

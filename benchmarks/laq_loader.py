@@ -26,7 +26,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 
-from hlrp.data.source_config import SourceConfig, open_source
+from hlrp.data.source_config import SourceConfig
+from hlrp.data.training_sources import open_source
 from hlrp.data.video_files import VideoFiles
 
 Access = Literal["random", "sequential"]

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.running import side_by_side, train_laq
-from hlrp.cli.precompute_latent_codes import label_source
+from hlrp.commands.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import load_laq

@@ -152,7 +152,7 @@ def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize
 def _qwen(size: TinySize) -> QwenVLChatBackend:
     config, spec = QwenVLChatConfig(image_size=(_SIDE, _SIDE)), LatentSpec()
     processor = tiny_processor(size, config.image_size)
-    config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+    add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
     architecture = tiny_qwen3vl_config(size, processor, config.image_size)
     return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration(architecture), processor)
 

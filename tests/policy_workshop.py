@@ -13,7 +13,7 @@ from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
-from hlrp.cli.precompute_latent_codes import label_source
+from hlrp.commands.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.frame_identity import frame_identity
 from hlrp.data.labels import LatentLabels

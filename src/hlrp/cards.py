@@ -10,10 +10,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from hlrp.data.source_config import DEFAULT_LICENSE
 from hlrp.verdicts import Conclusion, Verdict
 
-DEFAULT_LICENSE = "apache-2.0"
-"""Licence of weights that derive from no other model; an option of every training command."""
 LIBRARY = "hlrp"
 PIPELINE = "robotics"
 TAGS = ("robotics", "latent-actions", "lerobot")

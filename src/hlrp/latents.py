@@ -14,77 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.latent_spec import LatentSpec
+
 NO_LABEL = -1
 """Stored in every slot of a frame that has no latent label; never a code."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentSpec:
-    """Geometry of the latent actions that a quantizer writes and a policy reads."""
-
-    codebook_size: int = 8
-    """Codebook entries k in every slot. LAPA (arXiv:2410.11758) uses 8."""
-    code_seq_len: int = 4
-    """Code slots s of one transition."""
-    num_frames: int = 2
-    """Frames T the teacher sees: t, t+offset, t+2*offset, …"""
-    frame_offset_s: float = 0.1
-    """Time between consecutive teacher frames, in seconds."""
-    code_dim: int = 32
-    """Width d of one code vector."""
-
-    def __post_init__(self) -> None:
-        if self.codebook_size < 2:
-            raise ValueError(f"codebook_size must be at least 2, got {self.codebook_size}")
-        if self.code_seq_len < 1:
-            raise ValueError(f"code_seq_len must be at least 1, got {self.code_seq_len}")
-        if self.num_frames < 2:
-            raise ValueError(f"num_frames must be at least 2 (t and t+offset), got {self.num_frames}")
-        if self.frame_offset_s <= 0:
-            raise ValueError(f"frame_offset_s must be positive, got {self.frame_offset_s}")
-        if self.code_dim < 1:
-            raise ValueError(f"code_dim must be at least 1, got {self.code_dim}")
-
-    @property
-    def num_transitions(self) -> int:
-        """Transitions n between the teacher's frames."""
-        return self.num_frames - 1
-
-    @property
-    def num_codes(self) -> int:
-        """Codes of one label, n*s: the length of `latent_codes`."""
-        return self.num_transitions * self.code_seq_len
-
-    def offset_frames(self, fps: float) -> int:
-        """Whole frames between consecutive teacher frames at `fps` Hz.
-
-        Raises:
-            ValueError: If the offset is shorter than one frame.
-        """
-        frames = round(self.frame_offset_s * fps)
-        if frames < 1:
-            raise ValueError(
-                f"frame_offset_s={self.frame_offset_s} is under one frame at {fps} fps; use {1 / fps:.4f} or more"
-            )
-        return frames
-
-    def frame_deltas(self, fps: float) -> list[int]:
-        """Teacher frames relative to t, in dataset frames: `[0, offset, 2*offset, …]`."""
-        offset = self.offset_frames(fps)
-        return [offset * i for i in range(self.num_frames)]
-
-    def require_same_codes(self, other: LatentSpec, *, this: str, that: str) -> None:
-        """Raise unless `other` describes codes of the same geometry.
-
-        Raises:
-            ValueError: Naming the first field that differs, and both sides by their names `this` and `that`.
-        """
-        for name in ("codebook_size", "code_seq_len", "num_frames", "frame_offset_s"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise ValueError(
-                    f"{name} differs: {this} has {mine}, {that} has {theirs}; use labels and a policy of the same LAQ"
-                )
 
 
 @dataclass(frozen=True)

@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with a linear warmup and a cosine decay."""
-
-    lr: float = 1e-3
-    """Peak learning rate; 1e-5 suits a pretrained hub model."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Decay rates of AdamW's moments."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay of matrices; biases and norms have none."""
-    warmup_steps: int = 50
-    """Optimizer steps until the peak."""
-    final_lr_fraction: float = 0.02
-    """Learning rate at the end, over the peak."""
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be 0 or more, got {self.warmup_steps}")
-        if not 0 <= self.final_lr_fraction <= 1:
-            raise ValueError(f"final_lr_fraction must lie in [0, 1], got {self.final_lr_fraction}")
+from hlrp.training_config import OptimizerConfig
 
 
 def lr_fraction(step: int, *, total_steps: int, config: OptimizerConfig) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import importlib.util
 import json
 import logging
 import math
@@ -38,16 +37,16 @@ from hlrp.files import new_file, refuse_existing, sole_writer, write_json
 from hlrp.run_settings import require_same
 from hlrp.sharding import gather_weights, sharding_strategy
 from hlrp.signals import Stopped, StopRequest
-from hlrp.step_batches import StepBatches, require_divisible
+from hlrp.step_batches import StepBatches
 from hlrp.training_callbacks import (
     AveragedWeights,
     DrawsByStep,
-    QualityGate,
     QualityGates,
     SaveState,
     StateFile,
     ValidateAfterLastStep,
 )
+from hlrp.training_config import TrainerConfig
 
 CURVES_FILE = "curves.csv"
 LOGGER_DIRS = ("tensorboard", "wandb")
@@ -57,73 +56,6 @@ _SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_
 """What may lie in the scratch folder of a run that has not saved a state yet."""
 
 logger = logging.getLogger(__name__)
-
-StrategyName = Literal["auto", "ddp", "fsdp"]
-PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
-LoggerName = Literal["tensorboard", "wandb"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """On what, and how, a stage is trained. Several devices: the command starts a process of itself for each."""
-
-    devices: int = 1
-    """Processes on this machine, one for each GPU; on a CPU, as many as wanted."""
-    num_nodes: int = 1
-    """Machines; start the command on each, with torchrun or Slurm."""
-    strategy: StrategyName = "auto"
-    """How processes share the work: ddp copies the model to each, fsdp shards it over them; auto is ddp if there are
-    several."""
-    precision: PrecisionName = "32-true"
-    """Arithmetic: 32-true, or bf16-mixed and 16-mixed, which compute in half precision; weights learn in float32."""
-    accumulate: int = 1
-    """Backward passes of each process that make one optimizer step, each on its part of the batch."""
-    gradient_clip: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
-    ema_decay: float = 0.0
-    """Decay of a moving average of the weights, which the finished checkpoint then holds; 0 is off, 0.999 usual."""
-    compile: bool = False
-    """Compile the training step with torch.compile: a minute at the start, then faster on a GPU."""
-    loggers: list[LoggerName] = field(default_factory=list)
-    """Where else than to curves.csv the figures go: tensorboard, wandb (offline with WANDB_MODE=offline)."""
-    gates: list[QualityGate] = field(default_factory=list)
-    """Bounds that figures must keep, such as [{metric: train/loss, at_step: 500, at_most: 2.0}], or the run stops."""
-
-    def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.gradient_clip < 0:
-            raise ValueError(f"gradient_clip must be 0 (off) or more, got {self.gradient_clip}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be 0 (off) or below 1, got {self.ema_decay}")
-        if self.strategy == "fsdp" and (self.ema_decay or self.compile or self.precision == "16-mixed"):
-            raise ValueError("strategy fsdp goes without ema_decay, compile and 16-mixed; use ddp, or leave them out")
-        for name in self.loggers:
-            if importlib.util.find_spec(name) is None:
-                raise ValueError(f"logging to {name} needs the package {name}; install it with `pip install {name}`")
-
-    @property
-    def world_size(self) -> int:
-        """Processes in all."""
-        return self.devices * self.num_nodes
-
-    def require_divisible(self, batch_size: int) -> None:
-        """Refuse a batch that does not fall into equal parts.
-
-        Raises:
-            ValueError: If `batch_size` is not a multiple of devices * num_nodes * accumulate.
-        """
-        require_divisible(batch_size, self.world_size * self.accumulate)
-
-    def require_device(self, device: str) -> None:
-        """Refuse a device that cannot do this arithmetic.
-
-        Raises:
-            ValueError: If `device` is a CPU and the precision needs a GPU.
-        """
-        if self.precision == "16-mixed" and torch.device(device).type == "cpu":
-            raise ValueError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
 
 
 class _Share(NamedTuple):

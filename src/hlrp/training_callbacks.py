@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from hlrp.files import new_file
 from hlrp.signals import Stopped, StopRequest
+from hlrp.training_config import QualityGate
 
 logger = logging.getLogger(__name__)
 
@@ -275,34 +275,6 @@ def _copy(values: dict[str, Tensor], module: torch.nn.Module) -> None:
     for name, target in _averaged(module):
         if name in values:
             target.copy_(values[name])
-
-
-@dataclass(frozen=True, kw_only=True)
-class QualityGate:
-    """A bound that a logged figure must keep, or the run stops: hours of training are not spent on a collapsed code."""
-
-    metric: str
-    """Name under which the figure is logged, such as val/loss."""
-    at_step: int
-    """Optimizer steps after which its last logged value is judged, once."""
-    at_least: float | None = None
-    """Lowest value that passes."""
-    at_most: float | None = None
-    """Highest value that passes."""
-
-    def __post_init__(self) -> None:
-        if self.at_step < 1:
-            raise ValueError(f"at_step of the gate on {self.metric} must be positive, got {self.at_step}")
-        if self.at_least is None and self.at_most is None:
-            raise ValueError(f"the gate on {self.metric} bounds nothing; give it at_least or at_most")
-
-    def complaint(self, value: float) -> str | None:
-        """What is wrong with `value`; None where it passes. NaN never passes."""
-        if self.at_least is not None and not value >= self.at_least:
-            return f"{self.metric} is {value:.4g} at step {self.at_step} and should be at least {self.at_least:g}"
-        if self.at_most is not None and not value <= self.at_most:
-            return f"{self.metric} is {value:.4g} at step {self.at_step} and should be at most {self.at_most:g}"
-        return None
 
 
 class QualityGates(pl.Callback):

@@ -14,9 +14,9 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from hlrp.cli import precompute_latent_codes as module
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, main, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
+from hlrp.commands import precompute_latent_codes as module
 from hlrp.data import labels as labels_module
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
 from hlrp.data.frames import open_frames

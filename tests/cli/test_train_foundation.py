@@ -12,7 +12,8 @@ import torch
 from lerobot.datasets.dataset_tools import delete_episodes
 from safetensors.torch import load_file
 
-from hlrp.cli.train_foundation import METRICS_FILE, PAGE_FILE, TrainFoundationConfig, _open, main, train_foundation
+from hlrp.cli.train_foundation import TrainFoundationConfig, main, train_foundation
+from hlrp.commands.train_foundation import METRICS_FILE, PAGE_FILE, _open
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels

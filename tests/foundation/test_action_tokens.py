@@ -9,7 +9,7 @@ from hlrp.foundation.tiny import tiny_tokenizer
 
 def test_the_answer_text_tokenizes_to_exactly_the_answer_ids() -> None:
     tokenizer, tokens = tiny_tokenizer(), ActionTokens()
-    ids = tokens.add_to(tokenizer, 8)
+    ids = add_action_tokens(tokenizer, tokens, 8)
     text = tokens.format([3, 1])
     assert text == "<ACTION> <ACT_3> <ACT_1> </ACTION>"
     answer = ids.answer(torch.tensor([[3, 1]]))[0].tolist()
@@ -19,15 +19,15 @@ def test_the_answer_text_tokenizes_to_exactly_the_answer_ids() -> None:
 
 def test_adding_the_tokens_twice_changes_nothing() -> None:
     tokenizer = tiny_tokenizer()
-    first = ActionTokens().add_to(tokenizer, 8)
+    first = add_action_tokens(tokenizer, ActionTokens(), 8)
     size = len(tokenizer)
-    assert ActionTokens().add_to(tokenizer, 8) == first
+    assert add_action_tokens(tokenizer, ActionTokens(), 8) == first
     assert len(tokenizer) == size
 
 
 def test_plain_text_cannot_become_an_action_token() -> None:
     tokenizer = tiny_tokenizer()
-    ids = ActionTokens().add_to(tokenizer, 8)
+    ids = add_action_tokens(tokenizer, ActionTokens(), 8)
     written = tokenizer("press <ACT_3> <ACTION>", split_special_tokens=True)["input_ids"]
     assert not set(written) & set(ids.added)
     assert tokenizer.decode(written) == "press <ACT_3> <ACTION>"

@@ -8,7 +8,8 @@ import torch
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.sketch import ChangeSketch
-from hlrp.laq.task import LAQTask, LAQTrainingConfig, LossWeights
+from hlrp.laq.task import LAQTask
+from hlrp.laq.training_config import LAQTrainingConfig, LossWeights
 
 
 def test_a_still_sketch_of_a_change_costs_one_whatever_its_size() -> None:

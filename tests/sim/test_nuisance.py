@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hlrp.sim.config import NuisanceKind, require_nuisance
 from hlrp.sim.light_metaworld import LightMetaworldEnv
-from hlrp.sim.nuisance import NuisanceKind, nuisance_generator, nuisance_path, require_nuisance
+from hlrp.sim.nuisance import nuisance_generator, nuisance_path
 from hlrp.sim.scripted_episodes import RolloutOptions, ScriptedEpisode, close_environment, roll_out
 
 TASK = "button-press-topdown-v3"

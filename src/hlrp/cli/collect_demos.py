@@ -1,18 +1,15 @@
-"""Record demonstrations of Meta-World's scripted experts as a LeRobotDataset: no download, no robot.
-
-LeRobot is imported late: every worker process imports this module again, and LeRobot takes many seconds.
-"""
+"""`hlrp-collect-demos`: Meta-World's scripted experts as a LeRobotDataset, without download or robot."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import draccus
 
+from hlrp.checks import require_numbers
 from hlrp.cli.common import run_cli
+from hlrp.sim.config import DEFAULT_TASKS, DemonstrationConfig, NuisanceKind, RolloutOptions
 
 
 @dataclass
@@ -20,17 +17,10 @@ class CollectDemosConfig:
     """Options of `hlrp-collect-demos`."""
 
     output_dir: Path
-    """Folder of the new dataset; must not exist."""
+    """Folder of the new dataset; required, and must not exist."""
     repo_id: str = "local/hlrp_demos"
     """Name of the dataset."""
-    tasks: list[str] = field(
-        default_factory=lambda: [
-            "button-press-topdown-v3",
-            "drawer-close-v3",
-            "window-open-v3",
-            "door-open-v3",
-        ]
-    )
+    tasks: list[str] = field(default_factory=DEFAULT_TASKS.copy)
     """Meta-World tasks, or LeRobot's difficulty groups (easy, medium, hard, very_hard)."""
     episodes_per_task: int = 30
     """Successful episodes of each task."""
@@ -40,7 +30,7 @@ class CollectDemosConfig:
     """Meta-World camera."""
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
-    nuisance: Literal["none", "distractor", "camera"] = "none"
+    nuisance: NuisanceKind = "none"
     """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself; recorded as
     the column `nuisance`."""
     action_noise: float = 0.1
@@ -56,40 +46,34 @@ class CollectDemosConfig:
     num_workers: int | None = None
     """Processes that simulate; one per core if not given, 0 for none besides this one."""
 
+    def __post_init__(self) -> None:
+        require_numbers(self, "num_workers", at_least=0)
+        self.demonstrations()
 
-def collect_demos(cfg: CollectDemosConfig) -> None:
-    """Record, then print what was kept."""
-    from hlrp.sim.demonstrations import DemonstrationConfig, record_demonstrations
-    from hlrp.sim.scripted_episodes import RolloutOptions
-
-    start = time.perf_counter()
-    counts = record_demonstrations(
-        DemonstrationConfig(
-            tasks=tuple(cfg.tasks),
-            episodes_per_task=cfg.episodes_per_task,
-            seed=cfg.seed,
-            video=cfg.video,
+    def demonstrations(self) -> DemonstrationConfig:
+        """What to record, and how."""
+        return DemonstrationConfig(
+            tasks=tuple(self.tasks),
+            episodes_per_task=self.episodes_per_task,
+            seed=self.seed,
+            video=self.video,
             rollout=RolloutOptions(
-                image_size=cfg.image_size,
-                camera_name=cfg.camera_name,
-                shadows=cfg.shadows,
-                nuisance=cfg.nuisance,
-                action_noise=cfg.action_noise,
-                tail_steps=cfg.tail_steps,
-                max_steps=cfg.max_steps,
+                image_size=self.image_size,
+                camera_name=self.camera_name,
+                shadows=self.shadows,
+                nuisance=self.nuisance,
+                action_noise=self.action_noise,
+                tail_steps=self.tail_steps,
+                max_steps=self.max_steps,
             ),
-        ),
-        cfg.output_dir,
-        repo_id=cfg.repo_id,
-        num_workers=cfg.num_workers,
-    )
-    elapsed_s = time.perf_counter() - start
+        )
 
-    print(f"{'task':<32}{'kept':>6}{'dropped':>9}{'mean length':>13}")
-    for count in counts:
-        print(f"{count.task:<32}{count.kept:>6}{count.dropped:>9}{count.frames / count.kept:>13.1f}")
-    frames = sum(count.frames for count in counts)
-    print(f"{frames} frames in {elapsed_s:.1f} s ({frames / elapsed_s:.0f} frames/s): {cfg.output_dir}")
+
+def collect_demos(config: CollectDemosConfig) -> None:
+    """Do what `hlrp.commands.collect_demos` describes; its imports take many seconds and so come last."""
+    from hlrp.commands import collect_demos as command
+
+    command.collect_demos(config)
 
 
 def main() -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import draccus
 
+from hlrp.checks import require_numbers
 from hlrp.cli.common import run_cli
-from hlrp.files import refuse_existing
-from hlrp.laq.checkpoint import save_laq
-from hlrp.laq.lapa.model import LapaQuantizer
-from hlrp.laq.lapa.weights import convert, infer_config, load_lapa_weights
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,7 +16,7 @@ class ImportLapaConfig:
     """Convert the state dict of LAPA's quantizer (arXiv:2410.11758); its sizes are read from its tensors."""
 
     weights: str = "laq_openx.pt"
-    """The file that LAPA released."""
+    """Path of the file that LAPA released."""
     output_dir: str = "outputs/laq_lapa"
     """Folder of the LAQ checkpoint to write."""
     frame_offset_s: float | None = None
@@ -34,37 +28,22 @@ class ImportLapaConfig:
     cameras: list[str] = field(default_factory=list)
     """Dataset key of the camera to label; default: whichever the labelling command is given."""
 
+    def __post_init__(self) -> None:
+        if self.frame_offset_s is None:
+            raise ValueError(
+                "frame_offset_s is missing: give the seconds between the two frames to label; LAPA itself takes frames "
+                "30 apart, which is 1.0 in video of 30 Hz"
+            )
+        require_numbers(self, "frame_offset_s", above=0)
+        require_numbers(self, "num_frames", at_least=2)
+        require_numbers(self, "code_seq_len", at_least=1)
 
-def import_lapa(config: ImportLapaConfig) -> LapaQuantizer:
-    """Convert and write; the quality card is left to `hlrp-inspect-latents`.
 
-    Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If they are not those of a LAPA quantizer, or no offset is given.
-        FileExistsError: If the output folder is in use.
-    """
-    if config.frame_offset_s is None:
-        raise ValueError(
-            "frame_offset_s is missing: give the seconds between the two frames to label; LAPA itself takes frames 30 "
-            "apart, which is 1.0 in video of 30 Hz"
-        )
-    refuse_existing(config.output_dir)
-    state = load_lapa_weights(config.weights)
-    lapa_config = infer_config(
-        state,
-        code_seq_len=config.code_seq_len,
-        num_frames=config.num_frames,
-        frame_offset_s=config.frame_offset_s,
-    )
-    model = convert(state, lapa_config)
-    extra = {"imported_from": Path(config.weights).name}
-    save_laq(model, config.output_dir, cameras=config.cameras, quality=None, extra=extra)
-    spec, (height, width) = lapa_config.spec, lapa_config.image_size
-    print(
-        f"{spec.code_seq_len} codes of {spec.codebook_size} for frames of {height}x{width} pixels, "
-        f"{spec.frame_offset_s:g} s apart: {config.output_dir}"
-    )
-    return model
+def import_lapa(config: ImportLapaConfig) -> Any:
+    """Do what `hlrp.commands.import_lapa` describes; its imports take many seconds and so come last."""
+    from hlrp.commands import import_lapa as command
+
+    return command.import_lapa(config)
 
 
 def main() -> None:

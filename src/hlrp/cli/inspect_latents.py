@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import draccus
 
-from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled, episodes_with_actions
-from hlrp.data.dataset import DEFAULT_TOLERANCE_S, require_tolerance
-from hlrp.data.evaluation import labelled_clips, quality_clips
-from hlrp.data.recordings import MeasuredEpisodes, choose_measured
-from hlrp.data.source_config import SourceConfig, open_source
-from hlrp.data.sources import ClipSource
-from hlrp.files import new_directory, refuse_existing, write_json
-from hlrp.laq.baselines import LabellerConfig, baseline_rows, trainable_config
-from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.laq.quality import LAQQuality, measure_quality
-from hlrp.report.latent_gallery import latent_gallery
-from hlrp.report.latent_page import render_latent_page
-from hlrp.report.latent_table import baseline_table, quality_table
-from hlrp.verdicts import latent_conclusion
-
-METRICS_FILE = "metrics.json"
-PAGE_FILE = "report.html"
+from hlrp.checks import require_numbers, require_seed
+from hlrp.cli.common import run_cli
+from hlrp.data.source_config import DEFAULT_TOLERANCE_S, SourceConfig
+from hlrp.laq.training_config import LabellerConfig
 
 
 @dataclass
@@ -65,13 +51,18 @@ class InspectConfig:
     """cpu, cuda, mps; default: the best there is."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.labelled_fraction <= 1:
-            raise ValueError(f"labelled_fraction must be in (0, 1], got {self.labelled_fraction}")
-        require_tolerance(self.tolerance_s)
+        require_numbers(self, "labelled_fraction", above=0, at_most=1)
+        require_numbers(self, "held_out", above=0, below=1)
+        require_numbers(self, "cache_gib", at_least=0)
+        require_numbers(self, "tolerance_s", above=0)
+        if self.seed is not None:
+            require_seed(self.seed)
         self.labeller()
+        self.source(trained_on=[])
 
     def labeller(self) -> LabellerConfig:
         """Training of the inverse-dynamics baseline."""
+        require_numbers(self, "labeller_steps", at_least=1)
         return LabellerConfig(steps=self.labeller_steps)
 
     def source(self, trained_on: Sequence[str]) -> SourceConfig:
@@ -94,66 +85,11 @@ class InspectConfig:
         )
 
 
-def inspect_latents(config: InspectConfig) -> LAQQuality:
-    """Measure and print; write where asked."""
-    device = choose_device(config.device)
-    laq = load_laq(config.laq_path, device)
-    if config.output_dir is not None:
-        refuse_existing(config.output_dir)
-    source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
-    laq.require_cameras(source.num_cameras)
-    seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
-    deltas = laq.model.spec.frame_deltas(source.fps)
-    episodes = choose_measured(laq.extra, source, deltas, held_out=config.held_out, seed=seed)
-    clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
-    quality = measure_quality(laq.model, clips)
-    print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
-    rows = []
-    if config.baselines:
-        known = episodes_with_actions(source, episodes.fit)
-        few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
-        labelled = labelled_clips(source, laq.model.spec, few)
-        rows = baseline_rows(
-            trainable_config(laq.model.config),
-            quality,
-            clips,
-            labelled,
-            config.labeller(),
-            seed=seed,
-            device=device,
-        )
-        print(f"\n{baseline_table(rows)}")
-    if config.output_dir is not None:
-        about = _about(config, laq, source, episodes)
-        gallery = latent_gallery(laq.model, clips, quality)
-        page = render_latent_page(quality, gallery, about, rows, episodes=episodes.sentence)
-        with new_directory(config.output_dir) as folder:
-            write_json(
-                folder / METRICS_FILE,
-                {
-                    "quality": quality.to_dict(),
-                    "verdict": latent_conclusion(quality.to_dict()).to_dict(),
-                    "episodes": episodes.to_dict(),
-                    "baselines": [row.to_dict() for row in rows],
-                    "about": about,
-                },
-            )
-            (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-        print(f"\nreport: {Path(config.output_dir) / PAGE_FILE}")
-    return quality
+def inspect_latents(config: InspectConfig) -> Any:
+    """Do what `hlrp.commands.inspect_latents` describes; its imports take many seconds and so come last."""
+    from hlrp.commands import inspect_latents as command
 
-
-def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource, episodes: MeasuredEpisodes) -> dict[str, str]:
-    spec = laq.model.spec
-    codes = f"{spec.code_seq_len} codes of {spec.codebook_size}" if laq.model.quantizer.has_codes else "vectors"
-    return {
-        "LAQ": f"{config.laq_path} ({laq.fingerprint})",
-        "latents": f"{laq.model.config.quantizer}: {codes} for each of {spec.num_transitions} transitions of "
-        f"{spec.frame_offset_s:g} s",
-        "source": source.name,
-        "cameras": ", ".join(source.cameras) or "plain videos",
-        "episodes": episodes.sentence,
-    }
+    return command.inspect_latents(config)
 
 
 def main() -> None:

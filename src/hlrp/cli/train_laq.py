@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import draccus
-import torch
 
-from hlrp.cards import DEFAULT_LICENSE
-from hlrp.cli.common import choose_device, chosen_cameras, resume_command, run_cli
-from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
-from hlrp.data.dataset import DEFAULT_TOLERANCE_S
-from hlrp.data.evaluation import evaluate_laq
-from hlrp.data.recordings import describe_source
-from hlrp.data.run_facts import clip_facts
-from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
-from hlrp.laq.card import NO_HELD_OUT
-from hlrp.laq.checkpoint import save_laq
+from hlrp.checks import require_numbers, require_seed
+from hlrp.cli.common import chosen_cameras, run_cli
+from hlrp.data.source_config import (
+    DEFAULT_LICENSE,
+    DEFAULT_TOLERANCE_S,
+    ClipAugmentation,
+    IdleClips,
+    LabelledShare,
+    SourceConfig,
+)
 from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
-from hlrp.laq.frozen_targets import feature_dim, frozen_targets
-from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality
-from hlrp.laq.task import LAQOptimizerConfig, LAQTask, LAQTrainingConfig, LossWeights
-from hlrp.laq.views import ViewConfig
-from hlrp.latents import LatentSpec
-from hlrp.report.latent_table import quality_table
-from hlrp.run_settings import lasting_settings
-from hlrp.training import StepData, TrainerConfig, TrainingRun
-
-logger = logging.getLogger(__name__)
+from hlrp.laq.training_config import LAQOptimizerConfig, LAQTrainingConfig, LossWeights, ViewConfig
+from hlrp.latent_spec import LatentSpec
+from hlrp.training_config import TrainerConfig
 
 
 @dataclass
@@ -60,7 +51,9 @@ class TrainLAQConfig:
     """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
     rough."""
     sources: list[SourceConfig] = field(default_factory=list)
-    """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]."""
+    """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]. Each
+    has either dataset_repo_id, dataset_root and cameras, or video_dir and video_fps, which mean what they mean here,
+    and a weight: its share of the training clips, relative to the others (default: as its number of clips)."""
     preset: str = "small"
     """Size: debug, small, base or lapa."""
     image_size: int | None = None
@@ -76,7 +69,9 @@ class TrainLAQConfig:
     frame_offset_s: float = 0.1
     """Seconds between its frames."""
     steps: int = 500
+    """Optimizer steps in all."""
     batch_size: int = 64
+    """Clips of one optimizer step, over all processes."""
     optimizer: LAQOptimizerConfig = field(default_factory=LAQOptimizerConfig)
     """AdamW, its warmup and its decay."""
     targets: list[TargetName] = field(default_factory=lambda: ["pixels"])
@@ -90,6 +85,7 @@ class TrainLAQConfig:
     motion_strength: float = 15.0
     """Extra loss weight of what moved."""
     augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
+    """How clips are varied, so that the future cannot be guessed from the first frame alone."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """How the encoder's view of a clip differs from the one the decoder predicts."""
     idle_weight: float = 1.0
@@ -113,6 +109,7 @@ class TrainLAQConfig:
     resume: bool = False
     """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
+    """Of the split into training and held-out episodes, of the weights and of all draws."""
     license: str = DEFAULT_LICENSE
     """Licence of the weights, for the model card, as the hub spells it."""
     device: str | None = None
@@ -121,9 +118,18 @@ class TrainLAQConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
+        require_numbers(self, "steps", "batch_size", "image_size", "save_every", at_least=1)
+        require_numbers(self, "num_workers", "cache_gib", at_least=0)
+        require_numbers(self, "held_out", above=0, below=1)
+        require_seed(self.seed)
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets must be one or more, each once, got {self.targets}")
         self.trainer.require_divisible(self.batch_size)
+        # What these build checks its own part of the options.
+        self.size()
+        self.training()
+        self.idle_clips()
+        self.labelled_share()
         self.source_configs()
 
     def source_configs(self) -> list[SourceConfig]:
@@ -147,6 +153,20 @@ class TrainLAQConfig:
             )
         return self.sources or [single]
 
+    def training(self) -> LAQTrainingConfig:
+        """What the quantizer is trained with."""
+        return LAQTrainingConfig(
+            optimizer=self.optimizer, motion_strength=self.motion_strength, views=self.views, losses=self.losses
+        )
+
+    def idle_clips(self) -> IdleClips:
+        """How often clips in which next to nothing moves are drawn."""
+        return IdleClips(weight=self.idle_weight, share=self.idle_share)
+
+    def labelled_share(self) -> LabelledShare:
+        """Which training episodes may show their actions."""
+        return LabelledShare(fraction=self.labelled_fraction, episodes=self.labelled_episodes)
+
     def size(self) -> LAQConfig:
         """The preset with the codes and frames these settings name."""
         spec = LatentSpec(
@@ -159,98 +179,11 @@ class TrainLAQConfig:
         return size if self.image_size is None else replace(size, image_size=(self.image_size, self.image_size))
 
 
-def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
-    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves.
+def train_laq(config: TrainLAQConfig) -> Any:
+    """Do what `hlrp.commands.train_laq` describes; its imports take many seconds and so come last."""
+    from hlrp.commands import train_laq as command
 
-    Returns:
-        The quality card; None on other processes than the first, and where no episode was held out.
-    """
-    with TrainingRun(
-        config.output_dir,
-        resume=config.resume,
-        settings=lasting_settings(config),
-        resume_command=resume_command("hlrp-train-laq"),
-    ) as run:
-        return _train(config, run)
-
-
-def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
-    device = choose_device(config.device)
-    config.trainer.require_device(device)
-    size = config.size()
-    sources = open_training_sources(
-        config.source_configs(),
-        size.spec,
-        image_size=size.image_size,
-        cache_gib=config.cache_gib,
-        held_out=config.held_out,
-        labelled=LabelledShare(fraction=config.labelled_fraction, episodes=config.labelled_episodes),
-        seed=config.seed,
-    )
-    run.require_same_data(clip_facts(sources, [one.video_dir or one.dataset_root for one in config.source_configs()]))
-    batches = ClipBatches(
-        sources,
-        size.spec,
-        batch_size=config.batch_size,
-        num_batches=config.steps,
-        seed=config.seed,
-        augmentation=config.augmentation,
-        idle=IdleClips(weight=config.idle_weight, share=config.idle_share),
-    )
-    first = sources[0].source
-    frozen = frozen_targets(
-        config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
-    )
-    laq_config = replace(
-        size,
-        num_cameras=first.num_cameras,
-        targets=tuple(config.targets),
-        feature_dim=feature_dim(frozen),
-        action_dim=batches.action_size,
-    )
-
-    torch.manual_seed(config.seed)
-    model = LatentActionQuantizer(laq_config)
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    for part in sources:
-        logger.info(
-            f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
-            f"{len(part.held_out)} held out, {len(part.labelled)} with actions; offset "
-            f"{laq_config.spec.offset_frames(part.source.fps)} frames"
-        )
-    training = LAQTrainingConfig(
-        optimizer=config.optimizer, motion_strength=config.motion_strength, views=config.views, losses=config.losses
-    )
-    task = LAQTask(model, training, frozen)
-    run.fit(
-        task,
-        StepData(batches, None, num_workers=config.num_workers),
-        steps=config.steps,
-        save_every=config.save_every,
-        device=device,
-        trainer=config.trainer,
-    )
-    if not run.is_main:
-        return None
-    model.to(device)
-    measured = next((part for part in sources if len(part.held_out)), None)
-    quality = (
-        None
-        if measured is None
-        else evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=config.seed)
-    )
-    extra = {
-        "sources": [describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)],
-        "action_statistics": None if batches.action_statistics is None else batches.action_statistics.to_dict(),
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "license": config.license,
-    }
-    save_laq(model, config.output_dir, cameras=first.cameras, quality=quality, extra=extra)
-    run.finish()
-    print(quality_table(quality) if quality is not None else NO_HELD_OUT)
-    return quality
+    return command.train_laq(config)
 
 
 def main() -> None:

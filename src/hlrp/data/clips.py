@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from hlrp.data.dataset import episode_of_frame
 from hlrp.data.frames import are_in_memory
+from hlrp.data.source_config import ClipAugmentation, IdleClips
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
@@ -75,26 +76,6 @@ def split_episodes(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAugmentation:
-    """Label-free variation of clips, so that the future cannot be guessed from the first frame alone."""
-
-    reverse_probability: float = 0.5
-    """Share of clips played backwards: the direction of motion must then come from the code."""
-    reverse_until: float = 0.7
-    """Share of the run after which clips are played forwards only, so that codes settle on what data holds."""
-    max_stretch: float = 0.0
-    """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.reverse_until <= 1:
-            raise ValueError(f"reverse_until must be in [0, 1], got {self.reverse_until}")
-        if not 0 <= self.reverse_probability <= 1:
-            raise ValueError(f"reverse_probability must be in [0, 1], got {self.reverse_probability}")
-        if self.max_stretch < 0:
-            raise ValueError(f"max_stretch must be 0 (off) or more, got {self.max_stretch}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingSource:
     """What a run trains on of one source."""
 
@@ -113,22 +94,6 @@ class TrainingSource:
         """Episodes of the run that are not trained on."""
         every = torch.arange(len(self.source.bounds)) if self.chosen is None else self.chosen
         return every[~torch.isin(every, self.episodes)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdleClips:
-    """Clips in which next to nothing moves: teleoperators wait, and a code for "nothing" learns little from many."""
-
-    weight: float = 1.0
-    """How often an idle clip is drawn, relative to the others; 1 draws all alike and looks at no clip beforehand."""
-    share: float = 0.25
-    """Clips of a source with the least motion that count as idle."""
-
-    def __post_init__(self) -> None:
-        if self.weight <= 0 or not 0 < self.share < 1:
-            raise ValueError(
-                f"idle clips need a weight above 0 and a share in (0, 1), got {self.weight} and {self.share}"
-            )
 
 
 @dataclass(frozen=True)
@@ -322,21 +287,6 @@ def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e
             "offset or another seed"
         )
     return usable.nonzero()[:, 0]
-
-
-def require_episode_numbers(numbers: Sequence[int] | None) -> None:
-    """Check a choice of episodes before any dataset is opened.
-
-    Raises:
-        ValueError: If it is empty, or names an episode twice or below 0.
-    """
-    if numbers is None:
-        return
-    if not numbers:
-        raise ValueError("episodes is empty, which would leave nothing to train on; leave it out to use all episodes")
-    twice = sorted({number for number in numbers if list(numbers).count(number) > 1})
-    if twice or min(numbers) < 0:
-        raise ValueError(f"episodes must be different numbers from 0 on, got {list(numbers)}")
 
 
 def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) -> Int[Tensor, " l"]:

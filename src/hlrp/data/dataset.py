@@ -5,7 +5,6 @@ Shapes: e episodes, n frames.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from pathlib import Path
@@ -27,11 +26,10 @@ from lerobot.datasets.utils import (
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
 
+from hlrp.checks import require_number
 from hlrp.data.dataset_files import data_files, require_dataset_files, require_format, unreadable_file
 from hlrp.data.frame_rows import require_sound_rows
-
-DEFAULT_REPO_ID = "local/hlrp_demos"
-"""Where `hlrp-collect-demos` records to, when nothing is named."""
+from hlrp.data.source_config import DEFAULT_REPO_ID, DEFAULT_TOLERANCE_S
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
@@ -43,10 +41,6 @@ def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
     if repo_id is not None or root is None:
         return repo_id or DEFAULT_REPO_ID
     return re.sub(r"[^\w.]+|\.{2,}", "-", Path(os.path.abspath(root)).name)[:96].strip("-.") or "dataset"
-
-
-DEFAULT_TOLERANCE_S = 1e-4
-"""LeRobot's own default."""
 
 
 def open_dataset(
@@ -64,7 +58,7 @@ def open_dataset(
         ValueError: If a file is damaged, the dataset has an older format, or its rows are not the frames that its
             metadata promises.
     """
-    require_tolerance(tolerance_s)
+    require_number("tolerance_s", tolerance_s, above=0)
     if root is not None and not (Path(root) / INFO_PATH).is_file():
         raise FileNotFoundError(
             f"{root} is not a LeRobotDataset: expected {Path(root) / INFO_PATH}; check the path, or "
@@ -100,16 +94,6 @@ def open_dataset(
     if not is_local:
         require_sound_rows(dataset.meta, whole=True, tolerance_s=tolerance_s)
     return dataset
-
-
-def require_tolerance(tolerance_s: float) -> None:
-    """Raise unless `tolerance_s` is a positive number of seconds.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not 0 < tolerance_s < math.inf:
-        raise ValueError(f"tolerance_s must be a positive number of seconds, got {tolerance_s}")
 
 
 def _metadata(repo_id: str, folder: Path) -> LeRobotDatasetMetadata:

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.artefacts import read_json, reading
 from hlrp.files import new_directory
 from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
 
@@ -44,6 +45,7 @@ OLD_COLUMN_METADATA_FILE = "meta/latents.json"
 CODES, VECTORS, VALID, LAQ_MARK = "latent_codes", "latent_vectors", "latent_valid", "latent_laq"
 LABEL_COLUMNS = (CODES, VECTORS, VALID, LAQ_MARK)
 """Everything that labels add to a dataset of their own."""
+_WRITE_AGAIN = "write the labels again with hlrp-precompute-latent-codes --overwrite=true"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,16 +183,16 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
             f"{directory} holds no latent labels (expected {METADATA_FILE} and {LABELS_FILE}); write them with "
             "hlrp-precompute-latent-codes"
         )
-    metadata = _metadata(_read_json(directory / METADATA_FILE), directory / METADATA_FILE)
+    metadata = _read_metadata(directory / METADATA_FILE)
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
-    try:
-        table = pq.read_table(directory / LABELS_FILE, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{directory / LABELS_FILE} cannot be read, so it is cut short or damaged; write the labels again with "
-            "hlrp-precompute-latent-codes --overwrite=true"
-        ) from error
-    return _from_table(table, metadata)
+    with reading(directory / LABELS_FILE, remedy=_WRITE_AGAIN):
+        return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
+
+
+def _read_metadata(path: Path) -> LabelMetadata:
+    values = read_json(path, remedy=_WRITE_AGAIN)
+    with reading(path, remedy=_WRITE_AGAIN):
+        return LabelMetadata.from_dict(values)
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:

@@ -7,57 +7,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import chosen_episodes, clip_is_valid, require_episode_numbers, split_episodes
+from hlrp.data.clips import chosen_episodes, clip_is_valid, split_episodes
 from hlrp.data.dataset import (
-    DEFAULT_TOLERANCE_S,
     dataset_name,
     episode_bounds,
     episode_of_frame,
     open_dataset,
     read_instructions,
     require_camera,
-    require_tolerance,
 )
 from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
 from hlrp.data.labels import LatentLabels
+from hlrp.data.source_config import ObservationConfig
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class ObservationConfig:
-    """A LeRobotDataset with instructions; actions are not needed."""
-
-    dataset_repo_id: str | None = None
-    """Repo id of the dataset; default: local/hlrp_demos."""
-    dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
-    labels_path: str | None = None
-    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
-    cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
-    episodes: list[int] | None = None
-    """Numbers of the episodes to use, trained on or held out; default: all."""
-    weight: float | None = None
-    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
-    tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
-
-    def __post_init__(self) -> None:
-        require_tolerance(self.tolerance_s)
-        require_episode_numbers(self.episodes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,18 @@
-"""Which recordings stage 1 trains on, as named on a command line or in a file."""
+"""What the stages train on, as named on a command line; without torch, so that `--help` answers at once."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
+from hlrp.checks import require_number, require_numbers
 
-from hlrp.data.clips import (
-    TrainingSource,
-    choose_labelled,
-    chosen_episodes,
-    clip_is_valid,
-    episodes_with_actions,
-    have_room,
-    require_episode_numbers,
-    split_episodes,
-)
-from hlrp.data.dataset import DEFAULT_TOLERANCE_S, dataset_name, require_tolerance
-from hlrp.data.sources import ClipSource, open_lerobot_source
-from hlrp.data.video_folder import open_video_source
-from hlrp.latents import LatentSpec
-
-logger = logging.getLogger(__name__)
+DEFAULT_REPO_ID = "local/hlrp_demos"
+"""Where `hlrp-collect-demos` records to, when nothing is named."""
+DEFAULT_TOLERANCE_S = 1e-4
+"""Largest difference between a time stamp and the frame rate that is overlooked, in seconds; LeRobot's own default."""
+DEFAULT_LICENSE = "apache-2.0"
+"""Licence of weights that derive from no other model; an option of every training command."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +38,7 @@ class SourceConfig:
     rough."""
 
     def __post_init__(self) -> None:
-        require_tolerance(self.tolerance_s)
+        require_numbers(self, "tolerance_s", above=0)
         named = [name for name in ("dataset_repo_id", "dataset_root", "cameras") if getattr(self, name)]
         if self.video_dir is not None and named:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
@@ -58,6 +47,31 @@ class SourceConfig:
         require_episode_numbers(self.episodes)
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
+        require_numbers(self, "video_fps", "weight", above=0)
+
+
+@dataclass(kw_only=True)
+class ObservationConfig:
+    """A LeRobotDataset with instructions; actions are not needed."""
+
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset; default: local/hlrp_demos."""
+    dataset_root: str | None = None
+    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    labels_path: str | None = None
+    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, trained on or held out; default: all."""
+    weight: float | None = None
+    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "weight", "tolerance_s", above=0)
+        require_episode_numbers(self.episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,71 +83,51 @@ class LabelledShare:
     episodes: Sequence[int] = ()
     """Or these episodes, of the only source."""
 
-
-def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
-    """Open what `config` names."""
-    if config.video_dir is not None:
-        return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
-    return open_lerobot_source(
-        dataset_name(config.dataset_repo_id, config.dataset_root),
-        config.dataset_root,
-        cameras=config.cameras,
-        image_size=image_size,
-        cache_gib=cache_gib,
-        tolerance_s=config.tolerance_s,
-    )
+    def __post_init__(self) -> None:
+        require_number("labelled_fraction", self.fraction, at_least=0, at_most=1)
+        require_number("labelled_episodes", list(self.episodes), at_least=0)
 
 
-def open_training_sources(
-    configs: Sequence[SourceConfig],
-    spec: LatentSpec,
-    *,
-    image_size: tuple[int, int],
-    cache_gib: float,
-    held_out: float,
-    labelled: LabelledShare,
-    seed: int,
-) -> list[TrainingSource]:
-    """Open every source, split its episodes, and choose those with known actions.
+@dataclass(frozen=True, kw_only=True)
+class ClipAugmentation:
+    """Label-free variation of clips, so that the future cannot be guessed from the first frame alone."""
 
-    Args:
-        configs: The sources; all share `cache_gib` equally.
-        spec: The clips that episodes must have room for.
-        image_size: Height and width of frames.
-        cache_gib: Keep frames in memory up to this size.
-        held_out: Share of the episodes of each source to hold out, of those with room for a clip.
-        labelled: Which actions may be seen.
-        seed: Of the split and the choice.
+    reverse_probability: float = 0.5
+    """Share of clips played backwards: the direction of motion must then come from the code."""
+    reverse_until: float = 0.7
+    """Share of the run after which clips are played forwards only, so that codes settle on what data holds."""
+    max_stretch: float = 0.0
+    """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "reverse_until", "reverse_probability", at_least=0, at_most=1)
+        require_numbers(self, "max_stretch", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleClips:
+    """Clips in which next to nothing moves: teleoperators wait, and a code for "nothing" learns little from many."""
+
+    weight: float = 1.0
+    """How often an idle clip is drawn, relative to the others; 1 draws all alike and looks at no clip beforehand."""
+    share: float = 0.25
+    """Clips of a source with the least motion that count as idle."""
+
+    def __post_init__(self) -> None:
+        require_number("idle_weight", self.weight, above=0)
+        require_number("idle_share", self.share, above=0, below=1)
+
+
+def require_episode_numbers(numbers: Sequence[int] | None) -> None:
+    """Check a choice of episodes before any dataset is opened.
 
     Raises:
-        ValueError: If no episode of a source has room for a clip, or there is no action to see.
+        ValueError: If it is empty, or names an episode twice or below 0.
     """
-    if labelled.episodes and (labelled.fraction or len(configs) > 1):
-        raise ValueError(
-            "labelled_episodes names episodes of a single source; with several, or for a share, use labelled_fraction"
-        )
-    parts: list[TrainingSource] = []
-    for config in configs:
-        source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
-        chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
-        usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
-        split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
-        train, test = (chosen[part] for part in split)
-        clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
-        if not len(test):
-            logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
-        known = torch.tensor(labelled.episodes, dtype=torch.int64)
-        if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
-        parts.append(
-            TrainingSource(
-                source=source,
-                episodes=train,
-                weight=config.weight,
-                labelled=known,
-                chosen=None if config.episodes is None else chosen,
-            )
-        )
-    if labelled.fraction and not any(len(part.labelled) for part in parts):
-        raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
-    return parts
+    if numbers is None:
+        return
+    if not numbers:
+        raise ValueError("episodes is empty, which would leave nothing to train on; leave it out to use all episodes")
+    twice = sorted({number for number in numbers if list(numbers).count(number) > 1})
+    if twice or min(numbers) < 0:
+        raise ValueError(f"episodes must be different numbers from 0 on, got {list(numbers)}")

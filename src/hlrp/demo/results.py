@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from importlib.metadata import version
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import Any
 
 import torch
 
+from hlrp.artefacts import read_json
 from hlrp.data.clips import clip_starts
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
-from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES, DemoConfig
+from hlrp.demo.config import DemoConfig
+from hlrp.demo.road import OUR_POLICY, TRAINING_STAGES
 from hlrp.demo.stages import Progress
 from hlrp.files import new_file, write_json
 from hlrp.foundation.checkpoint import METRICS_FILE
@@ -59,8 +60,8 @@ def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
         "seconds_total": sum(stages.values()),
         "stages": stages,
         "peak_memory_gib": max(record["peak_gib"] for record in progress.stages.values()),
-        "laq": json.loads((config.laq / QUALITY_FILE).read_text(encoding="utf-8")),
-        "foundation": json.loads((config.foundation / METRICS_FILE).read_text(encoding="utf-8"))["quality"],
+        "laq": read_json(config.laq / QUALITY_FILE),
+        "foundation": read_json(config.foundation / METRICS_FILE)["quality"],
         "policies": {
             policy: {
                 **success(config.evaluation(policy) / "eval_info.json"),
@@ -76,7 +77,7 @@ def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
 
 def success(eval_info: Path) -> dict[str, Any]:
     """Success rates in a file written by lerobot-eval, in all and per task."""
-    per_task = json.loads(eval_info.read_text(encoding="utf-8"))["per_task"]
+    per_task = read_json(eval_info)["per_task"]
     outcomes = {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in per_task}
     won, episodes = sum(map(sum, outcomes.values())), sum(map(len, outcomes.values()))
     return {
@@ -90,7 +91,7 @@ def success(eval_info: Path) -> dict[str, Any]:
 
 def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
     """One video per task: the first episode."""
-    info = json.loads((config.evaluation(policy) / "eval_info.json").read_text(encoding="utf-8"))
+    info = read_json(config.evaluation(policy) / "eval_info.json")
     return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 

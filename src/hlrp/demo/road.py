@@ -4,70 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from hlrp.demo.config import DemoConfig
 from hlrp.demo.stages import Stage
 
 _EVAL_SEED = 1000
 """First seed of evaluation episodes; demonstrations use seeds from 100,000 on."""
-
-
-@dataclass
-class DemoConfig:
-    """From recorded episodes to an evaluated policy, in one command."""
-
-    output_dir: Path = Path("outputs/demo")
-    """Everything goes here; a second call continues where the first one stopped."""
-    tasks: list[str] = field(
-        default_factory=lambda: ["button-press-topdown-v3", "drawer-close-v3", "window-open-v3", "door-open-v3"]
-    )
-    """Meta-World tasks."""
-    episodes_per_task: int = 30
-    """Demonstrations of each task."""
-    eval_episodes_per_task: int = 10
-    """Evaluation episodes of each task."""
-    episode_length: int = 300
-    """Steps an evaluation episode may take; the experts need fewer than 100."""
-    image_size: int = 64
-    """Side of the frames, in pixels."""
-    laq_steps: int = 500
-    foundation_steps: int = 1500
-    policy_steps: int = 700
-    batch_size: int = 64
-    baseline: str | None = None
-    """act: also train LeRobot's ACT on the same episodes, for the seconds that all our training took."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.baseline not in (None, "act"):
-            raise ValueError(f"baseline must be 'act' or left out, got {self.baseline!r}")
-        if len(self.tasks) != len(set(self.tasks)) or not self.tasks:
-            raise ValueError(f"tasks must be at least one, each once, got {self.tasks}")
-
-    @property
-    def dataset(self) -> Path:
-        """The demonstrations."""
-        return self.output_dir / "dataset"
-
-    @property
-    def laq(self) -> Path:
-        """The LAQ checkpoint."""
-        return self.output_dir / "laq"
-
-    @property
-    def foundation(self) -> Path:
-        """The foundation checkpoint."""
-        return self.output_dir / "foundation"
-
-    def training(self, policy: str) -> Path:
-        """lerobot-train's folder for a policy type."""
-        return self.output_dir / policy
-
-    def evaluation(self, policy: str) -> Path:
-        """lerobot-eval's folder for a policy type."""
-        return self.output_dir / f"eval_{policy}"
 
 
 OUR_POLICY = "hlrp_vla_direct"

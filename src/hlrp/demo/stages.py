@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -17,12 +16,16 @@ from typing import Any
 
 import psutil
 
+from hlrp.artefacts import read_json, reading
 from hlrp.files import write_json
 
 _SAMPLE_S = 0.5
 """Time between two looks at the memory of a stage."""
 _PATIENCE_S = 15
 """Time an interrupted stage has to end."""
+_RECORD = ("command", "seconds", "peak_gib", "done")
+"""What `Progress` keeps of every stage."""
+_START_OVER = "remove the folder and start the demo anew"
 _LOG_TAIL = 30
 """Lines of its log shown when a stage fails."""
 
@@ -52,7 +55,7 @@ class Progress:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.stages: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        self.stages: dict[str, dict[str, Any]] = _read_progress(path)
 
     def is_done(self, stage: Stage) -> bool:
         """Whether `stage` ended well earlier.
@@ -78,6 +81,14 @@ class Progress:
             "done": done,
         }
         write_json(self._path, self.stages)
+
+
+def _read_progress(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    stages = read_json(path, remedy=_START_OVER)
+    with reading(path, remedy=_START_OVER):
+        return {name: {entry: record[entry] for entry in _RECORD} for name, record in stages.items()}
 
 
 def run_stages(stages: list[Stage], progress: Progress, logs: Path) -> None:

@@ -8,7 +8,6 @@ Shapes: b batch, s codes of one label, k codebook entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AddedToken, PreTrainedTokenizerBase
 
+from hlrp.foundation.config import ActionTokens
 from hlrp.foundation.processor_parts import token_ids
 
 
@@ -45,58 +45,31 @@ class ActionTokenIds:
         return torch.cat([start, ids, end, eos], dim=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionTokens:
-    """Spelling of the action tokens."""
+def add_action_tokens(tokenizer: PreTrainedTokenizerBase, tokens: ActionTokens, codebook_size: int) -> ActionTokenIds:
+    """Add those of `tokens` that `tokenizer` lacks and return the ids of all of them.
 
-    action_start_token: str = "<ACTION>"
-    """Opens an answer."""
-    action_end_token: str = "</ACTION>"
-    """Closes an answer."""
-    action_token_fmt: str = "<ACT_{i}>"
-    """Spelling of code i; must contain `{i}`."""
-
-    def __post_init__(self) -> None:
-        if "{i}" not in self.action_token_fmt:
-            raise ValueError(f"action_token_fmt must contain '{{i}}', got {self.action_token_fmt!r}")
-        if self.action_start_token == self.action_end_token:
+    Raises:
+        ValueError: If the tokenizer has no end-of-sequence token, or cannot keep a token whole.
+    """
+    eos = tokenizer.eos_token_id
+    if not isinstance(eos, int):
+        raise ValueError("the tokenizer has no end-of-sequence token; use a chat model's tokenizer")
+    texts = [tokens.action_start_token, tokens.action_end_token, *map(tokens.spell, range(codebook_size))]
+    known = tokenizer.get_vocab()
+    new = [
+        AddedToken(text, special=True, lstrip=True, rstrip=True, normalized=False)
+        for text in texts
+        if text not in known
+    ]
+    tokenizer.add_tokens(new, special_tokens=True)
+    ids = [token_ids(tokenizer, text) for text in texts]
+    for text, pieces in zip(texts, ids, strict=True):
+        if len(pieces) != 1:
             raise ValueError(
-                f"action_start_token and action_end_token must differ, got {self.action_end_token!r} twice"
+                f"the tokenizer splits the action token {text!r} into {len(pieces)} tokens; "
+                "choose another action_token_fmt"
             )
-
-    def spell(self, code: int) -> str:
-        """The token of one code."""
-        return self.action_token_fmt.format(i=code)
-
-    def format(self, codes: Sequence[int]) -> str:
-        """The answer as text, without the end-of-sequence token."""
-        return " ".join([self.action_start_token, *map(self.spell, codes), self.action_end_token])
-
-    def add_to(self, tokenizer: PreTrainedTokenizerBase, codebook_size: int) -> ActionTokenIds:
-        """Add the tokens that `tokenizer` lacks and return the ids of all of them.
-
-        Raises:
-            ValueError: If the tokenizer has no end-of-sequence token, or cannot keep a token whole.
-        """
-        eos = tokenizer.eos_token_id
-        if not isinstance(eos, int):
-            raise ValueError("the tokenizer has no end-of-sequence token; use a chat model's tokenizer")
-        texts = [self.action_start_token, self.action_end_token, *map(self.spell, range(codebook_size))]
-        known = tokenizer.get_vocab()
-        new = [
-            AddedToken(text, special=True, lstrip=True, rstrip=True, normalized=False)
-            for text in texts
-            if text not in known
-        ]
-        tokenizer.add_tokens(new, special_tokens=True)
-        ids = [token_ids(tokenizer, text) for text in texts]
-        for text, pieces in zip(texts, ids, strict=True):
-            if len(pieces) != 1:
-                raise ValueError(
-                    f"the tokenizer splits the action token {text!r} into {len(pieces)} tokens; "
-                    "choose another action_token_fmt"
-                )
-        start, end, *codes = (pieces[0] for pieces in ids)
-        if len({start, end, eos, *codes}) != codebook_size + 3:
-            raise ValueError(f"the action tokens {texts} are not distinct; choose another action_token_fmt")
-        return ActionTokenIds(start=start, end=end, eos=eos, codes=tuple(codes))
+    start, end, *codes = (pieces[0] for pieces in ids)
+    if len({start, end, eos, *codes}) != codebook_size + 3:
+        raise ValueError(f"the action tokens {texts} are not distinct; choose another action_token_fmt")
+    return ActionTokenIds(start=start, end=end, eos=eos, codes=tuple(codes))

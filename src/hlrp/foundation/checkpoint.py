@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_model, save_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model
 from torch import nn
 
+from hlrp.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
 from hlrp.foundation.card import foundation_card
@@ -89,7 +90,7 @@ def save_foundation(
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
-        save_model(backend, str(folder / WEIGHTS_FILE))
+        write_weights(backend, folder / WEIGHTS_FILE)
         card = foundation_card(
             backend, laq_fingerprint=laq_fingerprint, extra=extra or {}, quality=quality, language=language
         )
@@ -131,18 +132,19 @@ def read_description(directory: Path | str) -> FoundationDescription:
         raise FileNotFoundError(
             f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint{_hint(directory)}"
         )
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     if values.get("format") != _FORMAT:
         raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version")
-    if values["backend"] not in BACKENDS:
-        raise ValueError(f"{path} has the backend {values['backend']!r}, expected one of {', '.join(BACKENDS)}")
-    return FoundationDescription(
-        backend=values["backend"],
-        config=values["config"],
-        spec=LatentSpec(**values["latent_spec"]),
-        laq_fingerprint=values["laq_fingerprint"],
-        extra=values["extra"],
-    )
+    if values.get("backend") not in BACKENDS:
+        raise ValueError(f"{path} has the backend {values.get('backend')!r}, expected one of {', '.join(BACKENDS)}")
+    with reading(path):
+        return FoundationDescription(
+            backend=values["backend"],
+            config=values["config"],
+            spec=LatentSpec(**values["latent_spec"]),
+            laq_fingerprint=values["laq_fingerprint"],
+            extra=values["extra"],
+        )
 
 
 def _hint(directory: Path) -> str:
@@ -159,9 +161,15 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
     """The architecture of a checkpoint with weights still to be loaded: for a host that loads them itself.
 
     `overrides` replaces settings of training and computing, such as `freeze_backbone` or `dtype`.
+
+    Raises:
+        FileNotFoundError: If a file of the checkpoint is missing.
+        ValueError: If one is damaged.
     """
     directory = Path(directory)
     description = read_description(directory)
+    for part in sorted((directory / ASSETS_DIR).glob("*.json")):
+        read_json(part)  # transformers and tokenizers do not always say which file they cannot read
     backend = BACKENDS[description.backend].from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )
@@ -178,7 +186,7 @@ def load_foundation(
 
     Raises:
         FileNotFoundError: If a file of the checkpoint is missing.
-        RuntimeError: If the weights do not fit the architecture.
+        ValueError: If a file is damaged, or the weights do not fit the architecture.
     """
     loaded = rebuild(directory, overrides=overrides)
     weights = Path(directory) / WEIGHTS_FILE
@@ -193,18 +201,21 @@ def load_weights(backend: nn.Module, file: Path | str) -> None:
     """Load a model's weights strictly, out of a file of its own or of the policy that it is a part of.
 
     Raises:
-        RuntimeError: If the weights do not fit the architecture.
+        ValueError: If the file is damaged, or its weights do not fit the architecture.
     """
-    with safe_open(file, framework="pt") as weights:
-        belongs_to_policy = any(name.startswith(POLICY_PREFIX) for name in weights.keys())  # noqa: SIM118
+    try:
+        with safe_open(file, framework="pt") as weights:
+            belongs_to_policy = any(name.startswith(POLICY_PREFIX) for name in weights.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged; {COPY_AGAIN}") from error
     if not belongs_to_policy:
-        load_model(backend, str(file), strict=True)
+        read_weights(backend, file)
         return
     inside = nn.ModuleDict({POLICY_PREFIX.removesuffix("."): backend})
     missing, further = load_model(inside, str(file), strict=False)  # the policy's other weights are not expected
     wrong = sorted([*missing, *(name for name in further if name.startswith(POLICY_PREFIX))])
     if wrong:
-        raise RuntimeError(f"the weights of the model in {file} do not fit its architecture: {', '.join(wrong)}")
+        raise ValueError(f"the weights of the model in {file} do not fit its architecture: {', '.join(wrong)}")
 
 
 def require_foundation(directory: Path | str) -> None:

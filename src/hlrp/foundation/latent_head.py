@@ -15,8 +15,7 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-HEADS = ("query", "pooled")
-"""Ways to make slot features, by the name a configuration gives them."""
+from hlrp.foundation.config import HEADS
 
 
 @dataclass(frozen=True)

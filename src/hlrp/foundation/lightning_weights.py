@@ -6,12 +6,11 @@ Two layouts are known by the prefix of their names: `backend.`, written by `hlrp
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from hlrp.artefacts import read_pickle
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
 
@@ -35,10 +34,7 @@ def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None
         raise FileNotFoundError(
             f"{path} does not exist; name a Lightning checkpoint, or a folder of a foundation model"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(f"{path} is no Lightning checkpoint that can be read without running code: {error}") from error
+    content = read_pickle(path, expected="a Lightning checkpoint that can be read without running code")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no state_dict; name a Lightning checkpoint of stage 2")

@@ -5,37 +5,9 @@ Training moves the adapters; a finished model has them folded into its weights, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class LoRASettings:
-    """Size and place of the adapters."""
-
-    rank: int = 0
-    """Rank of every adapter; 0 trains the weights themselves."""
-    alpha: float = 16.0
-    """Scale: an adapter's output is multiplied by alpha / rank."""
-    dropout: float = 0.0
-    """Share of an adapter's inputs that training drops."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear layers of the language model that get one, by the last part of their names."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 0 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                "lora needs rank 0 (off) or more, a positive alpha and a dropout in [0, 1), got "
-                f"{self.rank}, {self.alpha} and {self.dropout}"
-            )
-        if self.rank and not self.target_modules:
-            raise ValueError("lora.target_modules names no layer; leave it out for all of the language model's")
-
-    @property
-    def is_on(self) -> bool:
-        """Whether there are adapters at all."""
-        return self.rank > 0
+from hlrp.foundation.config import LoRASettings
 
 
 def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:

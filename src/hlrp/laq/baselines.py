@@ -21,6 +21,7 @@ from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.probe_figures import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
 from hlrp.laq.quality import LAQQuality, QualityClips, evaluating
+from hlrp.laq.training_config import LabellerConfig
 from hlrp.latents import LatentSpec
 from hlrp.progress import progress
 
@@ -51,21 +52,6 @@ class LabelledClips:
     """Action chunk from frame t to the clip's last frame, in dataset units."""
     episodes: int
     """Episodes they come from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabellerConfig:
-    """Training of the inverse-dynamics labeller."""
-
-    steps: int = 300
-    batch_size: int = 64
-    """Clips of one step, drawn with replacement."""
-    lr: float = 1e-3
-    """Learning rate of AdamW, constant."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2:
-            raise ValueError(f"steps must be 1 and batch_size 2 or more, got {self.steps} and {self.batch_size}")
 
 
 def trainable_config(config: LAQConfig | LapaConfig) -> LAQConfig:

@@ -8,16 +8,14 @@ README.md            the same for people, as the hub shows it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 
+from hlrp.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.files import new_directory, write_json
 from hlrp.hub import FolderKind
 from hlrp.laq.card import model_card
@@ -84,7 +82,7 @@ def save_laq(
         FileExistsError: If `directory` exists and may not be replaced.
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if replace else None) as folder:
-        save_model(model, str(folder / WEIGHTS_FILE))
+        write_weights(model, folder / WEIGHTS_FILE)
         if quality is not None:
             write_json(folder / QUALITY_FILE, quality.to_dict())
         card = model_card(model, cameras=cameras, quality=quality, extra=extra)
@@ -111,23 +109,23 @@ def load_laq(directory: Path | str, device: torch.device | str = "cpu") -> Loade
     """
     directory = Path(directory)
     require_checkpoint(directory)
-    values = json.loads((directory / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    values = read_json(directory / DESCRIPTION_FILE)
     architecture = values.get("architecture", OUR_ARCHITECTURE)  # before there was a second one, folders named none
     if architecture not in ARCHITECTURES:
         raise ValueError(
             f"{directory} holds a {architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: install a "
             "newer one"
         )
-    model = ARCHITECTURES[architecture](values["config"])
-    mismatch = f"the weights in {directory} do not match its {DESCRIPTION_FILE}; copy the whole folder again"
-    try:
-        load_model(model, str(directory / WEIGHTS_FILE), strict=True)
-    except (SafetensorError, RuntimeError) as error:  # a file cut short, or weights of another size
-        raise ValueError(mismatch) from error
-    if model.fingerprint() != values["fingerprint"]:
-        raise ValueError(mismatch)
+    with reading(directory / DESCRIPTION_FILE):
+        model = ARCHITECTURES[architecture](values["config"])
+        loaded = LoadedLAQ(model, values["cameras"], values["fingerprint"], values["extra"])
+    read_weights(model, directory / WEIGHTS_FILE)
+    if model.fingerprint() != loaded.fingerprint:
+        raise ValueError(
+            f"the weights in {directory / WEIGHTS_FILE} do not match the {DESCRIPTION_FILE} beside it; {COPY_AGAIN}"
+        )
     model.to(device).eval()
-    return LoadedLAQ(model, values["cameras"], values["fingerprint"], values["extra"])
+    return loaded
 
 
 def require_checkpoint(directory: Path | str) -> None:

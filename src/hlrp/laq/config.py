@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hlrp.latents import LatentSpec
+from hlrp.latent_spec import LatentSpec
 
 TargetName = Literal["pixels", "features", "flow"]
 QuantizerName = Literal["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_small
 from transformers import AutoImageProcessor, AutoModel
 
+from hlrp.artefacts import read_pickle
 from hlrp.laq.config import TargetName
 from hlrp.laq.decoder import FLOW_CELLS
 
@@ -102,10 +103,12 @@ class FlowChange(nn.Module):
                 f"flow_weights {weights} does not exist; save torchvision's raft_small state dict to it"
             )
         self.raft = raft_small(weights=None, progress=False).eval().requires_grad_(False)
+        expected = "the state dict of torchvision's raft_small"
+        state = read_pickle(weights, expected=expected)
         try:
-            self.raft.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            self.raft.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{weights} does not hold the state dict of torchvision's raft_small") from error
+            raise ValueError(f"{weights} is not {expected}") from error
         self.grid, self.cells = grid, (grid[0] * FLOW_CELLS, grid[1] * FLOW_CELLS)
 
     @torch.no_grad()

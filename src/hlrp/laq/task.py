@@ -5,8 +5,6 @@ Shapes: b clips, n transitions, c h w a frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
@@ -17,48 +15,9 @@ from hlrp.laq.batch import ClipBatch
 from hlrp.laq.losses import coarse_loss, feature_loss, labelled_mean_square, reconstruction_loss
 from hlrp.laq.model import LatentActionQuantizer, Reconstruction
 from hlrp.laq.sketch import ChangeSketch
-from hlrp.laq.views import ViewConfig, altered_view
-from hlrp.optimization import OptimizerConfig, lightning_optimizers
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the terms of the loss; the quantizer's own term has weight 1."""
-
-    pixels: float = 10.0
-    """Brings errors of a few thousandths to the scale of the quantizer's term."""
-    coarse: float = 10.0
-    """Of the same errors after averaging over squares; see `coarse_loss`."""
-    sketch: float = 0.3
-    """Of a linear reading of the change from the encoder's vectors; see `ChangeSketch`. 0 leaves it out."""
-    features: float = 1.0
-    flow: float = 1.0
-    actions: float = 1.0
-    """Of the action head, over labelled clips."""
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) < 0:
-            raise ValueError(f"loss weights must be 0 or more, got {vars(self)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LAQOptimizerConfig(OptimizerConfig):
-    """AdamW with a linear warmup and a cosine decay."""
-
-    lr: float = 1.5e-3
-    """Peak learning rate."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LAQTrainingConfig:
-    """What a quantizer is trained with."""
-
-    optimizer: OptimizerConfig = field(default_factory=LAQOptimizerConfig)
-    motion_strength: float = 15.0
-    """Extra loss weight of what moved; see `motion_weight`."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How the encoder's view differs from the decoder's."""
-    losses: LossWeights = field(default_factory=LossWeights)
+from hlrp.laq.training_config import LAQTrainingConfig
+from hlrp.laq.views import altered_view
+from hlrp.optimization import lightning_optimizers
 
 
 class LAQTask(pl.LightningModule):

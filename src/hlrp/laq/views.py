@@ -8,32 +8,13 @@ Shapes: b clips, t frames, c h w a frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class ViewConfig:
-    """How far the encoder's view of a clip is from the decoder's."""
-
-    max_shift: float = 0.1
-    """Largest shift along each axis, over the picture's side; the same for all frames of a clip."""
-    max_brightness: float = 0.1
-    """Largest change of brightness, over the range of a pixel."""
-    max_contrast: float = 0.2
-    """Largest relative change of contrast."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_shift < 0.5 or self.max_brightness < 0 or not 0 <= self.max_contrast < 1:
-            raise ValueError(
-                "max_shift must be in [0, 0.5), max_brightness 0 or more and max_contrast in [0, 1), got "
-                f"{self.max_shift}, {self.max_brightness} and {self.max_contrast}"
-            )
+from hlrp.laq.training_config import ViewConfig
 
 
 def altered_view(

@@ -14,7 +14,8 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from hlrp.sim.nuisance import NuisanceKind, require_nuisance
+from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.sim.config import MAX_EPISODE_STEPS, NuisanceKind, require_nuisance
 
 _FEATURES_MAP = {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}
 
@@ -31,9 +32,9 @@ class LightMetaworldConfig(EnvConfig):
     episode_length: int = 500
     """Steps after which an episode has failed, at most 500."""
     observation_height: int = 64
-    """Pixels."""
+    """Height of the images, in pixels."""
     observation_width: int = 64
-    """Pixels."""
+    """Width of the images, in pixels."""
     camera_name: str = "corner2"
     """Meta-World camera."""
     shadows: bool = False
@@ -41,21 +42,21 @@ class LightMetaworldConfig(EnvConfig):
     nuisance: NuisanceKind = "none"
     """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
     visualization_height: int = 240
-    """Pixels of the videos that lerobot-eval saves."""
+    """Height of the videos that lerobot-eval saves, in pixels."""
     visualization_width: int = 240
-    """Pixels of the videos that lerobot-eval saves."""
+    """Width of the videos that lerobot-eval saves, in pixels."""
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     """Set from the sizes above; not a choice."""
     features_map: dict[str, str] = field(default_factory=_FEATURES_MAP.copy)
     """LeRobot's names for the environment's keys; a key that is not named keeps its default."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         self.features_map = {**_FEATURES_MAP, **self.features_map}
         require_nuisance(self.nuisance)
-        if min(self.observation_height, self.observation_width) < 4:
-            raise ValueError(
-                f"images must be at least 4x4 pixels, got {self.observation_height}x{self.observation_width}"
-            )
+        require_numbers(self, "observation_height", "observation_width", at_least=4)
+        require_numbers(self, "visualization_height", "visualization_width", at_least=1)
+        require_numbers(self, "episode_length", at_least=1, at_most=MAX_EPISODE_STEPS)
         if self.fps != 80:
             raise ValueError(f"fps must be 80, the rate at which Meta-World is controlled, got {self.fps}")
         self.features = {

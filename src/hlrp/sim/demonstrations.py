@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
 from hlrp.files import new_directory
+from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
 from hlrp.sim.nuisance import STATE_NAMES
 from hlrp.sim.scripted_episodes import (
-    RolloutOptions,
     ScriptedEpisode,
     close_environment,
     prepare_worker,
@@ -47,44 +47,11 @@ NUISANCE = "nuisance"
 FPS: int = LightMetaworldEnv.metadata["render_fps"]
 FIRST_SEED = 100_000
 """Demonstrations start here, far from the seeds that lerobot-eval uses (1000, 1001, …)."""
-SEEDS_PER_RECORDING = 10_000
-"""Episode seeds between one `seed` and the next."""
 
 _SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, preset="veryfast")
 """Full colour resolution: halving it, as usual, doubles the error of a 64-pixel image."""
 _IN_FLIGHT_PER_WORKER = 4
 _Submit = Callable[..., Future[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemonstrationConfig:
-    """What to record; `rollout` says how."""
-
-    tasks: tuple[str, ...]
-    """Meta-World tasks or LeRobot's difficulty groups (easy, medium, …)."""
-    episodes_per_task: int = 30
-    """Successful episodes of each task."""
-    seed: int = 0
-    """Same seed, same dataset; recordings with different seeds share no episode."""
-    video: bool = False
-    """Store videos instead of images: smaller and lossy; slower to train from at 64 pixels."""
-    rollout: RolloutOptions = field(default_factory=RolloutOptions)
-
-    def __post_init__(self) -> None:
-        if self.episodes_per_task < 1:
-            raise ValueError(f"episodes_per_task must be at least 1, got {self.episodes_per_task}")
-        if self.max_attempts > SEEDS_PER_RECORDING:
-            raise ValueError(
-                f"episodes_per_task must be at most {(SEEDS_PER_RECORDING - 10) // 2}, got "
-                f"{self.episodes_per_task}; record the rest with another seed"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-
-    @property
-    def max_attempts(self) -> int:
-        """Episodes tried per task before giving up."""
-        return 2 * self.episodes_per_task + 10
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from gymnasium import spaces
 from jaxtyping import Float, Float32
 
 from hlrp.sim.camera import OffscreenCamera
-from hlrp.sim.nuisance import NuisanceKind, add_nuisance, nuisance_generator, nuisance_path, require_nuisance
+from hlrp.sim.config import MAX_EPISODE_STEPS, NuisanceKind, require_nuisance
+from hlrp.sim.nuisance import add_nuisance, nuisance_generator, nuisance_path
 from hlrp.sim.tasks import import_metaworld, make_expert, require_task, task_sentence
 
 ACTION_DIM = 4
 STATE_DIM = 4
-MAX_EPISODE_STEPS = 500
-"""Meta-World ends every episode here."""
 
 _BENCHMARK_SEED = 42
 _CORNER2_POSITION = (0.75, 0.075, 0.7)

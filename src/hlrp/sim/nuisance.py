@@ -9,13 +9,12 @@ Shapes: t frames of one episode.
 from __future__ import annotations
 
 import zlib
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-NuisanceKind = Literal["none", "distractor", "camera"]
-"""`distractor`: a ball floats through the workspace. `camera`: the camera turns and shakes as if held by hand."""
+from hlrp.sim.config import NuisanceKind
 
 STATE_NAMES: dict[NuisanceKind, list[str]] = {"distractor": ["x", "y", "z"], "camera": ["tilt", "pan", "roll"]}
 """What the three numbers of a nuisance's state are: the ball's centre in metres, the camera's turn in radians."""
@@ -32,12 +31,6 @@ _FREQUENCIES_HZ = (0.5, 1.5)
 _BALL_RADIUS = 0.12
 _MAGENTA = (1.0, 0.0, 0.8, 1.0)
 _YELLOW = (1.0, 0.9, 0.0, 1.0)
-
-
-def require_nuisance(kind: str) -> None:
-    """Raise a `ValueError` unless `kind` is a `NuisanceKind`."""
-    if kind not in get_args(NuisanceKind):
-        raise ValueError(f"nuisance must be one of {', '.join(get_args(NuisanceKind))}, got {kind!r}")
 
 
 def nuisance_generator(kind: NuisanceKind, task: str, seed: int) -> np.random.Generator:

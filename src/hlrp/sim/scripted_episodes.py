@@ -14,42 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hlrp.sim.light_metaworld import MAX_EPISODE_STEPS, LightMetaworldEnv
-from hlrp.sim.nuisance import NuisanceKind, require_nuisance
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutOptions:
-    """How the expert acts and what the camera sees."""
-
-    image_size: int = 64
-    """Height and width of the images, in pixels."""
-    camera_name: str = "corner2"
-    """Meta-World camera."""
-    shadows: bool = False
-    """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
-    nuisance: NuisanceKind = "none"
-    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
-    action_noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
-    tail_steps: int = 12
-    """Expert steps recorded after the first success, so that the moment of success has later frames."""
-    max_steps: int = 200
-    """Steps within which the expert must succeed for its episode to be kept."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 4:
-            raise ValueError(f"image_size must be at least 4 pixels, got {self.image_size}")
-        require_nuisance(self.nuisance)
-        if not self.action_noise >= 0:
-            raise ValueError(f"action_noise must be 0 or more, got {self.action_noise}")
-        if self.tail_steps < 0:
-            raise ValueError(f"tail_steps must be 0 or more, got {self.tail_steps}")
-        if self.max_steps < 1 or self.max_steps + self.tail_steps > MAX_EPISODE_STEPS:
-            raise ValueError(
-                f"max_steps must be at least 1 and max_steps + tail_steps at most {MAX_EPISODE_STEPS}, where "
-                f"Meta-World ends an episode; got {self.max_steps} + {self.tail_steps}"
-            )
+from hlrp.sim.config import RolloutOptions
+from hlrp.sim.light_metaworld import LightMetaworldEnv
 
 
 @dataclass(frozen=True)

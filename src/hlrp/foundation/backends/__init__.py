@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from hlrp.foundation.backends.interfaces import (
-    BackendConfig,
     FoundationBackend,
     FoundationLoss,
     LatentCandidates,
     LatentPrediction,
     PromptFeatures,
 )
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend, QwenVLChatConfig
-from hlrp.foundation.backends.smol_latent_head_backend import SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
+from hlrp.foundation.backends.smol_latent_head_backend import SmolLatentHeadBackend
+from hlrp.foundation.config import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig
 from hlrp.latents import LatentSpec
 
 BACKENDS: dict[str, type[FoundationBackend]] = {

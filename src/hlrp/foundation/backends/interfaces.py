@@ -8,86 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import draccus
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.lora import LoRASettings
+from hlrp.foundation.config import DTYPE_NAMES
 from hlrp.latents import LatentSpec
 from hlrp.row_draws import RowDraws
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 """Types of weights, by the name a configuration gives them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackendConfig(draccus.ChoiceRegistry):
-    """Which backbone, how it is shown the frame, and what of it learns: what all backends have in common."""
-
-    model_name: str | None = None
-    """Hub name or local folder of the backbone; None builds an embedded small one, offline."""
-    embedded_size: str = "demo"
-    """Size of the embedded backbone where model_name is None: demo or debug."""
-    image_size: tuple[int, int] = (64, 64)
-    """Height and width every image is resized to, in pixels."""
-    system_prompt: str = "You are a robot policy. Reply only with action tokens."
-    """Opens every conversation; empty leaves the system turn to the chat template."""
-    attn_implementation: str = "sdpa"
-    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
-    dtype: str = "float32"
-    """Type of the backbone's weights: float32, bfloat16 or float16; those that learn are float32 while they do."""
-    freeze_backbone: bool = False
-    """Train only what is new: the rows of the action tokens, or the latent head."""
-    freeze_vision_tower: bool = False
-    """Leave the vision tower and its projection as they are."""
-    lora: LoRASettings = field(default_factory=LoRASettings)
-    """Adapters on the language model, whose own weights are then frozen."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    random_shift_px: int = 2
-    """In training, shift every image by up to this many pixels along each axis, before resizing."""
-
-    @classmethod
-    def default_choice_name(cls) -> str:
-        """The backend of a command line that names none."""
-        return "qwen3vl_chat"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.random_shift_px < 0:
-            raise ValueError(f"random_shift_px must be 0 or more, got {self.random_shift_px}")
-        if self.lora.is_on and self.freeze_backbone:
-            raise ValueError(
-                "freeze_backbone trains no weight of the backbone and lora trains some; choose one of them"
-            )
-
-    @property
-    def needs_vectors(self) -> bool:
-        """Whether labels must hold latent vectors beside the codes."""
-        return False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` takes them back."""
-        return draccus.encode(asdict(self))
-
-    @classmethod
-    def from_dict[C: BackendConfig](cls: type[C], values: Mapping[str, Any]) -> C:
-        """Inverse of `to_dict`.
-
-        Raises:
-            ValueError: If a value is unknown or of another kind.
-        """
-        try:
-            return draccus.decode(cls, dict(values))
-        except draccus.utils.DecodingError as error:
-            raise ValueError(f"not a configuration of {cls.__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

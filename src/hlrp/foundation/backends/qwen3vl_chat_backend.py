@@ -7,7 +7,7 @@ Shapes: b batch, v cameras, l prompt tokens, a answer tokens, t = l+a, s codes, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,11 +25,10 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from hlrp.evaluation_mode import evaluation_mode
-from hlrp.foundation.action_tokens import ActionTokens
+from hlrp.foundation.action_tokens import add_action_tokens
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
     DTYPES,
-    BackendConfig,
     FoundationBackend,
     FoundationLoss,
     LatentCandidates,
@@ -37,35 +36,16 @@ from hlrp.foundation.backends.interfaces import (
     PromptFeatures,
 )
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
+from hlrp.foundation.config import LoRASettings, QwenVLChatConfig
 from hlrp.foundation.constrained_decode import Choice, CodeDecoder, Decoded, beam_search, decode_codes, with_answer
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
-from hlrp.foundation.lora import LoRASettings, add_lora, merge_lora
+from hlrp.foundation.lora import add_lora, merge_lora
 from hlrp.foundation.processor_parts import image_processor_of, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import Prompts, PromptTokenizer
 from hlrp.foundation.tiny import tiny_processor, tiny_qwen3vl_config, tiny_size
 from hlrp.foundation.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
 from hlrp.foundation.uniform_vision import use_uniform_vision
 from hlrp.latents import LatentSpec
-
-_LOSSES = ("codes", "vocabulary")
-
-
-@BackendConfig.register_subclass("qwen3vl_chat")
-@dataclass(frozen=True, kw_only=True)
-class QwenVLChatConfig(BackendConfig):
-    """A Qwen3-VL chat model: image sides are multiples of its patch size times its merge size."""
-
-    tokens: ActionTokens = field(default_factory=ActionTokens)
-    """Spelling of the action tokens."""
-    loss_over: str = "codes"
-    """codes compares the k codes of each slot; vocabulary is the language-model loss on the whole answer."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss_over not in _LOSSES:
-            raise ValueError(f"loss_over must be one of {', '.join(_LOSSES)}, got {self.loss_over!r}")
-        if self.model_name is None:
-            tiny_size(self.embedded_size)
 
 
 class QwenVLChatBackend(FoundationBackend):
@@ -87,7 +67,7 @@ class QwenVLChatBackend(FoundationBackend):
         self.spec = spec
         self.model = model
         self.processor = processor
-        self.tokens = config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+        self.tokens = add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
         self.geometry = ImageGeometry.of(image_processor_of(processor), config.image_size)
         self.prompt_tokenizer = PromptTokenizer(
             processor, self.geometry, model.model.get_rope_index, system_prompt=config.system_prompt
@@ -114,7 +94,7 @@ class QwenVLChatBackend(FoundationBackend):
         if config.model_name is None:
             size = tiny_size(config.embedded_size)
             processor = tiny_processor(size, config.image_size)
-            config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+            add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
             return cls(
                 config,
                 spec,
@@ -131,7 +111,7 @@ class QwenVLChatBackend(FoundationBackend):
             config.model_name, dtype=DTYPES[config.dtype], attn_implementation=config.attn_implementation
         )
         known = set(tokenizer_of(processor).get_vocab().values())
-        tokens = config.tokens.add_to(tokenizer_of(processor), spec.codebook_size)
+        tokens = add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
         _add_vocabulary(model, [token for token in tokens.added if token not in known])
         return cls(config, spec, model, processor)
 

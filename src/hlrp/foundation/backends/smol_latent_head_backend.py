@@ -11,7 +11,7 @@ w width of one latent vector.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +33,6 @@ from hlrp.evaluation_mode import evaluation_mode
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
     DTYPES,
-    BackendConfig,
     FoundationBackend,
     FoundationLoss,
     LatentCandidates,
@@ -41,55 +40,17 @@ from hlrp.foundation.backends.interfaces import (
     PromptFeatures,
 )
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
+from hlrp.foundation.config import LoRASettings, SmolLatentHeadConfig
 from hlrp.foundation.constrained_decode import Choice
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
-from hlrp.foundation.latent_head import HEADS, LatentHead, SlotScores
-from hlrp.foundation.lora import LoRASettings, add_lora, merge_lora
+from hlrp.foundation.latent_head import LatentHead, SlotScores
+from hlrp.foundation.lora import add_lora, merge_lora
 from hlrp.foundation.processor_parts import save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
 from hlrp.foundation.tiny_smolvlm import set_position_spread, tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
 from hlrp.foundation.vector_flow_head import VectorFlowHead
 from hlrp.latents import LatentSpec
 from hlrp.row_draws import RowDraws
-
-
-@BackendConfig.register_subclass("smol_latent_head")
-@dataclass(frozen=True, kw_only=True)
-class SmolLatentHeadConfig(BackendConfig):
-    """A SmolVLM2 with a latent head: images are square and at most as large as its vision tower's."""
-
-    system_prompt: str = "You are a robot policy."
-    """Opens every conversation; empty leaves the system turn out."""
-    head: str = "query"
-    """query: one learned query per slot reads the prompt; pooled: a perceptron on the prompt's mean."""
-    head_layers: int = 1
-    """Decoder blocks of the query head, hidden layers of the pooled one."""
-    head_heads: int = 4
-    """Attention heads of the query head; they divide the language model's width."""
-    num_vlm_layers: int | None = None
-    """Keep only this many of the language model's first layers, as SmolVLA (arXiv:2506.01844) does; None keeps all."""
-    vector_loss_weight: float = 0.0
-    """Weight of the flow-matching loss on latent vectors; 0 leaves the continuous head out."""
-    flow_steps: int = 4
-    """Euler steps from noise to a predicted latent vector."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head not in HEADS:
-            raise ValueError(f"head must be one of {', '.join(HEADS)}, got {self.head!r}")
-        for name in ("head_layers", "head_heads", "flow_steps", "num_vlm_layers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
-        if self.vector_loss_weight < 0:
-            raise ValueError(f"vector_loss_weight must be 0 or more, got {self.vector_loss_weight}")
-        if self.model_name is None:
-            tiny_smol_size(self.embedded_size)
-
-    @property
-    def needs_vectors(self) -> bool:
-        """Whether there is a continuous head."""
-        return self.vector_loss_weight > 0
 
 
 class SmolLatentHeadBackend(FoundationBackend):

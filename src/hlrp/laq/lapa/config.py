@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hlrp.laq.config import QuantizerName, TargetName
-from hlrp.latents import LatentSpec
+from hlrp.latent_spec import LatentSpec
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ Shapes: k codebook entries, v code width, d width, h heads, e head width.
 
 from __future__ import annotations
 
-import errno
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from torch import Tensor
 
+from hlrp.artefacts import read_pickle
 from hlrp.laq.lapa.config import POOL_SHAPES, LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.latents import LatentSpec
@@ -69,17 +67,12 @@ def load_lapa_weights(path: Path | str) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds anything but a state dict.
     """
-    wanted = f"{path} is not a state dict of LAPA's quantizer; expected a file like its released laq_openx.pt"
+    expected = "a state dict of LAPA's quantizer, such as its released laq_openx.pt"
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; download LAPA's laq_openx.pt and name it")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch raises for a file cut short
-            raise
-        raise ValueError(wanted) from error
+    state = read_pickle(path, expected=expected)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(wanted)
+        raise ValueError(f"{path} is not {expected}")
     return {name.removeprefix("module."): value.float() for name, value in state.items()}  # as several processes save
 
 

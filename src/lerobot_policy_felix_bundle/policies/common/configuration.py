@@ -12,11 +12,20 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from .open_chunk import open_window
 
 # Not taken from `hlrp.foundation`: every LeRobot command reads this file, and would pay for transformers.
 VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
 DTYPES = ("float32", "bfloat16", "float16")
+
+
+_NORMALIZATION = {
+    "VISUAL": NormalizationMode.IDENTITY,
+    "STATE": NormalizationMode.MEAN_STD,
+    "ACTION": NormalizationMode.MEAN_STD,
+}
 
 
 @dataclass
@@ -110,16 +119,10 @@ class HLRPConfig(PreTrainedConfig):
     scheduler_decay_lr: float = 1e-5
     """Learning rate at the end of the schedule."""
 
-    # How state and action are normalized by the dataset's statistics; pixels stay as they are.
-    normalization_mapping: dict[str, NormalizationMode] = field(
-        default_factory=lambda: {
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MEAN_STD,
-        }
-    )
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
     """How each kind of feature is normalized; a kind that is not named keeps its default."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
         # draccus replaces the whole mapping by the kinds that a flag names; LeRobot would not normalize the others.
@@ -138,12 +141,14 @@ class HLRPConfig(PreTrainedConfig):
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         self._check_latent_targets()
-        if not 0 <= self.labelled_fraction <= 1:
-            raise ValueError(f"labelled_fraction must be in [0, 1], got {self.labelled_fraction}")
-        if self.latent_loss_weight < 0 or self.action_loss_weight < 0:
-            raise ValueError(
-                f"loss weights must not be negative, got {self.latent_loss_weight} and {self.action_loss_weight}"
-            )
+        require_numbers(self, "labelled_fraction", at_least=0, at_most=1)
+        require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
+        require_numbers(self, "image_size", at_least=1)
+        require_numbers(self, "random_shift_px", at_least=0)
+        require_numbers(self, "optimizer_lr", "optimizer_eps", above=0)
+        require_numbers(self, "optimizer_betas", at_least=0, below=1)
+        require_numbers(self, "optimizer_weight_decay", "optimizer_grad_clip_norm", at_least=0)
+        require_numbers(self, "scheduler_warmup_steps", "scheduler_decay_steps", "scheduler_decay_lr", at_least=0)
 
     def _check_latent_targets(self) -> None:
         if self.latent_targets not in ("precomputed", "online"):

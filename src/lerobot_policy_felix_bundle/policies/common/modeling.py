@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
-from huggingface_hub.constants import CONFIG_NAME
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from jaxtyping import Bool, Float
 from lerobot.configs import parser
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from hlrp.artefacts import follow_umask
 from hlrp.cards import license_entries
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationLoss
@@ -340,6 +341,7 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)
+        follow_umask(save_directory / SAFETENSORS_SINGLE_FILE)
         write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
 
     def generate_model_card(

@@ -6,6 +6,8 @@ Not `from __future__ import annotations`: LeRobot reads the types of the fields.
 from dataclasses import dataclass
 from typing import Any
 
+from hlrp.checks import told_by_draccus
+
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -35,9 +37,13 @@ class VLAPreset:
     """Spelling of code i; must contain `{i}`."""
 
     optimizer_lr: float = 1e-5
+    """Peak learning rate of AdamW."""
     scheduler_warmup_steps: int = 1000
+    """Optimizer steps until the peak of the learning rate."""
     scheduler_decay_lr: float = 1e-6
+    """Learning rate at the end of the decay."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         if self.torch_dtype not in _DTYPES:
             raise ValueError(f"torch_dtype must be one of {', '.join(_DTYPES)}, got {self.torch_dtype!r}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.configuration import HLRPConfig
 
 
@@ -32,10 +34,10 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
     rtc_config: RTCConfig | None = None
     """Real-time chunking (arXiv:2506.07339): how a chunk continues the one that is being executed. LeRobot sets it."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_denoising_steps < 1:
-            raise ValueError(f"num_denoising_steps must be 1 or more, got {self.num_denoising_steps}")
+        require_numbers(self, "num_denoising_steps", "expert_width", "expert_layers", "expert_heads", at_least=1)
 
     def require_effect(self) -> None:
         """Raise where an option would have no effect in training beside the others.

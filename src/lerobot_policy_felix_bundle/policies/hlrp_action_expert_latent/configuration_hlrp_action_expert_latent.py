@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.configuration import HLRPConfig
+
+_NORMALIZATION = {
+    "VISUAL": NormalizationMode.IDENTITY,
+    "STATE": NormalizationMode.MEAN_STD,
+    "ACTION": NormalizationMode.MIN_MAX,  # the diffusion expert clips to [-1, 1]
+}
 
 
 @PreTrainedConfig.register_subclass("hlrp_action_expert_latent")
@@ -13,13 +21,8 @@ from ..common.configuration import HLRPConfig
 class HLRPActionExpertLatentConfig(HLRPConfig):
     """The foundation VLA plans in latent codes; an expert of its own eyes carries the plan out."""
 
-    normalization_mapping: dict[str, NormalizationMode] = field(
-        default_factory=lambda: {
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MIN_MAX,  # the diffusion expert clips to [-1, 1]
-        }
-    )
+    normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
+    """How each kind of feature is normalized; a kind that is not named keeps its default."""
 
     chunk_size: int | None = 16
     """Actions predicted at once. None: as many as the frames that a label spans."""
@@ -84,6 +87,7 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     """Chunks of actions that are made from one plan before the VLA plans anew, whoever asks for them. Another
     instruction or the start of an episode needs a new plan in any case."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.expert not in ("diffusion", "flow"):
@@ -96,13 +100,26 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
                 f"the diffusion expert clips actions to ±{self.clip_sample_range:g}, which MEAN_STD exceeds; normalize "
                 "ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set --policy.clip_sample=false"
             )
-        if not 0 <= self.predicted_codes <= 1:
-            raise ValueError(f"predicted_codes must be in [0, 1], got {self.predicted_codes}")
-        if self.predicted_codes_after < 1 or self.replan_every < 1:
-            raise ValueError(
-                "predicted_codes_after and replan_every must be 1 or more, got "
-                f"{self.predicted_codes_after} and {self.replan_every}"
-            )
+        require_numbers(self, "predicted_codes", at_least=0, at_most=1)
+        require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
+        require_numbers(
+            self,
+            "predicted_codes_after",
+            "replan_every",
+            "expert_image_size",
+            "spatial_softmax_num_keypoints",
+            "down_dims",
+            "kernel_size",
+            "n_groups",
+            "diffusion_step_embed_dim",
+            "num_train_timesteps",
+            "num_inference_steps",
+            "expert_width",
+            "expert_layers",
+            "expert_heads",
+            "latent_embed_dim",
+            at_least=1,
+        )
 
     def require_effect(self) -> None:
         """Raise where an option would have no effect in training beside the others.

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.preset import VLAPreset
 from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
@@ -29,19 +31,28 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
     """Train the expert alone."""
 
     expert_image_size: tuple[int, int] = (96, 96)
+    """Height and width of the pictures the expert sees."""
     down_dims: tuple[int, ...] = (512, 1024, 2048)
+    """Widths of the diffusion UNet."""
     noise_scheduler_type: str = "DDPM"
+    """DDPM or DDIM."""
     num_inference_steps: int | None = None
+    """Denoising steps; None: as many as noise levels in training."""
     prediction_type: str = "epsilon"
+    """sample or epsilon: whether the UNet predicts the actions or the noise."""
 
     optimizer_lr: float = 1e-4
+    """Peak learning rate of AdamW."""
     scheduler_warmup_steps: int = 500
+    """Optimizer steps until the peak of the learning rate."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         if self.chunk_size not in (None, self.horizon):
             raise ValueError(
                 f"--policy.chunk_size={self.chunk_size} and --policy.horizon={self.horizon} differ; set both alike, or "
                 "leave out chunk_size"
             )
+        require_numbers(self, "horizon", at_least=1)
         self.chunk_size = self.horizon
         super().__post_init__()

@@ -6,6 +6,8 @@ from typing import Any
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.preset import VLAPreset
 from ..hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
@@ -41,10 +43,13 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Action dimensions it may have."""
 
     optimizer_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
     optimizer_weight_decay: float = 0.01
+    """Decoupled weight decay."""
     use_scheduler: bool = True
     """Whether the learning rate warms up and decays."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         if self.laq_decoder_type not in _DECODERS:
             raise ValueError(f"laq_decoder_type must be one of {', '.join(_DECODERS)}, got {self.laq_decoder_type!r}")
@@ -56,6 +61,7 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
                     f"means {value}; leave it out, or set --policy.{name}={value}"
                 )
             setattr(self, name, value)
+        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1)
         super().__post_init__()
 
     def validate_features(self) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
+from hlrp.checks import require_numbers, told_by_draccus
+
 from ..common.configuration import HLRPConfig
 
 
@@ -26,15 +28,13 @@ class HLRPVLADirectConfig(HLRPConfig):
     freeze_laq_decoder: bool = True
     """Leave the LAQ's own decoder as it is, where decoder is laq."""
 
+    @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.decoder not in ("mlp", "laq"):
             raise ValueError(f"decoder must be mlp or laq, got {self.decoder!r}")
-        if self.decoder_layers < 0 or self.decoder_hidden_dim < 1:
-            raise ValueError(
-                "decoder_layers must be 0 or more and decoder_hidden_dim 1 or more, got "
-                f"{self.decoder_layers} and {self.decoder_hidden_dim}"
-            )
+        require_numbers(self, "decoder_layers", at_least=0)
+        require_numbers(self, "decoder_hidden_dim", at_least=1)
 
     def require_effect(self) -> None:
         """Raise where an option would have no effect in training beside the others.

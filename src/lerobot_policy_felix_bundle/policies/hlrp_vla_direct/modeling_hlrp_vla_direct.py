@@ -3,7 +3,6 @@
 Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values, e y x a frame of the LAQ.
 """
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hlrp.artefacts import read_json, reading
 from hlrp.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
@@ -78,9 +78,11 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         """A decoder around the LAQ's own: its weights from the LAQ, or to be loaded with this policy's."""
         config = self.config
         if self._checkpoint_dir is not None:
-            saved = json.loads((self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE).read_text(encoding="utf-8"))
-            self._laq_cameras = self._known_cameras(saved["cameras"])
-            decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
+            path = self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE
+            saved = read_json(path)
+            with reading(path):
+                self._laq_cameras = self._known_cameras(saved["cameras"])
+                decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
         else:
             if not config.laq_checkpoint_path:
                 raise ValueError("--policy.decoder=laq needs the quantizer: name it with --policy.laq_checkpoint_path")

@@ -1,0 +1,107 @@
+"""Read and write the files of checkpoints and labels: whoever meets a damaged one learns which, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+COPY_AGAIN = "copy the whole folder again, or make it anew"
+
+
+@contextmanager
+def reading(path: Path | str, *, remedy: str = COPY_AGAIN) -> Iterator[None]:
+    """Name `path` in whatever shows, inside the block, that the file is damaged or of another kind.
+
+    Args:
+        path: The file.
+        remedy: What to do about it.
+
+    Raises:
+        ValueError: In place of errors of parsers and of constructors that are given what the file holds.
+        OSError: As it came, where the file cannot be opened: it names the file already.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path} has no entry {error}; {remedy}") from error
+    except (ValueError, TypeError, AttributeError) as error:  # of JSON, Parquet, or a configuration
+        raise ValueError(f"{path} is damaged or of another kind ({_one_line(error)}); {remedy}") from error
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise ValueError(f"{path} is damaged ({_one_line(error)}); {remedy}") from error  # so says Parquet
+
+
+def read_json(path: Path | str, *, remedy: str = COPY_AGAIN) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds anything else; the message names `path`.
+    """
+    with reading(path, remedy=remedy):
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def read_weights(model: nn.Module, path: Path | str, *, remedy: str = COPY_AGAIN) -> None:
+    """Load safetensors into `model`, strictly.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or its weights are not those of `model`; the message names `path`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no {path}; {remedy}")
+    try:
+        load_model(model, str(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:  # a file cut short, or weights of other names or sizes
+        raise ValueError(
+            f"{path} is damaged, or its weights are not those that the files beside it describe; {remedy}"
+        ) from error
+
+
+def read_pickle(path: Path | str, *, expected: str) -> Any:
+    """What `torch.save` wrote to `path`, without running what a pickle may hold.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds anything but tensors and plain values; the message names `path` and what
+            was `expected`.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch raises for a file cut short
+            raise
+        raise ValueError(f"{path} is damaged, or is not {expected}") from error
+
+
+def write_weights(model: nn.Module, path: Path | str) -> None:
+    """Save `model` as safetensors, readable by whom the umask says."""
+    save_model(model, str(path))
+    follow_umask(path)
+
+
+def follow_umask(path: Path | str) -> None:
+    """Give a file the permissions of an ordinary new one; safetensors leaves its files to their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,127 @@
+"""Refuse options that are out of range, in one sentence and before any work."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from draccus import ParsingError
+from draccus.parsers.decoding import decode_dataclass
+
+
+def require_number(
+    name: str,
+    value: object,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise unless `value` is a finite number within its bounds.
+
+    Not-a-number compares as false with everything, so that `if value < 0` lets it through; here every bound must hold.
+
+    Args:
+        name: What the option is called on the command line.
+        value: A number, or a list of numbers that must all be in range. None, an option left open, passes.
+        at_least: Smallest value that passes.
+        above: Largest value that does not pass.
+        at_most: Largest value that passes.
+        below: Smallest value that does not pass.
+
+    Raises:
+        ValueError: If it is not; the message has the name, the range and the value.
+    """
+    numbers: Iterable[object] = value if isinstance(value, (list, tuple)) else [value]
+    for number in numbers:
+        if number is not None and not (
+            isinstance(number, (int, float))
+            and math.isfinite(number)
+            and (at_least is None or number >= at_least)
+            and (above is None or number > above)
+            and (at_most is None or number <= at_most)
+            and (below is None or number < below)
+        ):
+            expected = _range(at_least=at_least, above=above, at_most=at_most, below=below)
+            raise ValueError(f"{name} must be {expected}, got {value}")
+
+
+def require_numbers(
+    config: object,
+    *names: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """`require_number` for several fields of a configuration, by their names.
+
+    Raises:
+        ValueError: For the first that is out of range.
+    """
+    for name in names:
+        require_number(name, getattr(config, name), at_least=at_least, above=above, at_most=at_most, below=below)
+
+
+def require_seed(seed: int) -> None:
+    """Raise unless `seed` is one that every generator of random numbers takes.
+
+    Raises:
+        ValueError: If it is not in [0, 2**32).
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
+
+
+def require_one_of(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise unless `value` is one of `choices`.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def _range(*, at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:
+    low, high = (at_least if above is None else above), (at_most if below is None else below)
+    if low is not None and high is not None:
+        return f"in {'[' if above is None else '('}{low:g}, {high:g}{']' if below is None else ')'}"
+    if low is not None:
+        return f"{low:g} or more" if above is None else f"above {low:g}"
+    if high is not None:
+        return f"{high:g} or less" if below is None else f"below {high:g}"
+    return "a finite number"
+
+
+def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let the reasons that a configuration's `__post_init__` gives reach whoever typed the option.
+
+    draccus puts "Couldn't instantiate class …" in place of a ValueError, and LeRobot's commands end with that. Its own
+    ParsingError it lets through. So the reason becomes one while draccus is at work; Python callers get the ValueError.
+    """
+
+    @functools.wraps(check)
+    def checked(config: Any) -> None:
+        try:
+            check(config)
+        except ValueError as error:
+            if not _draccus_is_decoding():
+                raise
+            raise ParsingError(str(error)) from error
+
+    return checked
+
+
+def _draccus_is_decoding() -> bool:
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is decode_dataclass.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,1 @@
+"""What each command does, once `hlrp.cli` has read and checked its options."""

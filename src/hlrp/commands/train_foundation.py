@@ -1,0 +1,250 @@
+"""`hlrp-train-foundation`: stage 2, teach a vision-language model to speak latent actions."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from hlrp.cli.common import choose_device, resume_command
+from hlrp.cli.train_foundation import TrainFoundationConfig
+from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
+from hlrp.data.observation_sources import (
+    HeldOut,
+    ObservationSource,
+    open_labelled,
+    open_taught,
+    require_one_teacher,
+)
+from hlrp.data.run_facts import observation_facts
+from hlrp.foundation.backends import FoundationBackend, build_backend
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.card import NO_HELD_OUT
+from hlrp.foundation.checkpoint import METRICS_FILE, save_foundation
+from hlrp.foundation.code_metrics import (
+    CodeFigures,
+    CodePredictions,
+    LastCodeGuess,
+    code_counts,
+    code_figures,
+    predict_codes,
+)
+from hlrp.foundation.code_metrics import last_code_guess as guess_last_code
+from hlrp.foundation.language import LanguageFigures, language_figures, swapped_instructions
+from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.vla_backend_module import VLABackendModule, validation_log
+from hlrp.laq.checkpoint import load_laq
+from hlrp.progress import progress
+from hlrp.report.foundation_page import example_predictions, render_foundation_page
+from hlrp.report.foundation_table import foundation_table
+from hlrp.run_settings import lasting_settings
+from hlrp.training import StepData, TrainingRun
+from hlrp.verdicts import foundation_conclusion
+
+logger = logging.getLogger(__name__)
+
+PAGE_FILE = "report.html"
+_VALIDATION_FRAMES = 1024
+_LANGUAGE_FRAMES = 512
+_EXAMPLES = 12
+
+
+def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
+    """Train, validate on held-out episodes, save; returns the validation figures, none where nothing is held out.
+
+    With several processes, the first one alone saves.
+    """
+    with TrainingRun(
+        config.output_dir,
+        resume=config.resume,
+        settings=lasting_settings(config),
+        resume_command=resume_command("hlrp-train-foundation"),
+    ) as run:
+        return _train(config, run)
+
+
+def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
+    device = choose_device(config.device)
+    config.trainer.require_device(device)
+    sources, online = _open(config)
+    run.require_same_data(observation_facts(sources, [one.dataset_root for one in config.datasets]))
+    spec, fingerprint = sources[0].spec, sources[0].laq_fingerprint
+
+    torch.manual_seed(config.seed)
+    backend = build_backend(config.backend, spec)
+    frames = sum(len(source.train.index) for source in sources)
+    held_out = sum(len(source.held_out.index) for source in sources)
+    parameters, trained = _millions(backend)
+    logger.info(f"VLA of {parameters} parameters, {trained} of them trained, on {frames} frames; {held_out} held out")
+    module = VLABackendModule(
+        backend, config.optimizer, training_counts=_training_counts(sources, spec.codebook_size), online=online
+    )
+    validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
+    batches = ShuffledBatches(
+        [source.train for source in sources],
+        batch_size=min(config.batch_size, frames),
+        num_batches=config.steps,
+        seed=config.seed,
+    )
+    data = StepData(batches, validation if held_out else None, num_workers=config.num_workers)
+    logged = run.fit(
+        module,
+        data,
+        steps=config.steps,
+        save_every=config.save_every,
+        validate_every=min(config.validate_every or config.steps, config.steps) if held_out else None,
+        device=device,
+        trainer=config.trainer,
+    )
+    figures = {name.removeprefix("val/"): value for name, value in logged.items() if name.startswith("val/")}
+    if not run.is_main:
+        return figures
+    backend.merge_adapters()
+    backend.to(device)
+    extra = {
+        "datasets": list(dict.fromkeys(source.name for source in sources)),
+        "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
+        "episodes": [one.episodes for one in config.datasets],
+        "cameras": sources[0].cameras,
+        "labels": "online" if online else "precomputed",
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "license": config.license,
+    }
+    if not held_out:
+        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra={**extra, "validation": {}})
+        run.finish()
+        print(NO_HELD_OUT)
+        return figures
+    numbers = progress(range(len(validation)), "reading held-out frames")
+    measured = [_labelled(validation[number].to(device), online) for number in numbers]
+    predictions = module.predictions
+    # Under fsdp a copy was validated; folding adapters in rounds the weights, and mixed precision what they compute.
+    if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
+        predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
+    quality = _quality(predictions, sources, spec.codebook_size)
+    figures |= {name.removeprefix("val/"): value for name, value in validation_log(quality).items()}
+    extra["validation"] = figures
+    language = _language(backend, measured, sources)
+    about = {
+        "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
+        f"{parameters} parameters, {trained} trained",
+        "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {fingerprint}",
+        "datasets": ", ".join(extra["datasets"]),
+        "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
+        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
+    }
+    # One batch holds neighbouring frames: examples come from all over the held-out episodes.
+    spread = torch.linspace(0, len(measured) - 1, min(_EXAMPLES, len(measured))).long().tolist()
+    each = -(-_EXAMPLES // len(spread))
+    examples = [
+        example
+        for number in progress(spread, "predicting examples")
+        for example in example_predictions(backend, measured[number], each)
+    ]
+    metrics = {
+        "quality": quality.to_dict(),
+        "language": language.to_dict(),
+        "verdict": foundation_conclusion(quality.to_dict()).to_dict(),
+        "about": about,
+    }
+    save_foundation(
+        backend,
+        config.output_dir,
+        laq_fingerprint=fingerprint,
+        extra=extra,
+        quality=quality,
+        language=language,
+        beside={
+            METRICS_FILE: json.dumps(metrics, indent=2),
+            PAGE_FILE: render_foundation_page(quality, language, examples, about),
+        },
+    )
+    run.finish()
+    print(foundation_table(quality, language))
+    return figures
+
+
+def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], OnlineLabels | None]:
+    """All datasets, and the quantizer that labels them online where there is one."""
+    held_out = HeldOut(share=config.held_out, frames=_VALIDATION_FRAMES // len(config.datasets), seed=config.seed)
+    size, cache = config.backend.image_size, config.cache_gib / len(config.datasets)
+    laq = None if config.laq_path is None else load_laq(config.laq_path)
+    if laq is None:
+        sources = [
+            open_labelled(one, held_out, image_size=size, cache_gib=cache, with_vectors=config.backend.needs_vectors)
+            for one in config.datasets
+        ]
+    else:
+        sources = [open_taught(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets]
+    require_one_teacher(sources)
+    return sources, None if laq is None else OnlineLabels(laq.model)
+
+
+def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None) -> FoundationBatch:
+    if isinstance(batch, FoundationBatch):
+        return batch
+    assert online is not None, "clips come with the quantizer that labels them"
+    return online.label(batch)
+
+
+def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:
+    """How often each slot holds each code in training; None where labels are made online."""
+    counts = [
+        code_counts(source.labels.codes[source.train.index], codebook_size)
+        for source in sources
+        if source.labels is not None
+    ]
+    return torch.stack(counts).sum(0) if len(counts) == len(sources) else None
+
+
+def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeFigures:
+    offsets = torch.tensor([0, *(len(source.episode) for source in sources[:-1])]).cumsum(0)
+    episode = torch.cat(
+        [source.episode[source.held_out.index] + offset for source, offset in zip(sources, offsets, strict=True)]
+    )
+    return code_figures(
+        predictions,
+        codebook_size=codebook_size,
+        training_counts=_training_counts(sources, codebook_size),
+        episode=episode,
+        last_code=_last_code(sources[0]) if len(sources) == 1 else None,
+    )
+
+
+def _last_code(source: ObservationSource) -> LastCodeGuess | None:
+    labels = source.labels
+    if labels is None:
+        return None
+    span = source.spec.frame_deltas(source.fps)[-1]
+    return guess_last_code(labels.codes, labels.valid, source.episode, source.held_out.index, span=span)
+
+
+def _language(
+    backend: FoundationBackend, batches: Sequence[FoundationBatch], sources: Sequence[ObservationSource]
+) -> LanguageFigures:
+    others = swapped_instructions(text for source in sources for text in source.instructions)
+    enough = max(_LANGUAGE_FRAMES // len(batches[0]), 1)
+    every = max(len(batches) // enough, 1)
+    return language_figures(backend, batches[::every], others)
+
+
+def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:
+    """What a checkpoint keeps of a dataset it was trained on, as plain values."""
+    trained = set(source.episode[source.train.index].tolist())
+    episodes = sorted(set(source.episode.tolist()))
+    return {
+        "name": source.name,
+        "share": share,
+        "episodes": len(episodes),
+        "held_out_episodes": [episode for episode in episodes if episode not in trained],
+    }
+
+
+def _millions(backend: FoundationBackend) -> tuple[str, str]:
+    counts = [[p.numel() for p in backend.parameters() if p.requires_grad or not only] for only in (False, True)]
+    total, trained = (f"{sum(count) / 1e6:.3g} M" for count in counts)
+    return total, trained

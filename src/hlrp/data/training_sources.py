@@ -1,0 +1,94 @@
+"""Open the recordings that stage 1 trains on, and divide their episodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from hlrp.data.clips import (
+    TrainingSource,
+    choose_labelled,
+    chosen_episodes,
+    clip_is_valid,
+    episodes_with_actions,
+    have_room,
+    split_episodes,
+)
+from hlrp.data.dataset import dataset_name
+from hlrp.data.source_config import LabelledShare, SourceConfig
+from hlrp.data.sources import ClipSource, open_lerobot_source
+from hlrp.data.video_folder import open_video_source
+from hlrp.latents import LatentSpec
+
+logger = logging.getLogger(__name__)
+
+
+def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
+    """Open what `config` names."""
+    if config.video_dir is not None:
+        return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
+    return open_lerobot_source(
+        dataset_name(config.dataset_repo_id, config.dataset_root),
+        config.dataset_root,
+        cameras=config.cameras,
+        image_size=image_size,
+        cache_gib=cache_gib,
+        tolerance_s=config.tolerance_s,
+    )
+
+
+def open_training_sources(
+    configs: Sequence[SourceConfig],
+    spec: LatentSpec,
+    *,
+    image_size: tuple[int, int],
+    cache_gib: float,
+    held_out: float,
+    labelled: LabelledShare,
+    seed: int,
+) -> list[TrainingSource]:
+    """Open every source, split its episodes, and choose those with known actions.
+
+    Args:
+        configs: The sources; all share `cache_gib` equally.
+        spec: The clips that episodes must have room for.
+        image_size: Height and width of frames.
+        cache_gib: Keep frames in memory up to this size.
+        held_out: Share of the episodes of each source to hold out, of those with room for a clip.
+        labelled: Which actions may be seen.
+        seed: Of the split and the choice.
+
+    Raises:
+        ValueError: If no episode of a source has room for a clip, or there is no action to see.
+    """
+    if labelled.episodes and (labelled.fraction or len(configs) > 1):
+        raise ValueError(
+            "labelled_episodes names episodes of a single source; with several, or for a share, use labelled_fraction"
+        )
+    parts: list[TrainingSource] = []
+    for config in configs:
+        source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
+        chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
+        usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
+        split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
+        train, test = (chosen[part] for part in split)
+        clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
+        if not len(test):
+            logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
+        known = torch.tensor(labelled.episodes, dtype=torch.int64)
+        if source.actions is not None and not labelled.episodes:
+            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
+        parts.append(
+            TrainingSource(
+                source=source,
+                episodes=train,
+                weight=config.weight,
+                labelled=known,
+                chosen=None if config.episodes is None else chosen,
+            )
+        )
+    if labelled.fraction and not any(len(part.labelled) for part in parts):
+        raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
+    return parts
