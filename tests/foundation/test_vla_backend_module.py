@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import draccus
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from hlrp.cli.train_foundation import TrainFoundationConfig
 from hlrp.foundation.backends import (
     BackendConfig,
     FoundationLoss,
@@ -129,12 +133,22 @@ def test_parts_of_a_batch_with_its_augmentation_teach_what_the_batch_teaches(kin
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
-def test_the_recipe_of_a_large_model_moves_nearly_every_weight(tmp_path: Path) -> None:
-    config = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), dtype="bfloat16")
+def readme_recipe() -> TrainFoundationConfig:
+    """The README's command for a model of two billion parameters."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"^hlrp-train-foundation (.*Cosmos.*)$", readme, re.MULTILINE)
+    return draccus.parse(TrainFoundationConfig, args=shlex.split(command, comments=True))
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_the_recipe_of_a_large_model_moves_nearly_every_weight(tmp_path: Path, dtype: str | None) -> None:
+    recipe = readme_recipe()
+    dtype = dtype or recipe.backend.dtype
+    config = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), dtype=dtype)
     batch = FoundationBatch(torch.rand(8, 1, 3, 32, 32), ["Open a drawer"] * 8, torch.randint(8, (8, 4)))
-    module = VLABackendModule(build_backend(config, LatentSpec()), OptimizerConfig(lr=1e-5))
+    module = VLABackendModule(build_backend(config, LatentSpec()), recipe.optimizer)
     before = [value.detach().clone() for value in module.parameters()]
-    trainer = quiet_trainer(tmp_path, max_steps=3, precision="bf16-mixed")
+    trainer = quiet_trainer(tmp_path, max_steps=3, precision=recipe.trainer.precision)
     trainer.fit(module, loader([batch] * 3))
     moments = [trainer.optimizers[0].state[value] for value in module.parameters()]
     moved = [

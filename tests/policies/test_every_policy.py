@@ -187,7 +187,7 @@ def test_acting_in_training_mode_changes_nothing_and_acts_as_in_evaluation(works
     ],
 )
 def test_steps_of_the_presets_size_move_the_weights_of_a_policy_in_bfloat16(
-    workshop: Workshop, kind: str, half: dict[str, str]
+    workshop: Workshop, kind: str, half: dict[str, str], tmp_path: Path
 ) -> None:
     policy = workshop.policy(kind, **half, optimizer_lr=1e-5).train()
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
@@ -208,6 +208,13 @@ def test_steps_of_the_presets_size_move_the_weights_of_a_policy_in_bfloat16(
     policy.reset()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert policy.select_action(seen).dtype == torch.float32
+
+    policy.save_pretrained(tmp_path)
+    resumed = get_policy_class(kind).from_pretrained(tmp_path, dataset_meta=workshop.dataset.meta)
+    torch.testing.assert_close(dict(resumed.state_dict()), dict(policy.state_dict()), rtol=0, atol=0)
+    acting = get_policy_class(kind).from_pretrained(tmp_path)
+    assert acting.backend.model.dtype == torch.bfloat16
+    assert acting.select_action(seen).dtype == torch.float32
 
 
 def test_a_second_process_that_was_seeded_alike_draws_other_noise_and_shifts(workshop: Workshop, kind: str) -> None:
