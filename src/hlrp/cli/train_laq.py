@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import draccus
 import torch
 
-from hlrp.cards import DEFAULT_LICENSE
 from hlrp.cli.common import choose_device, chosen_cameras, run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, IdleClips
 from hlrp.data.evaluation import evaluate_laq
@@ -103,8 +102,8 @@ class TrainLAQConfig:
     resume: bool = False
     """Continue an interrupted run."""
     seed: int = 0
-    license: str = DEFAULT_LICENSE
-    """Licence of the weights, for the model card, as the hub spells it."""
+    license: str | None = None
+    """Licence of the weights, for the model card, as the hub spells it; default: apache-2.0."""
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 
