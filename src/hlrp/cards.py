@@ -10,9 +10,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hlrp.data.source_config import DEFAULT_LICENSE
 from hlrp.verdicts import Conclusion, Verdict
 
+DEFAULT_LICENSE = "apache-2.0"
+"""Licence of weights that derive from no other model, where none is named."""
 LIBRARY = "hlrp"
 PIPELINE = "robotics"
 TAGS = ("robotics", "latent-actions", "lerobot")
@@ -62,14 +63,8 @@ def hub_model(name: str | Path | None) -> str | None:
 
 
 def markdown_text(value: object) -> str:
-    """Text from data as one line that shows as it is: no tag, link, code or table cell begins in it.
-
-    Of an absolute path only the last part is shown: a card is published, and nobody else has that folder.
-    """
-    text = " ".join(str(value).split())
-    if Path(text).is_absolute():
-        text = Path(text).name
-    return escape(text, quote=False).translate(str.maketrans(_UNSAFE))
+    """Text from data as one line that shows as it is: no tag, link, code or table cell begins in it."""
+    return escape(" ".join(str(value).split()), quote=False).translate(str.maketrans(_UNSAFE))
 
 
 def figures_table(verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
@@ -77,6 +72,12 @@ def figures_table(verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
     rows = [[v.name, v.value, v.word, v.wanted, v.meaning] for v in verdicts]
     whole = f"**{conclusion.word}**: {conclusion.reason}. Next: {conclusion.next_step}."
     return f"{whole}\n\n{markdown_table(['figure', 'value', 'verdict', 'wanted', 'meaning'], rows)}"
+
+
+def sources_of(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a checkpoint's `extra` says it was trained on; without what others wrote there under the same name."""
+    found = extra.get("sources")
+    return [part for part in found if isinstance(part, Mapping) and "name" in part] if isinstance(found, list) else []
 
 
 def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
@@ -109,14 +110,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def facts_list(facts: Mapping[str, object]) -> str:
     """A line for each plain value; lists and mappings stay in the checkpoint's own files."""
     return "\n".join(
-        f"- {markdown_text(name.replace('_', ' '))}: {markdown_text(value)}"
+        f"- {markdown_text(name.replace('_', ' '))}: {markdown_text(_without_folders(value))}"
         for name, value in facts.items()
         if isinstance(value, (str, int, float))
     )
 
 
+def _without_folders(value: object) -> object:
+    """Of an absolute path the last part: a card is published, and nobody else has that folder."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _source_name(name: str) -> str:
-    shown = markdown_text(name)
+    shown = markdown_text(_without_folders(name))
     return f"[{shown}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else shown
 
 

@@ -72,7 +72,8 @@ def test_the_card_of_a_mixture_names_its_sources_and_the_licence(
     assert "statistics" not in card
     data = ModelCard(card).data
     assert (data.license, data.datasets, data.pipeline_tag) == ("cc-by-4.0", ["me/demos"], "robotics")
-    plain = (fsq_model.save_pretrained(tmp_path / "plain") / CARD_FILE).read_text()
+    plain = (fsq_model.save_pretrained(tmp_path / "plain", extra={"sources": "my films"}) / CARD_FILE).read_text()
+    assert "- sources: my films" in plain
     assert (ModelCard(plain).data.license, ModelCard(plain).data.datasets) == ("apache-2.0", None)
 
 

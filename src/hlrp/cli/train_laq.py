@@ -10,7 +10,6 @@ import draccus
 from hlrp.checks import require_numbers, require_seed
 from hlrp.cli.common import chosen_cameras, run_cli
 from hlrp.data.source_config import (
-    DEFAULT_LICENSE,
     DEFAULT_TOLERANCE_S,
     ClipAugmentation,
     IdleClips,
@@ -110,8 +109,8 @@ class TrainLAQConfig:
     """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
     seed: int = 0
     """Of the split into training and held-out episodes, of the weights and of all draws."""
-    license: str = DEFAULT_LICENSE
-    """Licence of the weights, for the model card, as the hub spells it."""
+    license: str | None = None
+    """Licence of the weights, for the model card, as the hub spells it; default: apache-2.0."""
     device: str | None = None
     """cpu, cuda, mps; default: the best there is."""
 

@@ -11,8 +11,6 @@ DEFAULT_REPO_ID = "local/hlrp_demos"
 """Where `hlrp-collect-demos` records to, when nothing is named."""
 DEFAULT_TOLERANCE_S = 1e-4
 """Largest difference between a time stamp and the frame rate that is overlooked, in seconds; LeRobot's own default."""
-DEFAULT_LICENSE = "apache-2.0"
-"""Licence of weights that derive from no other model; an option of every training command."""
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hlrp.cards import facts_list, figures_table, hub_model, metadata, sources_table
+from hlrp.cards import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.code_metrics import CodeFigures
 from hlrp.foundation.language import LanguageFigures
@@ -61,7 +61,7 @@ def foundation_card(
         quality: Its held-out figures; None where nobody has measured them.
         language: The same frames under other instructions; None where that was not measured.
     """
-    spec, sources = backend.spec, extra.get("sources", [])
+    spec, sources = backend.spec, sources_of(extra)
     base = hub_model(backend.config_dict().get("model_name"))
     facts = {name: value for name, value in extra.items() if name != "license"}
     parts = (

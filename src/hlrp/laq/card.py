@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hlrp.cards import facts_list, figures_table, markdown_text, metadata, sources_table
+from hlrp.cards import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
 from hlrp.tables import counted
@@ -53,7 +53,7 @@ def model_card(
         extra: What it was trained on, as `save_laq` takes it; `sources`, `license` and plain values are shown.
     """
     spec, config = model.spec, model.config
-    sources = extra.get("sources", [])
+    sources = sources_of(extra)
     facts = {name: value for name, value in extra.items() if name != "license"}
     parts = (sources_table(sources) if sources else "", facts_list(facts))
     return _CARD.format(

@@ -1,0 +1,91 @@
+"""Episodes that a quantizer was trained on are never measured as held out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hlrp.data.clips import TrainingSource, split_episodes
+from hlrp.data.recordings import choose_measured, describe_source
+from hlrp.data.source_config import SourceConfig, open_source
+from hlrp.data.sources import ClipSource
+
+
+@pytest.fixture(scope="module")
+def source(image_dataset_root: Path) -> ClipSource:
+    """Six recorded episodes with actions."""
+    return open_source(SourceConfig(dataset_root=str(image_dataset_root)), image_size=(32, 32), cache_gib=0)
+
+
+def trained(*sources: ClipSource, seed: int = 1) -> dict[str, Any]:
+    """What a checkpoint keeps after a training that held out two of six episodes."""
+    described = []
+    for one in sources:
+        train, _ = split_episodes(len(one.bounds), held_out=0.4, seed=seed)
+        described.append(describe_source(TrainingSource(source=one, episodes=train), share=1 / len(sources)))
+    return {"sources": described}
+
+
+@pytest.mark.parametrize("draw", [{"seed": 0}, {"seed": 7}, {"held_out": 0.9}])
+def test_the_same_recordings_bring_the_split_of_the_training(source: ClipSource, draw: dict[str, Any]) -> None:
+    extra = trained(source)
+    moved = replace(source, name="renamed")
+    found = choose_measured(extra, moved, **{"held_out": 0.1, "seed": 0, **draw})
+    assert found.basis == "held out"
+    assert found.measured.tolist() == extra["sources"][0]["held_out_episodes"]
+    assert sorted([*found.fit.tolist(), *found.measured.tolist()]) == list(range(6))
+
+
+def test_every_source_of_a_mixture_is_recognized(source: ClipSource) -> None:
+    films = replace(source, name="films", actions=None, cameras=())
+    assert choose_measured(trained(films, source), source, held_out=0.1, seed=0).basis == "held out"
+    slower = replace(films, fps=5.0, bounds=source.bounds // 2)  # the same files, read at another rate
+    assert choose_measured(trained(source, films), slower, held_out=0.1, seed=0).basis == "held out"
+
+
+def test_other_recordings_are_told_apart(source: ClipSource) -> None:
+    assert source.actions is not None
+    extra = trained(source)
+    others = [
+        replace(source, actions=source.actions + 1),
+        replace(source, actions=None),
+        replace(source, bounds=source.bounds[:5]),
+        replace(source, fps=20.0),
+        replace(source, bounds=torch.cat([source.bounds[:5], torch.tensor([[78, 90]])])),
+    ]
+    for other in others:
+        found = choose_measured(extra, other, held_out=0.1, seed=0)
+        assert found.basis == "another dataset"
+        assert "other recordings (images)" in found.sentence
+        assert "may have been trained on" in found.sentence
+
+
+def test_without_actions_the_name_must_be_the_same(source: ClipSource) -> None:
+    films = replace(source, name="films", actions=None)
+    assert choose_measured(trained(films), films, held_out=0.1, seed=0).basis == "held out"
+    renamed = choose_measured(trained(films), replace(films, name="other"), held_out=0.1, seed=0)
+    assert renamed.basis == "another dataset"
+
+
+@pytest.mark.parametrize(
+    ("extra", "basis"),
+    [
+        ({}, "unknown"),
+        ({"sources": [{"name": "images", "held_out_episodes": [1]}]}, "unknown"),  # written by an earlier version
+        ("nothing held out", "trained on"),
+    ],
+)
+def test_what_cannot_be_known_and_what_was_trained_on_is_said(
+    source: ClipSource, extra: dict[str, Any] | str, basis: str
+) -> None:
+    if isinstance(extra, str):
+        extra = trained(source)
+        extra["sources"][0]["held_out_episodes"] = []
+    found = choose_measured(extra, source, held_out=0.4, seed=0)
+    assert found.basis == basis
+    assert "held out" not in f"{found.sentence} {found.short}"
+    assert len(found.measured) == 2
