@@ -9,7 +9,7 @@ from pathlib import Path
 import draccus
 
 from hlrp.cli.common import choose_device, run_cli
-from hlrp.data.clips import choose_labelled, split_episodes
+from hlrp.data.clips import choose_labelled, log_cuts, split_episodes
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.source_config import SourceConfig, open_source
 from hlrp.data.sources import ClipSource
@@ -17,6 +17,7 @@ from hlrp.files import new_directory, refuse_existing, write_json
 from hlrp.laq.baselines import LabellerConfig, baseline_rows, trainable_config
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.laq.quality import LAQQuality, measure_quality
+from hlrp.latents import log_offset
 from hlrp.report.latent_gallery import latent_gallery
 from hlrp.report.latent_page import render_latent_page
 from hlrp.report.latent_table import baseline_table, quality_table
@@ -30,7 +31,7 @@ class InspectConfig:
     """Measure a LAQ on held-out episodes of a dataset; it need not be the one it was trained on."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint."""
+    """Folder of the LAQ checkpoint, or its name on the hub."""
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
@@ -41,6 +42,10 @@ class InspectConfig:
     """Folder of plain videos, instead of a dataset; figures of actions are then left out."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     output_dir: str | None = None
     """Folder for metrics.json and report.html; must not exist. Without it figures are printed only."""
     baselines: bool = False
@@ -72,6 +77,8 @@ class InspectConfig:
             return SourceConfig(
                 video_dir=self.video_dir,
                 video_fps=self.video_fps,
+                skip_bad_videos=self.skip_bad_videos,
+                find_scene_cuts=self.find_scene_cuts,
                 dataset_repo_id=self.dataset_repo_id,
                 dataset_root=self.dataset_root,
                 cameras=self.cameras,
@@ -80,6 +87,7 @@ class InspectConfig:
             dataset_repo_id=self.dataset_repo_id,
             dataset_root=self.dataset_root,
             video_fps=self.video_fps,
+            skip_bad_videos=self.skip_bad_videos,
             cameras=self.cameras or list(trained_on),
         )
 
@@ -92,6 +100,8 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         refuse_existing(config.output_dir)
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
+    log_offset(laq.model.spec, source.fps, of=source.name)
+    log_cuts(source, laq.model.spec.frame_deltas(source.fps))
     train, held_out = split_episodes(len(source.bounds), held_out=config.held_out, seed=config.seed)
     clips = quality_clips(source, laq.model.spec, train, held_out, seed=config.seed)
     quality = measure_quality(laq.model, clips)

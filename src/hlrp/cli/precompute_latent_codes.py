@@ -29,7 +29,7 @@ from hlrp.data.labels import (
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.files import refuse_existing, write_json
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.latents import NO_LABEL
+from hlrp.latents import NO_LABEL, log_offset
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class PrecomputeConfig:
     """Label a LeRobotDataset with a trained LAQ; nothing of the dataset is changed or, by default, copied."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint."""
+    """Folder of the LAQ checkpoint, or its name on the hub."""
     dataset_repo_id: str = "local/hlrp_demos"
     """Repo id of the dataset."""
     dataset_root: str | None = None
@@ -73,6 +73,7 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    log_offset(laq.model.spec, float(dataset.fps), of=dataset.repo_id)
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)

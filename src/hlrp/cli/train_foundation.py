@@ -66,7 +66,7 @@ class TrainFoundationConfig:
     sources: list[ObservationConfig] = field(default_factory=list)
     """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]."""
     laq_path: str | None = None
-    """Folder of a LAQ that labels while training, instead of labels on the disk."""
+    """Folder of a LAQ, or its name on the hub, that labels while training, instead of labels on the disk."""
     output_dir: str = "outputs/foundation"
     """Folder of the checkpoint; must not exist."""
     backend: BackendConfig = field(default_factory=lambda: QwenVLChatConfig(random_shift_px=2))

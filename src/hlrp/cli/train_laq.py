@@ -45,9 +45,13 @@ class TrainLAQConfig:
     cameras: list[str] = field(default_factory=list)
     """Several, which a code then describes together: [observation.images.top, observation.images.wrist]."""
     video_dir: str | None = None
-    """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
+    """Folder of plain videos (mp4, webm, mkv, mov, …; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]."""
     preset: str = "small"
@@ -124,6 +128,8 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            skip_bad_videos=self.skip_bad_videos,
+            find_scene_cuts=self.find_scene_cuts,
         )
         if self.sources and single != SourceConfig():
             raise ValueError("name all datasets, cameras and video folders inside sources, or a single one without it")
@@ -182,8 +188,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
     for part in sources:
         logger.info(
             f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
-            f"{len(part.held_out)} held out, {len(part.labelled)} with actions; offset "
-            f"{laq_config.spec.offset_frames(part.source.fps)} frames"
+            f"{len(part.held_out)} held out, {len(part.labelled)} with actions"
         )
     training = LAQTrainingConfig(
         optimizer=config.optimizer, motion_strength=config.motion_strength, views=config.views, losses=config.losses

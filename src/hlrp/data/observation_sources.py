@@ -28,7 +28,7 @@ from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
 from hlrp.data.source_config import DEFAULT_REPO_ID
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 
 
 @dataclass(kw_only=True)
@@ -88,6 +88,7 @@ def open_labelled(
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
     labels = find_labels(dataset.root, config.labels_path, with_vectors=with_vectors)
     labels.require_codes()
+    log_offset(labels.metadata.spec, float(dataset.fps), of=config.dataset_repo_id)
     bounds = episode_bounds(dataset.meta)
     require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
@@ -123,6 +124,7 @@ def open_taught(
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
     dataset = open_dataset(config.dataset_repo_id, config.dataset_root)
+    log_offset(laq.model.spec, float(dataset.fps), of=config.dataset_repo_id)
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )

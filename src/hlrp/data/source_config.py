@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, split_episodes
+from hlrp.data.clips import TrainingSource, choose_labelled, clip_starts, log_cuts, split_episodes
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
 
@@ -29,6 +29,10 @@ class SourceConfig:
     """Folder of video files, instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     weight: float | None = None
     """Share of the training clips, relative to other sources; default: as its number of clips."""
 
@@ -38,6 +42,8 @@ class SourceConfig:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
+        if self.video_dir is None and self.skip_bad_videos:
+            raise ValueError("skip_bad_videos goes with video_dir; no video of a dataset may be left out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,14 @@ class LabelledShare:
 def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
     """Open what `config` names."""
     if config.video_dir is not None:
-        return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
+        return open_video_source(
+            config.video_dir,
+            image_size=image_size,
+            cache_gib=cache_gib,
+            fps=config.video_fps,
+            skip_bad_videos=config.skip_bad_videos,
+            find_scene_cuts=config.find_scene_cuts,
+        )
     return open_lerobot_source(
         config.dataset_repo_id or DEFAULT_REPO_ID,
         config.dataset_root,
@@ -94,6 +107,8 @@ def open_training_sources(
     parts: list[TrainingSource] = []
     for config in configs:
         source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
+        log_offset(spec, source.fps, of=source.name)
+        log_cuts(source, spec.frame_deltas(source.fps))
         train, test = split_episodes(len(source.bounds), held_out=held_out, seed=seed)
         clip_starts(source, spec.frame_deltas(source.fps), test)  # says now, not after the training, that none has room
         known = torch.tensor(labelled.episodes, dtype=torch.int64)

@@ -20,11 +20,13 @@ from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
+    FOUNDATION_FOLDER,
     FoundationDescription,
     read_description,
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
+from hlrp.hub import fetch_folder
 from hlrp.optimization import parameter_groups
 
 from .action_labels import ActionLabels
@@ -86,6 +88,8 @@ class HLRPPolicy(PreTrainedPolicy):
         self._checkpoint_dir = checkpoint_dir
         folder = checkpoint_dir or config.vla_checkpoint_path
         is_lightning = checkpoint_dir is None and str(folder).endswith(SUFFIX)
+        if folder is not None and not is_lightning:
+            folder = fetch_folder(folder, FOUNDATION_FOLDER)
         saved = None if folder is None or is_lightning else read_description(folder)
         fps = None if dataset_meta is None else float(dataset_meta.fps)
         self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, saved)
