@@ -6,6 +6,15 @@
 # STEPS sets the length of every training (default 300); OFFSET_S the seconds between the frames of a clip.
 set -euo pipefail
 dataset=$1 out=$2 steps=${STEPS:-300} offset=${OFFSET_S:-0.25}
+
+# The policy's chunk is as long as what a code describes: the offset in frames of this dataset, 8 for 0.25 s at 30 fps.
+chunk=$(python - "$dataset/meta/info.json" "$offset" <<'PYTHON'
+import json, sys
+from hlrp.latents import LatentSpec
+with open(sys.argv[1]) as info:
+    print(LatentSpec(frame_offset_s=float(sys.argv[2])).offset_frames(json.load(info)["fps"]))
+PYTHON
+)
 mkdir -p "$out"
 
 hlrp-train-laq --dataset_root="$dataset" --output_dir="$out/laq" --frame_offset_s="$offset" --steps="$steps"
@@ -13,7 +22,7 @@ hlrp-precompute-latent-codes --laq_path="$out/laq" --dataset_root="$dataset" --o
 hlrp-train-foundation --dataset_root="$dataset" --labels_path="$out/labels" --output_dir="$out/foundation" --steps="$steps"
 lerobot-train --policy.type=hlrp_vla_direct --policy.push_to_hub=false \
     --policy.vla_checkpoint_path="$out/foundation" --policy.latent_labels_path="$out/labels" \
-    --policy.chunk_size=7 --policy.n_action_steps=7 \
+    --policy.chunk_size="$chunk" --policy.n_action_steps="$chunk" \
     --dataset.repo_id=local/real_robot --dataset.root="$dataset" \
     --batch_size=32 --steps="$steps" --log_freq=20 --num_workers=0 --output_dir="$out/policy"
 echo "policy: $out/policy/checkpoints/last/pretrained_model"

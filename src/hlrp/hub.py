@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class FolderKind:
@@ -26,6 +29,10 @@ class FolderKind:
 
     what: str
     """For messages: quantizer, foundation model."""
+    checkpoint: str
+    """For messages about its folder: LAQ checkpoint, foundation checkpoint."""
+    how_to_make: str
+    """For messages where there is none: train one with hlrp-train-laq."""
     files: tuple[str, ...]
     """Names, or patterns, of all its files."""
     require: Callable[[Path | str], object]
@@ -56,13 +63,20 @@ def fetch_folder(
     if Path(path_or_repo_id).is_dir():
         return Path(path_or_repo_id)
     name = str(path_or_repo_id)
+    neither = (
+        f"{name} is not a {kind.checkpoint} ({kind.how_to_make}): it is neither a folder nor the name of a hub "
+        "repository"
+    )
+    if name.count("/") != 1 or Path(name).exists():  # a repository is called owner/name
+        raise FileNotFoundError(neither)
+    logger.info(f"no folder {name} here; taking the {kind.what} {name} from the hub or its cache")
     try:
-        with _plain_errors(f"no folder {name} here, and the hub did not give model {name}"):
+        with _plain_errors(f"no folder {name} here, and the hub did not give model {name} ({kind.how_to_make})"):
             folder = snapshot_download(
                 name, revision=revision, cache_dir=cache_dir, token=token, allow_patterns=list(kind.files)
             )
     except HFValidationError as error:
-        raise FileNotFoundError(f"{name} is neither a folder nor the name of a hub repository") from error
+        raise FileNotFoundError(neither) from error
     return Path(folder)
 
 

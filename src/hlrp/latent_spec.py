@@ -41,6 +41,9 @@ class LatentSpec:
     def offset_frames(self, fps: float) -> int:
         """Whole frames between consecutive teacher frames at `fps` Hz.
 
+        The nearest number of frames; halfway between two, the even one, as everywhere in Python: 0.25 s at 30 fps are
+        8 frames, not 7.
+
         Raises:
             ValueError: If the offset is shorter than one frame.
         """

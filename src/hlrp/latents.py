@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -16,8 +17,35 @@ from torch import Tensor
 
 from hlrp.latent_spec import LatentSpec
 
+logger = logging.getLogger(__name__)
+
+OFFSET_TOLERANCE = 0.05
+"""Share by which an offset in whole frames may differ from the one in seconds before a warning says so."""
 NO_LABEL = -1
 """Stored in every slot of a frame that has no latent label; never a code."""
+
+
+def log_offset(spec: LatentSpec, fps: float, *, of: str) -> None:
+    """Log how many frames the offset of `spec` is at `fps` Hz, and warn where they last another time than it says.
+
+    Args:
+        spec: Geometry of the latent actions.
+        fps: Frame rate of a source, in Hz.
+        of: Name of that source.
+
+    Raises:
+        ValueError: If the offset is shorter than one frame.
+    """
+    frames = spec.offset_frames(fps)
+    seconds = frames / fps
+    logger.info(f"{of}: an offset of {spec.frame_offset_s:g} s is {frames} frames at {fps:g} fps, {seconds:.3g} s")
+    deviation = seconds / spec.frame_offset_s - 1
+    if abs(deviation) > OFFSET_TOLERANCE:
+        logger.warning(
+            f"{of}: in whole frames the offset is {seconds:.3g} s, {abs(deviation):.0%} "
+            f"{'longer' if deviation > 0 else 'shorter'} than frame_offset_s={spec.frame_offset_s:g}; a code spans "
+            "another time here than at other frame rates: choose an offset that is whole frames in every source"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class InspectConfig:
     """Measure a LAQ on a dataset: on the episodes that its training held out, or on another dataset altogether."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint."""
+    """Folder of the LAQ checkpoint, or its name on the hub."""
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
@@ -30,6 +30,10 @@ class InspectConfig:
     """Folder of plain videos, instead of a dataset; figures of actions are then left out."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
     """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
     rough."""
@@ -71,6 +75,8 @@ class InspectConfig:
             return SourceConfig(
                 video_dir=self.video_dir,
                 video_fps=self.video_fps,
+                skip_bad_videos=self.skip_bad_videos,
+                find_scene_cuts=self.find_scene_cuts,
                 dataset_repo_id=self.dataset_repo_id,
                 dataset_root=self.dataset_root,
                 cameras=self.cameras,
@@ -80,6 +86,7 @@ class InspectConfig:
             dataset_repo_id=self.dataset_repo_id,
             dataset_root=self.dataset_root,
             video_fps=self.video_fps,
+            skip_bad_videos=self.skip_bad_videos,
             cameras=self.cameras or list(trained_on),
             tolerance_s=self.tolerance_s,
         )

@@ -17,7 +17,7 @@ class PrecomputeConfig:
     """Label a LeRobotDataset with a trained LAQ; nothing of the dataset is changed or, by default, copied."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint."""
+    """Folder of the LAQ checkpoint, or its name on the hub."""
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None

@@ -36,7 +36,7 @@ class TrainFoundationConfig:
     dataset_repo_id, dataset_root, labels_path and cameras, which mean what they mean here, and a weight: its share of
     the samples, relative to the others (default: every frame once an epoch)."""
     laq_path: str | None = None
-    """Folder of a LAQ that labels while training, instead of labels on the disk."""
+    """Folder of a LAQ, or its name on the hub, that labels while training, instead of labels on the disk."""
     output_dir: str = "outputs/foundation"
     """Folder of the checkpoint; must not exist."""
     backend: BackendConfig = field(default_factory=QwenVLChatConfig)

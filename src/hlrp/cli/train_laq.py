@@ -41,9 +41,13 @@ class TrainLAQConfig:
     cameras: list[str] = field(default_factory=list)
     """Several, which a code then describes together: [observation.images.top, observation.images.wrist]."""
     video_dir: str | None = None
-    """Folder of plain videos (mp4, webm, mkv, mov, avi; one episode each), instead of a dataset."""
+    """Folder of plain videos (mp4, webm, mkv, mov, …; one episode each), instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     episodes: list[int] | None = None
     """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
@@ -143,6 +147,8 @@ class TrainLAQConfig:
             cameras=chosen_cameras(self.camera, self.cameras),
             video_dir=self.video_dir,
             video_fps=self.video_fps,
+            skip_bad_videos=self.skip_bad_videos,
+            find_scene_cuts=self.find_scene_cuts,
             episodes=self.episodes,
             tolerance_s=self.tolerance_s,
         )

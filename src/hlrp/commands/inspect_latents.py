@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hlrp.cli.common import choose_device
 from hlrp.cli.inspect_latents import InspectConfig
-from hlrp.data.clips import choose_labelled, episodes_with_actions
+from hlrp.data.clips import choose_labelled, episodes_with_actions, log_cuts
 from hlrp.data.evaluation import labelled_clips, quality_clips
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured
 from hlrp.data.sources import ClipSource
@@ -15,6 +15,7 @@ from hlrp.files import new_directory, refuse_existing, write_json
 from hlrp.laq.baselines import baseline_rows, trainable_config
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.laq.quality import LAQQuality, measure_quality
+from hlrp.latents import log_offset
 from hlrp.report.latent_gallery import latent_gallery
 from hlrp.report.latent_page import render_latent_page
 from hlrp.report.latent_table import baseline_table, quality_table
@@ -34,6 +35,8 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     laq.require_cameras(source.num_cameras)
     seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
     deltas = laq.model.spec.frame_deltas(source.fps)
+    log_offset(laq.model.spec, source.fps, of=source.name)
+    log_cuts(source, deltas)
     episodes = choose_measured(laq.extra, source, deltas, held_out=config.held_out, seed=seed)
     clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
     quality = measure_quality(laq.model, clips)

@@ -37,7 +37,7 @@ from hlrp.data.labels import (
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.files import new_directory, refuse_existing, sole_writer
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.latents import NO_LABEL
+from hlrp.latents import NO_LABEL, log_offset
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     laq = load_laq(config.laq_path, device)
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
+    log_offset(laq.model.spec, float(dataset.fps), of=dataset.repo_id)
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)

@@ -83,8 +83,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     for part in sources:
         logger.info(
             f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
-            f"{len(part.held_out)} held out, {len(part.labelled)} with actions; offset "
-            f"{laq_config.spec.offset_frames(part.source.fps)} frames"
+            f"{len(part.held_out)} held out, {len(part.labelled)} with actions"
         )
     task = LAQTask(model, config.training(), frozen)
     run.fit(

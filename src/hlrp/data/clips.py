@@ -6,6 +6,7 @@ and v held-out episodes, d action dimensions. In a `ClipBatch`: n transitions, a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
 from hlrp.progress import progress
 from hlrp.step_batches import part_rows
+
+logger = logging.getLogger(__name__)
 
 
 def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " n"]:
@@ -182,7 +185,7 @@ class ClipBatches(Dataset[ClipBatch]):
         self._starts = torch.cat(starts)
         self._source_of_clip = torch.repeat_interleave(torch.arange(len(starts)), counts)
         self._room = torch.cat(
-            [_frames_left(source.bounds)[start] for source, start in zip(self._sources, starts, strict=True)]
+            [_frames_left(source.scenes)[start] for source, start in zip(self._sources, starts, strict=True)]
         )
         self._is_labelled = torch.cat(
             [
@@ -270,7 +273,7 @@ class ClipBatches(Dataset[ClipBatch]):
 
 
 def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e"]) -> Int[Tensor, " m"]:
-    """Frames of `episodes` where a whole clip starts.
+    """Frames of `episodes` where a whole clip starts that lies in one scene.
 
     Raises:
         ValueError: If there is none.
@@ -280,13 +283,25 @@ def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e
             f"no episode of {source.name} is left to measure on: it takes two that are long enough for a clip, one to "
             "train or fit on and one to hold out"
         )
-    usable = clip_is_valid(source.bounds, deltas) & torch.isin(episode_of_frame(source.bounds), episodes)
+    usable = clip_is_valid(source.scenes, deltas) & torch.isin(episode_of_frame(source.bounds), episodes)
     if not usable.any():
         raise ValueError(
             f"none of the {len(episodes)} chosen episodes of {source.name} is long enough for a clip; use a shorter "
             "offset or another seed"
         )
     return usable.nonzero()[:, 0]
+
+
+def log_cuts(source: ClipSource, deltas: list[int]) -> None:
+    """Log how many clips are left out because they lie across a scene cut; nothing where there is no cut."""
+    if not len(source.cuts):
+        return
+    whole = clip_is_valid(source.bounds, deltas)
+    across = whole & ~clip_is_valid(source.scenes, deltas)
+    logger.info(
+        f"{source.name}: {len(source.cuts)} scene cuts; {int(across.sum())} of {int(whole.sum())} clips lie across one "
+        "and are left out (find_scene_cuts=false keeps them)"
+    )
 
 
 def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) -> Int[Tensor, " l"]:
@@ -420,7 +435,7 @@ def _require_same_cameras(sources: Sequence[ClipSource]) -> None:
 
 
 def _frames_left(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
-    """Frames that follow each frame in its episode."""
+    """Frames that follow each frame in its episode, or in its scene."""
     lengths = bounds[:, 1] - bounds[:, 0]
     return torch.repeat_interleave(bounds[:, 1], lengths) - 1 - torch.arange(int(lengths.sum()))
 

@@ -120,9 +120,7 @@ def in_memory(
     stream: VideoFiles | ImageFiles, image_size: tuple[int, int], *, cache_gib: float, show_progress: bool = True
 ) -> FrameSource:
     """All frames of `stream`, decoded now, where they fit into `cache_gib`; else `stream` itself."""
-    gib = len(stream) * 3 * image_size[0] * image_size[1] / 2**30
-    if gib > cache_gib:
-        logger.info(f"{len(stream)} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
+    if not fits_in_memory(len(stream), image_size, cache_gib=cache_gib):
         return stream
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8)
     with tqdm(total=len(stream), desc="decoding frames", unit="frame", disable=not show_progress) as bar:
@@ -130,6 +128,14 @@ def in_memory(
             frames[run[0] : run[-1] + 1] = stream.read(run[:, None])[:, 0]
             bar.update(len(run))
     return CachedFrames(frames)
+
+
+def fits_in_memory(num_frames: int, image_size: tuple[int, int], *, cache_gib: float) -> bool:
+    """Whether RGB frames of `image_size` (height, width) fit into `cache_gib`; logs that they do not."""
+    gib = num_frames * 3 * image_size[0] * image_size[1] / 2**30
+    if gib > cache_gib:
+        logger.info(f"{num_frames} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
+    return gib <= cache_gib
 
 
 def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> VideoFiles:

@@ -30,7 +30,7 @@ from hlrp.data.labels import LatentLabels
 from hlrp.data.source_config import ObservationConfig
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def open_labelled(
     dataset = _open(config)
     labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=with_vectors)
     labels.require_codes()
+    log_offset(labels.metadata.spec, float(dataset.fps), of=dataset.repo_id)
     bounds = episode_bounds(dataset.meta)
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
@@ -111,6 +112,7 @@ def open_taught(
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
     dataset = _open(config)
+    log_offset(laq.model.spec, float(dataset.fps), of=dataset.repo_id)
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )

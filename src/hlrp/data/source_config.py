@@ -27,6 +27,10 @@ class SourceConfig:
     """Folder of video files, instead of a dataset."""
     video_fps: float | None = None
     """Frames per second at which to read them; default: the highest rate among them."""
+    skip_bad_videos: bool = False
+    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    find_scene_cuts: bool = True
+    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
     episodes: list[int] | None = None
     """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
     weight: float | None = None
@@ -45,6 +49,8 @@ class SourceConfig:
         require_episode_numbers(self.episodes)
         if self.video_dir is None and self.video_fps is not None:
             raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
+        if self.video_dir is None and self.skip_bad_videos:
+            raise ValueError("skip_bad_videos goes with video_dir; no video of a dataset may be left out")
         require_numbers(self, "video_fps", "weight", above=0)
 
 

@@ -1,15 +1,16 @@
 """Where clips come from: the frames of one recording set, its episodes, and its actions where there are any.
 
-Shapes: e episodes, n frames, a action dimensions.
+Shapes: e episodes, n frames, a action dimensions, c scene cuts, p scenes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from jaxtyping import Float, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
@@ -43,6 +44,16 @@ class ClipSource:
     """Dataset keys, in the order of the channels; empty for plain videos, which are one camera without a name."""
     actions: Float[Tensor, "n a"] | None
     """The action of every frame, in dataset units; None where none is known. Rows that are not finite are not known."""
+
+    cuts: Int[Tensor, " c"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """First frame after every scene cut within an episode, in order; a recording of a robot has none."""
+
+    @property
+    def scenes(self) -> Int[Tensor, "p 2"]:
+        """First frame of every uncut scene and the one after its last: the episodes, divided at the cuts."""
+        starts = torch.cat([self.bounds[:, 0], self.cuts]).sort().values
+        ends = torch.cat([self.bounds[:, 1], self.cuts]).sort().values
+        return torch.stack([starts, ends], dim=1)
 
     @property
     def num_cameras(self) -> int:

@@ -14,13 +14,14 @@ from hlrp.data.clips import (
     clip_is_valid,
     episodes_with_actions,
     have_room,
+    log_cuts,
     split_episodes,
 )
 from hlrp.data.dataset import dataset_name
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,14 @@ logger = logging.getLogger(__name__)
 def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
     """Open what `config` names."""
     if config.video_dir is not None:
-        return open_video_source(config.video_dir, image_size=image_size, cache_gib=cache_gib, fps=config.video_fps)
+        return open_video_source(
+            config.video_dir,
+            image_size=image_size,
+            cache_gib=cache_gib,
+            fps=config.video_fps,
+            skip_bad_videos=config.skip_bad_videos,
+            find_scene_cuts=config.find_scene_cuts,
+        )
     return open_lerobot_source(
         dataset_name(config.dataset_repo_id, config.dataset_root),
         config.dataset_root,
@@ -70,6 +78,8 @@ def open_training_sources(
     parts: list[TrainingSource] = []
     for config in configs:
         source = open_source(config, image_size=image_size, cache_gib=cache_gib / len(configs))
+        log_offset(spec, source.fps, of=source.name)
+        log_cuts(source, spec.frame_deltas(source.fps))
         chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
         usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
         split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)

@@ -14,15 +14,15 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import av
 import torch
 from av.error import FFmpegError
 from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 
 from hlrp.data.pixels import resize, take
+from hlrp.data.pyav_decoder import PyAVDecoder
 
 try:
     from torchcodec.decoders import VideoDecoder
@@ -33,18 +33,15 @@ _DECODE_TOGETHER = 64
 """Frames of one decoder call: amortises a seek and bounds memory at full resolution."""
 _OPEN_FILES = 32
 """Decoders kept open in a process; one holds a few frames at full resolution."""
-_SEEK_S = 2.0
-"""PyAV seeks over a longer gap and decodes through a shorter one."""
-
-
-class _Played(NamedTuple):
-    data: UInt8[Tensor, "m 3 y x"]
-    pts_seconds: Float64[Tensor, " m"]
 
 
 @runtime_checkable
 class _Decoder(Protocol):
-    def get_frames_played_at(self, seconds: Float64[Tensor, " m"]) -> _Played: ...
+    def frames_at(
+        self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
+    ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
+        """What is on screen at `seconds`, which increase, and when each of these frames starts."""
+        ...
 
 
 class VideoFiles:
@@ -56,9 +53,12 @@ class VideoFiles:
         seconds: When each frame starts in its file; increasing within a file.
         fps: Frames per second at which `seconds` proceeds.
         image_size: Height and width to resize to.
-        constant_rate: Whether frames of a file are evenly spaced, so that none must be searched for.
+        constant_rate: Whether frames of a file are evenly spaced, as LeRobot writes them. Such files are decoded with
+            torchcodec where it loads, as LeRobot does; all others with PyAV.
         tolerance_s: Largest difference from `seconds` to a frame's own time stamp; None where the frames on screen at
             that time are meant, whenever they started.
+        last_s: When the last frame of each file starts, in seconds, where that is known; a file that ends earlier was
+            cut short.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class VideoFiles:
         image_size: tuple[int, int],
         constant_rate: bool,
         tolerance_s: float | None,
+        last_s: Sequence[float] | None = None,
     ) -> None:
         self._files = list(files)
         self._file = file
@@ -79,6 +80,7 @@ class VideoFiles:
         self._size = image_size
         self._constant_rate = constant_rate
         self._tolerance_s = tolerance_s
+        self._last_s = dict(zip(self._files, last_s, strict=True)) if last_s is not None else {}
 
     def __len__(self) -> int:
         return len(self._file)
@@ -93,7 +95,7 @@ class VideoFiles:
         frames = torch.empty(len(wanted), 3, *self._size, dtype=torch.uint8)
         for path, rows, seconds in self.places(wanted):
             for some, times in zip(rows.split(_DECODE_TOGETHER), seconds.split(_DECODE_TOGETHER), strict=True):
-                frames.index_copy_(0, some, resize(self._decode(path, times), self._size))
+                frames.index_copy_(0, some, self._decode(path, times))
         return take(frames, place)
 
     def places(self, index: Int[Tensor, " m"]) -> Iterator[tuple[Path, Int[Tensor, " f"], Float64[Tensor, " f"]]]:
@@ -103,55 +105,48 @@ class VideoFiles:
             rows = (file == number).nonzero()[:, 0]
             yield self._files[number], rows, self._seconds[index[rows]] + self._half_slot
 
-    def _decode(self, path: Path, seconds: Float64[Tensor, " m"]) -> UInt8[Tensor, "m 3 y x"]:
+    def _decode(self, path: Path, seconds: Float64[Tensor, " m"]) -> UInt8[Tensor, "m 3 h w"]:
         """What is on screen at `seconds`, which increase."""
         try:
-            played = _open(str(path), self._constant_rate, os.getpid()).get_frames_played_at(seconds)
+            decoder = _open(str(path), self._constant_rate, self._last_s.get(path), os.getpid())
+            frames, starts = decoder.frames_at(seconds, self._size)
         except (RuntimeError, IndexError, FFmpegError) as error:
             raise ValueError(
                 f"{path} cannot be decoded between {seconds[0]:.2f} s and {seconds[-1]:.2f} s; it is cut short or "
                 f"damaged, copy or encode it again ({error})"
             ) from error
         if self._tolerance_s is not None:
-            late = (played.pts_seconds + self._half_slot - seconds).abs()
+            late = (starts + self._half_slot - seconds).abs()
             if late.max() > self._tolerance_s:
                 raise ValueError(
                     f"{path} has no frame at {seconds[late.argmax()]:.4f} s, the nearest is {late.max():.4f} s away; "
                     "the video and the dataset's metadata do not belong together, copy both again"
                 )
-        return played.data
+        return frames
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _open(path: str, constant_rate: bool, process: int) -> _Decoder:
-    """Decoder of `path`. Each `process` opens its own: forked ones would share the place in the file."""
-    if VideoDecoder is None:
-        return _PyAVDecoder(path)
-    return VideoDecoder(path, seek_mode="approximate" if constant_rate else "exact")  # pyright: ignore[reportReturnType]
+def _open(path: str, constant_rate: bool, last_s: float | None, process: int) -> _Decoder:
+    """Decoder of `path`. Each `process` opens its own: forked ones would share the place in the file.
+
+    torchcodec 0.11 does not serve for other files than LeRobot's: where an edit list hides a key frame it returns a
+    later picture than was asked for, and it cannot seek in a transport stream.
+    """
+    if VideoDecoder is None or not constant_rate:
+        return PyAVDecoder(path, last_s=last_s)
+    return _TorchCodecDecoder(path)
 
 
-class _PyAVDecoder:
-    """The same with PyAV, which brings its own FFmpeg: for machines where torchcodec does not load."""
+class _TorchCodecDecoder:
+    """Frames of a file of constant rate, decoded with torchcodec."""
 
     def __init__(self, path: str) -> None:
-        self._container = av.open(path)
-        self._stream = self._container.streams.video[0]
+        assert VideoDecoder is not None, "checked by the caller"
+        self._decoder = VideoDecoder(path, seek_mode="approximate")
 
-    def get_frames_played_at(self, seconds: Float64[Tensor, " m"]) -> _Played:
-        """The last frame that starts at or before each of `seconds`, which increase."""
-        pictures: list[UInt8[Tensor, "3 y x"]] = []
-        starts: list[float] = []
-        frames: Iterator[av.VideoFrame] = iter(())
-        shown = ahead = None
-        for wanted in seconds.tolist():
-            if shown is None or ahead is None or wanted - ahead.time > _SEEK_S:
-                self._container.seek(round(wanted / self._stream.time_base), stream=self._stream)  # pyright: ignore[reportOptionalOperand, reportArgumentType]
-                frames = self._container.decode(self._stream)
-                shown = ahead = next(frames, None)
-                if shown is None:
-                    raise RuntimeError("no frame there")
-            while ahead is not None and ahead.time <= wanted:
-                shown, ahead = ahead, next(frames, None)
-            pictures.append(torch.from_numpy(shown.to_ndarray(format="rgb24")).permute(2, 0, 1))
-            starts.append(shown.time)
-        return _Played(torch.stack(pictures), torch.tensor(starts, dtype=torch.float64))
+    def frames_at(
+        self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
+    ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
+        """What is on screen at `seconds`, which increase, and when each of these frames starts."""
+        played = self._decoder.get_frames_played_at(seconds)
+        return resize(played.data, size), played.pts_seconds.double()

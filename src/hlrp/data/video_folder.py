@@ -1,43 +1,79 @@
 """A folder of plain videos as a source for stage 1: no robot, no actions, no metadata.
 
-Shapes: e episodes, n frames.
+Shapes: e episodes, n frames, c scene cuts.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import mimetypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import av
 import torch
 from av.error import FFmpegError
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
 
-from hlrp.data.frames import in_memory
+from hlrp.data.frames import CachedFrames, fits_in_memory
+from hlrp.data.pyav_decoder import PyAVDecoder, open_video
+from hlrp.data.scene_cuts import differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles
 from hlrp.progress import progress
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_SUFFIXES = (
+    ".avi", ".mkv", ".mov", ".mp4", ".webm", ".3gp", ".flv", ".gif", ".m2ts", ".m4v", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".wmv",
+)  # fmt: skip
+_READ_TOGETHER = 64
+"""Frames between two movements of the progress bar."""
+_FIRST_FRAMES = 16
+"""Frames that are decoded to see whether a file can be, and whether its time stamps increase."""
+_WHOLE = 0.9
+"""Share of the announced duration below which a file counts as cut short; containers round what they announce."""
+_CONTAINERS_THAT_ANNOUNCE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+"""Containers whose header tells a duration; FFmpeg estimates that of others from what is there."""
 
 
-@dataclass(frozen=True)
-class VideoLength:
+class VideoLength(NamedTuple):
     """When a video shows its pictures."""
 
     start_s: float
-    """Time stamp of its first frame."""
+    """Time stamp of the first frame that a player shows."""
     duration_s: float
     """From its first frame to the end of its last."""
     fps: float
     """Average frame rate, in Hz."""
+    last_s: float
+    """Time stamp of the last frame."""
+
+
+@dataclass(frozen=True)
+class _Film:
+    path: Path
+    length: VideoLength
+
+    def num_frames(self, rate: float) -> int:
+        # A frame counts where its middle is still shown: 0.499 rather than a half, for that must be before the end.
+        return max(int(self.length.duration_s * rate + 0.499), 1)
 
 
 def open_video_source(
-    folder: Path | str, *, image_size: tuple[int, int], cache_gib: float, fps: float | None = None
+    folder: Path | str,
+    *,
+    image_size: tuple[int, int],
+    cache_gib: float,
+    fps: float | None = None,
+    skip_bad_videos: bool = False,
+    find_scene_cuts: bool = True,
 ) -> ClipSource:
     """Every video file in `folder` and the folders in it, in the order of their paths, as one episode each.
 
@@ -49,71 +85,196 @@ def open_video_source(
         image_size: Height and width to resize to.
         cache_gib: Keep frames in memory up to this size.
         fps: Rate at which to read; default: the highest average rate of a file.
+        skip_bad_videos: Leave out files that cannot be read, with a warning, instead of refusing the folder.
+        find_scene_cuts: Look for scene cuts, which decodes every film once.
 
     Raises:
         FileNotFoundError: If `folder` does not exist or holds no video.
-        ValueError: If a file cannot be read as a video, or `fps` is not positive.
+        ValueError: If files cannot be read as videos, all of which are named, or `fps` is not positive.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"video_dir {folder} is not a folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    if not files:
-        raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
-    if fps is not None and fps <= 0:
+    if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps must be positive, got {fps}")
-    lengths = [video_length(path) for path in progress(files, "reading time stamps")]
-    rate = max(length.fps for length in lengths) if fps is None else fps
-    # A frame counts where its middle is still shown: 0.499 rather than a half, for that must be before the end.
-    counts = torch.tensor([max(int(length.duration_s * rate + 0.499), 1) for length in lengths])
-    ends = counts.cumsum(0)
-    starts = ends - counts
-    file = torch.repeat_interleave(torch.arange(len(files)), counts)
-    start_s = torch.tensor([length.start_s for length in lengths], dtype=torch.float64)
-    stream = VideoFiles(
-        files,
-        file,
-        start_s[file] + (torch.arange(len(file)) - starts[file]).double() / rate,
-        fps=rate,
-        image_size=image_size,
-        constant_rate=False,
-        tolerance_s=None,
-    )
-    logger.info(f"{len(files)} videos in {folder}, read at {rate:g} frames per second: {len(stream)} frames")
+    folder = Path(folder)
+    films: list[_Film] = []
+    bad: list[str] = []
+    for path in progress(_find_videos(folder), "reading time stamps"):
+        try:
+            films.append(_Film(path, video_length(path)))
+        except ValueError as error:
+            bad.append(str(error))
+    _report_bad(bad, folder, left=len(films), skip=skip_bad_videos)
+    rate = max(film.length.fps for film in films) if fps is None else fps
+    num_frames = sum(film.num_frames(rate) for film in films)
+    keep = fits_in_memory(num_frames, image_size, cache_gib=cache_gib)
+    cuts = torch.zeros(0, dtype=torch.int64)
+    if keep or find_scene_cuts:
+        films, stored, change, bad = _read_films(films, rate, image_size, keep=keep)
+        _report_bad(bad, folder, left=len(films), skip=skip_bad_videos)
+    else:
+        stored = change = None
+    bounds = _bounds(films, rate)
+    frames = _video_files(films, rate, image_size) if stored is None else CachedFrames(stored)
+    if find_scene_cuts:
+        assert change is not None, "measured while the films were read"
+        cuts = find_cuts(frames, bounds, change, fps=rate)
+    logger.info(f"{len(films)} videos in {folder}, read at {rate:g} frames per second: {int(bounds[-1, 1])} frames")
     return ClipSource(
         name=Path(os.path.abspath(folder)).name or "videos",
-        frames=in_memory(stream, image_size, cache_gib=cache_gib),
-        bounds=torch.stack([starts, ends], dim=1),
+        frames=frames,
+        bounds=bounds,
         fps=rate,
         cameras=(),
         actions=None,
+        cuts=cuts,
     )
 
 
 def video_length(path: Path) -> VideoLength:
-    """Read the time stamps of all frames of `path`, without decoding one.
+    """Read the time stamps of all frames of `path` that a player shows, and decode the first few.
 
     Raises:
-        ValueError: If it is no video, is damaged, or has fewer than two frames.
+        ValueError: If it is no video, is damaged or cut short, or has fewer than two frames.
     """
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no pictures; remove it from the folder")
-            stream = container.streams.video[0]
+        container, stream = open_video(path)
+        with container:
             base = stream.time_base
-            shown = [
-                (packet.pts, packet.pts + (packet.duration or 0))
+            stamps = [
+                (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
                 for packet in container.demux(stream)
-                if packet.pts is not None and packet.size
+                if packet.size and not packet.is_discard  # an edit list hides what is to be discarded
             ]
-    except FFmpegError as error:
+            announced_s = None
+            if container.format.name in _CONTAINERS_THAT_ANNOUNCE and stream.duration and base is not None:
+                announced_s = float(stream.duration * base)
+        first_s = PyAVDecoder(path).first_times(_FIRST_FRAMES)
+    except (FFmpegError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a readable video; it is empty, cut short or damaged: copy it again or remove it ({error})"
         ) from error
-    if len(shown) < 2 or base is None:
-        raise ValueError(f"{path} has {len(shown)} frames, a clip needs at least two; remove it from the folder")
-    first, last, end = min(shown)[0], max(shown)[0], max(end for _, end in shown)
-    return VideoLength(
-        float(first * base), float((end - first) * base), float((len(shown) - 1) / ((last - first) * base))
+    if base is None or not first_s:
+        raise ValueError(f"{path} has no picture that can be decoded; encode it again or remove it")
+    if first_s != sorted(first_s):
+        raise ValueError(f"{path} has time stamps that run backwards; encode it again, such as to mp4, or remove it")
+    # Pictures before the first that can be decoded are those of a film that does not start with a key frame.
+    shown = sorted(
+        (float(stamp * base), float(duration * base))
+        for stamp, duration in stamps
+        if stamp is not None and float(stamp * base) >= first_s[0]
     )
+    if len(shown) < 2 or shown[-1][0] == shown[0][0]:
+        raise ValueError(f"{path} has {len(shown)} frames, a clip needs at least two; remove it from the folder")
+    (start, _), (last, last_duration) = shown[0], shown[-1]
+    mean_step = (last - start) / (len(shown) - 1)
+    end = last + (last_duration or mean_step)
+    if announced_s is not None and end - start < _WHOLE * announced_s - mean_step:
+        raise ValueError(
+            f"{path} is cut short: its pictures end after {end - start:.1f} s of {announced_s:.1f} s; copy it again or "
+            "remove it"
+        )
+    return VideoLength(start, end - start, 1 / mean_step, last)
+
+
+def _find_videos(folder: Path) -> list[Path]:
+    """Video files of `folder` by path; a warning names files that look like videos and are left out.
+
+    Raises:
+        FileNotFoundError: If `folder` does not exist or holds no video.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"video_dir {folder} is not a folder")
+    found: list[Path] = []
+    left_out: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        is_known = path.suffix.lower() in VIDEO_SUFFIXES
+        if is_known and not path.name.startswith("."):  # macOS leaves a "._film.mp4" beside "film.mp4" on other disks
+            found.append(path)
+        elif is_known or (mimetypes.guess_type(path.name)[0] or "").startswith("video/"):
+            left_out.append(path)
+    if left_out:
+        names = ", ".join(str(path.relative_to(folder)) for path in left_out)
+        logger.warning(f"left out of {folder}, for only {', '.join(VIDEO_SUFFIXES)} are read: {names}")
+    if not found:
+        raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
+    return found
+
+
+def _report_bad(bad: Sequence[str], folder: Path, *, left: int, skip: bool) -> None:
+    """Warn of files that are left out, or refuse the folder.
+
+    Raises:
+        ValueError: If there are bad files and they are not to be skipped, or nothing else is left.
+    """
+    if not bad:
+        return
+    if not skip or not left:
+        hint = "; skip_bad_videos=true leaves such files out" if left else ""
+        raise ValueError(f"{len(bad)} of {len(bad) + left} videos in {folder} cannot be used: {'; '.join(bad)}{hint}")
+    for message in bad:
+        logger.warning(f"left out: {message}")
+
+
+def _bounds(films: Sequence[_Film], rate: float) -> Int[Tensor, "e 2"]:
+    counts = torch.tensor([film.num_frames(rate) for film in films])
+    ends = counts.cumsum(0)
+    return torch.stack([ends - counts, ends], dim=1)
+
+
+def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int]) -> VideoFiles:
+    bounds = _bounds(films, rate)
+    counts = bounds[:, 1] - bounds[:, 0]
+    file = torch.repeat_interleave(torch.arange(len(films)), counts)
+    start_s = torch.tensor([film.length.start_s for film in films], dtype=torch.float64)
+    return VideoFiles(
+        [film.path for film in films],
+        file,
+        start_s[file] + (torch.arange(len(file)) - bounds[file, 0]).double() / rate,
+        fps=rate,
+        image_size=image_size,
+        constant_rate=False,
+        tolerance_s=None,
+        last_s=[film.length.last_s for film in films],
+    )
+
+
+class _ReadFilms(NamedTuple):
+    films: list[_Film]
+    """Those that could be decoded to their end."""
+    frames: Tensor | None
+    """All their frames, uint8 (n, 3, h, w); None where they are not kept."""
+    change: Float[Tensor, " n"]
+    """Difference of every frame from the one before it; 0 for the first of a film."""
+    bad: list[str]
+    """What is wrong with each of the other films."""
+
+
+def _read_films(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, keep: bool) -> _ReadFilms:
+    """Decode all films once, in order."""
+    stream, bounds = _video_files(films, rate, image_size), _bounds(films, rate)
+    frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8) if keep else None
+    change = torch.zeros(len(stream))
+    good: list[_Film] = []
+    bad: list[str] = []
+    place = 0  # of the film in `frames` and `change`: after the good ones
+    with tqdm(total=len(stream), desc="decoding frames", unit="frame") as bar:
+        for film, (first, end) in zip(films, bounds.tolist(), strict=True):
+            last: Tensor | None = None
+            try:
+                for run in torch.arange(first, end).split(_READ_TOGETHER):
+                    pixels = stream.read(run[:, None])[:, 0]
+                    here = place + int(run[0]) - first
+                    if frames is not None:
+                        frames[here : here + len(run)] = pixels
+                    small = reduced(pixels)
+                    before = small[:1] if last is None else last
+                    change[here : here + len(run)] = differences(torch.cat([before, small]))
+                    last = small[-1:]
+                    bar.update(len(run))
+            except ValueError as error:
+                bad.append(str(error))
+            else:
+                good.append(film)
+                place += end - first
+    return _ReadFilms(good, None if frames is None else frames[:place], change[:place], bad)

@@ -28,7 +28,7 @@ from hlrp.foundation.backends import BACKENDS, FoundationBackend
 from hlrp.foundation.card import foundation_card
 from hlrp.foundation.code_metrics import CodeFigures
 from hlrp.foundation.language import LanguageFigures
-from hlrp.hub import FolderKind
+from hlrp.hub import FolderKind, fetch_folder
 from hlrp.latents import LatentSpec, spec_to_dict
 
 DESCRIPTION_FILE = "foundation.json"
@@ -177,19 +177,32 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
 
 
 def load_foundation(
-    directory: Path | str,
+    path_or_repo_id: Path | str,
     device: torch.device | str = "cpu",
     *,
     overrides: Mapping[str, object] | None = None,
+    revision: str | None = None,
+    cache_dir: Path | str | None = None,
+    token: str | bool | None = None,
 ) -> LoadedFoundation:
-    """Load a checkpoint, strictly and without a network, in evaluation mode.
+    """Load a checkpoint strictly, in evaluation mode; without a network where it is a folder.
+
+    Args:
+        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `hlrp.hub.fetch_folder`.
+        device: Where to put the model.
+        overrides: Settings of training and computing to replace; see `rebuild`.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Where downloads are kept.
+        token: Access token of a private repository.
 
     Raises:
-        FileNotFoundError: If a file of the checkpoint is missing.
+        FileNotFoundError: If there is no such folder or repository, or a file of the checkpoint is missing.
+        ConnectionError: If the hub cannot be reached and its cache does not have the repository.
         ValueError: If a file is damaged, or the weights do not fit the architecture.
     """
+    directory = fetch_folder(path_or_repo_id, FOUNDATION_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
     loaded = rebuild(directory, overrides=overrides)
-    weights = Path(directory) / WEIGHTS_FILE
+    weights = directory / WEIGHTS_FILE
     if not weights.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
     load_weights(loaded.backend, weights)
@@ -230,6 +243,10 @@ def require_foundation(directory: Path | str) -> None:
 
 
 FOUNDATION_FOLDER = FolderKind(
-    "foundation model", (DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"), require_foundation
+    what="foundation model",
+    checkpoint="foundation checkpoint",
+    how_to_make="train one with hlrp-train-foundation",
+    files=(DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"),
+    require=require_foundation,
 )
-"""For `hlrp.hub`: `load_foundation(fetch_folder(name, FOUNDATION_FOLDER))`, `upload_folder(path, name, …)`."""
+"""For `hlrp.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""

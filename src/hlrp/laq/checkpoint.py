@@ -17,7 +17,7 @@ import torch
 
 from hlrp.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.files import new_directory, write_json
-from hlrp.hub import FolderKind
+from hlrp.hub import FolderKind, fetch_folder
 from hlrp.laq.card import model_card
 from hlrp.laq.lapa.config import lapa_config_from_description
 from hlrp.laq.lapa.model import LapaQuantizer
@@ -100,14 +100,29 @@ def save_laq(
     return Path(directory)
 
 
-def load_laq(directory: Path | str, device: torch.device | str = "cpu") -> LoadedLAQ:
-    """Load a quantizer strictly and without a network, in evaluation mode.
+def load_laq(
+    path_or_repo_id: Path | str,
+    device: torch.device | str = "cpu",
+    *,
+    revision: str | None = None,
+    cache_dir: Path | str | None = None,
+    token: str | bool | None = None,
+) -> LoadedLAQ:
+    """Load a quantizer strictly, in evaluation mode; without a network where it is a folder.
+
+    Args:
+        path_or_repo_id: Folder of the quantizer, or its name on the hub; see `hlrp.hub.fetch_folder`.
+        device: Where to put it.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Where downloads are kept.
+        token: Access token of a private repository.
 
     Raises:
-        FileNotFoundError: If `directory` is not the folder of a quantizer.
+        FileNotFoundError: If there is no such folder or repository, or it does not hold a quantizer.
+        ConnectionError: If the hub cannot be reached and its cache does not have the repository.
         ValueError: If the weights are not those that the folder describes.
     """
-    directory = Path(directory)
+    directory = fetch_folder(path_or_repo_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
     require_checkpoint(directory)
     values = read_json(directory / DESCRIPTION_FILE)
     architecture = values.get("architecture", OUR_ARCHITECTURE)  # before there was a second one, folders named none
@@ -141,5 +156,11 @@ def require_checkpoint(directory: Path | str) -> None:
         )
 
 
-LAQ_FOLDER = FolderKind("quantizer", CHECKPOINT_FILES, require_checkpoint)
+LAQ_FOLDER = FolderKind(
+    what="quantizer",
+    checkpoint="LAQ checkpoint",
+    how_to_make="train one with hlrp-train-laq",
+    files=CHECKPOINT_FILES,
+    require=require_checkpoint,
+)
 """For `hlrp.hub`."""

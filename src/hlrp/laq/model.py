@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from hlrp.evaluation_mode import inference
-from hlrp.hub import fetch_folder, upload_folder
+from hlrp.hub import upload_folder
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
@@ -171,10 +171,9 @@ class LatentActionQuantizer(nn.Module):
         Raises:
             TypeError: If it is of another class than this one.
         """
-        from hlrp.laq.checkpoint import LAQ_FOLDER, load_laq
+        from hlrp.laq.checkpoint import load_laq
 
-        folder = fetch_folder(path_or_repo_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
-        model = load_laq(folder, device).model
+        model = load_laq(path_or_repo_id, device, revision=revision, cache_dir=cache_dir, token=token).model
         if not isinstance(model, cls):
             raise TypeError(f"{path_or_repo_id} holds a {type(model).__name__}, not a {cls.__name__}; load it as such")
         return model

@@ -44,8 +44,9 @@ class HLRPConfig(PreTrainedConfig):
     vla_model_name: str | None = None
     """Hub name or folder of a Qwen3-VL chat model. None: the embedded demo-size model, offline and untrained."""
     vla_checkpoint_path: str | None = None
-    """Folder written by hlrp-train-foundation to start from: its settings then hold, and vla_model_name is not used. Or
-    a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the settings below are its model's."""
+    """Folder written by hlrp-train-foundation, or its name on the hub, to start from: its settings then hold, and
+    vla_model_name is not used. Or a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the
+    settings below are its model's."""
     vla_backend: str | None = None
     """qwen3vl_chat or smol_latent_head. None: the checkpoint's, else qwen3vl_chat."""
     instruction: str | None = None
@@ -75,7 +76,8 @@ class HLRPConfig(PreTrainedConfig):
     latent_targets: str = "precomputed"
     """precomputed: labels written by hlrp-precompute-latent-codes. online: a frozen LAQ labels every batch."""
     laq_checkpoint_path: str | None = None
-    """Folder of the LAQ, for online targets and for a decoder that is its own; not needed to act."""
+    """Folder of the LAQ, or its name on the hub, for online targets and for a decoder that is its own; not needed to
+    act."""
     teacher_offsets: tuple[int, ...] = ()
     """Frames after t that the LAQ sees in online training, and nothing else does: its offset in seconds times the
     dataset's fps, and the multiples of that where it sees more than two frames."""

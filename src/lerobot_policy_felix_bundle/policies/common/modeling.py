@@ -25,11 +25,13 @@ from hlrp.foundation.batch import FoundationBatch, are_pixels, require_finite
 from hlrp.foundation.checkpoint import (
     ASSETS_DIR,
     DESCRIPTION_FILE,
+    FOUNDATION_FOLDER,
     FoundationDescription,
     read_description,
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
+from hlrp.hub import fetch_folder
 from hlrp.laq.checkpoint import load_laq
 from hlrp.optimization import learn_in_float32, parameter_groups
 from hlrp.ranks import seed_by_rank
@@ -120,6 +122,8 @@ class HLRPPolicy(PreTrainedPolicy):
         self._is_trained = dataset_meta is not None
         folder = checkpoint_dir or config.vla_checkpoint_path
         is_lightning = checkpoint_dir is None and str(folder).endswith(SUFFIX)
+        if folder is not None and not is_lightning:
+            folder = fetch_folder(folder, FOUNDATION_FOLDER)
         vla = None if folder is None or is_lightning else read_description(folder)
         fps = None if dataset_meta is None else float(dataset_meta.fps)
         self.labels = None if fps is None or not self.needs_labels else self._find_labels(dataset_meta, fps, vla)

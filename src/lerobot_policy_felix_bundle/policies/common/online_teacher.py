@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hlrp.data.pixels import resize
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 
 from .configuration import HLRPConfig
 from .labels import Labels
@@ -41,6 +41,7 @@ class OnlineTeacher:
         """
         assert config.laq_checkpoint_path, "checked by the configuration"
         laq = load_laq(config.laq_checkpoint_path)
+        log_offset(laq.model.spec, fps, of="the dataset")
         expected = laq.model.spec.frame_deltas(fps)[1:]
         if list(config.teacher_offsets) != expected:
             raise ValueError(

@@ -27,7 +27,8 @@ class VLAPreset:
     dtype: str = ""
     """The same in LeRobot's words; follows torch_dtype."""
     laq_checkpoint_path: str | None = ""
-    """Folder of the LAQ, for online targets and for a decoder that is its own; not needed to act."""
+    """Folder of the LAQ, or its name on the hub, for online targets and for a decoder that is its own; not needed to
+    act."""
 
     action_start_token: str = "<ACTION>"
     """Opens an answer."""
