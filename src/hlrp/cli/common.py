@@ -47,8 +47,8 @@ def resume_command(name: str) -> str:
     called = Path(program).stem
     if called.replace("_", "-") != name.removeprefix("hlrp-") and called != name:
         return f"{name} with the same options and --resume=true"
-    launchers = [variable for variable in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID") if variable in os.environ]
-    if launchers:  # this process is one of several, and does not know how they were started
+    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        # This process is one of several, and does not know how they were started.
         return "the command that started it, with --resume=true"
     kept = [
         flag
