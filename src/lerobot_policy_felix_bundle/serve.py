@@ -3,7 +3,8 @@
     python -m lerobot_policy_felix_bundle.serve --host=127.0.0.1 --port=8080
 
 The server loads no plugins and compares a client's policy type with a fixed list; LeRobot's robot client does load
-them and needs nothing of this. Server and client exchange pickles, which can run any code: listen where only machines
+them and needs nothing of this. How many actions of a chunk the client takes is its own `--actions_per_chunk`, not the
+policy's `n_action_steps`. Server and client exchange pickles, which can run any code: listen where only machines
 you trust can connect.
 """
 

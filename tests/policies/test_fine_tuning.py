@@ -228,6 +228,9 @@ def test_adapters_trained_on_another_robot_act_there(
     expected = act(policy, 6)
     torch.manual_seed(0)
     torch.testing.assert_close(act(loaded, 6), expected, atol=1e-6, rtol=0)
+    third = LeRobotDatasetMetadata("local/moving_square", root=record_robot(tmp_path / "third", joints=3))
+    with pytest.raises(ValueError, match=r"action values 6 -> 3.*adapters do not move on"):
+        make_policy(config, ds_meta=third)
 
 
 # ---- The VLA of a policy in another policy ----

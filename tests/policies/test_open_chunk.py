@@ -82,6 +82,13 @@ def test_a_label_longer_than_the_window_asks_for_a_number(workshop: Workshop, mo
     assert workshop.policy(**{**settings, "chunk_size": 4}).config.n_action_steps == 2
 
 
+def test_an_expert_without_codes_needs_no_frame_rate_that_suits_them(workshop: Workshop) -> None:
+    config = workshop.config("hlrp_action_expert_direct", vla_checkpoint_path=None)
+    meta = workshop.dataset.meta
+    meta.info.fps = 3  # the usual offset of 0.1 s is less than one frame
+    assert get_policy_class(config.type)(config, dataset_meta=meta).config.chunk_size == 4
+
+
 def test_without_a_dataset_an_open_chunk_has_a_usual_length(workshop: Workshop) -> None:
     config = workshop.config(**OPEN)
     policy: Any = get_policy_class("hlrp_vla_direct")(config)

@@ -82,8 +82,8 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
         known = {name: feature for name, feature in known.items() if name not in mine - there}
     elif there != mine and parser.parse_arg("rename_map") is None:
         logger.warning(
-            f"the dataset has the cameras {', '.join(sorted(there))}, of which this policy sees only "
-            f"{', '.join(sorted(mine))}; name others with --rename_map, or take all of the dataset's with "
+            f"this policy sees the cameras {', '.join(sorted(mine))}, and the dataset has {', '.join(sorted(there))}: "
+            "others are not looked at; map names with --rename_map, or take all of the dataset's cameras with "
             "--policy.input_features=null"
         )
     config.input_features = known
@@ -192,12 +192,20 @@ def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, d
         policy.load_state_dict({name: weights.get_tensor(place) for name, place in kept.items()}, strict=False)
 
 
-def require_in_adapter(layers: Sequence[str], adapter: Path | str | None, where: str) -> None:
-    """Raise unless an adapter brings the weights of `layers` itself, as one does that was trained with new layers.
+def require_in_adapter(layers: Sequence[str], config: HLRPConfig, where: str) -> None:
+    """Raise unless the adapter that follows brings the weights of `layers`, as one does that was trained with new ones.
 
     Raises:
-        ValueError: Beginning with `where`.
+        ValueError: If it lacks them, or has them for another robot; begins with `where`.
     """
+    adapter = Path(str(config.pretrained_path))
+    if (adapter / CONFIG_NAME).is_file():
+        differences = changes(saved_settings(adapter), config)
+        if differences:
+            raise ValueError(
+                f"{where}, and the adapter in {adapter} is for yet another robot ({'; '.join(differences)}): adapters "
+                "do not move on; fine-tune the policy that they were trained on"
+            )
     from peft import PeftConfig
 
     whole = PeftConfig.from_pretrained(str(adapter)).modules_to_save or []  # pyright: ignore[reportAttributeAccessIssue]

@@ -242,7 +242,8 @@ class HLRPPolicy(PreTrainedPolicy):
             ValueError: If it is longer than what codes can say, or than the window that the dataset was asked for.
         """
         config, spec = self.config, self.backend.spec
-        if fps is None:
+        is_free = config.chunk_size is not None and not self.chunk_ends_with_label
+        if fps is None or is_free:
             config.settle_chunk(config.chunk_size or _CHUNK_WITHOUT_DATASET)
             return
         span = spec.offset_frames(fps) * spec.num_transitions
@@ -322,7 +323,7 @@ class HLRPPolicy(PreTrainedPolicy):
         """
         where = f"the policy in {self._checkpoint_dir} differs from the one asked for ({differences})"
         if self.config.use_peft:  # the weights that differ follow with the adapter
-            require_in_adapter(comparison.anew, self.config.pretrained_path, where)
+            require_in_adapter(comparison.anew, self.config, where)
             return
         if not self._is_trained:
             raise ValueError(
