@@ -86,7 +86,8 @@ def test_an_expert_without_codes_needs_no_frame_rate_that_suits_them(workshop: W
     config = workshop.config("hlrp_action_expert_direct", vla_checkpoint_path=None)
     meta = workshop.dataset.meta
     meta.info.fps = 3  # the usual offset of 0.1 s is less than one frame
-    assert get_policy_class(config.type)(config, dataset_meta=meta).config.chunk_size == 4
+    policy: Any = get_policy_class(config.type)(config, dataset_meta=meta)
+    assert policy.config.chunk_size == 4
 
 
 def test_without_a_dataset_an_open_chunk_has_a_usual_length(workshop: Workshop) -> None:
