@@ -11,8 +11,9 @@ import torch
 
 from hlrp.data.clips import TrainingSource, split_episodes
 from hlrp.data.recordings import choose_measured, describe_source
-from hlrp.data.source_config import SourceConfig, open_source
+from hlrp.data.source_config import SourceConfig
 from hlrp.data.sources import ClipSource
+from hlrp.data.training_sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def trained(*sources: ClipSource, seed: int = 1) -> dict[str, Any]:
 def test_the_same_recordings_bring_the_split_of_the_training(source: ClipSource, draw: dict[str, Any]) -> None:
     extra = trained(source)
     moved = replace(source, name="renamed")
-    found = choose_measured(extra, moved, **{"held_out": 0.1, "seed": 0, **draw})
+    found = choose_measured(extra, moved, [0, 1], **{"held_out": 0.1, "seed": 0, **draw})
     assert found.basis == "held out"
     assert found.measured.tolist() == extra["sources"][0]["held_out_episodes"]
     assert sorted([*found.fit.tolist(), *found.measured.tolist()]) == list(range(6))
@@ -42,9 +43,9 @@ def test_the_same_recordings_bring_the_split_of_the_training(source: ClipSource,
 
 def test_every_source_of_a_mixture_is_recognized(source: ClipSource) -> None:
     films = replace(source, name="films", actions=None, cameras=())
-    assert choose_measured(trained(films, source), source, held_out=0.1, seed=0).basis == "held out"
+    assert choose_measured(trained(films, source), source, [0, 1], held_out=0.1, seed=0).basis == "held out"
     slower = replace(films, fps=5.0, bounds=source.bounds // 2)  # the same files, read at another rate
-    assert choose_measured(trained(source, films), slower, held_out=0.1, seed=0).basis == "held out"
+    assert choose_measured(trained(source, films), slower, [0, 1], held_out=0.1, seed=0).basis == "held out"
 
 
 def test_other_recordings_are_told_apart(source: ClipSource) -> None:
@@ -58,7 +59,7 @@ def test_other_recordings_are_told_apart(source: ClipSource) -> None:
         replace(source, bounds=torch.cat([source.bounds[:5], torch.tensor([[78, 90]])])),
     ]
     for other in others:
-        found = choose_measured(extra, other, held_out=0.1, seed=0)
+        found = choose_measured(extra, other, [0, 1], held_out=0.1, seed=0)
         assert found.basis == "another dataset"
         assert "other recordings (images)" in found.sentence
         assert "may have been trained on" in found.sentence
@@ -66,8 +67,8 @@ def test_other_recordings_are_told_apart(source: ClipSource) -> None:
 
 def test_without_actions_the_name_must_be_the_same(source: ClipSource) -> None:
     films = replace(source, name="films", actions=None)
-    assert choose_measured(trained(films), films, held_out=0.1, seed=0).basis == "held out"
-    renamed = choose_measured(trained(films), replace(films, name="other"), held_out=0.1, seed=0)
+    assert choose_measured(trained(films), films, [0, 1], held_out=0.1, seed=0).basis == "held out"
+    renamed = choose_measured(trained(films), replace(films, name="other"), [0, 1], held_out=0.1, seed=0)
     assert renamed.basis == "another dataset"
 
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_known_and_what_was_trained_on_is_said(
     if isinstance(extra, str):
         extra = trained(source)
         extra["sources"][0]["held_out_episodes"] = []
-    found = choose_measured(extra, source, held_out=0.4, seed=0)
+    found = choose_measured(extra, source, [0, 1], held_out=0.4, seed=0)
     assert found.basis == basis
     assert "held out" not in f"{found.sentence} {found.short}"
     assert len(found.measured) == 2
