@@ -317,7 +317,9 @@ def test_what_is_pushed_to_the_hub_is_enough_to_act_and_has_a_card(
 # ---- Processors ----
 
 
-def test_the_pipelines_are_lerobots_standard_ones_with_vectors_as_float32(stock: Stock, kind: str, tmp_path: Path) -> None:
+def test_the_pipelines_are_lerobots_standard_ones_and_a_step_to_float32(
+    stock: Stock, kind: str, tmp_path: Path
+) -> None:
     config = stock.config(kind)
     made = make_pre_post_processors(config, dataset_stats=stock.meta.stats)
     for pipeline in made:

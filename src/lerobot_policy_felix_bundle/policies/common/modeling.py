@@ -290,7 +290,7 @@ class HLRPPolicy(PreTrainedPolicy):
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
         """Actions to learn; see `action_target`."""
         actions = batch[ACTION]
-        if actions.ndim == 2:  # LeRobot stores an action of one value as a plain number
+        if actions.ndim == 2 and self.action_dim == 1:  # LeRobot stores an action of one value as a plain number
             actions = actions[..., None]
         return action_target(actions, self._is_pad(batch), taught)
 
