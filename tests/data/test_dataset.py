@@ -157,7 +157,7 @@ def test_any_column_of_numbers_is_a_row_per_frame(column: pa.Array, rows: list[l
     ("column", "message"),
     [
         (pa.array([["a"], ["b"]]), "'action' holds values of type string, expected numbers"),
-        (pa.array([[1.0], None]), "'action' has 1 empty rows; write NaN"),
+        (pa.array([[1.0], None]), "'action' has 1 empty values; write NaN"),
         (pa.array([[1.0], [1.0, 2.0]]), "rows of column 'action' differ in length"),
     ],
 )

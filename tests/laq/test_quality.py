@@ -192,6 +192,14 @@ def test_a_dataset_without_actions_has_a_card_without_probes() -> None:
     assert card.copy_gain == pytest.approx(1)
 
 
+def test_a_quantizer_that_diverged_is_told_so_rather_than_the_camera() -> None:
+    model = LatentActionQuantizer(debug()).eval()
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"weights of this quantizer are NaN or infinite, since its training diverged"):
+        measured(model)
+
+
 @pytest.mark.parametrize("quantizer", ["fsq", "vq", "continuous"])
 @pytest.mark.parametrize("t", [2, 3])
 def test_the_card_of_any_quantizer_is_plain_json(quantizer: str, t: int) -> None:

@@ -350,7 +350,7 @@ def test_the_card_escapes_tasks_and_names_what_is_on_the_hub(
 # ---- Processors ----
 
 
-def test_the_pipelines_are_lerobots_standard_ones_with_vectors_as_float32(
+def test_the_pipelines_are_lerobots_standard_ones_and_a_step_to_float32(
     stock: Stock, kind: str, tmp_path: Path
 ) -> None:
     config = stock.config(kind)

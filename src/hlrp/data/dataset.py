@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 from datasets.exceptions import DatasetGenerationError
@@ -171,10 +172,10 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"
         return None
     table = pads.dataset([str(path) for path in files]).to_table(columns=["index", name])
     index, rows = torch.from_numpy(table.column("index").to_numpy().copy()), numeric_rows(table.column(name), name)
-    if len(index) and (index.min() < 0 or index.max() >= meta.total_frames):
+    if len(index) and (index.min() < 0 or index.max() >= meta.total_frames or index.bincount().max() > 1):
         raise ValueError(
-            f"column 'index' of {meta.root} runs to {int(index.max())}, and the dataset has {meta.total_frames} "
-            "frames; number the frames from 0 on without a gap"
+            f"column 'index' of {meta.root} does not number its {meta.total_frames} frames from 0 on, each once; write "
+            "the dataset again with LeRobot's tools"
         )
     found = torch.full((meta.total_frames, rows.shape[1]), torch.nan, dtype=torch.float64)
     found[index] = rows
@@ -191,28 +192,22 @@ def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
     Raises:
         ValueError: If it holds something else than numbers, empty rows, or rows of different lengths.
     """
-    values = column.combine_chunks()
-    if isinstance(values, pa.ChunkedArray):  # a table without rows keeps its chunks
-        values = pa.concat_arrays(values.chunks) if values.chunks else pa.array([], pa.float64())
-    rows = len(values)
-    while True:
-        if values.null_count:
-            raise ValueError(
-                f"column {name!r} has {values.null_count} empty rows; write NaN where a value is not known"
-            )
+    values, rows = column.combine_chunks(), len(column)
+    nested = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray, pa.ExtensionArray)
+    while isinstance(values, nested) and not values.null_count:
         if isinstance(values, pa.ExtensionArray):  # how LeRobot stores a matrix
             values = values.storage
-        elif isinstance(values, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)):
-            values = values.flatten()
-        else:
-            break
+            continue
+        if len(pc.unique(pc.list_value_length(values))) > 1:
+            raise ValueError(f"rows of column {name!r} differ in length; a robot's vectors keep theirs throughout")
+        values = values.flatten()
+    if values.null_count:
+        raise ValueError(f"column {name!r} has {values.null_count} empty values; write NaN where one is not known")
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise ValueError(f"column {name!r} holds values of type {kind}, expected numbers; convert or remove it")
-    if rows and len(values) % rows:
-        raise ValueError(f"rows of column {name!r} differ in length; a robot's vectors have the same length throughout")
     flat = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("float64"))
-    return flat.reshape(rows, -1)
+    return flat.reshape(rows, len(flat) // max(rows, 1))
 
 
 def read_instructions(dataset: LeRobotDataset) -> list[str]:

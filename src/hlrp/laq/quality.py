@@ -75,7 +75,16 @@ class QualityClips:
 
 
 def measure_quality(model: LatentActionQuantizer, clips: QualityClips) -> LAQQuality:
-    """Fill in the card; the model is left as it was."""
+    """Fill in the card; the model is left as it was.
+
+    Raises:
+        ValueError: If the weights of the model are not finite.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(
+            "the weights of this quantizer are NaN or infinite, since its training diverged; train it again with a "
+            "smaller --optimizer.lr or another precision"
+        )
     with evaluating(model):
         fit, held_out = (clip_features(model, batches) for batches in (clips.fit, clips.held_out))
         backwards = clip_features(model, clips.pictures.flip(1).split(_BATCH)).latents

@@ -87,11 +87,11 @@ class HLRPConfig(PreTrainedConfig):
     """Folder of the latent labels. None: `latents` in the dataset's folder, else its own columns. Not saved with the
     policy, which may go on to another dataset; LeRobot's train_config.json keeps it to resume a run."""
     labelled_fraction: float = 1.0
-    """Share of the episodes whose actions may be learnt from; the others teach the latent loss alone."""
+    """Share of the episodes of the run whose actions may be learnt from; the others teach the latent loss alone."""
     labelled_episodes: list[int] = field(default_factory=list)
     """Or these episodes."""
     action_valid_column: str | None = None
-    """Or a boolean column of the dataset that is true where a frame's action is known."""
+    """Or a boolean column of the dataset that is true where a frame's action is known. NaN and infinity never are."""
     laq_fingerprint: str | None = None
     """The LAQ whose codes this policy speaks; filled in from the labels, and checked ever after."""
 

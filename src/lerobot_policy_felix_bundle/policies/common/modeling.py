@@ -449,7 +449,8 @@ class HLRPPolicy(PreTrainedPolicy):
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
         """Actions to learn; see `action_target`."""
         actions = batch[ACTION]
-        actions = actions[..., None] if actions.ndim == 2 else actions  # LeRobot stores one value as a plain number
+        if actions.ndim == 2 and self.action_dim == 1:  # LeRobot stores an action of one value as a plain number
+            actions = actions[..., None]
         if actions.shape[1] < self.chunk_size:
             raise ValueError(
                 f"the batch has {actions.shape[1]} actions of a sample, and chunk_size is {self.chunk_size}"

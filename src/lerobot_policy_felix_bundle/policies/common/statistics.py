@@ -43,7 +43,7 @@ def use_statistics_of_run(
         ValueError: If a state of the run is not finite, or statistics are not and the data is not on this disk.
     """
     taught = known & in_run
-    if not (known.all() and _are_finite(dataset_meta, ACTION)):
+    if not (known[in_run].all() and _are_finite(dataset_meta, ACTION)):
         _recompute(dataset_meta, ACTION, taught if taught.any() else in_run)
     if state_option is None or OBS_STATE not in dataset_meta.features:
         return
