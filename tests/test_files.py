@@ -91,3 +91,10 @@ def test_json_is_replaced_in_one_piece(tmp_path: Path) -> None:
         write_json(path, {"unspeakable": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_below_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for below in (tmp_path / "file" / "new", tmp_path / "file" / "deep" / "new"):
+        with pytest.raises(NotADirectoryError, match=f"{below} cannot be made, since {tmp_path / 'file'} is a file"):
+            refuse_existing(below)

@@ -19,6 +19,7 @@ from hlrp.data.labels import (
     CODES,
     COLUMN_METADATA_FILE,
     LABELS_DIR,
+    METADATA_FILE,
     VALID,
     VECTORS,
     LabelMetadata,
@@ -41,8 +42,8 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
-    if config.output_dataset is not None or not config.overwrite:
-        refuse_existing(target)
+    replaceable = METADATA_FILE if config.output_dataset is None and config.overwrite else None
+    refuse_existing(target, replace_if_holds=replaceable)
     source = lerobot_source(
         dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
     )

@@ -13,6 +13,7 @@ import av
 import torch
 from av.error import FFmpegError
 
+from hlrp.checks import require_number
 from hlrp.data.frames import in_memory
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles
@@ -58,8 +59,7 @@ def open_video_source(
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
     if not files:
         raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
-    if fps is not None and fps <= 0:
-        raise ValueError(f"fps must be positive, got {fps}")
+    require_number("fps", fps, above=0)
     lengths = [video_length(path) for path in files]
     rate = max(length.fps for length in lengths) if fps is None else fps
     # A frame counts where its middle is still shown: 0.499 rather than a half, for that must be before the end.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from hlrp.processes import end_with_parent
 from hlrp.sim.config import RolloutOptions
 from hlrp.sim.light_metaworld import LightMetaworldEnv
 
@@ -71,6 +72,7 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
 
 def prepare_worker() -> None:
     """Keep the worker processes from competing for cores: each one renders on one thread."""
+    end_with_parent()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer
 
 
