@@ -161,3 +161,10 @@ def test_a_writer_may_create_the_new_folder_itself(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "file").touch()
     assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["file"]
+
+
+def test_a_folder_below_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for below in (tmp_path / "file" / "new", tmp_path / "file" / "deep" / "new"):
+        with pytest.raises(NotADirectoryError, match=f"{below} cannot be made, since {tmp_path / 'file'} is a file"):
+            refuse_existing(below)

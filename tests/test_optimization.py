@@ -10,9 +10,9 @@ from hlrp.optimization import OptimizerConfig, lightning_optimizers, lr_fraction
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more, got -1"),
-        ({"final_lr_fraction": 1.5}, r"final_lr_fraction must lie in \[0, 1\], got 1.5"),
+        ({"final_lr_fraction": 1.5}, r"final_lr_fraction must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_an_impossible_setting_is_refused(changes: dict[str, float], message: str) -> None:

@@ -47,6 +47,8 @@ def require_number(
             and (below is None or number < below)
         ):
             expected = _range(at_least=at_least, above=above, at_most=at_most, below=below)
+            if isinstance(number, float) and not math.isfinite(number):
+                expected = f"finite and {expected}"
             raise ValueError(f"{name} must be {expected}, got {value}")
 
 
@@ -96,7 +98,7 @@ def _range(*, at_least: float | None, above: float | None, at_most: float | None
         return f"{low:g} or more" if above is None else f"above {low:g}"
     if high is not None:
         return f"{high:g} or less" if below is None else f"below {high:g}"
-    return "a finite number"
+    return "a number"
 
 
 def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -168,12 +168,24 @@ def refuse_existing(directory: Path | str, *, replace_if_holds: str | None = Non
 
     Raises:
         FileExistsError: If it exists, is not empty and does not hold the file `replace_if_holds`.
+        NotADirectoryError: If it would lie below a file.
+        PermissionError: If it would lie in a folder that may not be written.
     """
     directory = Path(directory)
+    _require_place(directory)
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     if replace_if_holds is None or not (directory / replace_if_holds).is_file():
         raise FileExistsError(f"{directory} already exists; remove it or choose another folder")
+
+
+def _require_place(directory: Path) -> None:
+    """Raise unless `directory` can be made, or replaced, where it is to lie."""
+    place = next(parent for parent in Path(os.path.abspath(directory)).parents if parent.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{directory} cannot be made, since {place} is a file; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be made, since {place} may not be written; choose another folder")
 
 
 def write_json(path: Path | str, values: Mapping[str, object]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hlrp.checks import require_number, require_numbers
+from hlrp.extras import require_packages
 from hlrp.step_batches import require_divisible
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
@@ -98,8 +98,7 @@ class TrainerConfig:
         if self.strategy == "fsdp" and (self.ema_decay or self.compile or self.precision == "16-mixed"):
             raise ValueError("strategy fsdp goes without ema_decay, compile and 16-mixed; use ddp, or leave them out")
         for name in self.loggers:
-            if importlib.util.find_spec(name) is None:
-                raise ValueError(f"logging to {name} needs the package {name}; install it with `pip install {name}`")
+            require_packages(name, needed_for=f"logging to {name}")
 
     @property
     def world_size(self) -> int:

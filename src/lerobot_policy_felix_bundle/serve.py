@@ -10,7 +10,11 @@ you trust can connect.
 
 from __future__ import annotations
 
+import sys
+
 from lerobot.configs import PreTrainedConfig
+
+from hlrp.extras import MissingPackage, require_packages
 
 
 def our_policy_types() -> list[str]:
@@ -31,6 +35,10 @@ def allow_our_policies() -> None:
 
 def main() -> None:
     """Entry point; takes the flags of LeRobot's server."""
+    try:
+        require_packages("grpc", needed_for="the policy server")
+    except MissingPackage as error:
+        sys.exit(f"error: {error}")
     allow_our_policies()
     # Here and not above: importing it opens a log file in ./logs.
     from lerobot.async_inference.policy_server import serve

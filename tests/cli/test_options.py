@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 import draccus
 import pytest
 from draccus.wrappers.docstring import get_attribute_docstring
+from lerobot.configs.train import TrainPipelineConfig
 
 from hlrp.cli.collect_demos import CollectDemosConfig
 from hlrp.cli.import_lapa import ImportLapaConfig
@@ -23,6 +25,7 @@ from hlrp.cli.inspect_latents import InspectConfig
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig
 from hlrp.cli.train_foundation import TrainFoundationConfig
 from hlrp.cli.train_laq import TrainLAQConfig
+from hlrp.cli.train_laq import main as train_laq_command
 from hlrp.demo.config import DemoConfig
 from hlrp.foundation.backends import BackendConfig
 from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig
@@ -155,3 +158,98 @@ print(*sorted({"torch", "lightning", "lerobot", "transformers", "mujoco", "datas
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+def not_finite(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The innermost entry of `values` replaced by NaN, in every place where it holds a float."""
+    ((name, value),) = values.items()
+    if isinstance(value, dict):
+        return [{name: inner} for inner in not_finite(value)] if len(value) == 1 else []
+    if isinstance(value, list):
+        return [{name: [math.nan, *value[1:]]}] if value and isinstance(value[0], float) else []
+    return [{name: math.nan}] if isinstance(value, float) else []
+
+
+@pytest.mark.parametrize("kind", [*COMMANDS, *LEROBOT])
+def test_not_a_number_is_refused_wherever_a_number_is_asked_for(kind: type) -> None:
+    for values in named_alone(decoded(kind, {})):
+        for wrong in not_finite(values):
+            with pytest.raises(draccus.ParsingError) as refused:
+                decoded(kind, wrong)
+            assert "nan" in str(refused.value.__cause__ or refused.value), wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "says"),
+    [
+        (TrainLAQConfig, {"save_every": 0}, "save_every must be 1 or more"),
+        (TrainLAQConfig, {"sources": [{"video_dir": "x", "weight": math.nan}]}, "weight must be finite and above 0"),
+        (TrainLAQConfig, {"video_dir": "x", "video_fps": -3.0}, "video_fps must be above 0"),
+        (TrainLAQConfig, {"image_size": 0}, "image_size must be 1 or more"),
+        (TrainLAQConfig, {"cache_gib": -1.0}, "cache_gib must be 0 or more"),
+        (TrainLAQConfig, {"num_workers": -1}, "num_workers must be 0 or more"),
+        (TrainLAQConfig, {"codebook_size": 1}, "codebook_size must be 2 or more"),
+        (TrainLAQConfig, {"idle_weight": 0.0}, "idle_weight must be above 0"),
+        (TrainLAQConfig, {"held_out": 1.0}, r"held_out must be in \(0, 1\)"),
+        (TrainLAQConfig, {"seed": -1}, "seed must be 0 or more"),
+        (TrainLAQConfig, {"trainer": {"gates": [{"metric": "x", "at_step": 1, "at_most": math.nan}]}}, "at_most of"),
+        (TrainFoundationConfig, {"validate_every": 0}, "validate_every must be 1 or more"),
+        (TrainFoundationConfig, {"optimizer": {"lr": -1e-3}}, "lr must be above 0"),
+        (TrainFoundationConfig, {"backend": {"image_size": [0, 64]}}, "image_size must be 1 or more"),
+        (TrainFoundationConfig, {"backend": {"embedded_size": "huge"}}, "embedded_size must be one of debug, demo"),
+        (TrainFoundationConfig, {"sources": [{"weight": 0.0}]}, "weight must be above 0"),
+        (InspectConfig, {"labeller_steps": 0}, "labeller_steps must be 1 or more"),
+        (PrecomputeConfig, {"batch_size": 0}, "batch_size must be 1 or more"),
+        (ImportLapaConfig, {"frame_offset_s": math.inf}, "frame_offset_s must be finite"),
+        (CollectDemosConfig, {"num_workers": -1}, "num_workers must be 0 or more"),
+        (DemoConfig, {"image_size": 70}, "must be a multiple of patch_size 16"),
+        (HLRPVLADirectConfig, {"image_size": [0, 0]}, "image_size must be 1 or more"),
+        (HLRPActionExpertLatentConfig, {"kernel_size": 0}, "kernel_size must be 1 or more"),
+        (LightMetaworldConfig, {"episode_length": 501}, r"episode_length must be in \[1, 500\]"),
+    ],
+)
+def test_an_impossible_option_is_refused_when_it_is_read(kind: type, wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(draccus.ParsingError) as refused:
+        decoded(kind, wrong)
+    assert re.search(says, str(refused.value.__cause__ or refused.value))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--policy.type=hlrp_vla_direct", "--policy.n_action_steps=99"], "n_action_steps must be between 1 and"),
+        (["--policy.type=hlrp_vla", "--policy.laq_decoder_type=x"], "laq_decoder_type must be one of learned"),
+        (["--policy.type=hlrp_diffusion", "--policy.torch_dtype=x"], "torch_dtype must be one of bf16"),
+        (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be diffusion or flow"),
+        (["--policy.type=hlrp_action_expert_direct", "--policy.num_denoising_steps=0"], "num_denoising_steps must be"),
+        (["--env.type=hlrp_metaworld", "--env.fps=30"], "fps must be 80"),
+    ],
+)
+def test_a_command_of_lerobot_ends_with_our_reason(flags: list[str], says: str) -> None:
+    with pytest.raises(draccus.ParsingError, match=says) as refused:
+        draccus.parse(TrainPipelineConfig, args=["--dataset.repo_id=x", *flags])
+    assert "Couldn't instantiate" not in str(refused.value)
+
+
+def test_a_configuration_made_in_python_raises_an_ordinary_error() -> None:
+    with pytest.raises(ValueError, match="n_action_steps must be between 1 and chunk_size"):
+        HLRPVLADirectConfig(n_action_steps=99, chunk_size=8)
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--optimizer.lr=-1", "error: lr must be above 0, got -1.0"),
+        ("--optimizer.lr=fast", "error: `optimizer.lr`: Couldn't parse 'fast' into a float"),
+        ("--sources=[{weight: -1, video_dir: x}]", "error: weight must be above 0, got -1.0"),
+        ("--sources=[{", "error: while parsing a flow node"),
+    ],
+)
+def test_a_command_of_ours_ends_with_the_innermost_reason(
+    flag: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hlrp-train-laq", flag])
+    with pytest.raises(SystemExit) as ended:
+        train_laq_command()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(says)

@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_nothing_half_written(
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--camera=wrist"], f"has no camera 'wrist'; it has {CAMERA}"),
         (["--output_dir=data"], "data already exists"),
-        (["--batch_size=0"], "batch_size must be positive, got 0"),
+        (["--batch_size=0"], "batch_size must be 1 or more, got 0"),
     ],
 )
 def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(

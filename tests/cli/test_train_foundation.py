@@ -269,7 +269,7 @@ def test_adapters_are_folded_into_the_checkpoint(
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),
-        (["--steps=0"], "steps and batch_size must be positive, got 0 and 4"),
+        (["--steps=0"], "steps must be 1 or more, got 0"),
         (["--held_out=2"], "held_out must be between 0 and 1, got 2.0"),
         (["--backend.dtype=int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         (["--backend.embedded_size=giant"], "giant"),

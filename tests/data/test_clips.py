@@ -238,7 +238,7 @@ def test_sources_are_drawn_by_weight_or_by_their_number_of_clips(
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [((1.0, None), r"give every source a weight or none, got \[1.0, None\]"), ((1.0, 0.0), "must be positive")],
+    [((1.0, None), r"give every source a weight or none, got \[1.0, None\]"), ((1.0, 0.0), "must be above 0")],
 )
 def test_weights_that_say_nothing_are_refused(weights: tuple[float | None, float | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):

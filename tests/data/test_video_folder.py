@@ -152,5 +152,5 @@ def test_a_file_cut_short_after_it_was_opened_is_named(tmp_path: Path) -> None:
 
 def test_an_impossible_rate_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 5)
-    with pytest.raises(ValueError, match="fps must be positive, got 0"):
+    with pytest.raises(ValueError, match="fps must be above 0, got 0"):
         open_source(tmp_path, fps=0)

@@ -93,7 +93,7 @@ def test_sampling_follows_its_generator_and_its_temperature(
 
 
 def test_a_temperature_of_zero_is_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
-    with pytest.raises(ValueError, match="temperature must be positive"):
+    with pytest.raises(ValueError, match="temperature must be above 0"):
         shared_backend.predict(batch, temperature=0.0)
 
 

@@ -197,12 +197,12 @@ def test_frames_need_not_be_square() -> None:
         ({"patch_size": 2}, "patch_size must be a power of two, 4 or more, got 2"),
         ({"image_size": (32, 40)}, r"image_size \(32, 40\) must be a multiple of patch_size 16"),
         ({"dim": 30, "heads": 4}, "dim 30 must be a multiple of heads 4"),
-        ({"num_cameras": 0}, "num_cameras must be at least 1, got 0"),
+        ({"num_cameras": 0}, "num_cameras must be 1 or more, got 0"),
         ({"targets": ("pixels", "pixels")}, r"targets must be one or more of pixels, features, flow, got"),
         ({"targets": ()}, "targets must be one or more of pixels, features, flow"),
         ({"targets": ("features",)}, "feature_dim 0 and targets .* disagree"),
         ({"feature_dim": 4}, "feature_dim 4 and targets .* disagree"),
-        ({"action_dim": -1}, r"action_dim must be 0 \(no action head\) or more, got -1"),
+        ({"action_dim": -1}, "action_dim must be 0 or more, got -1"),
     ],
 )
 def test_an_impossible_architecture_is_refused(changes: dict[str, object], message: str) -> None:

@@ -36,7 +36,7 @@ def test_the_type_is_registered_and_parses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"fps": 30}, "fps must be 80"), ({"observation_width": 2}, "at least 4x4 pixels, got 64x2")],
+    [({"fps": 30}, "fps must be 80"), ({"observation_width": 2}, "observation_width must be 4 or more, got 2")],
 )
 def test_impossible_settings_are_errors(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from draccus import ParsingError
+from draccus.utils import DecodingError
+from yaml import YAMLError
 
 from hlrp.signals import Stopped, signals_unwind
 
@@ -35,8 +37,8 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
         raise
     except USER_ERRORS as error:
         sys.exit(_one_line(error, status=2))
-    except ParsingError as error:  # draccus wraps what a configuration's own check says
-        sys.exit(_one_line(error.__cause__ or error, status=2))
+    except (ParsingError, YAMLError) as error:
+        sys.exit(_one_line(_reason(error), status=2))
     except OSError as error:
         sys.exit(_one_line(error, status=1))
 
@@ -86,6 +88,14 @@ def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
     if camera is not None and cameras:
         raise ValueError("name one camera with camera or several with cameras, not both")
     return cameras if camera is None else [camera]
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What a configuration's own check says, which draccus wraps; its own message, with the name of the option, where a
+    value could not be read at all."""
+    while error.__cause__ is not None and not isinstance(error, DecodingError):
+        error = error.__cause__
+    return error
 
 
 def _one_line(error: BaseException, *, status: int) -> int:

@@ -8,10 +8,12 @@ import draccus
 
 from hlrp.cli.common import run_cli
 from hlrp.demo.config import DemoConfig
+from hlrp.extras import require_packages
 
 
 def demo(config: DemoConfig) -> Path:
     """Do what `hlrp.commands.demo` describes; its imports take many seconds and so come last."""
+    require_packages("metaworld", "psutil", needed_for="the demo")
     from hlrp.commands import demo as command
 
     return command.demo(config)

@@ -28,6 +28,7 @@ from hlrp.data.labels import (
     LABEL_COLUMNS,
     LABELS_DIR,
     LAQ_MARK,
+    METADATA_FILE,
     VALID,
     VECTORS,
     LabelMetadata,
@@ -53,8 +54,8 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
     with sole_writer(target):
-        if config.output_dataset is not None or not config.overwrite:
-            refuse_existing(target)
+        replaceable = METADATA_FILE if config.output_dataset is None and config.overwrite else None
+        refuse_existing(target, replace_if_holds=replaceable)
         source = lerobot_source(
             dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
         )

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hlrp.checks import require_number
 from hlrp.data.dataset import episode_of_frame
 from hlrp.data.frames import are_in_memory
 from hlrp.data.source_config import ClipAugmentation, IdleClips
@@ -326,8 +327,7 @@ def source_shares(weights: Sequence[float | None], counts: Int[Tensor, " s"]) ->
     given = [weight for weight in weights if weight is not None]
     if given and len(given) < len(weights):
         raise ValueError(f"give every source a weight or none, got {list(weights)}")
-    if any(weight <= 0 for weight in given):
-        raise ValueError(f"weights of sources must be positive, got {given}")
+    require_number("the weight of a source", given, above=0)
     shares = torch.tensor(given, dtype=torch.float64) if given else counts.double()
     return shares / shares.sum()
 

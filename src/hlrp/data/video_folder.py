@@ -6,7 +6,6 @@ Shapes: e episodes, n frames, c scene cuts.
 from __future__ import annotations
 
 import logging
-import math
 import mimetypes
 import os
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from hlrp.checks import require_number
 from hlrp.data.frames import CachedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
@@ -92,8 +92,7 @@ def open_video_source(
         FileNotFoundError: If `folder` does not exist or holds no video.
         ValueError: If files cannot be read as videos, all of which are named, or `fps` is not positive.
     """
-    if fps is not None and not 0 < fps < math.inf:
-        raise ValueError(f"fps must be positive, got {fps}")
+    require_number("fps", fps, above=0)
     folder = Path(folder)
     films: list[_Film] = []
     bad: list[str] = []

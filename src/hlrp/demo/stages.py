@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 
 from hlrp.artefacts import read_json, reading
 from hlrp.files import write_json
+from hlrp.processes import terminate_with_parent
 
 _SAMPLE_S = 0.5
 """Time between two looks at the memory of a stage."""
@@ -119,7 +121,7 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             stderr=subprocess.STDOUT,
             env=_environment(),
             start_new_session=True,
-            preexec_fn=_hear_interrupts,
+            preexec_fn=partial(_prepare_stage, os.getpid()),
         )
         meter = _MemoryMeter(process.pid)
         stopped = threading.Event()
@@ -155,9 +157,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 
-def _hear_interrupts() -> None:
-    """A demo started in the background of a script ignores Ctrl-C, and what it starts would too."""
+def _prepare_stage(demo: int) -> None:
+    """A demo started in the background of a script ignores Ctrl-C, and what it starts would too. And a stage, which has
+    a session of its own, would outlive a demo that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    terminate_with_parent(demo)
 
 
 def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:

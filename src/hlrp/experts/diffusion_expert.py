@@ -10,13 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionConditionalUnet1d
 from torch import Tensor, nn
+
+from hlrp.checks import require_numbers
+from hlrp.extras import MissingPackage
+
+try:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+except ModuleNotFoundError as error:
+    raise MissingPackage("diffusers", needed_for="the diffusion expert") from error
 
 SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 
@@ -59,6 +66,8 @@ class DiffusionExpertConfig:
             raise ValueError(
                 f"noise_scheduler_type must be one of {', '.join(SCHEDULERS)}, got {self.noise_scheduler_type!r}"
             )
+        require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
+        require_numbers(self, "kernel_size", "n_groups", "diffusion_step_embed_dim", "num_train_timesteps", at_least=1)
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= self.num_train_timesteps:
             raise ValueError(
                 f"num_inference_steps must be between 1 and num_train_timesteps {self.num_train_timesteps}, got "

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, Qwen3VLModel
 
+from hlrp.checks import require_numbers
 from hlrp.foundation.prompt_inputs import Prompts
 
 
@@ -44,12 +45,8 @@ class Choice:
     """Source of randomness for sampling."""
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and self.temperature <= 0:
-            raise ValueError(
-                f"temperature must be positive, got {self.temperature}; use None for the most likely codes"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be 1 or more, got {self.top_k}; use None for all codes")
+        require_numbers(self, "temperature", above=0)
+        require_numbers(self, "top_k", at_least=1)
 
     def pick(self, log_p: Float[Tensor, "r k"]) -> Int[Tensor, "r 1"]:
         """A code for each row."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from hlrp.extras import MissingPackage
 from hlrp.foundation.config import LoRASettings
 
 
@@ -20,8 +21,8 @@ def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:
         return
     try:
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ValueError('lora needs peft; install it with `pip install "peft>=0.18,<1"`') from error
+    except ModuleNotFoundError as error:
+        raise MissingPackage("peft", needed_for="lora") from error
     names = [name for name, layer in language_model.named_modules() if isinstance(layer, nn.Linear)]
     lost = [target for target in settings.target_modules if not any(name.endswith(target) for name in names)]
     if lost:

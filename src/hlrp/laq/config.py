@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from hlrp.checks import require_numbers
 from hlrp.latent_spec import LatentSpec
 
 TargetName = Literal["pixels", "features", "flow"]
@@ -48,10 +49,12 @@ class LAQConfig:
             raise ValueError(f"quantizer must be one of {', '.join(get_args(QuantizerName))}, got {self.quantizer!r}")
         if self.patch_size < 4 or self.patch_size & (self.patch_size - 1):
             raise ValueError(f"patch_size must be a power of two, 4 or more, got {self.patch_size}")
+        require_numbers(
+            self, "image_size", "num_cameras", "dim", "heads", "encoder_layers", "decoder_layers", at_least=1
+        )
+        require_numbers(self, "feature_dim", "action_dim", at_least=0)
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
-        if self.num_cameras < 1:
-            raise ValueError(f"num_cameras must be at least 1, got {self.num_cameras}")
         unknown = set(self.targets) - set(get_args(TargetName))
         if not self.targets or unknown or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be one or more of {', '.join(get_args(TargetName))}, got {self.targets}")
@@ -59,8 +62,6 @@ class LAQConfig:
             raise ValueError(
                 f"feature_dim {self.feature_dim} and targets {self.targets} disagree; name both or neither"
             )
-        if self.action_dim < 0:
-            raise ValueError(f"action_dim must be 0 (no action head) or more, got {self.action_dim}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads}")
 

@@ -25,6 +25,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
+from hlrp.extras import require_packages
 from hlrp.files import new_directory
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
@@ -102,9 +103,11 @@ def record_demonstrations(
     root = Path(root)
     if root.exists():
         raise FileExistsError(f"{root} already exists; remove it or choose another folder")
+    refuse_existing(root)
     num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     if num_workers < 0:
         raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+    require_packages("metaworld", needed_for="recording demonstrations")
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
 
     choose_gl_backend()  # before any worker starts: a machine that cannot render says so once

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from hlrp.processes import end_with_parent
 from hlrp.sim.config import RolloutOptions
 from hlrp.sim.light_metaworld import LightMetaworldEnv
 
@@ -71,9 +72,10 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
 
 
 def prepare_worker() -> None:
-    """Keep the worker processes from competing for cores: each one renders on one thread. Ctrl-C, which goes to all
+    """End with the parent, and render on one thread, so that workers do not compete for cores. Ctrl-C, which goes to all
     processes, is left to the parent: it waits for them, and says in one line that it stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer
 
 

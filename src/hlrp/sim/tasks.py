@@ -14,6 +14,7 @@ import json
 from types import ModuleType
 from typing import Any
 
+from hlrp.extras import MissingPackage
 from hlrp.sim.gl_backend import choose_gl_backend
 
 _LEGACY_PREFIX = "metaworld-"
@@ -70,7 +71,7 @@ def import_metaworld() -> ModuleType:
 
     Raises:
         FileNotFoundError: If nothing on this machine can render.
-        ModuleNotFoundError: If Meta-World is not installed.
+        MissingPackage: If Meta-World is not installed.
     """
     choose_gl_backend()
     try:
@@ -78,9 +79,7 @@ def import_metaworld() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "metaworld":
             raise
-        raise ModuleNotFoundError(
-            "Meta-World is not installed; install it with `pip install 'lerobot[metaworld]'`", name=error.name
-        ) from error
+        raise MissingPackage("metaworld", needed_for="simulation") from error
     return importlib.import_module("metaworld")
 
 

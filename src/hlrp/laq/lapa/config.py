@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hlrp.checks import require_numbers
 from hlrp.laq.config import QuantizerName, TargetName
 from hlrp.latent_spec import LatentSpec
 
@@ -52,6 +53,8 @@ class LapaConfig:
     """Layers over the two frames, in the encoder."""
 
     def __post_init__(self) -> None:
+        names = ("patch_size", "dim", "heads", "head_dim", "spatial_layers", "temporal_layers")
+        require_numbers(self, *names, at_least=1)
         if self.spec.code_seq_len not in POOL_SHAPES:
             raise ValueError(
                 f"code_seq_len of a LAPA quantizer must be one of {', '.join(map(str, POOL_SHAPES))}, got "
