@@ -72,8 +72,11 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
 
 
 def prepare_worker() -> None:
-    """End with the parent, and render on one thread, so that workers do not compete for cores. Ctrl-C, which goes to all
-    processes, is left to the parent: it waits for them, and says in one line that it stopped."""
+    """Make this worker process end with its parent, ignore Ctrl-C and render on one thread.
+
+    Ctrl-C goes to all processes and is left to the parent, which waits for the workers and says in one line that it
+    stopped. With one thread each, the workers do not compete for cores.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasterizer
