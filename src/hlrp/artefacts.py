@@ -64,8 +64,9 @@ def read_weights(model: nn.Module, path: Path | str, *, remedy: str = COPY_AGAIN
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or its weights are not those of `model`; the message names `path`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no {path}; {remedy}")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}; {remedy}")
     try:
         load_model(model, str(path), strict=True)
     except (SafetensorError, RuntimeError) as error:  # a file cut short, or weights of other names or sizes
@@ -87,7 +88,7 @@ def read_pickle(path: Path | str, *, expected: str) -> Any:
     except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch raises for a file cut short
             raise
-        raise ValueError(f"{path} is damaged, or is not {expected}") from error
+        raise ValueError(f"{path} is not {expected}, or is damaged") from error
 
 
 def write_weights(model: nn.Module, path: Path | str) -> None:

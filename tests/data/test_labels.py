@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from damaged_files import damaged
 from hlrp.data import labels as module
 from hlrp.data.labels import (
     LABELS_DIR,
@@ -184,6 +186,14 @@ def test_the_order_of_rows_in_the_file_does_not_matter(tmp_path: Path) -> None:
     table = module.pq.read_table(folder / LABELS_FILE)
     module.pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
     assert_same(load_labels(folder), labels)
+
+
+@pytest.mark.parametrize("name", [METADATA_FILE, LABELS_FILE])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    file = save_labels(make_labels(), tmp_path / "labels") / name
+    for _ in damaged(file):
+        with pytest.raises(ValueError, match=f"{re.escape(str(file))} .*write the labels again"):
+            load_labels(file.parent)
 
 
 @pytest.mark.parametrize("missing", [LABELS_FILE, METADATA_FILE])

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hlrp.demo.road import DemoConfig, act_stages, main_stages
+from damaged_files import damaged
+from hlrp.demo.config import DemoConfig
+from hlrp.demo.road import act_stages, main_stages
 from hlrp.demo.stages import Progress, Stage, StageFailed, run_stages
 
 
@@ -50,6 +52,15 @@ def test_an_interrupted_stage_continues_with_its_own_command(tmp_path: Path) -> 
     )
     run_stages([stage], progress(tmp_path), tmp_path / "logs")
     assert out.read_text() == "continued"
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    run_stages([python("pass")], progress(tmp_path), tmp_path / "logs")
+    for how in damaged(tmp_path / "progress.json"):
+        if how == "other":  # no stage has been run: a record as good as any
+            continue
+        with pytest.raises(ValueError, match=r"progress\.json is damaged .* remove the folder and start the demo anew"):
+            progress(tmp_path)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
+from damaged_files import damaged
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.card import foundation_card
@@ -163,8 +165,27 @@ def test_weights_that_do_not_fit_are_refused(
     larger = make_backend(debug_config, spec=LatentSpec(codebook_size=32))
     other = save_foundation(larger, tmp_path / "other", laq_fingerprint="abc")
     (other / "model.safetensors").replace(small / "model.safetensors")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or its weights are not those"):
         load_foundation(small)
+
+
+def test_a_damaged_file_is_named(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    files = [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")]
+    assert len(files) > 4
+    for file in files:
+        for how in damaged(file):
+            if how == "other" and file.parent != folder:  # an empty configuration of transformers is its defaults
+                continue
+            with pytest.raises(ValueError, match=re.escape(str(file))):
+                load_foundation(folder)
+
+
+def test_a_checkpoint_is_readable_by_whom_the_umask_says(backend: QwenVLChatBackend, tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    assert {path.stat().st_mode for path in folder.rglob("*") if path.is_file()} == {usual.stat().st_mode}
 
 
 @pytest.mark.parametrize("frozen_before", [False, True])

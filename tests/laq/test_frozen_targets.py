@@ -93,5 +93,5 @@ def test_what_is_not_there_or_is_something_else_is_named(tmp_path: Path) -> None
     with pytest.raises(FileNotFoundError, match="flow_weights nowhere does not exist"):
         FlowChange("nowhere", GRID)
     torch.save({"a": torch.zeros(1)}, tmp_path / "raft.pth")
-    with pytest.raises(ValueError, match="does not hold the state dict of torchvision's raft_small"):
+    with pytest.raises(ValueError, match="is not the state dict of torchvision's raft_small"):
         FlowChange(tmp_path / "raft.pth", GRID)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from damaged_files import damaged
 from hlrp.laq import checkpoint
 from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
 from hlrp.laq.config import debug
@@ -81,8 +83,24 @@ def test_a_tampered_or_damaged_checkpoint_is_refused(
 ) -> None:
     folder = save(fsq_model, tmp_path / "laq")
     tamper(folder)
-    with pytest.raises(ValueError, match=r"the weights in .*laq do not match its laq.json; copy the whole folder"):
+    with pytest.raises(ValueError, match=r"laq/(model\.safetensors|laq\.json) .*; copy the whole folder"):
         load_laq(folder)
+
+
+@pytest.mark.parametrize("name", [DESCRIPTION_FILE, WEIGHTS_FILE])
+def test_a_damaged_file_is_named(fsq_model: LatentActionQuantizer, tmp_path: Path, name: str) -> None:
+    file = save(fsq_model, tmp_path / "laq") / name
+    for _ in damaged(file):
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            load_laq(file.parent)
+    load_laq(file.parent)
+
+
+def test_a_checkpoint_is_readable_by_whom_the_umask_says(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    folder = save(fsq_model, tmp_path / "laq")
+    assert {path.stat().st_mode for path in folder.iterdir()} == {usual.stat().st_mode}
 
 
 def test_figures_that_nobody_measured_are_not_written(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
@@ -131,7 +149,7 @@ def test_a_full_disk_leaves_nothing_half_written(
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_model", write_half)
+    monkeypatch.setattr(checkpoint, "write_weights", write_half)
     with pytest.raises(OSError, match="No space left"):
         save(fsq_model, tmp_path / "laq")
     assert list(tmp_path.iterdir()) == []

@@ -186,7 +186,8 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
     metadata = _read_metadata(directory / METADATA_FILE)
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
     with reading(directory / LABELS_FILE, remedy=_WRITE_AGAIN):
-        return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
+        table = pq.read_table(directory / LABELS_FILE, columns=columns)
+    return _from_table(table, metadata)
 
 
 def _read_metadata(path: Path) -> LabelMetadata:

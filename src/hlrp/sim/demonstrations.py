@@ -101,8 +101,6 @@ def record_demonstrations(
         ValueError: If a task is unknown, or its expert fails too often.
     """
     root = Path(root)
-    if root.exists():
-        raise FileExistsError(f"{root} already exists; remove it or choose another folder")
     refuse_existing(root)
     num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     if num_workers < 0:
