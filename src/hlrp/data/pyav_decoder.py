@@ -27,6 +27,8 @@ from hlrp.data.pixels import resize
 
 _SEEK_S = 2.0
 """The decoder seeks over a longer gap and decodes through a shorter one."""
+_GLITCH_S = 0.5
+"""Seconds by which time stamps may step back: containers that stamp few frames are off by some where they do."""
 _LOST_S = 0.5
 """Seconds of pictures that may be lost at a film's end, where it was cut between pictures that need each other."""
 
@@ -106,7 +108,7 @@ class PyAVDecoder:
             shown = self._seek(wanted)
             ahead = next(self._frames, None)
         while ahead is not None and frame_time(ahead) <= wanted:
-            if frame_time(ahead) < frame_time(shown):
+            if frame_time(ahead) < frame_time(shown) - _GLITCH_S:
                 raise RuntimeError("its time stamps run backwards")
             shown, ahead = ahead, next(self._frames, None)
         if ahead is None and frame_time(shown) < self._last_s - _LOST_S:

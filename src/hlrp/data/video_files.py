@@ -137,6 +137,11 @@ def _open(path: str, constant_rate: bool, last_s: float | None, process: int) ->
     return _TorchCodecDecoder(path)
 
 
+def close_files() -> None:
+    """Close the files that this process has open: a pass over all of them is over, and workers are about to fork."""
+    _open.cache_clear()
+
+
 class _TorchCodecDecoder:
     """Frames of a file of constant rate, decoded with torchcodec."""
 

@@ -6,13 +6,13 @@ Shapes: e episodes, n frames, c scene cuts.
 from __future__ import annotations
 
 import logging
-import mimetypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import torch
 from av.error import FFmpegError
 from jaxtyping import Float, Int
@@ -24,15 +24,30 @@ from hlrp.data.frames import CachedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
-from hlrp.data.video_files import VideoFiles
+from hlrp.data.video_files import VideoFiles, close_files
 from hlrp.progress import progress
 
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (
-    ".avi", ".mkv", ".mov", ".mp4", ".webm", ".3gp", ".flv", ".gif", ".m2ts", ".m4v", ".mpeg", ".mpg", ".mts", ".ogv",
-    ".ts", ".wmv",
+    ".avi", ".mkv", ".mov", ".mp4", ".webm", ".3g2", ".3gp", ".asf", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m4v",
+    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".wmv",
 )  # fmt: skip
+_OTHER_VIDEO_SUFFIXES = (
+    ".av1",
+    ".dv",
+    ".h264",
+    ".h265",
+    ".hevc",
+    ".ivf",
+    ".m1v",
+    ".m2v",
+    ".mjpeg",
+    ".rm",
+    ".rmvb",
+    ".y4m",
+)
+"""Videos that are not read, as most such files have no time stamps; a warning names them."""
 _READ_TOGETHER = 64
 """Frames between two movements of the progress bar."""
 _FIRST_FRAMES = 16
@@ -116,6 +131,7 @@ def open_video_source(
     if find_scene_cuts:
         assert change is not None, "measured while the films were read"
         cuts = find_cuts(frames, bounds, change, fps=rate)
+    close_files()
     logger.info(f"{len(films)} videos in {folder}, read at {rate:g} frames per second: {int(bounds[-1, 1])} frames")
     return ClipSource(
         name=Path(os.path.abspath(folder)).name or "videos",
@@ -143,9 +159,7 @@ def video_length(path: Path) -> VideoLength:
                 for packet in container.demux(stream)
                 if packet.size and not packet.is_discard  # an edit list hides what is to be discarded
             ]
-            announced_s = None
-            if container.format.name in _CONTAINERS_THAT_ANNOUNCE and stream.duration and base is not None:
-                announced_s = float(stream.duration * base)
+            announced_s = _announced_s(container, stream)
         first_s = PyAVDecoder(path).first_times(_FIRST_FRAMES)
     except (FFmpegError, RuntimeError) as error:
         raise ValueError(
@@ -166,12 +180,22 @@ def video_length(path: Path) -> VideoLength:
     (start, _), (last, last_duration) = shown[0], shown[-1]
     mean_step = (last - start) / (len(shown) - 1)
     end = last + (last_duration or mean_step)
-    if announced_s is not None and end - start < _WHOLE * announced_s - mean_step:
+    if end - start < _WHOLE * announced_s - mean_step:
         raise ValueError(
             f"{path} is cut short: its pictures end after {end - start:.1f} s of {announced_s:.1f} s; copy it again or "
             "remove it"
         )
     return VideoLength(start, end - start, 1 / mean_step, last)
+
+
+def _announced_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds that the header of a file says `stream` lasts; 0 where it does not say so."""
+    if container.format.name not in _CONTAINERS_THAT_ANNOUNCE:
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    is_alone = len(container.streams) == 1  # else the sound may be what lasts longer
+    return (container.duration or 0) / av.time_base if is_alone else 0.0
 
 
 def _find_videos(folder: Path) -> list[Path]:
@@ -190,7 +214,7 @@ def _find_videos(folder: Path) -> list[Path]:
         is_known = path.suffix.lower() in VIDEO_SUFFIXES
         if is_known and not path.name.startswith("."):  # macOS leaves a "._film.mp4" beside "film.mp4" on other disks
             found.append(path)
-        elif is_known or (mimetypes.guess_type(path.name)[0] or "").startswith("video/"):
+        elif is_known or path.suffix.lower() in _OTHER_VIDEO_SUFFIXES:
             left_out.append(path)
     if left_out:
         names = ", ".join(str(path.relative_to(folder)) for path in left_out)
