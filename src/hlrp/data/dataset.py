@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 from datasets.exceptions import DatasetGenerationError
@@ -198,7 +197,7 @@ def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
         if isinstance(values, pa.ExtensionArray):  # how LeRobot stores a matrix
             values = values.storage
             continue
-        if len(pc.unique(pc.list_value_length(values))) > 1:
+        if not isinstance(values, pa.FixedSizeListArray) and len(values.value_lengths().unique()) > 1:
             raise ValueError(f"rows of column {name!r} differ in length; a robot's vectors keep theirs throughout")
         values = values.flatten()
     if values.null_count:
