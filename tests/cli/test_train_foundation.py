@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_training_can_be_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_model", write_half)
+        patch.setattr(checkpoint, "write_weights", write_half)
         with pytest.raises(OSError, match="No space left"):
             train_foundation(config)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vla.training"]
@@ -270,7 +270,7 @@ def test_adapters_are_folded_into_the_checkpoint(
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),
         (["--steps=0"], "steps must be 1 or more, got 0"),
-        (["--held_out=2"], "held_out must be between 0 and 1, got 2.0"),
+        (["--held_out=2"], "held_out must be in (0, 1), got 2.0"),
         (["--backend.dtype=int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         (["--backend.embedded_size=giant"], "giant"),
         (["--resume=true"], "nothing to resume"),

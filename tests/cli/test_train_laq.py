@@ -310,7 +310,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--camera=wrist"], f"has no camera 'wrist'; it has {CAMERA}"),
         (["--frame_offset_s=2"], "a clip spans 21 frames but the longest episode has 20; use a shorter offset"),
         (["--frame_offset_s=0.01"], "frame_offset_s=0.01 is under one frame at 10"),
-        (["--held_out=1"], "held_out must be between 0 and 1, got 1.0"),
+        (["--held_out=1"], "held_out must be in (0, 1), got 1.0"),
         (["--preset=huge"], "preset must be one of debug, small, base, lapa, got 'huge'"),
         (["--codebook_size=1"], "codebook_size must be 2 or more, got 1"),
         (["--codebook_size=34"], "fsq cannot spread codebook_size=34"),
@@ -327,7 +327,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
-        (["--idle_weight=0"], "idle clips need a weight above 0"),
+        (["--idle_weight=0"], "idle_weight must be above 0, got 0.0"),
         (["--quantizer=kmeans"], "invalid choice: 'kmeans'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
@@ -382,7 +382,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_training_can_be_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_model", write_half)
+        patch.setattr(checkpoint, "write_weights", write_half)
         with pytest.raises(OSError, match="No space left"):
             train_laq(config)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["laq.training"]

@@ -390,7 +390,7 @@ def test_streamed_frames_are_searched_for_idle_clips_once_a_second() -> None:
 
 @pytest.mark.parametrize("changes", [{"weight": 0.0}, {"share": 1.0}, {"share": 0.0}])
 def test_impossible_idle_clips_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="idle clips need a weight above 0 and a share in"):
+    with pytest.raises(ValueError, match="idle_(weight|share) must be (above 0|in)"):
         IdleClips(**changes)
 
 
@@ -445,7 +445,7 @@ def test_an_episode_too_short_to_measure_on_is_never_held_out(seed: int) -> None
     ("changes", "message"),
     [
         ({"reverse_probability": 1.5}, r"reverse_probability must be in \[0, 1\], got 1.5"),
-        ({"max_stretch": -1.0}, r"max_stretch must be 0 \(off\) or more, got -1.0"),
+        ({"max_stretch": -1.0}, r"max_stretch must be 0 or more, got -1.0"),
     ],
 )
 def test_an_impossible_augmentation_is_refused(changes: dict[str, float], message: str) -> None:
