@@ -46,6 +46,8 @@ class BenchConfig:
     quick: bool = False
     """A tenth of the work: fewer prompts, fewer steps. For a look, not for a figure."""
     sections: list[str] = field(default_factory=lambda: ["decoding", "grammar", "step", "accuracy", "language"])
+    seeds: int = 3
+    """Seeds 0, 1, … of each run of `accuracy`: of the weights, the batches and the held-out episodes."""
     steps: int = 1500
     """Training steps of each run of `accuracy` and `language`."""
     device: str | None = None
@@ -90,13 +92,21 @@ def step(config: BenchConfig) -> float:
 
 
 def accuracy(config: BenchConfig) -> dict[str, Any]:
-    """Code accuracy of both backends on held-out episodes of six tasks."""
+    """Code accuracy of both backends on held-out episodes of six tasks, for several seeds."""
     root, labels = _labelled(config, "six_tasks", episodes=40)
-    outputs = {name: config.runs / f"accuracy_{name}" for name in BACKENDS}
-    side_by_side([lambda name=name: _train(config, outputs[name], root, labels, *BACKENDS[name]) for name in BACKENDS])
-    figures = {name: _figures(output) for name, output in outputs.items()}
+    seeds = range(1 if config.quick else config.seeds)
+    outputs = {(name, seed): config.runs / f"accuracy_{name}_{seed}" for seed in seeds for name in BACKENDS}
+    side_by_side(
+        [
+            lambda name=name, seed=seed, output=output: _train(
+                config, output, root, labels, f"--seed={seed}", *BACKENDS[name]
+            )
+            for (name, seed), output in outputs.items()
+        ]
+    )
+    figures = {f"{name}, seed {seed}": _figures(output) for (name, seed), output in outputs.items()}
     print(_rows(figures))
-    return figures
+    return {name: {str(seed): figures[f"{name}, seed {seed}"] for seed in seeds} for name in BACKENDS}
 
 
 def language(config: BenchConfig) -> dict[str, Any]:
