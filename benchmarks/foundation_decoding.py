@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
 from hlrp.cli.common import choose_device
+from hlrp.foundation.action_tokens import add_action_tokens
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of

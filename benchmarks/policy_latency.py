@@ -24,6 +24,7 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, SmolVLMModel
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
+from hlrp.foundation.action_tokens import add_action_tokens
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import save_foundation

@@ -71,6 +71,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(
 def test_an_existing_folder_is_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(SystemExit) as exit_:
         run(monkeypatch, f"--output_dir={tmp_path}")
     assert exit_.value.code == 2

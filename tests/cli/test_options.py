@@ -217,7 +217,10 @@ def test_an_impossible_option_is_refused_when_it_is_read(kind: type, wrong: dict
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--policy.type=hlrp_vla_direct", "--policy.n_action_steps=99"], "n_action_steps must be between 1 and"),
+        (
+            ["--policy.type=hlrp_vla_direct", "--policy.chunk_size=8", "--policy.n_action_steps=99"],
+            "n_action_steps must be",
+        ),
         (["--policy.type=hlrp_vla", "--policy.laq_decoder_type=x"], "laq_decoder_type must be one of learned"),
         (["--policy.type=hlrp_diffusion", "--policy.torch_dtype=x"], "torch_dtype must be one of bf16"),
         (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be diffusion or flow"),

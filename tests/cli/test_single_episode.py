@@ -50,7 +50,7 @@ def test_a_dataset_of_one_episode_and_one_too_short_to_measure_on(
     assert labels in (vla / "README.md").read_text()
     assert load_foundation(vla).description.extra["validation"] == {}
 
-    with pytest.raises(ValueError, match=r"no episode of .* is left to measure on: it takes two"):
+    with pytest.raises(ValueError, match="has one episode with room for a clip of 2 frames, and measuring needs two"):
         inspect_latents(InspectConfig(laq_path=str(laq), dataset_root=str(root), device="cpu"))
 
 
@@ -66,5 +66,5 @@ def test_a_tolerance_goes_with_every_dataset_and_with_no_film() -> None:
         TrainLAQConfig(video_dir="films", tolerance_s=0.1)
     for config in (TrainLAQConfig, TrainFoundationConfig, PrecomputeConfig, InspectConfig):
         assert config(tolerance_s=0.1).tolerance_s == 0.1
-        with pytest.raises(ValueError, match="tolerance_s must be a positive number of seconds, got 0"):
+        with pytest.raises(ValueError, match="tolerance_s must be above 0, got 0.0"):
             config(tolerance_s=0.0)

@@ -120,8 +120,12 @@ def test_figures_are_of_the_weights_that_are_saved(config: TrainFoundationConfig
         told = train_foundation(each)
         quality = json.loads((Path(each.output_dir) / METRICS_FILE).read_text())["quality"]
         saved = code_figures(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
-        assert (told["decoded_accuracy"], told["ece"]) == pytest.approx((saved.accuracy, saved.ece), abs=1e-5)
-        assert (quality["accuracy"], quality["ece"]) == pytest.approx((saved.accuracy, saved.ece), abs=1e-5)
+        assert (told["decoded_accuracy"], told["calibration_error"]) == pytest.approx(
+            (saved.decoded_accuracy, saved.calibration_error), abs=1e-5
+        )
+        assert (quality["decoded_accuracy"], quality["calibration_error"]) == pytest.approx(
+            (saved.decoded_accuracy, saved.calibration_error), abs=1e-5
+        )
 
 
 def test_a_run_is_resumed_on_the_labels_and_with_the_settings_it_began_with(
@@ -264,7 +268,7 @@ def test_adapters_are_folded_into_the_checkpoint(
         (["--backend.freeze_backbone=true", "--trainer.strategy=fsdp"], "fsdp shards what is trained"),
         (["--laq_path=nowhere"], "nowhere is not a LAQ checkpoint"),
         (["--sources=[{dataset_root: a}]"], "name all datasets, labels, cameras and episodes inside sources"),
-        (["--episodes=[0,6]"], "episodes has [6], and local/hlrp_demos the episodes 0 to 5"),
+        (["--episodes=[0,6]"], "episodes has [6], and images the episodes 0 to 5"),
         (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
         (["--labels_path=nowhere"], "nowhere holds no latent labels"),

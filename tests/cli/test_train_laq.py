@@ -20,9 +20,9 @@ from huggingface_hub import ModelCard
 from lerobot.utils.constants import ACTION
 from safetensors.torch import load_file
 
-from hlrp.cli import train_laq as train_laq_module
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_laq import TrainLAQConfig, main, train_laq
+from hlrp.commands import train_laq as train_laq_module
 from hlrp.data.source_config import SourceConfig
 from hlrp.laq import checkpoint
 from hlrp.laq.batch import ClipBatch
@@ -219,7 +219,7 @@ def test_a_choice_of_episodes_is_split_and_recorded_and_lost_actions_are_no_labe
     lose_actions(root, [*range(12, 92, 5), *range(60, 78)])  # and all of episode 4
     caplog.set_level("INFO")
     train_laq(replace(config, dataset_root=str(root), episodes=[1, 2, 4, 5], labelled_fraction=1.0, held_out=0.25))
-    assert "30 of 92 frames of local/hlrp_demos have an action that is NaN or infinite" in caplog.text
+    assert "30 of 92 frames of lost have an action that is NaN or infinite" in caplog.text
     loaded = load_laq(config.output_dir)
     [source] = loaded.extra["sources"]
     assert source["episodes"] == [1, 2, 4, 5]
@@ -319,7 +319,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--resume=true"], "nothing to resume"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
-        (["--episodes=[0,1,77]"], "episodes has [77], and local/hlrp_demos the episodes 0 to 5"),
+        (["--episodes=[0,1,77]"], "episodes has [77], and images the episodes 0 to 5"),
         (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
         (["--episodes=[1,2,1]"], "episodes must be different numbers from 0 on, got [1, 2, 1]"),
         (["--sources=[{dataset_root: a, episodes: [-1]}]"], "episodes must be different numbers from 0 on, got [-1]"),

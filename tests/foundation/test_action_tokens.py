@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.foundation.action_tokens import ActionTokens
+from hlrp.foundation.action_tokens import ActionTokens, add_action_tokens
 from hlrp.foundation.tiny import tiny_tokenizer
 
 

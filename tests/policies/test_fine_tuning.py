@@ -160,7 +160,7 @@ def test_a_damaged_vla_is_refused_on_another_robot_too(workshop: Workshop, six_j
     lost = next(name for name in weights if name.startswith("backend."))
     del weights[lost]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match="do not fit its architecture"):
+    with pytest.raises(ValueError, match="do not fit its architecture"):
         tuned(tmp_path, six_joints)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.factory import resolve_delta_timestamps
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
@@ -82,10 +85,18 @@ def test_a_label_longer_than_the_window_asks_for_a_number(workshop: Workshop, mo
     assert workshop.policy(**{**settings, "chunk_size": 4}).config.n_action_steps == 2
 
 
-def test_an_expert_without_codes_needs_no_frame_rate_that_suits_them(workshop: Workshop) -> None:
+def test_an_expert_without_codes_needs_no_frame_rate_that_suits_them(workshop: Workshop, tmp_path: Path) -> None:
+    root = tmp_path / "slow"
+    shutil.copytree(workshop.dataset_root, root)
+    (data,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(data)
+    fps = 3  # the usual offset of 0.1 s is less than one frame
+    seconds = pa.array(table["frame_index"].to_numpy() / fps, pa.float32())
+    pq.write_table(table.set_column(table.schema.get_field_index("timestamp"), "timestamp", seconds), data)
+    info = root / "meta" / "info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fps": fps}))
     config = workshop.config("hlrp_action_expert_direct", vla_checkpoint_path=None)
-    meta = workshop.dataset.meta
-    meta.info.fps = 3  # the usual offset of 0.1 s is less than one frame
+    meta = LeRobotDatasetMetadata("local/slow", root=root)
     policy: Any = get_policy_class(config.type)(config, dataset_meta=meta)
     assert policy.config.chunk_size == 4
 

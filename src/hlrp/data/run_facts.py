@@ -25,7 +25,6 @@ def clip_facts(sources: Sequence[TrainingSource], folders: Sequence[str | None])
         content = {"bounds": source.bounds, **({} if source.actions is None else {"actions": source.actions})}
         facts |= _facts(
             f"source {number}",
-            source.name,
             source.bounds,
             fps=source.fps,
             cameras=source.cameras,
@@ -49,7 +48,6 @@ def observation_facts(sources: Sequence[ObservationSource], folders: Sequence[st
         ends = lengths.cumsum(0)
         facts |= _facts(
             f"source {number}",
-            source.name,
             torch.stack([ends - lengths, ends], dim=1),
             fps=source.fps,
             cameras=source.cameras,
@@ -64,7 +62,6 @@ def observation_facts(sources: Sequence[ObservationSource], folders: Sequence[st
 
 def _facts(
     which: str,
-    name: str,
     bounds: Tensor,
     *,
     fps: float,
@@ -75,7 +72,6 @@ def _facts(
     instructions: Sequence[str] = (),
 ) -> dict[str, object]:
     facts: dict[str, object] = {
-        f"the name of {which}": name,
         f"the number of episodes of {which}": len(bounds),
         f"the number of frames of {which}": int((bounds[:, 1] - bounds[:, 0]).sum()),
         f"the frame rate of {which}": fps,
