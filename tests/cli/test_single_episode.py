@@ -66,5 +66,5 @@ def test_a_tolerance_goes_with_every_dataset_and_with_no_film() -> None:
         TrainLAQConfig(video_dir="films", tolerance_s=0.1)
     for config in (TrainLAQConfig, TrainFoundationConfig, PrecomputeConfig, InspectConfig):
         assert config(tolerance_s=0.1).tolerance_s == 0.1
-        with pytest.raises(ValueError, match="tolerance_s must be above 0, got 0.0"):
+        with pytest.raises(ValueError, match=r"tolerance_s must be above 0, got 0\.0"):
             config(tolerance_s=0.0)

@@ -222,7 +222,7 @@ def test_a_choice_of_episodes_is_split_and_recorded_and_lost_actions_are_no_labe
     assert "30 of 92 frames of lost have an action that is NaN or infinite" in caplog.text
     loaded = load_laq(config.output_dir)
     [source] = loaded.extra["sources"]
-    assert source["episodes"] == [1, 2, 4, 5]
+    assert source["chosen_episodes"] == [1, 2, 4, 5]
     assert len(source["held_out_episodes"]) == 1
     assert {*source["labelled_episodes"]} == {1, 2, 5} - {*source["held_out_episodes"]}
     assert all(value.isfinite().all() for value in weights(config).values())

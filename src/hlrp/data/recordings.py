@@ -66,7 +66,8 @@ def describe_source(part: TrainingSource, *, share: float) -> dict[str, object]:
     return {
         "name": part.source.name,
         "share": share,
-        "episodes": identity.episodes,
+        "episodes": identity.episodes if part.chosen is None else len(part.chosen),
+        "chosen_episodes": None if part.chosen is None else part.chosen.tolist(),
         "held_out_episodes": part.held_out.tolist(),
         "labelled_episodes": part.labelled.tolist(),
         "identity": asdict(identity),
