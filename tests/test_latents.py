@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from hlrp.latents import LatentSpec, fingerprint, spec_to_dict
+from hlrp.latents import LatentSpec, fingerprint, log_offset, spec_to_dict
 
 STATE = {
     "weight": torch.arange(6.0).reshape(2, 3),
@@ -103,3 +104,27 @@ def test_the_fingerprint_is_of_values_not_of_their_layout_in_memory() -> None:
     columns = STATE["weight"].T.contiguous().T
     assert not columns.is_contiguous()
     assert fingerprint({**STATE, "weight": columns}, SETTINGS) == fingerprint(STATE, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "fps", "frames", "deviation"),
+    [
+        (0.25, 30, 8, "7% longer"),  # halfway between 7 and 8
+        (0.25, 10, 2, "20% shorter"),  # halfway between 2 and 3
+        (0.25, 5, 1, "20% shorter"),
+        (0.1, 30, 3, None),
+        (0.25, 29.97, 7, "7% shorter"),
+        (0.5, 29.97, 15, None),
+    ],
+)
+def test_an_offset_is_told_in_frames_and_a_large_deviation_is_warned_of(
+    caplog: pytest.LogCaptureFixture, offset_s: float, fps: float, frames: int, deviation: str | None
+) -> None:
+    spec = LatentSpec(frame_offset_s=offset_s)
+    with caplog.at_level(logging.INFO, logger="hlrp.latents"):
+        log_offset(spec, fps, of="films")
+    assert spec.offset_frames(fps) == frames
+    assert caplog.messages[0].startswith(f"films: an offset of {offset_s:g} s is {frames} frames at {fps:g} fps, ")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == (deviation is not None)
+    assert deviation is None or f"{deviation} than frame_offset_s={offset_s:g}" in warnings[0]

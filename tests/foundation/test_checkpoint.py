@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figu
 from hlrp.foundation.lora import LoRASettings
 from hlrp.hub import fetch_folder, upload_folder
 from hlrp.latents import LatentSpec
+from hub_cache import cache_model
 
 
 @pytest.mark.parametrize("freeze_backbone", [False, True])
@@ -121,6 +123,25 @@ def test_the_hub_takes_whole_folders_only(backend: QwenVLChatBackend, tmp_path: 
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="copy the whole folder"):
         upload_folder(folder, "me/vla", FOUNDATION_FOLDER, token="hf_none")
+
+
+def test_a_model_loads_by_its_name_on_the_hub_as_its_card_says(
+    backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    name = cache_model(folder, "someone/vla", tmp_path / "cache", monkeypatch)
+    usage = (folder / CARD_FILE).read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"images": batch.images[:1]}
+    exec(usage.replace("this folder, or the name of its repository", name), names)
+    assert torch.equal(names["vla"].predict(batch).log_probs, backend.predict(batch).log_probs)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "outputs/vla/missing"])
+def test_what_is_neither_a_folder_nor_a_repository_says_how_to_make_one(name: str) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"not a foundation checkpoint \(train one with hlrp-train-foundation\)"
+    ):
+        load_foundation(name)
 
 
 def test_saving_again_gives_the_same_files(backend: QwenVLChatBackend, tmp_path: Path) -> None:

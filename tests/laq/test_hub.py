@@ -11,11 +11,12 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 
 from hlrp.hub import fetch_folder, upload_folder
-from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, save_laq
+from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.quality import LAQQuality
+from hub_cache import cache_model
 
 CAMERA = "observation.images.top"
 
@@ -101,7 +102,14 @@ def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
     assert fetch_folder(tmp_path, LAQ_FOLDER) == tmp_path
 
 
-@pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b"])
+def test_a_quantizer_loads_by_its_name_on_the_hub(
+    fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = cache_model(fsq_model.save_pretrained(tmp_path / "laq"), "someone/laq", tmp_path / "cache", monkeypatch)
+    assert torch.equal(load_laq(name).model.encode(clips).codes, fsq_model.encode(clips).codes)
+
+
+@pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b", "laq"])
 def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"is neither a folder nor the name of a hub repository$"):
         fetch_folder(name, LAQ_FOLDER)

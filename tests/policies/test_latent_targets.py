@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from hlrp.data.labels import LABELS_DIR, save_labels
 from hlrp.latents import LatentSpec
+from hub_cache import cache_model
 from policy_workshop import BACKEND_CONFIGS, SMALL, SPEC, Workshop, make_foundation, make_labels, make_laq
 from tiny_datasets import CAMERA
 
@@ -38,6 +40,20 @@ def online(workshop: Workshop, **changes: Any) -> dict[str, Any]:
 def act(policy: Any, batch: dict[str, Any]) -> torch.Tensor:
     torch.manual_seed(0)
     return policy.predict_action_chunk(batch)
+
+
+def test_vla_and_laq_load_by_their_names_on_the_hub(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    vla = cache_model(workshop.foundation, "someone/vla", tmp_path / "cache", monkeypatch)
+    laq = cache_model(workshop.laq, "someone/laq", tmp_path / "cache", monkeypatch)
+    caplog.set_level(logging.INFO)
+    policy = workshop.policy(vla_checkpoint_path=vla, **online(workshop, laq_checkpoint_path=laq))
+    assert policy.config.laq_fingerprint == workshop.labels.metadata.laq_fingerprint
+    assert any(
+        f"an offset of {SPEC.frame_offset_s:g} s is {OFFSET} frames at 10 fps" in line for line in caplog.messages
+    )
+    assert workshop.policy(decoder="laq", laq_checkpoint_path=laq).backend is not None
 
 
 @pytest.mark.parametrize("source", ["precomputed", "online"])
