@@ -355,7 +355,7 @@ def test_streamed_frames_are_searched_for_idle_clips_once_a_second() -> None:
 
 @pytest.mark.parametrize("changes", [{"weight": 0.0}, {"share": 1.0}, {"share": 0.0}])
 def test_impossible_idle_clips_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="idle_(weight|share) must be (above 0|in)"):
+    with pytest.raises(ValueError, match=r"idle_(weight|share) must be (above 0|in)"):
         IdleClips(**changes)
 
 

@@ -47,5 +47,5 @@ def test_a_shift_by_whole_pixels_moves_them_and_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("changes", [{"max_shift": 0.5}, {"max_brightness": -0.1}, {"max_contrast": 1.0}])
 def test_an_impossible_view_is_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="max_(shift|brightness|contrast) must be (in|0 or more)"):
+    with pytest.raises(ValueError, match=r"max_(shift|brightness|contrast) must be (in|0 or more)"):
         ViewConfig(**changes)

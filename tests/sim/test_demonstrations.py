@@ -169,7 +169,7 @@ def test_demonstrations_and_evaluations_share_no_seed() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"episodes_per_task": 0}, "at least 1, got 0"),
+        ({"episodes_per_task": 0}, "episodes_per_task must be 1 or more, got 0"),
         ({"episodes_per_task": 5000}, "at most 4995"),
         ({"seed": -1}, "seed must be 0 or more"),
     ],
@@ -182,10 +182,10 @@ def test_impossible_recordings_are_errors(fields: dict[str, int], message: str) 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"action_noise": float("nan")}, "action_noise must be 0 or more"),
+        ({"action_noise": float("nan")}, "action_noise must be finite and 0 or more"),
         ({"tail_steps": -1}, "tail_steps must be 0 or more"),
         ({"max_steps": 495}, "at most 500"),
-        ({"image_size": 1}, "at least 4 pixels"),
+        ({"image_size": 1}, "image_size must be 4 or more"),
     ],
 )
 def test_impossible_rollouts_are_errors(fields: dict[str, float], message: str) -> None:
