@@ -19,7 +19,7 @@ import draccus
 from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_throughput
 from benchmarks.running import run_command, run_sections, side_by_side, train_laq
 from hlrp.cli.common import run_cli
-from hlrp.tables import table
+from hlrp.runtime.tables import table
 
 TASKS = (
     "button-press-topdown-v3",

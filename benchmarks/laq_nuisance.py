@@ -27,8 +27,8 @@ from hlrp.commands.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import load_laq
-from hlrp.laq.probe import linear_probe
-from hlrp.tables import table
+from hlrp.measure.linear_probe import linear_probe
+from hlrp.runtime.tables import table
 
 KINDS = ("distractor", "camera")
 """What moves besides the robot."""

@@ -38,9 +38,9 @@ from hlrp.cli.common import choose_device, run_cli
 from hlrp.laq.batch import unlabelled
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.task import LAQTask, LAQTrainingConfig
-from hlrp.laq.views import altered_view
-from hlrp.optimization import parameter_groups
+from hlrp.laq.objective.task import LAQTask, LAQTrainingConfig
+from hlrp.laq.objective.views import altered_view
+from hlrp.training.optimization import parameter_groups
 
 SIZE, PATCH, DIM, HEADS, LAYERS = 128, 16, 256, 4, 4
 _FILES = ("latent_action_quantization.py", "nsvq.py", "attention.py")

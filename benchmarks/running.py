@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hlrp.files import write_json
+from hlrp.storage.files import write_json
 
 
 @dataclass(frozen=True)

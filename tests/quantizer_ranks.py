@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hlrp.foundation.vector_flow_head import VectorFlowHead
+from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
 from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentSpec
-from hlrp.row_draws import RowDraws
+from hlrp.training.row_draws import RowDraws
 
 SPEC = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=3)
 STEPS, BATCH_SIZE = 44, 16

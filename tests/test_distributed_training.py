@@ -15,7 +15,7 @@ from torch import Tensor
 import distributed_training
 from distributed_training import Task, train
 from hlrp.report.curves import read_lightning_curves
-from hlrp.training import CURVES_FILE, TrainerConfig, TrainingRun
+from hlrp.training.run import CURVES_FILE, TrainerConfig, TrainingRun
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hlrp.checks import require_numbers
+from hlrp.runtime.checks import require_numbers
 
 
 @dataclass(frozen=True, kw_only=True)

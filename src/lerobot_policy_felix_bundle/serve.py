@@ -14,7 +14,7 @@ import sys
 
 from lerobot.configs import PreTrainedConfig
 
-from hlrp.extras import MissingPackage, require_packages
+from hlrp.runtime.extras import MissingPackage, require_packages
 
 
 def our_policy_types() -> list[str]:

@@ -15,7 +15,7 @@ from hlrp.cli.train_laq import TrainLAQConfig, train_laq
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.foundation.lora import LoRASettings
-from hlrp.training_config import PrecisionName, TrainerConfig
+from hlrp.training.config import PrecisionName, TrainerConfig
 
 PRECISIONS = [name for name in get_args(PrecisionName) if name != "16-mixed"]
 QWEN = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=2)

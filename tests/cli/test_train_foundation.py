@@ -22,11 +22,11 @@ from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
-from hlrp.foundation.code_metrics import code_figures, predict_codes
+from hlrp.measure.code_accuracy import code_figures, predict_codes
 from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
-from hlrp.training import CURVES_FILE
+from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA
 
 STEPS = 10

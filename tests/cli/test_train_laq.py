@@ -27,8 +27,8 @@ from hlrp.data.source_config import SourceConfig
 from hlrp.laq import checkpoint
 from hlrp.laq.batch import ClipBatch
 from hlrp.laq.checkpoint import WEIGHTS_FILE, load_laq
-from hlrp.laq.task import LAQTask
-from hlrp.training import CURVES_FILE
+from hlrp.laq.objective.task import LAQTask
+from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA, LENGTHS, create_dataset
 from tiny_videos import write_video
 

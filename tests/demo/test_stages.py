@@ -8,7 +8,7 @@ import pytest
 
 from damaged_files import damaged
 from hlrp.demo.config import DemoConfig
-from hlrp.demo.road import act_stages, main_stages
+from hlrp.demo.pipeline import act_stages, main_stages
 from hlrp.demo.stages import Progress, Stage, StageFailed, run_stages
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from hlrp.foundation.augment import random_shift
-from hlrp.row_draws import RowDraws
+from hlrp.training.row_draws import RowDraws
 
 
 def draws(step: int, num_rows: int) -> RowDraws:

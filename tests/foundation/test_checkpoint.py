@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from damaged_files import damaged
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.card import foundation_card
+from hlrp.report.cards.foundation_card import foundation_card
 from hlrp.foundation.checkpoint import (
     CARD_FILE,
     FOUNDATION_FOLDER,
@@ -24,9 +24,9 @@ from hlrp.foundation.checkpoint import (
     read_description,
     save_foundation,
 )
-from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figures
+from hlrp.measure.code_accuracy import CodeFigures, CodePredictions, code_figures
 from hlrp.foundation.lora import LoRASettings
-from hlrp.hub import fetch_folder, upload_folder
+from hlrp.storage.hub import fetch_folder, upload_folder
 from hlrp.latents import LatentSpec
 from hub_cache import cache_model
 

@@ -22,14 +22,14 @@ from hlrp.foundation.backends import (
     build_backend,
 )
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.code_metrics import code_counts
+from hlrp.measure.code_accuracy import code_counts
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
-from hlrp.optimization import OptimizerConfig, lr_fraction, parameter_groups
-from hlrp.row_draws import RowDraws
+from hlrp.training.optimization import OptimizerConfig, lr_fraction, parameter_groups
+from hlrp.training.row_draws import RowDraws
 
 
 class TwoLosses(QwenVLChatBackend):

@@ -10,12 +10,12 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from hlrp.hub import fetch_folder, upload_folder
+from hlrp.storage.hub import fetch_folder, upload_folder
 from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality
+from hlrp.measure.laq_quality import LAQQuality
 from hub_cache import cache_model
 
 CAMERA = "observation.images.top"

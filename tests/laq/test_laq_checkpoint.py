@@ -17,7 +17,7 @@ from hlrp.laq import checkpoint
 from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality
+from hlrp.measure.laq_quality import LAQQuality
 
 CAMERA = "observation.images.top"
 QUALITY = LAQQuality(

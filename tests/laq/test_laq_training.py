@@ -12,11 +12,11 @@ from hlrp.data.frames import CachedFrames
 from hlrp.data.sources import ClipSource
 from hlrp.laq.config import QuantizerName, debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.quality import LAQQuality, QualityClips, measure_quality
-from hlrp.laq.task import LAQTask, LAQTrainingConfig
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
+from hlrp.laq.objective.task import LAQTask, LAQTrainingConfig
 from hlrp.latents import LatentSpec
-from hlrp.optimization import OptimizerConfig
-from hlrp.training import StepData, TrainingRun
+from hlrp.training.optimization import OptimizerConfig
+from hlrp.training.run import StepData, TrainingRun
 from tiny_datasets import moving_square
 
 EPISODES, LENGTH = 24, 16

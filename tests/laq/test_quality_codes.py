@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hlrp.laq.code_figures import (
+from hlrp.measure.code_usage import (
     agreement,
     chance_agreement,
     code_figures,

@@ -11,7 +11,7 @@ from torch import Tensor
 from hlrp.laq.quantizers import QUANTIZERS, Quantizer
 from hlrp.laq.quantizers.learned import CHECK_STEPS, LearnedCodebooks
 from hlrp.latents import NO_LABEL, LatentSpec
-from hlrp.training_callbacks import replaced_values
+from hlrp.training.callbacks import replaced_values
 
 SPEC = LatentSpec(codebook_size=8, code_seq_len=3, code_dim=6)
 NAMES = list(QUANTIZERS)

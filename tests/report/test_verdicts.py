@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hlrp.verdicts import Verdict, foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts import Verdict, foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
 
 
 def words(verdicts: list[Verdict]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import draccus
 
-from hlrp.checks import require_numbers
+from hlrp.runtime.checks import require_numbers
 from hlrp.cli.common import run_cli
 from hlrp.sim.config import DEFAULT_TASKS, DemonstrationConfig, NuisanceKind, RolloutOptions
 

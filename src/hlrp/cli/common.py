@@ -14,7 +14,7 @@ from draccus import ParsingError
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
-from hlrp.signals import Stopped, signals_unwind
+from hlrp.runtime.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 

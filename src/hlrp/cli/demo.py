@@ -8,7 +8,7 @@ import draccus
 
 from hlrp.cli.common import run_cli
 from hlrp.demo.config import DemoConfig
-from hlrp.extras import require_packages
+from hlrp.runtime.extras import require_packages
 
 
 def demo(config: DemoConfig) -> Path:

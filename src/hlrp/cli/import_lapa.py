@@ -7,7 +7,7 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_numbers
+from hlrp.runtime.checks import require_numbers
 from hlrp.cli.common import run_cli
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_numbers, require_seed
+from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.cli.common import run_cli
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, SourceConfig
-from hlrp.laq.training_config import LabellerConfig
+from hlrp.laq.objective.config import LabellerConfig
 
 
 @dataclass

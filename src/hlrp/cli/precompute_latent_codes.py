@@ -7,7 +7,7 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_numbers
+from hlrp.runtime.checks import require_numbers
 from hlrp.cli.common import chosen_cameras, run_cli
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_numbers, require_seed
+from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.cli.common import run_cli
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, ObservationConfig, require_episode_numbers
 from hlrp.foundation.config import BackendConfig, FoundationOptimizerConfig, QwenVLChatConfig
-from hlrp.training_config import TrainerConfig
+from hlrp.training.config import TrainerConfig
 
 
 @dataclass

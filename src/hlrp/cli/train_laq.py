@@ -7,7 +7,7 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_numbers, require_seed
+from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.cli.common import chosen_cameras, run_cli
 from hlrp.data.source_config import (
     DEFAULT_TOLERANCE_S,
@@ -17,9 +17,9 @@ from hlrp.data.source_config import (
     SourceConfig,
 )
 from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
-from hlrp.laq.training_config import LAQOptimizerConfig, LAQTrainingConfig, LossWeights, ViewConfig
+from hlrp.laq.objective.config import LAQOptimizerConfig, LAQTrainingConfig, LossWeights, ViewConfig
 from hlrp.latent_spec import LatentSpec
-from hlrp.training_config import TrainerConfig
+from hlrp.training.config import TrainerConfig
 
 
 @dataclass

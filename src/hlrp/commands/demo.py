@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hlrp.demo.config import DemoConfig
 from hlrp.demo.results import write_report
-from hlrp.demo.road import TRAINING_STAGES, act_stages, main_stages
+from hlrp.demo.pipeline import TRAINING_STAGES, act_stages, main_stages
 from hlrp.demo.stages import Progress, StageFailed, run_stages
-from hlrp.files import sole_writer
+from hlrp.storage.files import sole_writer
 from hlrp.sim.gl_backend import choose_gl_backend
 
 

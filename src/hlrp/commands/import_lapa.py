@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from hlrp.cli.import_lapa import ImportLapaConfig
-from hlrp.files import refuse_existing
+from hlrp.storage.files import refuse_existing
 from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.lapa.weights import convert, infer_config, load_lapa_weights

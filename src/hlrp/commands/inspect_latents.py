@@ -7,19 +7,19 @@ from pathlib import Path
 from hlrp.cli.common import choose_device
 from hlrp.cli.inspect_latents import InspectConfig
 from hlrp.data.clips import choose_labelled, episodes_with_actions, log_cuts
-from hlrp.data.evaluation import labelled_clips, quality_clips
+from hlrp.measure.held_out import labelled_clips, quality_clips
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured
 from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source
-from hlrp.files import new_directory, refuse_existing, write_json
-from hlrp.laq.baselines import baseline_rows, trainable_config
+from hlrp.storage.files import new_directory, refuse_existing, write_json
+from hlrp.measure.baselines import baseline_rows, trainable_config
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.laq.quality import LAQQuality, measure_quality
+from hlrp.measure.laq_quality import LAQQuality, measure_quality
 from hlrp.latents import log_offset
-from hlrp.report.latent_gallery import latent_gallery
-from hlrp.report.latent_page import render_latent_page
+from hlrp.report.pages.latent_gallery import latent_gallery
+from hlrp.report.pages.latent_page import render_latent_page
 from hlrp.report.latent_table import baseline_table, quality_table
-from hlrp.verdicts import latent_conclusion
+from hlrp.report.verdicts import latent_conclusion
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"

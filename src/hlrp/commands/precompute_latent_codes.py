@@ -36,7 +36,7 @@ from hlrp.data.labels import (
     save_labels,
 )
 from hlrp.data.sources import ClipSource, lerobot_source
-from hlrp.files import new_directory, refuse_existing, sole_writer
+from hlrp.storage.files import new_directory, refuse_existing, sole_writer
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import NO_LABEL, log_offset
 

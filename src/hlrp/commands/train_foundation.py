@@ -21,9 +21,9 @@ from hlrp.data.observation_sources import (
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.card import NO_HELD_OUT
+from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.foundation.checkpoint import METRICS_FILE, save_foundation
-from hlrp.foundation.code_metrics import (
+from hlrp.measure.code_accuracy import (
     CodeFigures,
     CodePredictions,
     LastCodeGuess,
@@ -31,17 +31,17 @@ from hlrp.foundation.code_metrics import (
     code_figures,
     predict_codes,
 )
-from hlrp.foundation.code_metrics import last_code_guess as guess_last_code
-from hlrp.foundation.language import LanguageFigures, language_figures, swapped_instructions
+from hlrp.measure.code_accuracy import last_code_guess as guess_last_code
+from hlrp.measure.language import LanguageFigures, language_figures, swapped_instructions
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
 from hlrp.foundation.vla_backend_module import VLABackendModule, validation_log
 from hlrp.laq.checkpoint import load_laq
-from hlrp.progress import progress
-from hlrp.report.foundation_page import example_predictions, render_foundation_page
+from hlrp.runtime.progress import progress
+from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
 from hlrp.report.foundation_table import foundation_table
-from hlrp.run_settings import lasting_settings
-from hlrp.training import StepData, TrainingRun
-from hlrp.verdicts import foundation_conclusion
+from hlrp.training.settings import lasting_settings
+from hlrp.training.run import StepData, TrainingRun
+from hlrp.report.verdicts import foundation_conclusion
 
 logger = logging.getLogger(__name__)
 

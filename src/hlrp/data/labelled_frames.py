@@ -19,8 +19,8 @@ from hlrp.data.clips import source_shares
 from hlrp.data.frames import FrameSource
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.online_labels import TaughtBatch
-from hlrp.row_draws import RowDraws
-from hlrp.step_batches import part_rows
+from hlrp.training.row_draws import RowDraws
+from hlrp.training.step_batches import part_rows
 
 AnyBatch = FoundationBatch | TaughtBatch
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hlrp.data.clips import TrainingSource, have_room, split_episodes
 from hlrp.data.sources import ClipSource
-from hlrp.tables import counted
+from hlrp.runtime.tables import counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hlrp.checks import require_number, require_numbers
+from hlrp.runtime.checks import require_number, require_numbers
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
 """Where `hlrp-collect-demos` records to, when nothing is named."""

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.row_draws import RowDraws
+from hlrp.training.row_draws import RowDraws
 
 
 def random_shift(images: Float[Tensor, "n c h w"], max_shift: int, *, draws: RowDraws) -> Float[Tensor, "n c h w"]:

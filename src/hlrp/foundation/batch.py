@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.latents import NO_LABEL, LatentSpec
-from hlrp.row_draws import RowDraws
+from hlrp.training.row_draws import RowDraws
 
 
 @dataclass(frozen=True)

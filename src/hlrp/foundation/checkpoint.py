@@ -22,13 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from hlrp.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
-from hlrp.files import new_directory
+from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
+from hlrp.storage.files import new_directory
 from hlrp.foundation.backends import BACKENDS, FoundationBackend
-from hlrp.foundation.card import foundation_card
-from hlrp.foundation.code_metrics import CodeFigures
-from hlrp.foundation.language import LanguageFigures
-from hlrp.hub import FolderKind, fetch_folder
+from hlrp.report.cards.foundation_card import foundation_card
+from hlrp.measure.code_accuracy import CodeFigures
+from hlrp.measure.language import LanguageFigures
+from hlrp.storage.hub import FolderKind, fetch_folder
 from hlrp.latents import LatentSpec, spec_to_dict
 
 DESCRIPTION_FILE = "foundation.json"
@@ -188,7 +188,7 @@ def load_foundation(
     """Load a checkpoint strictly, in evaluation mode; without a network where it is a folder.
 
     Args:
-        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `hlrp.hub.fetch_folder`.
+        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `hlrp.storage.hub.fetch_folder`.
         device: Where to put the model.
         overrides: Settings of training and computing to replace; see `rebuild`.
         revision: Branch, tag or commit of the repository.
@@ -249,4 +249,4 @@ FOUNDATION_FOLDER = FolderKind(
     files=(DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"),
     require=require_foundation,
 )
-"""For `hlrp.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""
+"""For `hlrp.storage.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""

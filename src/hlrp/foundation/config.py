@@ -8,8 +8,8 @@ from typing import Any
 
 import draccus
 
-from hlrp.checks import require_number, require_numbers, require_one_of
-from hlrp.training_config import OptimizerConfig
+from hlrp.runtime.checks import require_number, require_numbers, require_one_of
+from hlrp.training.config import OptimizerConfig
 
 HEADS = ("query", "pooled")
 """Ways to make slot features, by the name a configuration gives them."""

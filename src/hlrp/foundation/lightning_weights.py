@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from hlrp.artefacts import read_pickle
+from hlrp.storage.artefacts import read_pickle
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
 

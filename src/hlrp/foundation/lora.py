@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from hlrp.extras import MissingPackage
+from hlrp.runtime.extras import MissingPackage
 from hlrp.foundation.config import LoRASettings
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.code_metrics import CodeFigures, CodePredictions, code_figures
+from hlrp.measure.code_accuracy import CodeFigures, CodePredictions, code_figures
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
-from hlrp.optimization import OptimizerConfig, learn_in_float32, lightning_optimizers
+from hlrp.training.optimization import OptimizerConfig, learn_in_float32, lightning_optimizers
 
 
 class VLABackendModule(pl.LightningModule):

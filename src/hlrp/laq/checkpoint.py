@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from hlrp.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
-from hlrp.files import new_directory, write_json
-from hlrp.hub import FolderKind, fetch_folder
-from hlrp.laq.card import model_card
+from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
+from hlrp.storage.files import new_directory, write_json
+from hlrp.storage.hub import FolderKind, fetch_folder
+from hlrp.report.cards.laq_card import model_card
 from hlrp.laq.lapa.config import lapa_config_from_description
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer, config_from_description
-from hlrp.laq.quality import LAQQuality
+from hlrp.measure.laq_quality import LAQQuality
 
 DESCRIPTION_FILE = "laq.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -111,7 +111,7 @@ def load_laq(
     """Load a quantizer strictly, in evaluation mode; without a network where it is a folder.
 
     Args:
-        path_or_repo_id: Folder of the quantizer, or its name on the hub; see `hlrp.hub.fetch_folder`.
+        path_or_repo_id: Folder of the quantizer, or its name on the hub; see `hlrp.storage.hub.fetch_folder`.
         device: Where to put it.
         revision: Branch, tag or commit of the repository.
         cache_dir: Where downloads are kept.
@@ -163,4 +163,4 @@ LAQ_FOLDER = FolderKind(
     files=CHECKPOINT_FILES,
     require=require_checkpoint,
 )
-"""For `hlrp.hub`."""
+"""For `hlrp.storage.hub`."""

@@ -17,8 +17,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from hlrp.evaluation_mode import inference
-from hlrp.hub import upload_folder
+from hlrp.training.evaluation_mode import inference
+from hlrp.storage.hub import upload_folder
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
@@ -26,7 +26,7 @@ from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentActions, LatentSpec, fingerprint
 
 if TYPE_CHECKING:
-    from hlrp.laq.quality import LAQQuality
+    from hlrp.measure.laq_quality import LAQQuality
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class LatentActionQuantizer(nn.Module):
         token: str | bool | None = None,
         device: torch.device | str = "cpu",
     ) -> LatentActionQuantizer:
-        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.hub.fetch_folder`.
+        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.storage.hub.fetch_folder`.
 
         Raises:
             TypeError: If it is of another class than this one.
@@ -203,7 +203,7 @@ class LatentActionQuantizer(nn.Module):
         commit_message: str | None = None,
         token: str | bool | None = None,
     ) -> str:
-        """Write that folder and upload it, see `hlrp.hub.upload_folder`; returns the address of the commit."""
+        """Write that folder and upload it, see `hlrp.storage.hub.upload_folder`; returns the address of the commit."""
         from hlrp.laq.checkpoint import LAQ_FOLDER
 
         with tempfile.TemporaryDirectory() as scratch:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hlrp.foundation.code_metrics import CodeFigures
-from hlrp.foundation.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeFigures
+from hlrp.measure.language import LanguageFigures
 from hlrp.report.latent_table import judged_table
-from hlrp.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
 
 
 def foundation_table(quality: CodeFigures, language: LanguageFigures) -> str:

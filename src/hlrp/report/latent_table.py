@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import wrap
 
-from hlrp.laq.baselines import BaselineRow
-from hlrp.laq.quality import LAQQuality
-from hlrp.metrics import LAQ_METRICS
-from hlrp.tables import table
-from hlrp.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
+from hlrp.measure.baselines import BaselineRow
+from hlrp.measure.laq_quality import LAQQuality
+from hlrp.report.metrics import LAQ_METRICS
+from hlrp.runtime.tables import table
+from hlrp.report.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
 
 _WIDTH = 80
 """Columns of a terminal."""

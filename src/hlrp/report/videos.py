@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from hlrp.files import new_file
+from hlrp.storage.files import new_file
 
 _ENCODERS = {
     "libx264": {"crf": "22", "preset": "veryfast"},

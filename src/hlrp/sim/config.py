@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hlrp.checks import require_numbers, require_seed
+from hlrp.runtime.checks import require_numbers, require_seed
 
 NuisanceKind = Literal["none", "distractor", "camera"]
 """`distractor`: a ball floats through the workspace. `camera`: the camera turns and shakes as if held by hand."""

@@ -14,7 +14,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import require_numbers, told_by_draccus
 from hlrp.sim.config import MAX_EPISODE_STEPS, NuisanceKind, require_nuisance
 
 _FEATURES_MAP = {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}

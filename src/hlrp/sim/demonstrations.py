@@ -25,8 +25,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
-from hlrp.extras import require_packages
-from hlrp.files import new_directory, refuse_existing
+from hlrp.runtime.extras import require_packages
+from hlrp.storage.files import new_directory, refuse_existing
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hlrp.processes import end_with_parent
+from hlrp.runtime.processes import end_with_parent
 from hlrp.sim.config import RolloutOptions
 from hlrp.sim.light_metaworld import LightMetaworldEnv
 

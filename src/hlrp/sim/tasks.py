@@ -14,7 +14,7 @@ import json
 from types import ModuleType
 from typing import Any
 
-from hlrp.extras import MissingPackage
+from hlrp.runtime.extras import MissingPackage
 from hlrp.sim.gl_backend import choose_gl_backend
 
 _LEGACY_PREFIX = "metaworld-"

@@ -16,9 +16,9 @@ from hlrp.foundation.backends.smol_latent_head_backend import most_likely_labels
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation, save_foundation
 from hlrp.foundation.lora import LoRASettings
-from hlrp.foundation.tiny_smolvlm import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
+from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
 from hlrp.latents import LatentSpec
-from hlrp.optimization import learn_in_float32, parameter_groups
+from hlrp.training.optimization import learn_in_float32, parameter_groups
 
 DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)
 WITH_VECTORS = replace(DEBUG, vector_loss_weight=0.5)
@@ -140,7 +140,7 @@ def test_a_local_hub_folder_loads_without_its_output_head(batch: FoundationBatch
 
 
 def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
-    from hlrp.foundation.tiny import tiny_processor, tiny_size
+    from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_size
 
     tiny_processor(tiny_size("debug"), (32, 32)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="expected a SmolVLMProcessor"):

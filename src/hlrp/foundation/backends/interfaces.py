@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.config import DTYPE_NAMES
 from hlrp.latents import LatentSpec
-from hlrp.row_draws import RowDraws
+from hlrp.training.row_draws import RowDraws
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 """Types of weights, by the name a configuration gives them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlrp.checks import require_numbers
+from hlrp.runtime.checks import require_numbers
 from hlrp.laq.config import QuantizerName, TargetName
 from hlrp.latent_spec import LatentSpec
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hlrp.artefacts import read_pickle
+from hlrp.storage.artefacts import read_pickle
 from hlrp.laq.lapa.config import POOL_SHAPES, LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.latents import LatentSpec

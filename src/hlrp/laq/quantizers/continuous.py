@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hlrp.laq.quantizers.base import Quantized, Quantizer
 from hlrp.latents import NO_LABEL, LatentSpec
-from hlrp.ranks import normal_rows
+from hlrp.training.ranks import normal_rows
 
 _NO_CODES = "a continuous LAQ has no codes; use its vectors, or train one of fsq, nsvq, vq, simvq and rvq"
 

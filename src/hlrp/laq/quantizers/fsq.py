@@ -15,7 +15,7 @@ from vector_quantize_pytorch import FSQ
 from hlrp.laq.quantizers.base import Quantized, Quantizer
 from hlrp.laq.quantizers.standardization import BatchStandardization
 from hlrp.latents import LatentSpec
-from hlrp.ranks import mean_over_ranks
+from hlrp.training.ranks import mean_over_ranks
 
 _USAGE_WEIGHT = 0.2
 """Small beside the reconstruction: it breaks ties between codes, it does not make them."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from hlrp.laq.quantizers.base import Quantized, Quantizer
 from hlrp.laq.quantizers.standardization import BatchStandardization
 from hlrp.latents import LatentSpec
-from hlrp.ranks import from_first_rank, rows_of_all_ranks
+from hlrp.training.ranks import from_first_rank, rows_of_all_ranks
 
 CHECK_STEPS = 20
 """Fewest training steps between two checks for dead codes: a new code needs time to be used."""

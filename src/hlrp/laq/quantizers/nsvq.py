@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hlrp.laq.quantizers.base import Quantized
 from hlrp.laq.quantizers.learned import LearnedCodebooks
 from hlrp.latents import LatentSpec
-from hlrp.ranks import normal_rows
+from hlrp.training.ranks import normal_rows
 
 
 class NoiseSubstitutionQuantizer(LearnedCodebooks):

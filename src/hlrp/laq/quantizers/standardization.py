@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hlrp.ranks import mean_over_ranks
+from hlrp.training.ranks import mean_over_ranks
 
 
 class BatchStandardization(nn.Module):

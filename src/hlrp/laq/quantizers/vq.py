@@ -13,7 +13,7 @@ from vector_quantize_pytorch import VectorQuantize
 from hlrp.laq.quantizers.base import Quantized
 from hlrp.laq.quantizers.learned import COMMITMENT, LearnedCodebooks
 from hlrp.latents import LatentSpec
-from hlrp.ranks import sum_over_ranks_
+from hlrp.training.ranks import sum_over_ranks_
 
 
 class VectorQuantizer(LearnedCodebooks):

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hlrp.cards import hub_ids, hub_model, is_hub_id, markdown_text
+from hlrp.report.cards.parts import hub_ids, hub_model, is_hub_id, markdown_text
 from hlrp.data.dataset import dataset_name
 
 

@@ -12,7 +12,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import require_numbers, told_by_draccus
 
 from .open_chunk import open_window
 

@@ -6,7 +6,7 @@ Not `from __future__ import annotations`: LeRobot reads the types of the fields.
 from dataclasses import dataclass
 from typing import Any
 
-from hlrp.checks import told_by_draccus
+from hlrp.runtime.checks import told_by_draccus
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 

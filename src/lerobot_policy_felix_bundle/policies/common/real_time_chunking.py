@@ -13,7 +13,7 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from torch import Tensor
 
-from hlrp.experts.flow_expert import Velocity
+from hlrp.experts.flow import Velocity
 
 Guide = Callable[[Float[Tensor, "b h a"], float, Velocity], Float[Tensor, "b h a"]]
 

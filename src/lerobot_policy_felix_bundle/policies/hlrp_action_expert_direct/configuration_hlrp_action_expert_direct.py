@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import require_numbers, told_by_draccus
 
 from ..common.configuration import HLRPConfig
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.evaluation_mode import inference
-from hlrp.experts.flow_expert import FlowExpert, FlowExpertConfig, early_times
+from hlrp.training.evaluation_mode import inference
+from hlrp.experts.flow import FlowExpert, FlowExpertConfig, early_times
 from hlrp.foundation.backends import FoundationLoss, PromptFeatures
 from hlrp.foundation.batch import FoundationBatch
 

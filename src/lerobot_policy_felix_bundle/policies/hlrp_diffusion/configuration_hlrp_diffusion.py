@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
-from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import require_numbers, told_by_draccus
 
 from ..common.preset import VLAPreset
 from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig

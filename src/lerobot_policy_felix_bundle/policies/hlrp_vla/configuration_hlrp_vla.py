@@ -6,7 +6,7 @@ from typing import Any
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import require_numbers, told_by_draccus
 
 from ..common.preset import VLAPreset
 from ..hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig

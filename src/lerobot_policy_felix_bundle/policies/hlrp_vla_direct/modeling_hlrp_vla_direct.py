@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hlrp.artefacts import read_json, reading
-from hlrp.evaluation_mode import inference
+from hlrp.storage.artefacts import read_json, reading
+from hlrp.training.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
-from hlrp.files import write_json
+from hlrp.storage.files import write_json
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.model import config_from_description, description

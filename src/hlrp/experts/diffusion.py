@@ -1,0 +1,143 @@
+"""An action head that denoises a chunk of actions with LeRobot's conditional UNet (diffusion policy, arXiv:2303.04137).
+
+The UNet is LeRobot's own, FiLM-conditioned on one vector; this adds chunks of any length.
+
+Shapes: b batch, h chunk steps, p chunk steps padded to what the UNet can halve, a action dimensions, g condition width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionConditionalUnet1d
+from torch import Tensor, nn
+
+from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.extras import MissingPackage
+
+try:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+except ModuleNotFoundError as error:
+    raise MissingPackage("diffusers", needed_for="the diffusion expert") from error
+
+SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionExpertConfig:
+    """Size and noise of a `DiffusionExpert`."""
+
+    down_dims: tuple[int, ...] = (64, 128)
+    """Widths of the UNet's levels; LeRobot's diffusion policy has (512, 1024, 2048)."""
+    kernel_size: int = 5
+    """Steps that a convolution of the UNet sees."""
+    n_groups: int = 8
+    """Groups of its group norm; they divide every width."""
+    diffusion_step_embed_dim: int = 128
+    """Width of the embedding of the noise level."""
+    use_film_scale_modulation: bool = True
+    """Whether the condition scales features beside shifting them."""
+    noise_scheduler_type: str = "DDIM"
+    """DDPM or DDIM."""
+    num_train_timesteps: int = 100
+    """Noise levels in training."""
+    beta_schedule: str = "squaredcos_cap_v2"
+    """How noise grows with the level; a name of diffusers."""
+    beta_start: float = 0.0001
+    """Smallest step of noise, in schedules that have one."""
+    beta_end: float = 0.02
+    """Largest step of noise, in schedules that have one."""
+    prediction_type: str = "epsilon"
+    """What the UNet predicts: epsilon, the noise, or sample, the actions."""
+    clip_sample: bool = True
+    """Whether predicted actions are clipped while denoising."""
+    clip_sample_range: float = 1.0
+    """To this size, both ways."""
+    num_inference_steps: int | None = 10
+    """Denoising steps at inference; DDPM is made for as many as in training, which is what None gives."""
+
+    def __post_init__(self) -> None:
+        if self.noise_scheduler_type not in SCHEDULERS:
+            raise ValueError(
+                f"noise_scheduler_type must be one of {', '.join(SCHEDULERS)}, got {self.noise_scheduler_type!r}"
+            )
+        require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
+        require_numbers(self, "kernel_size", "n_groups", "diffusion_step_embed_dim", "num_train_timesteps", at_least=1)
+        if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= self.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps must be between 1 and num_train_timesteps {self.num_train_timesteps}, got "
+                f"{self.num_inference_steps}"
+            )
+        if self.prediction_type not in ("epsilon", "sample"):
+            raise ValueError(f"prediction_type must be epsilon or sample, got {self.prediction_type!r}")
+        if not self.down_dims or any(width % self.n_groups for width in self.down_dims):
+            raise ValueError(f"down_dims must be multiples of n_groups {self.n_groups}, got {self.down_dims}")
+
+
+class DiffusionExpert(nn.Module):
+    """Predicts the noise in a chunk, or the chunk without it, given a condition vector. Actions lie in [-1, 1]."""
+
+    def __init__(self, config: DiffusionExpertConfig, *, condition_dim: int, chunk_size: int, action_dim: int) -> None:
+        super().__init__()
+        self.chunk_size, self.action_dim = chunk_size, action_dim
+        factor = 2 ** len(config.down_dims)
+        self.padded_size = -(-chunk_size // factor) * factor
+        self.unet = DiffusionConditionalUnet1d(
+            DiffusionConfig(
+                horizon=self.padded_size,
+                n_obs_steps=1,
+                n_action_steps=1,
+                down_dims=config.down_dims,
+                kernel_size=config.kernel_size,
+                n_groups=config.n_groups,
+                diffusion_step_embed_dim=config.diffusion_step_embed_dim,
+                use_film_scale_modulation=config.use_film_scale_modulation,
+                pretrained_backbone_weights=None,
+                output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(action_dim,))},
+                device="cpu",
+            ),
+            global_cond_dim=condition_dim,
+        )
+        self.num_inference_steps = config.num_inference_steps or config.num_train_timesteps
+        self.scheduler = SCHEDULERS[config.noise_scheduler_type](
+            num_train_timesteps=config.num_train_timesteps,
+            beta_schedule=config.beta_schedule,
+            beta_start=config.beta_start,
+            beta_end=config.beta_end,
+            clip_sample=config.clip_sample,
+            clip_sample_range=config.clip_sample_range,
+            prediction_type=config.prediction_type,
+        )
+
+    def loss(self, actions: Float[Tensor, "b h a"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b h"]:
+        """Squared error of what the UNet predicts for every step, averaged over action dimensions."""
+        chunk = self._padded(actions)
+        noise = torch.randn_like(chunk)
+        levels = self.scheduler.config["num_train_timesteps"]
+        level = torch.randint(levels, (len(chunk),), device=chunk.device)
+        noisy = self.scheduler.add_noise(chunk, noise, level)  # pyright: ignore[reportArgumentType]
+        target = noise if self.scheduler.config["prediction_type"] == "epsilon" else chunk
+        error = (self.unet(noisy, level, global_cond=condition) - target).square().mean(-1)
+        return error[:, : self.chunk_size]
+
+    def denoise(
+        self, condition: Float[Tensor, "b g"], *, noise: Float[Tensor, "b h a"] | None = None
+    ) -> Float[Tensor, "b h a"]:
+        """Actions under `condition`, from `noise` or from fresh one."""
+        shape = (len(condition), self.padded_size, self.action_dim)
+        chunk = torch.randn(shape, device=condition.device) if noise is None else self._padded(noise)
+        self.scheduler.set_timesteps(self.num_inference_steps)
+        for level in self.scheduler.timesteps:
+            at = torch.full(shape[:1], int(level), device=condition.device)
+            predicted = self.unet(chunk, at, global_cond=condition)
+            chunk = self.scheduler.step(predicted, int(level), chunk).prev_sample  # pyright: ignore[reportAttributeAccessIssue]
+        return chunk[:, : self.chunk_size]
+
+    def _padded(self, actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b p a"]:
+        """The last action repeated, up to what the UNet can halve; those steps are never scored nor executed."""
+        return torch.cat([actions, actions[:, -1:].expand(-1, self.padded_size - actions.shape[1], -1)], dim=1)

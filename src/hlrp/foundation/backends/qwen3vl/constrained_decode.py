@@ -1,0 +1,171 @@
+"""Decode an answer of fixed form: s codes after a forced start token, each one of k.
+
+The prompt and the start token are prefilled together; then s-1 single-token steps follow on the key-value
+cache, and only the k rows of the output head that can win are evaluated. Positions count from the prompt's
+end, so action tokens written by a user change nothing.
+
+Shapes: b batch, l prompt tokens, s codes, k codebook entries, d width, a answer tokens, t = l+a, r = b*m rows of m
+candidates for each sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache, Qwen3VLModel
+
+from hlrp.runtime.checks import require_numbers
+from hlrp.foundation.prompt_inputs import Prompts
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Decoded codes with the prompt's hidden states."""
+
+    codes: Int[Tensor, "r s"]
+    log_probs: Float[Tensor, "r s"]
+    """Of each code among the k codes, at temperature 1."""
+    prompt_hidden: Float[Tensor, "b l d"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a code is picked from its scores."""
+
+    temperature: float | None = None
+    """None takes the most likely code; a positive number samples."""
+    top_k: int | None = None
+    """Sample among this many most likely codes only; None: among all."""
+    generator: torch.Generator | None = None
+    """Source of randomness for sampling."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "temperature", above=0)
+        require_numbers(self, "top_k", at_least=1)
+
+    def pick(self, log_p: Float[Tensor, "r k"]) -> Int[Tensor, "r 1"]:
+        """A code for each row."""
+        if self.temperature is None:
+            return log_p.argmax(-1, keepdim=True)
+        if self.top_k is not None and self.top_k < log_p.shape[1]:
+            least = log_p.topk(self.top_k).values[:, -1:]
+            log_p = log_p.masked_fill(log_p < least, -torch.inf)
+        return torch.multinomial((log_p / self.temperature).softmax(-1), 1, generator=self.generator)
+
+
+def with_answer(
+    prompts: Prompts, answer: Int[Tensor, "b a"]
+) -> tuple[Int[Tensor, "b t"], Int[Tensor, "3 b t"], Bool[Tensor, "b t"] | None]:
+    """Token ids, rotary positions and mask of prompts with `answer` appended; no mask without padding."""
+    steps = torch.arange(answer.shape[1], device=answer.device)
+    positions = (prompts.next_position[:, None] + steps).expand(3, -1, -1)
+    mask = F.pad(prompts.mask, (0, answer.shape[1]), value=True) if prompts.is_padded else None
+    return torch.cat([prompts.input_ids, answer], 1), torch.cat([prompts.position_ids, positions], 2), mask
+
+
+class CodeDecoder:
+    """One answer being decoded: the prompt is read when it is made, then `step` appends code after code.
+
+    Args:
+        model: The model under the output head, in evaluation mode.
+        prompts: Tokenized prompts.
+        vision: `pixel_values` and `image_grid_thw` of the prompts' images.
+        start_id: Token that opens an answer.
+        code_ids: Token of each code.
+        code_rows: Output-head row of each code.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3VLModel,
+        prompts: Prompts,
+        vision: dict[str, Tensor],
+        *,
+        start_id: int,
+        code_ids: Int[Tensor, " k"],
+        code_rows: Float[Tensor, "k d"],
+    ) -> None:
+        self.model = model
+        self.code_ids = code_ids
+        self.code_rows = code_rows
+        ids, positions, self.mask = with_answer(prompts, torch.full_like(prompts.input_ids[:, :1], start_id))
+        self.cache = DynamicCache(config=model.config.get_text_config())
+        hidden = model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **vision,
+        ).last_hidden_state
+        self.prompt_hidden: Float[Tensor, "b l d"] = hidden[:, :-1]
+        self.log_p: Float[Tensor, "r k"] = self._log_p(hidden)
+        """Log-probabilities of the next code."""
+        self.position = prompts.next_position
+
+    def keep(self, rows: Int[Tensor, " r"]) -> None:
+        """Go on with these rows, in this order; a row may be taken several times."""
+        self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
+        self.log_p, self.position = self.log_p[rows], self.position[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+
+    def step(self, codes: Int[Tensor, "r 1"]) -> None:
+        """Append one code to every row."""
+        self.position = self.position + 1
+        self.mask = None if self.mask is None else F.pad(self.mask, (0, 1), value=True)
+        hidden = self.model(
+            input_ids=self.code_ids[codes],
+            position_ids=self.position[:, None].expand(3, -1, -1),
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.log_p = self._log_p(hidden)
+
+    def _log_p(self, hidden: Float[Tensor, "r a d"]) -> Float[Tensor, "r k"]:
+        return F.linear(hidden[:, -1], self.code_rows).float().log_softmax(-1)
+
+
+def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
+    """Decode `num_codes` codes, `num_samples` times for each prompt, all in one batch; r = b * num_samples."""
+    if num_samples > 1:
+        rows = torch.arange(len(decoder.log_p), device=decoder.log_p.device)
+        decoder.keep(rows.repeat_interleave(num_samples))
+    codes, log_probs = [], []
+    for slot in range(num_codes):
+        if slot > 0:
+            decoder.step(codes[-1])
+        codes.append(choice.pick(decoder.log_p))
+        log_probs.append(decoder.log_p.gather(1, codes[-1]))
+    return Decoded(torch.cat(codes, 1), torch.cat(log_probs, 1), decoder.prompt_hidden)
+
+
+def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
+    """The `beams` most likely answers that a search of this width finds, best first; r = b * min(beams, k^s).
+
+    Raises:
+        ValueError: If `beams` is not positive.
+    """
+    if beams < 1:
+        raise ValueError(f"beams must be 1 or more, got {beams}")
+    b, k = decoder.log_p.shape
+    sample = torch.arange(b, device=decoder.log_p.device)[:, None]
+    codes = decoder.code_ids.new_zeros(b, 0)
+    log_probs = decoder.log_p.new_zeros(b, 0)
+    for slot in range(num_codes):
+        if slot > 0:
+            decoder.step(codes[:, -1:])
+        total = rearrange(log_probs.sum(1, keepdim=True) + decoder.log_p, "(b m) k -> b (m k)", b=b)
+        best = total.topk(min(beams, total.shape[1]), dim=1).indices
+        rows = (sample * (len(codes) // b) + best // k).flatten()
+        code = (best % k).reshape(-1, 1)
+        log_probs = torch.cat([log_probs[rows], decoder.log_p[rows].gather(1, code)], 1)
+        codes = torch.cat([codes[rows], code], 1)
+        if slot + 1 < num_codes:
+            decoder.keep(rows)
+    return Decoded(codes, log_probs, decoder.prompt_hidden)

@@ -1,0 +1,144 @@
+"""Latent vectors from slot features, by conditional flow matching (Lipman et al., arXiv:2210.02747).
+
+Along the straight path x_t = (1-t) noise + t x_1 a small network learns the velocity x_1 - noise; integrating it from
+noise at t = 0 gives a vector at t = 1. Vectors are standardized by statistics collected in training.
+
+Shapes: b batch, s slots, d width of slot features, w width of one latent vector, f time frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hlrp.training.ranks import sum_over_ranks_
+from hlrp.training.row_draws import RowDraws
+
+_FREQUENCIES = 8
+_SMALLEST_STD = 1e-4
+_NOISE, _TIME = 0, 1
+"""Streams of the draws of a row."""
+
+
+class Standardizer(nn.Module):
+    """Mean and standard deviation, per slot and channel, of all the vectors that any process saw in training."""
+
+    count: Int[Tensor, ""]
+    mean: Float[Tensor, "s w"]
+    variance: Float[Tensor, "s w"]
+
+    def __init__(self, *, num_slots: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(num_slots, width))
+        self.register_buffer("variance", torch.ones(num_slots, width))
+
+    @torch.no_grad()
+    def update(self, vectors: Float[Tensor, "b s w"], keep: Bool[Tensor, " b"]) -> None:
+        """Add the vectors of the samples to `keep`; exact, whatever the batch sizes were."""
+        rows = keep[:, None, None]
+        new, batch_sum = keep.sum(), torch.where(rows, vectors, 0.0).sum(0)
+        sum_over_ranks_(new)
+        sum_over_ranks_(batch_sum)
+        batch_mean = batch_sum / new.clamp_min(1)
+        squares = torch.where(rows, (vectors - batch_mean).square(), 0.0).sum(0)
+        sum_over_ranks_(squares)
+        total = self.count + new
+        away = batch_mean - self.mean
+        share = new / total.clamp_min(1)
+        variance = (self.variance * self.count + squares) / total.clamp_min(1) + away.square() * share * (1 - share)
+        self.variance.copy_(torch.where(total > 0, variance, self.variance))
+        self.mean.add_(away * share)
+        self.count.add_(new)
+
+    def standardize(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
+        """Vectors of mean 0 and standard deviation 1."""
+        return (vectors - self.mean) / self._std()
+
+    def restore(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
+        """Inverse of `standardize`."""
+        return vectors * self._std() + self.mean
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "s w"]]:
+        """Mean and variance: they are averages over all the data already."""
+        everywhere = torch.ones_like(self.mean, dtype=torch.bool)
+        return {"mean": everywhere, "variance": everywhere}
+
+    def _std(self) -> Float[Tensor, "s w"]:
+        return self.variance.sqrt().clamp_min(_SMALLEST_STD)
+
+
+class VectorFlowHead(nn.Module):
+    """Velocity of one slot's vector, given its slot features; the same network serves every slot.
+
+    Args:
+        condition_width: Width d of the slot features.
+        num_slots: Slots s of one label.
+        vector_width: Width w of one latent vector.
+    """
+
+    def __init__(self, *, condition_width: int, num_slots: int, vector_width: int) -> None:
+        super().__init__()
+        hidden = 2 * max(condition_width, vector_width)
+        self.standardizer = Standardizer(num_slots=num_slots, width=vector_width)
+        self.network = nn.Sequential(
+            nn.Linear(vector_width + 2 * _FREQUENCIES + condition_width, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, vector_width),
+        )
+
+    def velocity(
+        self, x: Float[Tensor, "b s w"], time: Float[Tensor, "b s"], condition: Float[Tensor, "b s d"]
+    ) -> Float[Tensor, "b s w"]:
+        """Velocity of standardized vectors `x` at `time` in [0, 1]."""
+        return self.network(torch.cat([x, _time_features(time), condition], -1))
+
+    def loss(
+        self,
+        vectors: Float[Tensor, "b s w"],
+        condition: Float[Tensor, "b s d"],
+        keep: Bool[Tensor, " b"],
+        *,
+        draws: RowDraws,
+    ) -> Float[Tensor, " b"]:
+        """Flow-matching loss of each sample, 0 for one not to keep.
+
+        In training mode the kept vectors enter the statistics first.
+
+        Args:
+            vectors: Latent vectors; those of samples not to keep may hold anything.
+            condition: Slot features.
+            keep: True for samples that count.
+            draws: Where noise and time of each sample come from.
+        """
+        vectors = torch.where(keep[:, None, None], vectors, 0.0)
+        if self.training:
+            self.standardizer.update(vectors, keep)
+        target = self.standardizer.standardize(vectors)
+        _, s, w = target.shape
+        noise, time = draws.normal(s, w, stream=_NOISE), draws.uniform(s, stream=_TIME)
+        along = time[..., None]
+        predicted = self.velocity((1 - along) * noise + along * target, time, condition)
+        error = (predicted - (target - noise)).square().mean(dim=(1, 2))
+        return torch.where(keep, error, 0.0)
+
+    def integrate(
+        self, noise: Float[Tensor, "b s w"], condition: Float[Tensor, "b s d"], *, steps: int
+    ) -> Float[Tensor, "b s w"]:
+        """Latent vectors from standard normal `noise`, in `steps` Euler steps; zeros start at the middle of it."""
+        x = noise
+        for step in range(steps):
+            x = x + self.velocity(x, x.new_full(x.shape[:2], step / steps), condition) / steps
+        return self.standardizer.restore(x)
+
+
+def _time_features(time: Float[Tensor, "b s"]) -> Float[Tensor, "b s f"]:
+    """Sines and cosines of `time` at frequencies 1, 2, 3, … half turns."""
+    angles = time[..., None] * math.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
+    return rearrange([angles.sin(), angles.cos()], "two b s f -> b s (two f)")

@@ -1,0 +1,171 @@
+"""What a frozen network sees change between two frames: targets that ignore texture, light and grain, as pixels cannot.
+
+The networks are needed in training only; they are no part of a checkpoint.
+
+Shapes: b clips, n transitions, m cameras, c = 3m channels, h w a frame, f features, y x the grid of patches, p tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.optical_flow import raft_small
+from transformers import AutoImageProcessor, AutoModel
+
+from hlrp.storage.artefacts import read_pickle
+from hlrp.laq.config import TargetName
+from hlrp.laq.decoder import FLOW_CELLS
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_RAFT_SIDE = 128
+"""Smallest side RAFT works on: its coarsest correlations are 64 times smaller."""
+
+
+class FeatureChange(nn.Module):
+    """Change of the patch features of a frozen vision model: a ViT or a convolutional network of transformers or timm.
+
+    Args:
+        model: Such as "facebook/dinov3-vits16-pretrain-lvd1689m", "timm/…" (with timm installed), or a local folder.
+        grid: Rows and columns that features are averaged to.
+
+    Raises:
+        FileNotFoundError: If the model is neither a local folder nor to be had from the hub.
+        ValueError: If it gives no map of features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: str, grid: tuple[int, int]) -> None:
+        super().__init__()
+        try:
+            self.backbone = AutoModel.from_pretrained(model).eval().requires_grad_(False)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"vision model {model!r} is neither a local folder nor to be had from the hub; download it, and name "
+                f"its folder as feature_model ({str(error).splitlines()[0]})"
+            ) from error
+        self.grid = grid
+        self.size = _input_size(self.backbone.config)
+        mean, std = _normalization(model)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        with torch.no_grad():
+            self.dim = self._features(torch.zeros(1, 3, *self.size)).shape[1]
+
+    @torch.no_grad()
+    def forward(
+        self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
+    ) -> Float[Tensor, "b n m f y x"]:
+        """Features of `after` minus those of `before`, each place normalized to unit variance first."""
+        b, n = before.shape[:2]
+        both = torch.cat([rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) for frames in (before, after)])
+        first, second = self._features(both).chunk(2)
+        return rearrange(second - first, "(b n m) f y x -> b n m f y x", b=b, n=n)
+
+    def _features(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p f y x"]:
+        images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
+        found = self.backbone(pixel_values=(images - self.mean) / self.std).last_hidden_state
+        if found.ndim == 3:  # a ViT: its class and register tokens come before the patches
+            side = getattr(self.backbone.config, "patch_size", None)
+            if side is None:
+                raise ValueError(
+                    f"{type(self.backbone).__name__} gives tokens but no patch_size; choose a ViT or a CNN"
+                )
+            rows, columns = self.size[0] // side, self.size[1] // side
+            found = rearrange(found[:, -rows * columns :], "p (y x) f -> p f y x", y=rows)
+        found = F.layer_norm(found.movedim(1, -1).float(), found.shape[1:2]).movedim(-1, 1)
+        return F.adaptive_avg_pool2d(found, self.grid)
+
+
+class FlowChange(nn.Module):
+    """Optical flow by RAFT (arXiv:2003.12039), torchvision's small one.
+
+    Args:
+        weights: File of its state dict, such as torchvision's `raft_small_C_T_V2`.
+        grid: Rows and columns of patches; each has `FLOW_CELLS` squared cells.
+
+    Raises:
+        FileNotFoundError: If `weights` is no file.
+        ValueError: If it holds something else.
+    """
+
+    def __init__(self, weights: Path | str, grid: tuple[int, int]) -> None:
+        super().__init__()
+        if not Path(weights).is_file():
+            raise FileNotFoundError(
+                f"flow_weights {weights} does not exist; save torchvision's raft_small state dict to it"
+            )
+        self.raft = raft_small(weights=None, progress=False).eval().requires_grad_(False)
+        expected = "the state dict of torchvision's raft_small"
+        state = read_pickle(weights, expected=expected)
+        try:
+            self.raft.load_state_dict(state)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{weights} is not {expected}") from error
+        self.grid, self.cells = grid, (grid[0] * FLOW_CELLS, grid[1] * FLOW_CELLS)
+
+    @torch.no_grad()
+    def forward(
+        self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
+    ) -> Float[Tensor, "b n m 2 y x"]:
+        """Displacement along x and y, in patches."""
+        b, n = before.shape[:2]
+        size = tuple(-(-max(side, _RAFT_SIDE) // 8) * 8 for side in before.shape[-2:])
+        first, second = (
+            F.interpolate(rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) * 2 - 1, size, mode="bilinear")
+            for frames in (before, after)
+        )
+        flow = self.raft(first, second)[-1]
+        patches = flow.new_tensor([self.grid[1] / size[1], self.grid[0] / size[0]])  # per pixel, along x and y
+        flow = flow * patches[:, None, None]
+        return rearrange(F.adaptive_avg_pool2d(flow, self.cells), "(b n m) c y x -> b n m c y x", b=b, n=n)
+
+
+def frozen_targets(
+    targets: Sequence[TargetName],
+    *,
+    grid: tuple[int, int],
+    feature_model: str | None,
+    flow_weights: Path | str | None,
+) -> nn.ModuleDict:
+    """The networks that `targets` need, by target.
+
+    Raises:
+        ValueError: If a network and the targets disagree.
+    """
+    for target, flag, given in (("features", "feature_model", feature_model), ("flow", "flow_weights", flow_weights)):
+        if (target in targets) != (given is not None):
+            raise ValueError(f"{flag}={given!r} and targets={list(targets)} disagree; name both or neither")
+    found = nn.ModuleDict()
+    if feature_model is not None:
+        found["features"] = FeatureChange(feature_model, grid)
+    if flow_weights is not None:
+        found["flow"] = FlowChange(flow_weights, grid)
+    return found
+
+
+def feature_dim(frozen: nn.ModuleDict) -> int:
+    """Width of the features among frozen targets; 0 without."""
+    return next((target.dim for target in frozen.values() if isinstance(target, FeatureChange)), 0)
+
+
+def _input_size(config: object) -> tuple[int, int]:
+    """Picture size a vision model was made for; 224 where it takes any."""
+    size = getattr(config, "image_size", None) or 224
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _normalization(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that a model's image processor names; ImageNet's where it comes without one."""
+    try:
+        processor = AutoImageProcessor.from_pretrained(model)
+    except (OSError, ValueError):
+        return _IMAGENET_MEAN, _IMAGENET_STD
+    return tuple(processor.image_mean), tuple(processor.image_std)

@@ -1,0 +1,104 @@
+"""Train a quantizer with Lightning.
+
+Shapes: b clips, n transitions, c h w a frame.
+"""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hlrp.laq.batch import ClipBatch
+from hlrp.laq.objective.losses import coarse_loss, feature_loss, labelled_mean_square, reconstruction_loss
+from hlrp.laq.model import LatentActionQuantizer, Reconstruction
+from hlrp.laq.objective.sketch import ChangeSketch
+from hlrp.laq.objective.config import LAQTrainingConfig
+from hlrp.laq.objective.views import altered_view
+from hlrp.training.optimization import lightning_optimizers
+
+
+class LAQTask(pl.LightningModule):
+    """Stage 1: predict what changes from a frame and a few codes.
+
+    Args:
+        model: What is trained.
+        config: How.
+        frozen: Networks that measure the targets besides pixels, from `frozen_targets`; they stay out of checkpoints.
+    """
+
+    def __init__(
+        self, model: LatentActionQuantizer, config: LAQTrainingConfig, frozen: nn.ModuleDict | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.sketch = ChangeSketch(model.config) if config.losses.sketch else None
+        self._frozen = (frozen or nn.ModuleDict(),)  # in a tuple: neither saved with the model nor counted as its part
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen networks to the device of the model."""
+        self._frozen[0].to(self.device)
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss of one batch of clips."""
+        pixels = self.model.to_pixels(batch.frames)
+        result = self.model(pixels, altered_view(pixels, batch.views, self.config.views))
+        losses = self.losses(result, pixels[:, :-1], pixels[:, 1:], batch)
+        loss = torch.stack(list(losses.values())).sum()
+        figures = {"loss": loss, **losses}
+        if result.frames is not None:
+            error, copied = (frames - pixels[:, 1:] for frames in (result.frames.detach(), pixels[:, :-1]))
+            figures["copy_gain"] = 1 - error.square().sum() / copied.square().sum().clamp_min(1e-6)
+        self.log_dict({f"train/{name}": value for name, value in figures.items()}, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def losses(
+        self,
+        result: Reconstruction,
+        before: Float[Tensor, "b n c h w"],
+        after: Float[Tensor, "b n c h w"],
+        batch: ClipBatch,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Every term of the loss by name, weighted."""
+        config, change, frozen = self.config, result.change, self._frozen[0]
+        losses = {"quantizer": result.quantizer_loss}
+        if result.frames is not None:
+            losses["reconstruction"] = config.losses.pixels * reconstruction_loss(
+                result.frames, before, after, motion_strength=config.motion_strength
+            )
+            losses["coarse"] = config.losses.coarse * coarse_loss(
+                result.frames, before, after, motion_strength=config.motion_strength
+            )
+        if self.sketch is not None:
+            losses["sketch"] = config.losses.sketch * self.sketch(result.vectors, after - before)
+        if change.features is not None:
+            losses["features"] = config.losses.features * feature_loss(
+                change.features, frozen["features"](before, after), motion_strength=config.motion_strength
+            )
+        if change.flow is not None:
+            losses["flow"] = config.losses.flow * (change.flow - frozen["flow"](before, after)).square().mean()
+        if result.actions is not None:
+            losses["actions"] = config.losses.actions * labelled_mean_square(
+                result.actions, batch.actions, batch.labelled, labelled_per_process(batch.labelled)
+            )
+        return losses
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW with warmup and cosine over the whole run."""
+        total = int(self.trainer.estimated_stepping_batches)
+        return lightning_optimizers(self, self.config.optimizer, total_steps=total)
+
+
+def labelled_per_process(labelled: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Labelled clips of the global batch, over the number of processes that share it.
+
+    Dividing by this, the mean over processes that DDP takes is the mean over all labelled clips.
+    """
+    count = labelled.sum().float()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return count

@@ -1,0 +1,241 @@
+"""What a quantizer's figures are worth: the same size of code from no learning, from few actions, and from all actions.
+
+Shapes: b clips, t frames, n transitions, c h w a frame, m clips for fitting, v held-out clips, s code slots, k codebook
+entries, o chunk steps, a action dimensions, l labelled clips, f features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from hlrp.measure.code_usage import code_figures
+from hlrp.laq.config import LAQConfig, small
+from hlrp.measure.clip_features import Latents, clip_features
+from hlrp.laq.lapa.config import LapaConfig
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
+from hlrp.laq.objective.config import LabellerConfig
+from hlrp.latents import LatentSpec
+from hlrp.runtime.progress import progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineRow:
+    """One line of the comparison: the figures that every latent has. None where a figure does not exist."""
+
+    name: str
+    meaning: str
+    probe_r2: float | None
+    """From codes; from vectors for a quantizer without codes."""
+    probe_r2_interval: tuple[float, float] | None
+    perplexity: list[float] | None
+    tuple_entropy_bits: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class LabelledClips:
+    """The few clips whose actions are known."""
+
+    frames: UInt8[Tensor, "l t c h w"]
+    actions: Float[Tensor, "l o a"]
+    """Action chunk from frame t to the clip's last frame, in dataset units."""
+    episodes: int
+    """Episodes they come from."""
+
+
+def trainable_config(config: LAQConfig | LapaConfig) -> LAQConfig:
+    """Architecture of the baselines: the quantizer's own; for LAPA's, which only labels, our small one at its size."""
+    if isinstance(config, LAQConfig):
+        return config
+    return replace(small(), spec=config.spec, image_size=config.image_size, patch_size=config.patch_size)
+
+
+def baseline_rows(
+    config: LAQConfig,
+    quality: LAQQuality,
+    clips: QualityClips,
+    labelled: LabelledClips,
+    labeller: LabellerConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> list[BaselineRow]:
+    """The quantizer that was measured, and beside it all baselines of the same size.
+
+    Args:
+        config: Of the quantizer.
+        quality: Its card.
+        clips: What it was measured on; the baselines are measured on the same.
+        labelled: What the inverse-dynamics labeller learns from.
+        labeller: Its training.
+        seed: Of weights, batches and k-means.
+        device: Where models run.
+
+    Raises:
+        ValueError: If the clips have no actions.
+    """
+    chunks = clips.chunks
+    if chunks is None:
+        raise ValueError("baselines compare how codes explain actions, and this source has none; leave them out")
+    torch.manual_seed(seed)
+    untrained = random_laq(config, clips.fit, device=device)
+    supervised = inverse_dynamics_labeller(config, labelled, labeller, device=device)
+    found = BaselineRow(
+        name="this LAQ",
+        meaning="the quantizer of this report",
+        probe_r2=quality.probe_r2_quantized if quality.perplexity is None else quality.probe_r2,
+        probe_r2_interval=quality.probe_r2_interval,
+        perplexity=quality.perplexity,
+        tuple_entropy_bits=quality.tuple_entropy_bits,
+    )
+    return [
+        found,
+        model_row(
+            "random LAQ", "the same architecture, untrained: what any code of the change says",
+            untrained, clips, chunks,
+        ),
+        model_row(
+            "inverse dynamics",
+            f"the same encoder and codes, trained on the actions of {labelled.episodes} "
+            f"episode{'s' if labelled.episodes > 1 else ''} and on nothing else",
+            supervised, clips, chunks,
+        ),
+        code_row(
+            "oracle codes", "k-means of the true actions: about the most that codes of this size can say",
+            *oracle_codes(chunks, config.spec, seed=seed), chunks, config.spec.codebook_size,
+        ),
+    ]  # fmt: skip
+
+
+def model_row(
+    name: str, meaning: str, model: LatentActionQuantizer, clips: QualityClips, chunks: Chunks
+) -> BaselineRow:
+    """Measure the codes of `model`."""
+    with evaluating(model):
+        fit, held_out = (clip_features(model, batches).latents for batches in (clips.fit, clips.held_out))
+    return _row(name, meaning, fit, held_out, chunks, model.spec.codebook_size)
+
+
+def code_row(
+    name: str, meaning: str, fit: Int[Tensor, "m n s"], held_out: Int[Tensor, "v n s"], chunks: Chunks, size: int
+) -> BaselineRow:
+    """Measure codes of any origin."""
+
+    def latents(codes: Int[Tensor, "b n s"]) -> Latents:
+        nothing = torch.zeros(*codes.shape, 0)
+        return Latents(codes, nothing, nothing)
+
+    return _row(name, meaning, latents(fit), latents(held_out), chunks, size)
+
+
+def _row(name: str, meaning: str, fit: Latents, held_out: Latents, chunks: Chunks, size: int) -> BaselineRow:
+    sums = probe_episodes(code_features(fit, size), code_features(held_out, size), chunks)
+    use = None if held_out.codes is None else code_figures(held_out.codes, size)
+    return BaselineRow(
+        name=name,
+        meaning=meaning,
+        probe_r2=pooled_r2(sums),
+        probe_r2_interval=r2_interval(sums),
+        perplexity=use and use.perplexity,
+        tuple_entropy_bits=use and use.tuple_entropy_bits,
+    )
+
+
+# ---- No learning ----
+
+
+def random_laq(
+    config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t c h w"]], *, device: torch.device | str = "cpu"
+) -> LatentActionQuantizer:
+    """A quantizer with fresh weights that has only seen what its codes' statistics need, in evaluation mode.
+
+    Rounding needs the mean and the deviation of its inputs, and a learned codebook its first entries: both come from
+    one training-mode pass over `batches`, without a gradient.
+    """
+    model = LatentActionQuantizer(config).to(device).train()
+    with torch.no_grad():
+        for clips in progress(batches, "random LAQ"):
+            model(model.to_pixels(clips.to(device)))
+    return model.eval()
+
+
+# ---- Few actions, no reconstruction ----
+
+
+def inverse_dynamics_labeller(
+    config: LAQConfig, labelled: LabelledClips, training: LabellerConfig, *, device: torch.device | str = "cpu"
+) -> LatentActionQuantizer:
+    """Train encoder and quantizer, through a linear head on the codes, to name the actions of the labelled clips.
+
+    This is what the labels would give without any video: a quantizer that has learned from video must beat it. The
+    decoder is left untrained, so the model has codes and no predictions. Returned in evaluation mode.
+    """
+    actions = labelled.actions
+    actions = (actions - actions.mean((0, 1))) / actions.std((0, 1)).clamp_min(1e-6)
+    targets = rearrange(actions, "l (n o) a -> l n (o a)", n=config.spec.num_transitions)
+    # The smallest decoder there is, since nobody reads it.
+    config = replace(config, targets=("pixels",), feature_dim=0, decoder_layers=1, action_dim=targets.shape[-1])
+    model = LatentActionQuantizer(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr)
+    for _ in progress(range(training.steps), "training the inverse-dynamics baseline"):
+        rows = torch.randint(len(targets), (training.batch_size,))
+        result = model(model.to_pixels(labelled.frames[rows].to(device)))
+        assert result.actions is not None, "the configuration above asks for an action head"
+        loss = (result.actions - targets[rows].to(device)).square().mean() + result.quantizer_loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+# ---- All actions, no pictures ----
+
+
+def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Tensor, "m n s"], Int[Tensor, "v n s"]]:
+    """Codes of the true action chunks, by residual k-means fitted on the fitting clips.
+
+    Code 1 is the nearest of k centres, code 2 the nearest centre of what is left, and so on (residual vector
+    quantization, Juang and Gray, 1982). One-hot codes then add up to the chunk, which is just what a linear probe
+    reads: about the most that a code of this size can explain, although a greedy search does not prove it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    left_fit, left_test = chunks.fit.double(), chunks.held_out.double()
+    known = left_fit.isfinite().all(1)  # a chunk that is not known gets some code, which no probe reads
+    fit, held_out = [], []
+    for _ in range(spec.num_codes):
+        centres = k_means(left_fit[known], spec.codebook_size, generator)
+        nearest = [torch.cdist(left, centres).argmin(1) for left in (left_fit, left_test)]
+        left_fit, left_test = left_fit - centres[nearest[0]], left_test - centres[nearest[1]]
+        fit.append(nearest[0])
+        held_out.append(nearest[1])
+    by_slot = (torch.stack(codes, dim=1) for codes in (fit, held_out))
+    fit_codes, held_out_codes = (rearrange(codes, "b (n s) -> b n s", s=spec.code_seq_len) for codes in by_slot)
+    return fit_codes, held_out_codes
+
+
+def k_means(
+    points: Float[Tensor, "m f"], count: int, generator: torch.Generator, *, rounds: int = 30
+) -> Float[Tensor, "k f"]:
+    """Lloyd's algorithm (1982) from the spread-out start of k-means++ (Arthur and Vassilvitskii, 2007)."""
+    centres = points[torch.randint(len(points), (1,), generator=generator)]
+    while len(centres) < count:
+        distance = torch.cdist(points, centres).amin(1).square() + 1e-12  # fewer points than centres repeat some
+        pick = torch.multinomial(distance, 1, generator=generator)
+        centres = torch.cat([centres, points[pick]])
+    for _ in range(rounds):
+        nearest = torch.cdist(points, centres).argmin(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = nearest.bincount(minlength=count)[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+    return centres

@@ -1,0 +1,119 @@
+"""Measure a quantizer on the held-out episodes of a source.
+
+Shapes: e and v episodes, m clips, t frames of a clip, c h w a frame, s chunk steps, a action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from hlrp.data.clips import clip_starts
+from hlrp.data.dataset import episode_of_frame
+from hlrp.data.frames import FrameSource
+from hlrp.data.sources import ClipSource
+from hlrp.measure.baselines import LabelledClips
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.action_probe import has_finite_actions
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
+from hlrp.latents import LatentSpec
+
+_PROBE_CLIPS = 4096
+"""Clips that fit a probe, and at most as many that score it; more change the third digit."""
+_READ_TOGETHER = 256
+"""Clips of a batch."""
+_PICTURE_CLIPS = 512
+"""Held-out clips that are decoded and kept in memory."""
+
+
+@dataclass(frozen=True)
+class ClipBatchReader:
+    """Clips read batch by batch, as often as asked."""
+
+    frames: FrameSource
+    start: Int[Tensor, " m"]
+    """First frame of each clip."""
+    deltas: Int[Tensor, " t"]
+    """Its frames relative to the first."""
+
+    def __len__(self) -> int:
+        return -(-len(self.start) // _READ_TOGETHER)
+
+    def __iter__(self) -> Iterator[UInt8[Tensor, "_ t c h w"]]:
+        return (self.frames.read(chunk[:, None] + self.deltas) for chunk in self.start.split(_READ_TOGETHER))
+
+
+def evaluate_laq(
+    model: LatentActionQuantizer,
+    source: ClipSource,
+    train: Int[Tensor, " e"],
+    held_out: Int[Tensor, " v"],
+    *,
+    seed: int,
+) -> LAQQuality:
+    """Quality card of `model`, probed on `held_out` episodes after fitting on `train` episodes.
+
+    Raises:
+        ValueError: If no episode of either is long enough for a clip.
+    """
+    return measure_quality(model, quality_clips(source, model.spec, train, held_out, seed=seed))
+
+
+def quality_clips(
+    source: ClipSource, spec: LatentSpec, train: Int[Tensor, " e"], held_out: Int[Tensor, " v"], *, seed: int
+) -> QualityClips:
+    """Draw the clips that a quantizer of `spec` is measured on.
+
+    Raises:
+        ValueError: If no episode of either is long enough for a clip.
+    """
+    deltas = torch.tensor(spec.frame_deltas(source.fps))
+    generator = torch.Generator().manual_seed(seed)
+
+    def starts(episodes: Int[Tensor, " e"]) -> Int[Tensor, " m"]:
+        found = clip_starts(source, deltas.tolist(), episodes)
+        return found[torch.randperm(len(found), generator=generator)[:_PROBE_CLIPS]]
+
+    fit, test = starts(train), starts(held_out)
+    fit_actions = test_actions = None
+    if source.actions is not None:
+        fit_actions, test_actions = (action_chunks(source.actions, start, int(deltas[-1])) for start in (fit, test))
+    return QualityClips(
+        fit=ClipBatchReader(source.frames, fit, deltas),
+        held_out=ClipBatchReader(source.frames, test, deltas),
+        episode=episode_of_frame(source.bounds)[test],
+        pictures=source.frames.read(test[:_PICTURE_CLIPS, None] + deltas),
+        fit_actions=fit_actions,
+        held_out_actions=test_actions,
+    )
+
+
+def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, " e"]) -> LabelledClips:
+    """Every clip of `episodes` whose actions are all finite, with its actions.
+
+    Raises:
+        ValueError: If none of them is long enough for a clip, or the source has no actions in them.
+    """
+    if source.actions is None:
+        raise ValueError(f"{source.name} has no actions to learn from; leave the baselines out")
+    deltas = torch.tensor(spec.frame_deltas(source.fps))
+    start = clip_starts(source, deltas.tolist(), episodes)
+    actions = action_chunks(source.actions, start, int(deltas[-1]))
+    known = has_finite_actions(actions)
+    if not known.any():
+        raise ValueError(
+            f"every clip of the {len(episodes)} labelled episodes of {source.name} holds an action that is NaN or "
+            "infinite; choose more episodes, or leave the baselines out"
+        )
+    return LabelledClips(
+        frames=source.frames.read(start[known, None] + deltas), actions=actions[known], episodes=len(episodes)
+    )
+
+
+def action_chunks(actions: Float[Tensor, "n a"], start: Int[Tensor, " m"], length: int) -> Float[Tensor, "m s a"]:
+    """The `length` actions from each frame in `start` on."""
+    return actions[start[:, None] + torch.arange(length)]

@@ -1,0 +1,139 @@
+"""The quality card of a quantizer: does it see motion, does it use its codes, do the codes mean actions?
+
+Shapes: b clips, t frames, c h w a frame, m clips for fitting, v held-out clips, o chunk steps, a action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from hlrp.measure.code_usage import NO_CODES, CodeFigures, code_figures
+from hlrp.measure.clip_features import Latents, clip_features
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.motion import ReversalFigures, StillFigures, reversal_figures, still_figures
+from hlrp.measure.reconstruction import NO_PICTURES, PictureFigures, picture_figures
+from hlrp.measure.linear_probe import fit_probe
+from hlrp.measure.action_probe import (
+    NO_PROBE,
+    Chunks,
+    ProbeFigures,
+    code_features,
+    has_finite_actions,
+    probe_figures,
+    standardized,
+)
+from hlrp.measure.transfer import NO_TRANSFER, TransferFigures, transfer_figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class LAQQuality(ProbeFigures, PictureFigures, TransferFigures, CodeFigures, StillFigures, ReversalFigures):
+    """Held-out figures of one quantizer on one dataset; each is explained where it is computed."""
+
+    clips: int
+    """Held-out clips behind the figures of codes and probes."""
+    picture_clips: int
+    """Those of them behind figures that need pictures."""
+    episodes: int
+    """Episodes they come from."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        values = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class QualityClips:
+    """What a quantizer is measured on. Batches may be read more than once."""
+
+    fit: Iterable[UInt8[Tensor, "_ t c h w"]]
+    """Clips of training episodes, which fit the probes."""
+    held_out: Iterable[UInt8[Tensor, "_ t c h w"]]
+    episode: Int[Tensor, " v"]
+    """Episode of each held-out clip."""
+    pictures: UInt8[Tensor, "b t c h w"]
+    """The first b held-out clips, in memory."""
+    fit_actions: Float[Tensor, "m o a"] | None
+    """Action chunk from frame t to the clip's last frame, in dataset units; NaN or infinite where it is not known. None
+    for a source without actions."""
+    held_out_actions: Float[Tensor, "v o a"] | None
+
+    @property
+    def chunks(self) -> Chunks | None:
+        """The actions as probes read them; None where too few of them are known to fit or to score a probe."""
+        if self.fit_actions is None or self.held_out_actions is None:
+            return None
+        if has_finite_actions(self.fit_actions).sum() < 2 or not has_finite_actions(self.held_out_actions).any():
+            return None
+        return standardized(self.fit_actions, self.held_out_actions, self.episode)
+
+
+def measure_quality(model: LatentActionQuantizer, clips: QualityClips) -> LAQQuality:
+    """Fill in the card; the model is left as it was.
+
+    Raises:
+        ValueError: If the weights of the model are not finite.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(
+            "the weights of this quantizer are NaN or infinite, since its training diverged; train it again with a "
+            "smaller --optimizer.lr or another precision"
+        )
+    with evaluating(model):
+        fit, held_out = (clip_features(model, batches) for batches in (clips.fit, clips.held_out))
+        backwards = clip_features(model, clips.pictures.flip(1).split(_BATCH)).latents
+        shown, still = (_first(latents, len(clips.pictures)) for latents in (held_out.latents, held_out.still))
+        if "pixels" in model.config.targets:
+            pictures = picture_figures(model, clips.pictures, shown, still)
+            transfer = transfer_figures(model, clips.pictures, clips.episode[: len(clips.pictures)], shown)
+        else:
+            pictures, transfer = NO_PICTURES, NO_TRANSFER
+    k, chunks = model.spec.codebook_size, clips.chunks
+    codes = held_out.latents.codes
+    reversal = reversal_figures(
+        shown,
+        backwards,
+        None if chunks is None else fit_probe(code_features(fit.latents, k), chunks.fit),
+        codebook_size=k,
+        dimensions=1 if chunks is None else chunks.dimensions,
+    )
+    parts = (
+        NO_PROBE if chunks is None else probe_figures(fit, held_out, chunks, k),
+        pictures,
+        transfer,
+        NO_CODES if codes is None else code_figures(codes, k),
+        still_figures(held_out.still),
+        reversal,
+    )
+    return LAQQuality(
+        **{name: value for part in parts for name, value in vars(part).items()},
+        clips=len(held_out.pixels),
+        picture_clips=len(clips.pictures),
+        episodes=len(clips.episode.unique()),
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients, inside the block; the mode from before after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+_BATCH = 256
+
+
+def _first(latents: Latents, count: int) -> Latents:
+    codes = None if latents.codes is None else latents.codes[:count]
+    return Latents(codes, latents.quantized[:count], latents.vectors[:count])

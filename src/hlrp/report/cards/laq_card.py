@@ -1,0 +1,81 @@
+"""The page that a quantizer's folder shows on the hub: what it does, how to use it, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hlrp.report.cards.parts import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.laq_quality import LAQQuality
+from hlrp.runtime.tables import counted
+from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+
+_CARD = """---
+{metadata}
+---
+
+# Latent action quantizer
+
+It says in {latents} what changed between frames {offset:g} s apart, without actions. Cameras: {cameras}.
+
+```python
+from hlrp.laq.model import LatentActionQuantizer
+laq = LatentActionQuantizer.from_pretrained("this folder, or the name of its repository")
+latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see latents.codes and latents.vectors
+```
+
+## Figures
+
+{figures}
+
+## Training
+
+{training}
+"""
+
+
+NO_HELD_OUT = (
+    "No figures: only one episode has room for a clip, so it was trained on and none was held out. Measure the "
+    "quantizer on other recordings with `hlrp-inspect-latents`."
+)
+
+
+def model_card(
+    model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, Any]
+) -> str:
+    """Markdown with the quality card as a table.
+
+    Args:
+        model: The quantizer.
+        cameras: Dataset keys of its cameras.
+        quality: Its held-out figures; None where nobody has measured them.
+        extra: What it was trained on, as `save_laq` takes it; `sources`, `license` and plain values are shown.
+    """
+    spec, config = model.spec, model.config
+    sources = sources_of(extra)
+    facts = {name: value for name, value in extra.items() if name != "license"}
+    parts = (sources_table(sources) if sources else "", facts_list(facts))
+    return _CARD.format(
+        metadata=metadata(license=extra.get("license"), sources=[source["name"] for source in sources]).to_yaml(),
+        latents=f"{spec.code_seq_len} codes of {spec.codebook_size}" if model.quantizer.has_codes else "a few numbers",
+        offset=spec.frame_offset_s,
+        cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
+        clip=", ".join(map(str, ("batch", spec.num_frames, config.channels, *config.image_size))),
+        figures=_unmeasured(extra) if quality is None else _figures(quality),
+        training="\n\n".join(part for part in parts if part) or "Not recorded.",
+    )
+
+
+def _unmeasured(extra: Mapping[str, object]) -> str:
+    """Why there is no quality card."""
+    sources = extra.get("sources")
+    if isinstance(sources, list) and sources and not any(source.get("held_out_episodes") for source in sources):
+        return NO_HELD_OUT
+    return "Not measured yet; `hlrp-inspect-latents` does."
+
+
+def _figures(quality: LAQQuality) -> str:
+    values = quality.to_dict()
+    basis = f"Over {quality.clips} clips of {counted(quality.episodes, 'episode')} that it was not trained on."
+    return f"{basis}\n\n{figures_table(latent_verdicts(values), latent_conclusion(values))}"

@@ -1,0 +1,194 @@
+"""One table of every figure: its key in JSON, its name for people, what it tells, and when it is good.
+
+README, terminal, model cards and pages take names, explanations and thresholds from here, so that one figure has one
+name and one threshold wherever it is shown; `hlrp.report.verdicts` judges by them.
+
+In the thresholds k is the size of the codebook.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# ---- Thresholds of models that are good enough to build on: conventions, wide enough that noise does not decide ----
+
+GOOD_PROBE_R2 = 0.5
+"""Codes from which a linear map reads at least half of the actions' variance."""
+GOOD_PERPLEXITY_SHARE = 0.5
+"""Share of the codebook that each slot's perplexity must reach."""
+COLLAPSED_SHARE = 0.25
+"""Share of the codebook under which a slot's perplexity counts as collapsed."""
+LEAST_PERPLEXITY = 1.5
+"""Perplexity under which no slot is good, however small its codebook: half of two codes would be a single one."""
+GOOD_PERMUTED_RATIO = 0.3
+"""Share of the gain over copying that may survive permuted codes: most of it must come from a clip's own codes."""
+GOOD_TRANSFER = 0.5
+"""Agreement of transferred codes above chance, over the best that is above chance: Cohen's kappa (1960)."""
+GOOD_STILL_SHARE = 0.8
+"""Share of still clips with one and the same code tuple."""
+GOOD_STILL_CHANGE = 0.1
+"""Squared change that may be predicted where nothing moves, over the change in real clips."""
+GOOD_REVERSAL = 0.5
+"""Correlation of what is read from a clip played backwards with the opposite of what is read from it forwards."""
+GOOD_GAIN_OVER_GUESSING = 0.1
+"""Share of the way from the best constant guess to all codes right that a foundation model must have gone."""
+GOOD_CALIBRATION = 0.1
+"""Mean distance of confidence and accuracy up to which probabilities can be read as such."""
+
+
+def good_perplexity(codebook_size: int) -> float:
+    """Perplexity that a good slot of `codebook_size` codes reaches."""
+    return max(GOOD_PERPLEXITY_SHARE * codebook_size, LEAST_PERPLEXITY)
+
+
+def collapsed_below(codebook_size: int) -> float:
+    """Perplexity under which a slot of `codebook_size` codes says next to nothing."""
+    return max(COLLAPSED_SHARE * codebook_size, LEAST_PERPLEXITY)
+
+
+# ---- The table ----
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure."""
+
+    name: str
+    """For people; the key of the table is its name in JSON."""
+    meaning: str
+    wanted: str = ""
+    """Its threshold in words; empty for a figure that is shown for comparison."""
+
+
+PROBED = {
+    "codes": "codes",
+    "quantized": "code vectors",
+    "vectors": "unquantized vectors",
+    "frame_only": "a still clip",
+    "pixels": "pixels",
+    "pixels_and_codes": "pixels and codes",
+}
+"""What a linear map reads actions from, in the keys of `ProbeFigures` and for people."""
+
+
+def _probed(features: str) -> str:
+    return f"probe R² of {PROBED[features]}"
+
+
+LAQ_METRICS = {
+    "probe_r2": Metric(
+        _probed("codes"),
+        "how much of the coming actions a linear map reads from one-hot codes; 1 is all",
+        f"≥ {GOOD_PROBE_R2:g}",
+    ),
+    "probe_r2_quantized": Metric(_probed("quantized"), "what it reads from the vectors that the decoder gets"),
+    "probe_r2_vectors": Metric(
+        _probed("vectors"), "what it reads from the encoder's vectors; codes lose the difference"
+    ),
+    "probe_r2_frame_only": Metric(
+        _probed("frame_only"), "what it reads from the codes of frame t repeated, which show no motion"
+    ),
+    "probe_r2_pixels": Metric(_probed("pixels"), "what it reads from frame t itself, without codes"),
+    "probe_r2_pixels_and_codes": Metric(_probed("pixels_and_codes"), "what it reads from frame t and codes together"),
+    "probe_gain": Metric(
+        "gain over the frame",
+        "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",
+        "95 % interval above 0",
+    ),
+    "copy_gain": Metric(
+        "gain over copying", "how much closer the predicted frame is than frame t repeated; 1 is perfect", "> 0"
+    ),
+    "copy_gain_moving": Metric("gain on moving pixels", "gain over copying where something moves", "> 0"),
+    "permuted_gain_ratio": Metric(
+        "gain kept under permuted codes",
+        "share of the gain over copying left when clips swap their codes; 1 is a decoder that ignores them",
+        f"≤ {GOOD_PERMUTED_RATIO:g}",
+    ),
+    "still_change_ratio": Metric(
+        "change seen in still clips",
+        "squared change predicted where nothing moves, over that of real clips",
+        f"≤ {GOOD_STILL_CHANGE:g}",
+    ),
+    "transfer_consistency": Metric(
+        "transferred codes",
+        "share of codes read back after they moved the frame of another episode",
+        "half way from chance to 1, or more",
+    ),
+    "transfer_r2": Metric("transferred vectors, R²", "how like the code vectors read back so are; 1 is identical"),
+    "perplexity": Metric(
+        "perplexity per slot", "how many of its k codes each slot really uses", "every slot ≥ k/2"
+    ),
+    "collapsed_slots": Metric(
+        "collapsed slots", "slots that say nearly the same code whatever happens: their perplexity is under k/4", "0"
+    ),
+    "dead_codes": Metric("dead codes per slot", "codes that no measured clip uses"),
+    "tuple_entropy_bits": Metric(
+        "entropy of code tuples", "what all slots say together (Miller–Madow estimate), of the most they could"
+    ),
+    "still_modal_share": Metric(
+        "still clips with one name",
+        "share of clips without motion that get the most frequent of their code tuples",
+        f"≥ {GOOD_STILL_SHARE:g}",
+    ),
+    "reversal_correlation": Metric(
+        "backwards means opposite",
+        "correlation of actions read from clips played backwards with the negated ones of the clips themselves; for "
+        "actions that are displacements",
+        f"≥ {GOOD_REVERSAL:g}",
+    ),
+    "reversal_changed_codes": Metric(
+        "codes that change backwards", "share of codes that tell the direction of time"
+    ),
+}  # fmt: skip
+"""Figures of a quantizer, by their keys in `quality.json`; `collapsed_slots` follows from `perplexity`."""
+
+FOUNDATION_METRICS = {
+    "decoded_accuracy": Metric(
+        "decoded accuracy",
+        "share of codes right when decoded from one frame and the instruction, as a policy does",
+        "95 % interval above the best constant guess",
+    ),
+    "constant_guess_accuracy": Metric(
+        "best constant guess", "share of codes right when saying each slot's most frequent code"
+    ),
+    "gain_over_guessing": Metric(
+        "gain over guessing",
+        "share of the way from the best constant guess to all codes right; 0 is guessing, 1 is perfect",
+        f"≥ {GOOD_GAIN_OVER_GUESSING:g}",
+    ),
+    "last_code_accuracy": Metric(
+        "codes of the span before",
+        "accuracy of saying the true codes of the span before again; a reference and no rival: it sees labels, which "
+        "no policy has",
+    ),
+    "teacher_forced_accuracy": Metric(
+        "teacher-forced accuracy", "share of codes right when the true codes before them are given"
+    ),
+    "exact_sequence_accuracy": Metric("exact sequences", "share of frames whose codes are all right"),
+    "cross_entropy_bits": Metric(
+        "cost of a label",
+        "bits that the true codes of a frame cost under the model's probabilities",
+        "less than by their own frequencies",
+    ),
+    "calibration_error": Metric(
+        "calibration error",
+        "mean distance between the probability of a decoded code and how often such codes are right",
+        f"≤ {GOOD_CALIBRATION:g}",
+    ),
+}
+"""Figures of a foundation model, by their keys in `metrics.json` under `quality`."""
+
+LANGUAGE_METRICS = {
+    "accuracy_drop": Metric(
+        "worth of the instruction",
+        "accuracy lost under the instruction of another task; near 0 also where each task has a scene of its own",
+    ),
+    "changed_share": Metric(
+        "codes changed by other words", "share of frames whose decoded codes change with the instruction"
+    ),
+    "total_variation": Metric(
+        "distance by other words",
+        "total variation between each slot's probabilities under both instructions; 1 is disjoint",
+    ),
+}
+"""Figures of a foundation model under other instructions, by their keys in `metrics.json` under `language`."""

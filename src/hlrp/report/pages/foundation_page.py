@@ -1,0 +1,176 @@
+"""The report of one foundation model as one page that loads nothing.
+
+Shapes: b batch, c h w a frame, s code slots.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from hlrp.training.evaluation_mode import evaluation_mode
+from hlrp.foundation.backends.interfaces import FoundationBackend
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.measure.code_accuracy import CodeFigures, device_of
+from hlrp.measure.language import LanguageFigures
+from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
+from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
+from hlrp.runtime.tables import counted
+from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+
+_TITLE = "What the foundation model predicts"
+
+_ACCURACY = "Share of right codes in each slot, beside what guesses score."
+_CONFUSION = (
+    "Percent of the frames with a true code (row) that were given each code (column); rows add up to 100. Dark on the "
+    "diagonal is right; a dark column is a code said too often; an empty grey row is a code that never occurs."
+)
+_RELIABILITY = (
+    "Left: how often codes said with some probability are right (dots), and how far that is from the diagonal "
+    "(lines). Above it the model is right more often than it says, below it less often."
+)
+_EXAMPLES = (
+    "Frames of these episodes with their instruction. Slot by slot: the code that the quantizer gave the frame, that "
+    "which the model decodes (✓ right, ✗ wrong), and its probability."
+)
+
+
+@dataclass(frozen=True)
+class ExamplePrediction:
+    """One labelled frame and what a model says about it."""
+
+    image: UInt8[Tensor, "c h w"]
+    """The frame, RGB; of several cameras the first."""
+    instruction: str
+    codes: tuple[int, ...]
+    """True codes."""
+    predicted: tuple[int, ...]
+    """Codes as decoded at inference."""
+    probabilities: tuple[float, ...]
+    """Probability of each predicted code, after the predicted ones before it."""
+
+
+def example_predictions(backend: FoundationBackend, batch: FoundationBatch, count: int) -> list[ExamplePrediction]:
+    """Predict `count` labelled frames, evenly spread over the batch; fewer where it has fewer.
+
+    Raises:
+        ValueError: If no frame of the batch is labelled, or `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}; leave the examples out instead")
+    if batch.codes is None:
+        raise ValueError("the batch has no codes to compare with; pass labelled frames")
+    labelled = (batch.codes >= 0).all(1)
+    rows = (labelled if batch.valid is None else labelled & batch.valid).nonzero()[:, 0].cpu()
+    if len(rows) == 0:
+        raise ValueError(f"none of {len(batch)} frames has a label to compare with; pass labelled frames")
+    rows = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
+    images, codes = batch.images[rows.to(batch.images.device)], batch.codes[rows.to(batch.codes.device)]
+    instructions = [batch.instructions[row] for row in rows.tolist()]
+    with evaluation_mode(backend), torch.no_grad():
+        said = backend.predict(FoundationBatch(images, instructions).to(device_of(backend)))
+    return [
+        ExamplePrediction(_bytes(image), instruction, tuple(truth), tuple(codes), tuple(probabilities))
+        for image, instruction, truth, codes, probabilities in zip(
+            images[:, 0].cpu(),
+            instructions,
+            codes.tolist(),
+            said.codes.tolist(),
+            said.log_probs.float().exp().tolist(),
+            strict=True,
+        )
+    ]
+
+
+def render_foundation_page(
+    figures: CodeFigures,
+    language: LanguageFigures | None,
+    examples: Sequence[ExamplePrediction],
+    about: Mapping[str, str],
+) -> str:
+    """Render the report as HTML.
+
+    Args:
+        figures: On held-out frames.
+        language: The same frames under other instructions; None where that was not measured.
+        examples: Frames to show.
+        about: What was measured on what, by name.
+
+    Returns:
+        A complete page.
+    """
+    values, spoken = figures.to_dict(), None if language is None else language.to_dict()
+    conclusion = foundation_conclusion(values)
+    body = [
+        f"<header><h1>{_TITLE}</h1>{facts(_facts(figures, language))}{concluded(conclusion)}</header>\n",
+        section("Verdicts", paragraph(_basis(figures)), judged(foundation_verdicts(values, spoken))),
+        section("Examples", paragraph(_EXAMPLES), _examples(examples)) if examples else "",
+        section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
+        section("What is taken for what", figure(_CONFUSION, confusion_figure(figures.confusion))),
+        section(
+            "Does it know what it knows?",
+            figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error)),
+        ),
+        section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
+    ]
+    return page(_TITLE, "".join(body))
+
+
+def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple[str, str]]:
+    """Large figures: how far above guessing, before the share of right codes, which guessing may reach too."""
+    decoded, guess = f"{figures.decoded_accuracy:.0%}", f"{figures.constant_guess_accuracy:.0%}"
+    shown = [(decoded, f"of codes right; the best constant guess has {guess}")]
+    if figures.gain_over_guessing is not None:
+        gain = f"{max(figures.gain_over_guessing, 0.0):.0%}"
+        shown.insert(0, (gain, "of the way from the best constant guess to all codes right"))
+    if language is not None and language.changed_share is not None:
+        shown.append((f"{language.changed_share:.0%}", "of frames get other codes under the words of another task"))
+    return shown
+
+
+def _basis(figures: CodeFigures) -> str:
+    """Which frames were measured, and who has not seen them."""
+    unseen = "that this model was not trained on; the quantizer that labelled them may have been."
+    if figures.episodes is None:
+        return f"{figures.frames} labelled frames {unseen}"
+    interval = (
+        "" if figures.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+    )
+    return f"{figures.frames} labelled frames of {counted(figures.episodes, 'episode')} {unseen}{interval}"
+
+
+def _examples(examples: Sequence[ExamplePrediction]) -> str:
+    rows = [[_picture(example.image), escape(example.instruction), _codes(example)] for example in examples]
+    return table(["frame", "instruction", "codes: true, decoded, probability"], rows)
+
+
+def _codes(example: ExamplePrediction) -> str:
+    """A small table with one column for each slot."""
+    cells = []
+    for truth, code, probability in zip(example.codes, example.predicted, example.probabilities, strict=True):
+        right = truth == code
+        mark = f'<span class="{"good" if right else "weak"}">{code} {"✓" if right else "✗"}</span>'
+        cells.append(f"<div>{truth}<br>{mark}<br><small>{probability:.0%}</small></div>")
+    style = "display:grid;grid-template-columns:repeat(auto-fill,3.4rem);gap:0.5rem;text-align:center"
+    return f'<div style="{style}">{"".join(cells)}</div>'
+
+
+def _picture(image: UInt8[Tensor, "c h w"]) -> str:
+    buffer = BytesIO()
+    Image.fromarray(rearrange(image, "c h w -> h w c").numpy()).save(buffer, format="png")
+    content = base64.b64encode(buffer.getvalue()).decode()
+    style = "display:block;width:112px;border-radius:8px;image-rendering:pixelated"
+    return f'<img alt="held-out frame" style="{style}" src="data:image/png;base64,{content}">'
+
+
+def _bytes(image: Float[Tensor, "c h w"]) -> UInt8[Tensor, "c h w"]:
+    return (image.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,160 @@
+"""Run a quantizer over a few held-out clips and draw what it says.
+
+Of clips with more than two frames the first transition is drawn. Shapes: b clips, c h w a frame, s code slots, v code
+width, g codes that name a group, a action dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hlrp.measure.baselines import k_means
+from hlrp.measure.code_usage import most_frequent
+from hlrp.measure.clip_features import Latents, joined, latents_of, still_clip
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.reconstruction import PICTURE_BATCH
+from hlrp.measure.action_probe import Chunks
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
+from hlrp.runtime.progress import progress
+from hlrp.report.plots.run_plots import code_usage_figure
+from hlrp.report.plots.latent_plots import (
+    AtlasEntry,
+    atlas_figure,
+    checks_figure,
+    first_camera,
+    gain_figure,
+    prediction_figure,
+    probe_figure,
+    transfer_figure,
+)
+
+_ROWS = 5
+"""Clips in a figure of predictions."""
+_TARGETS = 6
+"""Frames in a figure of transfers."""
+_COLUMNS = 8
+"""Codes in a row of the atlas: all of them in a small codebook, else the most frequent."""
+_EXAMPLES = 2
+
+
+def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: LAQQuality) -> dict[str, bytes]:
+    """PNG files by name; those that need codes, predicted pixels or actions are left out where there are none."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        batches = clips.pictures.split(PICTURE_BATCH)
+        latents = joined(
+            [latents_of(model, model.to_pixels(batch.to(device))) for batch in progress(batches, "drawing latents")]
+        )
+        found: dict[str, bytes] = {}
+        if quality.copy_gain is not None:
+            found |= _predictions(model, clips, latents)
+        if quality.copy_gain is not None and quality.permuted_copy_gain is not None:
+            found["gains"] = gain_figure(quality.copy_gain, quality.copy_gain_moving, quality.permuted_copy_gain)
+    if quality.code_usage is not None and quality.perplexity is not None:
+        found["code_usage"] = code_usage_figure(quality.code_usage, quality.perplexity)
+    per_action = quality.probe_r2_per_action_by_features
+    if per_action is not None and quality.probe_r2_quantized is not None:
+        found["probes"] = probe_figure(per_action)
+    chunks = None if quality.probe_r2_quantized is None else clips.chunks  # actions that never vary are not shown
+    return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
+
+
+def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Latents) -> dict[str, bytes]:
+    device = next(model.parameters()).device
+    rows = _lively(clips, _ROWS)
+    frames = model.to_pixels(clips.pictures[rows].to(device))
+    before, after = frames[:, 0], frames[:, 1]
+
+    def predict(first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b 3 h w"]:
+        return first_camera(model.predict(first[:, None], vectors[:, None].to(device))[:, 0])
+
+    still, backwards = (latents_of(model, clip) for clip in (still_clip(frames), frames.flip(1)))
+    codes = None if latents.codes is None else latents.codes[rows, 0]
+    shown_before, shown_after = first_camera(before), first_camera(after)
+    own = predict(before, latents.quantized[rows, 0])
+    resting = predict(before, still.quantized[:, 0])
+    undone = predict(after, backwards.quantized[:, -1])  # backwards, the first transition is the last one
+    figures = {
+        "predictions": prediction_figure(shown_before, shown_after, own, codes),
+        "checks": checks_figure(shown_before, shown_after, resting, undone),
+    }
+    others = _targets(clips, rows)
+    targets = model.to_pixels(clips.pictures[others].to(device))[:, 0]
+    moved = [predict(targets, latents.quantized[row, 0].expand(len(others), -1, -1)) for row in rows]
+    figures["transfer"] = transfer_figure(
+        torch.stack([shown_before, shown_after], dim=1), first_camera(targets), torch.stack(moved)
+    )
+    return figures
+
+
+def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
+    """Clips evenly spread over the livelier half: a clip without motion shows nothing."""
+    motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3))
+    order = motion.argsort(descending=True)
+    order = order[: max(len(order) // 2, min(count, len(order)))]
+    return order[torch.linspace(0, len(order) - 1, min(count, len(order))).long()]
+
+
+def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
+    """A clip of each of a few episodes, those of `rows` last: their codes should move other frames."""
+    used = set(clips.episode[rows].tolist())
+    first = {int(episode): i for i, episode in reversed(list(enumerate(clips.episode[: len(clips.pictures)])))}
+    order = sorted(first, key=lambda episode: (episode in used, first[episode]))
+    return torch.tensor([first[episode] for episode in order[:_TARGETS]])
+
+
+def _atlas(clips: QualityClips, latents: Latents, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
+    if latents.codes is None:
+        vectors = rearrange(latents.quantized[:, 0], "b s v -> b (s v)").double()
+        centres = k_means(vectors, min(_COLUMNS, len(vectors)), torch.Generator().manual_seed(0))
+        group = torch.cdist(vectors, centres).argmin(1)
+        return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}
+    codes = latents.codes[:, 0]
+    figures = {"atlas: whole tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
+    for slot in range(codes.shape[1]):
+        figures[f"atlas: slot {slot}"] = atlas_figure(
+            _entries(clips, codes[:, slot : slot + 1], chunks, "code ", in_order=codebook_size <= _COLUMNS)
+        )
+    return figures
+
+
+def _entries(
+    clips: QualityClips,
+    names: Int[Tensor, "b g"],
+    chunks: Chunks | None,
+    prefix: str,
+    *,
+    in_order: bool = False,
+) -> list[AtlasEntry]:
+    """Clips by their most frequent names, or by name."""
+    kinds = most_frequent(names, _COLUMNS)
+    if in_order:
+        kinds = kinds[kinds[:, 0].argsort()]
+    actions = None
+    if chunks is not None:
+        steps = rearrange(chunks.held_out[: len(names)], "b (h a) -> b h a", a=chunks.dimensions)
+        actions = steps.float().mean(1)
+    labels = [prefix + " ".join(map(str, kind)) for kind in kinds.tolist()]
+    return [_entry(clips, (names == kind).all(1), label, actions) for kind, label in zip(kinds, labels, strict=True)]
+
+
+def _entry(
+    clips: QualityClips, members: Bool[Tensor, " b"], name: str, actions: Float[Tensor, "b a"] | None
+) -> AtlasEntry:
+    pictures = clips.pictures[members]
+    before, after = (first_camera(pictures[:, at].float() / 255) for at in (0, 1))
+    change = (after - before).mean(1)
+    liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # a code's examples should show what moves
+    known = None if actions is None else actions[members & actions.isfinite().all(1)]
+    examples = liveliest[torch.linspace(0, len(liveliest) // 2, min(_EXAMPLES, len(liveliest))).long()]
+    return AtlasEntry(
+        name=name,
+        share=float(members.float().mean()),
+        change=change.mean(0),
+        before=before[examples],
+        after=after[examples],
+        actions=None if known is None or not len(known) else known,
+    )

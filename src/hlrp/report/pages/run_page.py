@@ -1,0 +1,166 @@
+"""The report as one page that loads nothing: pictures and videos are inside, and there is no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hlrp.report.pages.contents import require_complete
+from hlrp.report.durations import duration
+from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table
+from hlrp.measure.success_rate import task_successes
+from hlrp.report.videos import video_data_uri
+from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+
+_TITLE = "HLRP: from video to robot actions"
+
+_ROAD = (
+    (
+        "Collect",
+        "a scripted expert solves Meta-World tasks; video, actions and instructions are kept",
+    ),
+    (
+        "LAQ",
+        "learns from frame t and a later one a few discrete codes for what changed; it sees no action",
+    ),
+    ("Label", "writes the codes of every frame into the dataset, as if they were actions"),
+    (
+        "Foundation",
+        "a small vision-language model learns to name the codes from one frame and the instruction",
+    ),
+    (
+        "Policy",
+        "turns what that model knows into continuous actions; it is rolled out in simulation",
+    ),
+)
+
+_CAPTIONS = {
+    "success": "Share of episodes solved, with 95 % Wilson intervals.",
+    "latent_quality": "What a linear map reads of the coming actions. Useful codes add to what the pixels "
+    "of frame t give already.",
+    "reconstruction": "What the quantizer predicts from frame t and the codes, and where it sees motion.",
+    "code_usage": "How evenly each slot uses its codes, on unseen episodes.",
+    "loss_curves": "Training loss of each stage.",
+    "stage_time": "Wall time of each stage.",
+}
+
+
+def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], videos: Mapping[str, Path]) -> str:
+    """Render the run as HTML.
+
+    Args:
+        report: The figures of the run; see `hlrp.report.pages.contents` for what must be there.
+        figures: PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
+            and `stage_time` stand in their sections, any other at the end under its own name.
+        videos: One rollout for each task; long ones are embedded as a smaller copy.
+
+    Returns:
+        A complete page.
+
+    Raises:
+        ValueError: If a figure is missing, a success rate is no fraction, or a video is empty.
+        FileNotFoundError: If a video does not exist.
+    """
+    require_complete(report)
+
+    def shown(name: str) -> str:
+        return figure(_CAPTIONS.get(name, name), figures[name]) if name in figures else ""
+
+    others = "".join(shown(name) for name in figures if name not in _CAPTIONS)
+    sections = (
+        _header(report),
+        section("The road", _list(_ROAD)),
+        section("Success per task", _success(report["policies"]), shown("success")),
+        section("Rollouts", _videos(videos)) if videos else "",
+        section(
+            "Latent actions", concluded(latent_conclusion(report["laq"])), judged(latent_verdicts(report["laq"])),
+            shown("latent_quality"), shown("reconstruction"), shown("code_usage"),
+        ),
+        section(
+            "Foundation model", concluded(foundation_conclusion(report["foundation"])),
+            judged(foundation_verdicts(report["foundation"])),
+        ),
+        section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
+        section("Time and memory", _times(report), shown("stage_time")),
+        section("More figures", others) if others else "",
+        section("To repeat this run", _commands(report["commands"]), _versions(report)),
+    )  # fmt: skip
+    return page(_TITLE, "".join(sections))
+
+
+def _header(report: Mapping[str, Any]) -> str:
+    name, card = next(iter(report["policies"].items()))
+    low, high = card["interval"]
+    shown = [
+        (
+            f"{card['success_rate']:.0%}",
+            f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
+        ),
+        (duration(report["seconds_total"]), "for all stages, on one machine"),
+    ]
+    if (r2 := report["laq"]["probe_r2"]) is not None:
+        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is all of them"))
+    return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
+
+
+def _list(steps: Sequence[tuple[str, str]]) -> str:
+    return "<ol>" + "".join(f"<li><b>{escape(name)}:</b> {escape(text)}</li>" for name, text in steps) + "</ol>\n"
+
+
+def _success(policies: Mapping[str, Any]) -> str:
+    successes = task_successes(policies)
+    tasks = dict.fromkeys(task for by_task in successes.values() for task in by_task)
+    rows = []
+    for task in tasks:
+        cells = [
+            _rate(*successes[policy][task], card["task_episodes"][task]) if task in card["tasks"] else "–"
+            for policy, card in policies.items()
+        ]
+        rows.append([escape(task), *cells])
+    rows.append(["<b>all</b>", *(_overall(card) for card in policies.values())])
+    rows.append(["training time", *(escape(duration(card["train_seconds"])) for card in policies.values())])
+    return table(["task", *(escape(policy) for policy in policies)], rows)
+
+
+def _rate(rate: float, low: float, high: float, episodes: int) -> str:
+    return f"<b>{rate:.0%}</b> <small>{low:.0%} … {high:.0%}, {episodes} episodes</small>"
+
+
+def _overall(card: Mapping[str, Any]) -> str:
+    low, high = card["interval"]
+    return _rate(card["success_rate"], low, high, card["episodes"])
+
+
+def _times(report: Mapping[str, Any]) -> str:
+    total = report["seconds_total"]
+    rows = [
+        [escape(name), escape(duration(seconds)), f"{seconds / total:.0%}"]
+        for name, seconds in report["stages"].items()
+    ]
+    rows.append(["<b>in all</b>", f"<b>{escape(duration(total))}</b>", ""])
+    rows.append(["peak memory", f"{report['peak_memory_gib']:.1f} GiB", ""])
+    return table(["stage", "time", "share"], rows)
+
+
+def _commands(commands: Mapping[str, str]) -> str:
+    return "".join(
+        f"<details open><summary>{escape(stage)}</summary><pre>{escape(command)}</pre></details>\n"
+        for stage, command in commands.items()
+    )
+
+
+def _versions(report: Mapping[str, Any]) -> str:
+    rows = [[escape(package), escape(str(version))] for package, version in report["versions"].items()]
+    rows.append(["seed", escape(str(report["seed"]))])
+    return table(["package", "version"], rows)
+
+
+def _videos(videos: Mapping[str, Path]) -> str:
+    tiles = "".join(
+        f'<figure><video autoplay loop muted playsinline controls src="{video_data_uri(path)}"></video>'
+        f"<figcaption>{escape(task)}</figcaption></figure>"
+        for task, path in videos.items()
+    )
+    return f'<div class="videos">{tiles}</div>\n'

@@ -1,0 +1,158 @@
+"""Pictures of how well codes are predicted: accuracy of each slot, what is taken for what, and how sure it is.
+
+Shapes: s code slots, k codebook entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from hlrp.measure.code_accuracy import CodeFigures, Reliability
+from hlrp.report.metrics import FOUNDATION_METRICS
+from hlrp.report.plots.style import BLUE, FAINT, GREY, INK, ORANGE, SKY, VERMILLION, figure_style, new_figure, png
+
+_SLOTS_WITH_NUMBERS = 6
+"""More slots leave no room for figures above the bars."""
+_CODES_WITH_NUMBERS = 8
+"""More codes leave no room for figures in the cells."""
+_COLUMNS = 4
+
+
+def slot_accuracy_figure(figures: CodeFigures) -> bytes:
+    """Grouped bars for each slot: decoded and teacher-forced accuracy, beside what guesses score."""
+    bars: list[tuple[str, Sequence[float], str]] = [
+        (_label("decoded_accuracy"), figures.decoded_accuracy_per_slot, BLUE),
+        (_label("teacher_forced_accuracy"), figures.teacher_forced_accuracy_per_slot, SKY),
+        (_label("constant_guess_accuracy"), figures.constant_guess_accuracy_per_slot, GREY),
+    ]
+    if figures.last_code_accuracy_per_slot is not None:
+        bars.append((_label("last_code_accuracy"), figures.last_code_accuracy_per_slot, ORANGE))
+    slots = len(figures.decoded_accuracy_per_slot)
+    width = 0.84 / len(bars)
+    with figure_style():
+        figure = new_figure(2.6)
+        axes = figure.subplots()
+        for index, (label, values, colour) in enumerate(bars):
+            places = np.arange(slots) + (index - (len(bars) - 1) / 2) * width
+            axes.bar(places, values, width * 0.92, color=colour, label=label)
+            if slots <= _SLOTS_WITH_NUMBERS:
+                for place, value in zip(places, values, strict=True):
+                    axes.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=6.5, color=FAINT)
+        axes.set_xticks(range(slots), [str(slot) for slot in range(slots)], color=INK)
+        axes.set_xlabel("slot", color=FAINT)
+        edge = max(slots, 3) / 2  # bars of a single slot keep a usual width
+        axes.set_xlim((slots - 1) / 2 - edge, (slots - 1) / 2 + edge)
+        axes.set_ylim(0, 1.06)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        _percent(axes)
+        axes.set_ylabel("codes right", color=FAINT)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=len(bars), handlelength=1.2, columnspacing=1.4)
+        return png(figure)
+
+
+def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
+    """One panel for each slot: rows are true codes, and each row says how often each code was decoded instead.
+
+    Args:
+        confusion: Frames by slot, true code and decoded code, (s, k, k). A code that never occurs has an empty row.
+
+    Raises:
+        ValueError: If there is no slot.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    if counts.ndim != 3 or not len(counts):
+        raise ValueError(f"expected counts by slot, true code and decoded code, got shape {counts.shape}")
+    frames = counts.sum(2)
+    shares = counts / np.where(frames, frames, np.nan)[:, :, None]
+    slots, k = frames.shape
+    columns = min(slots, _COLUMNS)
+    rows = -(-slots // columns)
+    numbered = k <= _CODES_WITH_NUMBERS
+    with figure_style():
+        figure = new_figure(0.55 + min(7.0 / columns + 0.1, 3.2) * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.flat[slots:]:
+            axes.set_visible(False)
+        image = None
+        for slot, (axes, share) in enumerate(zip(grid.flat, shares, strict=False)):  # the grid may have spare cells
+            axes.set_facecolor("#EEF1F4")  # of a true code that never occurs
+            image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(f"slot {slot}", fontsize=8.5, pad=4)
+            _codes_as_ticks(axes, k)
+            if numbered:
+                _write_shares(axes, share, size=6 if columns == _COLUMNS else 8)
+        for axes in grid.flat[max(slots - columns, 0) : slots]:  # the last row may have spare cells below the one above
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("decoded code", fontsize=8.5, color=FAINT)
+        figure.supylabel("true code", fontsize=8.5, color=FAINT)
+        if image is not None and not numbered:
+            bar = figure.colorbar(image, ax=grid, shrink=0.7, pad=0.02)
+            bar.ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+            bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        return png(figure)
+
+
+def reliability_figure(reliability: Reliability, calibration_error: float) -> bytes:
+    """Accuracy over confidence, where the diagonal is perfect, and how many codes have which confidence.
+
+    Args:
+        reliability: Its bins.
+        calibration_error: Their mean distance to the diagonal.
+    """
+    codes = np.array(reliability.codes)
+    edges = np.linspace(0, 1, len(codes) + 1)
+    middles, width = (edges[:-1] + edges[1:]) / 2, edges[1]
+    with figure_style():
+        figure = new_figure(3.0)
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1])
+        left.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+        for middle, confidence, accuracy in zip(middles, reliability.confidence, reliability.accuracy, strict=True):
+            if confidence is None or accuracy is None:
+                continue
+            left.bar(middle, accuracy, width * 0.9, color=SKY)
+            left.plot([confidence] * 2, [confidence, accuracy], color=VERMILLION, linewidth=1.4)
+            left.plot(confidence, accuracy, "o", color=BLUE, markersize=4)
+        left.set_title(f"{_label('calibration_error')} {calibration_error:.3f}", fontsize=8.5)
+        left.set_xlabel("probability the model gives its code", color=FAINT)
+        left.set_ylabel("codes right", color=FAINT)
+        left.set_ylim(0, 1.03)
+        left.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        right.bar(middles, codes / max(codes.sum(), 1), width * 0.9, color=BLUE)
+        right.set_title(f"{codes.sum()} decoded codes", fontsize=8.5)
+        right.set_xlabel("probability the model gives its code", color=FAINT)
+        right.set_ylabel("share of codes", color=FAINT)
+        for axes in (left, right):
+            axes.set_xlim(0, 1)
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+            axes.grid(axis="y")
+            _percent(axes)
+        return png(figure)
+
+
+def _label(key: str) -> str:
+    return FOUNDATION_METRICS[key].name
+
+
+def _percent(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+
+
+def _codes_as_ticks(axes: Axes, k: int) -> None:
+    step = 1 if k <= _CODES_WITH_NUMBERS else -(-k // 4)
+    axes.set_xticks(range(0, k, step))
+    axes.set_yticks(range(0, k, step))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _write_shares(axes: Axes, shares: np.ndarray, *, size: int) -> None:
+    """Percentages where they round to at least one."""
+    for true, row in enumerate(shares):
+        for decoded, share in enumerate(row):
+            if share >= 0.005:
+                colour = "white" if share > 0.55 else INK
+                axes.text(decoded, true, f"{100 * share:.0f}", ha="center", va="center", fontsize=size, color=colour)

@@ -1,0 +1,292 @@
+"""Pictures of what latent actions say: errors, transfers, checks of motion, and an atlas of codes.
+
+Of several cameras the first is drawn. Shapes: b clips, e examples or frames, c h w a frame, s code slots, m clips of an
+entry, a action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from numpy import ndarray
+from torch import Tensor
+
+from hlrp.report.metrics import PROBED
+from hlrp.report.plots.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    RULE,
+    SKY,
+    VERMILLION,
+    bare,
+    figure_style,
+    new_figure,
+    png,
+    tighten,
+)
+
+_LOWEST_R2 = -0.2
+"""A probe can be arbitrarily worse than the mean; its bar ends here and its label says the figure."""
+_PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
+
+
+def prediction_figure(
+    before: Float[Tensor, "b c h w"],
+    after: Float[Tensor, "b c h w"],
+    predicted: Float[Tensor, "b c h w"],
+    codes: Int[Tensor, "b s"] | None,
+) -> bytes:
+    """A row for each clip: both frames, the prediction, and where copying and the prediction are wrong.
+
+    Both maps of a row share one brightness scale, whose top is the largest error of copying.
+
+    Args:
+        before: Frame t, RGB in [0, 1].
+        after: The frame one offset later.
+        predicted: The prediction of `after`; values outside [0, 1] are clipped.
+        codes: Codes of the transition, printed beside it.
+    """
+    pictures = [_rgb(frames) for frames in (before, after, predicted)]
+    errors = [_motion(frames, after) for frames in (before, predicted)]
+    titles = ("frame t", "truth", "prediction", "error of a copy", "error of prediction")
+    with figure_style():
+        figure = new_figure(0.25 + 1.42 * len(before))
+        grid = figure.subplots(len(before), len(titles), squeeze=False)
+        for row, cells in enumerate(grid):
+            brightest = max(float(errors[0][row].max()), 1 / 255)
+            for axes, frames in zip(cells[:3], pictures, strict=True):
+                axes.imshow(frames[row], interpolation="nearest")
+            for axes, error in zip(cells[3:], errors, strict=True):
+                axes.imshow(error[row], cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest")
+            for axes in cells:
+                bare(axes)
+            if codes is not None:
+                cells[2].set_xlabel(_name(codes[row]), fontsize=7.5, color=FAINT, labelpad=2)
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        tighten(figure, 0.025)
+        return png(figure)
+
+
+def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequence[str] | None = None) -> bytes:
+    """Grouped bars of R² for each action dimension that varies.
+
+    Args:
+        per_action: R² of each action dimension by what is probed: `probe_r2_per_action_by_features` of a card.
+        names: Of the dimensions; numbers if not given.
+
+    Raises:
+        ValueError: If no dimension varies.
+    """
+    dimensions = [i for i, value in enumerate(next(iter(per_action.values()))) if value is not None]
+    if not dimensions:
+        raise ValueError("the probe needs an action that varies, and there is none; leave the figure out")
+    width = 0.8 / len(per_action)
+    with figure_style():
+        figure = new_figure(2.7)
+        axes = figure.subplots()
+        for index, (feature, values) in enumerate(per_action.items()):
+            heights = [max(values[i] or 0.0, _LOWEST_R2) for i in dimensions]
+            places = np.arange(len(dimensions)) + (index - (len(per_action) - 1) / 2) * width
+            axes.bar(places, heights, width * 0.92, color=_PROBED[feature], label=PROBED[feature])
+            if len(dimensions) <= 8:
+                for place, height, dimension in zip(places, heights, dimensions, strict=True):
+                    axes.text(
+                        place, max(height, 0) + 0.015, f"{values[dimension] or 0.0:.2f}", ha="center", fontsize=6.5,
+                        color=FAINT,
+                    )  # fmt: skip
+        axes.axhline(0, color=FAINT, linewidth=0.9)
+        labels = [f"action {i}" if names is None else names[i] for i in dimensions]
+        axes.set_xticks(range(len(dimensions)), labels, color=INK)
+        axes.set_ylim(top=1.08)
+        axes.set_ylabel("probe R²", color=FAINT)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=5, handlelength=1.2, columnspacing=1.4)
+        return png(figure)
+
+
+def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> bytes:
+    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with codes of another clip."""
+    bars = [("own codes", copy_gain, BLUE), ("permuted codes", permuted, VERMILLION)]
+    if moving is not None:
+        bars.insert(1, ("own codes, moving pixels", moving, SKY))
+    values = [max(value, -1.0) for _, value, _ in bars]
+    with figure_style():
+        figure = new_figure(0.6 + 0.35 * len(bars))
+        axes = figure.subplots()
+        axes.barh(range(len(bars)), values, height=0.68, color=[colour for _, _, colour in bars])
+        for row, (shown, (_, value, _)) in enumerate(zip(values, bars, strict=True)):
+            axes.text(max(shown, 0) + 0.012, row, f"{value:.2f}", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8.5, color=INK)
+        axes.invert_yaxis()
+        axes.axvline(0, color=FAINT, linewidth=0.9)
+        axes.set_xlim(min(0, *values) * 1.03, 1.06)
+        axes.set_xlabel("squared error saved, over copying frame t", color=FAINT)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        return png(figure)
+
+
+def transfer_figure(
+    sources: Float[Tensor, "b two c h w"],
+    targets: Float[Tensor, "e c h w"],
+    predicted: Float[Tensor, "b e c h w"],
+) -> bytes:
+    """A grid: every row is the motion of one clip, every column a frame it is applied to.
+
+    Pictures show motion as in `overlay`; the top row shows the frames as they are.
+
+    Args:
+        sources: Frame t and the later one of each clip whose codes are used, RGB in [0, 1].
+        targets: Frames they are applied to.
+        predicted: What comes out.
+    """
+    rows, columns = len(sources), len(targets)
+    with figure_style():
+        figure = new_figure(0.2 + 7.0 * (rows + 1) / (columns + 1))
+        grid = figure.subplots(rows + 1, columns + 1, squeeze=False)
+        for axes in grid.flat:
+            bare(axes)
+        for axes, frame in zip(grid[0, 1:], _rgb(targets), strict=True):
+            axes.imshow(frame, interpolation="nearest")
+        for row in range(rows):
+            grid[row + 1, 0].imshow(overlay(sources[row, :1], sources[row, 1:])[0], interpolation="nearest")
+            for axes, picture in zip(grid[row + 1, 1:], overlay(targets, predicted[row]), strict=True):
+                axes.imshow(picture, interpolation="nearest")
+        grid[0, 0].text(0.5, 0.62, "applied to →", ha="center", va="center", fontsize=8, transform=grid[0, 0].transAxes)
+        grid[0, 0].text(0.5, 0.3, "codes of ↓", ha="center", va="center", fontsize=8, transform=grid[0, 0].transAxes)
+        tighten(figure, 0.02)
+        return png(figure)
+
+
+@dataclass(frozen=True)
+class AtlasEntry:
+    """All clips that share a code, or a code tuple."""
+
+    name: str
+    share: float
+    """Of all clips, in [0, 1]."""
+    change: Float[Tensor, "h w"]
+    """Mean change of brightness, in [-1, 1]."""
+    before: Float[Tensor, "e c h w"]
+    """Frame t of a few examples, RGB in [0, 1]."""
+    after: Float[Tensor, "e c h w"]
+    """The frame one offset later."""
+    actions: Float[Tensor, "m a"] | None
+    """Standardized mean action of each clip; None where nobody recorded any."""
+
+
+def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
+    """A column for each entry: its actions as dots and an arrow, its mean change, and examples.
+
+    The arrow points along the first two action dimensions, in standard deviations; there is none without actions.
+    All change maps share one colour scale.
+
+    Raises:
+        ValueError: If there is no entry.
+    """
+    if not entries:
+        raise ValueError("expected at least one code that is used, got none")
+    columns, examples = max(len(entries), 4), max(len(entry.before) for entry in entries)
+    with_actions = any(entry.actions is not None for entry in entries)
+    rows = with_actions + 1 + examples
+    brightest = max(max(float(entry.change.abs().max()) for entry in entries), 1e-6)
+    with figure_style():
+        figure = new_figure(0.3 + 7.1 / columns * rows)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            bare(axes)
+        for column, entry in zip(grid.T, entries, strict=False):  # a row of few codes keeps its size
+            column[0].set_title(f"{entry.name} · {entry.share:.0%}", loc="center", fontsize=8, pad=4)
+            if entry.actions is not None:
+                _draw_arrow(column[0], entry.actions)
+            change = column[int(with_actions)]
+            change.imshow(entry.change.numpy(), cmap="RdBu_r", vmin=-brightest, vmax=brightest, interpolation="nearest")
+            pictures = overlay(entry.before, entry.after)
+            for axes, picture in zip(
+                column[with_actions + 1 :], pictures, strict=False
+            ):  # a rare code has few examples
+                axes.imshow(picture, interpolation="nearest")
+        for axes in grid[:, len(entries) :].flat:
+            axes.set_visible(False)
+        tighten(figure, 0.02)
+        return png(figure)
+
+
+def checks_figure(
+    before: Float[Tensor, "b c h w"],
+    after: Float[Tensor, "b c h w"],
+    still: Float[Tensor, "b c h w"],
+    backwards: Float[Tensor, "b c h w"],
+) -> bytes:
+    """A row for each clip: its true motion, then frame t moved by the codes of a still clip and of the clip backwards.
+
+    Args:
+        before: Frame t, RGB in [0, 1].
+        after: The frame one offset later.
+        still: Prediction from frame t and the codes of frame t repeated.
+        backwards: Prediction from the later frame and the codes of the clip backwards; frame t if it is undone.
+    """
+    titles = ("true motion", "under 'no motion'", "change × 4", "backwards, truth", "backwards, predicted")
+    rest = _motion(still, before) * 4
+    columns = [overlay(before, after), overlay(before, still), rest, overlay(after, before), overlay(after, backwards)]
+    with figure_style():
+        figure = new_figure(0.25 + 1.42 * len(before))
+        grid = figure.subplots(len(before), len(titles), squeeze=False)
+        for row, cells in enumerate(grid):
+            for axes, pictures in zip(cells, columns, strict=True):
+                axes.imshow(pictures[row], cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+                bare(axes)
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        tighten(figure, 0.025)
+        return png(figure)
+
+
+def overlay(before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
+    """Two grey frames in one picture: what is unchanged stays grey, what became darker is blue, brighter orange."""
+    first, second = (rearrange(_rgb(frames), "b h w c -> c b h w").mean(0) for frames in (before, after))
+    change = np.clip(3 * (second - first), -1, 1)[..., None]
+    grey = (0.35 + 0.5 * (first + second) / 2)[..., None]
+    bright, dark = np.array([0.84, 0.37, 0.0]), np.array([0.0, 0.45, 0.85])
+    coloured = grey * (1 - np.abs(change)) + np.where(change > 0, bright, dark) * np.abs(change)
+    return np.clip(coloured, 0, 1)
+
+
+def first_camera(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """The first three channels, on the host, in [0, 1]."""
+    return frames[..., :3, :, :].detach().cpu().float().clamp(0, 1)
+
+
+def _rgb(frames: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
+    return rearrange(first_camera(frames), "b c h w -> b h w c").numpy()
+
+
+def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w"]:
+    return np.abs(_rgb(frames) - _rgb(others)).mean(-1)
+
+
+def _draw_arrow(axes: Axes, actions: Float[Tensor, "m a"]) -> None:
+    """Clips as dots and their mean as an arrow from the origin; a single action dimension lies along x."""
+    points = np.zeros((len(actions), 2))
+    points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()
+    x, y = points.mean(0)
+    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
+    axes.axhline(0, color=RULE, linewidth=0.7)
+    axes.axvline(0, color=RULE, linewidth=0.7)
+    axes.scatter(*points[:150].clip(-1.4, 1.4).T, s=3, color=SKY, alpha=0.45, linewidths=0)
+    arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (x, y), (0, 0), arrowprops=arrow)
+
+
+def _name(codes: Int[Tensor, " s"]) -> str:
+    return " ".join(map(str, codes.tolist()))

@@ -1,0 +1,77 @@
+"""What the quantizer believes will move, beside what moved.
+
+Shapes: b clips, c h w a frame, s codes of one transition.
+"""
+
+from __future__ import annotations
+
+from einops import rearrange
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from hlrp.report.plots.style import FAINT, bare, figure_style, new_figure, png, tighten
+
+_COLUMNS = ("frame t", "frame t + offset", "prediction", "true motion", "predicted motion", "codes")
+
+
+def reconstruction_figure(
+    frames_before: Float[Tensor, "b c h w"],
+    frames_after: Float[Tensor, "b c h w"],
+    predicted: Float[Tensor, "b c h w"],
+    codes: Int[Tensor, "b s"],
+) -> bytes:
+    """A row for each clip: both frames, the prediction of the second, where each moves, and the codes.
+
+    Motion is the mean over channels of |frame - frame t|; both maps of a row share one brightness scale,
+    whose top is the true motion's largest value.
+
+    Args:
+        frames_before: Frame t, RGB in [0, 1].
+        frames_after: Frame t + offset, RGB in [0, 1].
+        predicted: The prediction of `frames_after`; values outside [0, 1] are clipped.
+        codes: Codes of the transition.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        ValueError: If there is no clip.
+    """
+    if not len(frames_before):
+        raise ValueError("expected at least one clip to show, got none")
+    before, after, guess = (frames.detach().cpu().clamp(0, 1) for frames in (frames_before, frames_after, predicted))
+    true_motion, guessed_motion = ((frames - before).abs().mean(1) for frames in (after, guess))
+    pictures = [rearrange(frames, "b c h w -> b h w c") for frames in (before, after, guess)]
+    with figure_style():
+        figure = new_figure(0.25 + 1.26 * len(before))
+        grid = figure.subplots(len(before), len(_COLUMNS), squeeze=False, width_ratios=[1, 1, 1, 1, 1, 0.6])
+        for row, cells in enumerate(grid):
+            for axes, frames in zip(cells, pictures, strict=False):  # the last cell is for the codes
+                axes.imshow(frames[row].numpy(), interpolation="nearest")
+            brightest = max(float(true_motion[row].max()), 1 / 255)
+            for axes, motion in zip(cells[3:5], (true_motion, guessed_motion), strict=True):
+                axes.imshow(motion[row].numpy(), cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest")
+            _draw_codes(cells[5], codes[row])
+            for axes in cells:
+                bare(axes)
+        for axes, title in zip(grid[0], _COLUMNS, strict=True):
+            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        tighten(figure, 0.025)
+        return png(figure)
+
+
+_CHIP = {"boxstyle": "round,pad=0.35", "facecolor": "#EEF2F6", "edgecolor": FAINT, "linewidth": 0.6}
+
+
+def _draw_codes(axes: Axes, codes: Int[Tensor, " s"]) -> None:
+    """Numbered chips, two in a row: codes are names, so they have no colour scale."""
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    lines = [codes.tolist()[i : i + 2] for i in range(0, len(codes), 2)]
+    for line, chips in enumerate(lines):
+        for column, code in enumerate(chips):
+            axes.text(
+                0.28 + 0.48 * column, 0.5 + 0.26 * ((len(lines) - 1) / 2 - line), str(code),
+                ha="center", va="center", fontsize=9, family="DejaVu Sans Mono",
+                bbox=_CHIP,
+            )  # fmt: skip

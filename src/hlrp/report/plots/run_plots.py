@@ -1,0 +1,235 @@
+"""The report's charts, each a function from plain figures to PNG bytes.
+
+Shapes: s code slots, k codebook entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from hlrp.report.metrics import PROBED
+from hlrp.report.curves import Series
+from hlrp.report.durations import duration
+from hlrp.report.plots.style import BLUE, DARK, FAINT, INK, PALETTE, SKY, VERMILLION, figure_style, new_figure, png
+
+
+def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[float]) -> bytes:
+    """Share of every code in every slot, beside the even share.
+
+    Args:
+        usage: Shares in [0, 1], (s, k); a slot's sum is 1.
+        perplexity: exp(entropy) of each slot, in [1, k].
+
+    Raises:
+        ValueError: If there is no slot, or the two differ in their number of slots.
+    """
+    if not usage or len(usage) != len(perplexity):
+        raise ValueError(f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} figures")
+    columns = min(len(usage), 4)
+    rows = -(-len(usage) // columns)
+    with figure_style():
+        figure = new_figure(0.5 + 1.5 * rows)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(usage) :]:
+            axes.set_visible(False)
+        for slot, (axes, shares) in enumerate(zip(grid.flat, usage, strict=False)):  # the grid may have spare cells
+            codes = range(len(shares))
+            axes.bar(codes, shares, width=0.78, color=BLUE)
+            axes.axhline(1 / len(shares), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+            unused = [code for code in codes if shares[code] == 0]
+            if unused:
+                axes.plot(unused, [0.005] * len(unused), "x", color=VERMILLION, markersize=6, clip_on=False)
+            axes.set_title(f"slot {slot} · perplexity {perplexity[slot]:.1f}", fontsize=8.5)
+            if len(shares) <= 16:
+                axes.set_xticks(list(codes))
+        _percent_axis(grid.flat[0])
+        figure.supxlabel(
+            f"code   (dashed: even use, a perplexity of {len(usage[0])};  ×: never used)",
+            fontsize=8.5,
+            color=FAINT,
+        )
+        figure.supylabel("share of clips", fontsize=8.5, color=FAINT)
+        return png(figure)
+
+
+def loss_curves_figure(curves: Mapping[str, Series]) -> bytes:
+    """One small panel for each training run: the logged figure, and its running mean where it is long enough.
+
+    Panels that span more than a decade have a logarithmic axis.
+
+    Raises:
+        ValueError: If there is no curve, or one has no points.
+    """
+    if not curves:
+        raise ValueError("expected at least one training curve, got none")
+    for name, series in curves.items():
+        if not series.steps:
+            raise ValueError(f"the curve {name} has no points; its run logged nothing, lower the logging interval")
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
+    with figure_style():
+        figure = new_figure(2.1 * rows + 0.15)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(curves) :]:
+            axes.set_visible(False)
+        for axes, (name, series) in zip(grid.flat, curves.items(), strict=False):  # the grid may have spare cells
+            _draw_curve(axes, series)
+            axes.set_title(name)
+            axes.set_xlabel("step", color=FAINT)
+            axes.grid(axis="y")
+        return png(figure)
+
+
+def success_figure(success: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> bytes:
+    """Grouped bars of success per task, a colour for each policy, with intervals.
+
+    Args:
+        success: `{policy: {task: (rate, low, high)}}`, all in [0, 1], as `task_successes` returns it.
+
+    Raises:
+        ValueError: If there is nothing to show.
+    """
+    tasks = list(dict.fromkeys(task for by_task in success.values() for task in by_task))
+    if not tasks:
+        raise ValueError("expected success rates of at least one policy on one task, got none")
+    width = 0.78 / len(success)
+    with figure_style():
+        figure = new_figure(2.9)
+        axes = figure.subplots()
+        for index, (policy, by_task) in enumerate(success.items()):
+            offset = (index - (len(success) - 1) / 2) * width
+            places = [tasks.index(task) + offset for task in by_task]
+            rates, lows, highs = (np.array(column) for column in zip(*by_task.values(), strict=True))
+            axes.bar(places, rates, width * 0.9, color=PALETTE[index % len(PALETTE)], label=policy)
+            errors = np.clip([rates - lows, highs - rates], 0, None)
+            axes.errorbar(places, rates, errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+            for place, rate, high in zip(places, rates, highs, strict=True):
+                axes.text(place, high + 0.03, f"{rate:.0%}", ha="center", va="bottom", fontsize=8)
+        axes.set_xticks(range(len(tasks)), [_wrapped(task) for task in tasks], fontsize=8.5, color=INK)
+        axes.set_ylim(0, 1.12)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        _percent_axis(axes)
+        axes.set_ylabel("episodes solved", color=FAINT)
+        axes.grid(axis="y")
+        if len(success) > 1:
+            figure.legend(loc="outside upper left", ncols=4)
+        return png(figure)
+
+
+def stage_time_figure(stages: Mapping[str, float]) -> bytes:
+    """One bar of the whole run's wall time, cut into its stages.
+
+    Args:
+        stages: Seconds of each stage, in the order they ran.
+
+    Raises:
+        ValueError: If there is no stage, or a time is negative.
+    """
+    if not stages or min(stages.values()) < 0 or not sum(stages.values()):
+        raise ValueError(f"expected the seconds of at least one stage, none of them negative, got {dict(stages)}")
+    total = sum(stages.values())
+    columns = 2
+    with figure_style():
+        figure = new_figure(0.85 + 0.23 * -(-len(stages) // columns))
+        axes = figure.subplots()
+        start = 0.0
+        for index, (name, seconds) in enumerate(stages.items()):
+            colour = PALETTE[index % len(PALETTE)]
+            share = f"{name} · {duration(seconds)} · {seconds / total:.0%}"
+            axes.barh(0, seconds, left=start, height=1, color=colour, edgecolor="white", label=share)
+            if seconds / total > 0.09:
+                on_dark = colour in DARK
+                axes.text(
+                    start + seconds / 2, 0, duration(seconds), ha="center", va="center",
+                    color="white" if on_dark else INK,
+                )  # fmt: skip
+            start += seconds
+        axes.set_xlim(0, total)
+        axes.set_ylim(-0.5, 0.5)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        minutes = _round_ticks(total / 60)
+        axes.set_xticks([60 * minute for minute in minutes], [f"{minute:g} min" for minute in minutes])
+        figure.legend(loc="outside lower left", ncols=columns, handlelength=1, columnspacing=2)
+        return png(figure)
+
+
+def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
+    """Probe R² of the codes beside what else a linear map could read.
+
+    Args:
+        laq: The report's `laq`: the figures of `hlrp.measure.laq_quality.LAQQuality`.
+
+    Raises:
+        ValueError: If no action of the dataset varies, so that there is no probe.
+    """
+    bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
+    if any(value is None for _, value, _ in bars):
+        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the figure out")
+    values = [max(float(value), _LOWEST_R2) for _, value, _ in bars]
+    with figure_style():
+        figure = new_figure(2.1)
+        axes = figure.subplots()
+        axes.barh(range(len(bars)), values, height=0.68, color=[colour for _, _, colour in bars])
+        for row, (shown, (_, value, _)) in enumerate(zip(values, bars, strict=True)):
+            axes.text(max(shown, 0) + 0.012, row, f"{value:.2f}", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8.5, color=INK)
+        axes.invert_yaxis()
+        axes.axvline(0, color=FAINT, linewidth=0.9)
+        axes.set_xlim(min(0, *values) - (0.02 if min(values) < 0 else 0), 1.06)
+        axes.set_xlabel("R² of a linear map to the action chunk, on unseen episodes", color=FAINT)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        return png(figure)
+
+
+_LOWEST_R2 = -0.5
+"""A probe can be arbitrarily worse than the mean; its bar ends here and its label says the figure."""
+
+_GREY = "#AFB8C1"
+_PROBES = (
+    ("probe_r2", PROBED["codes"], BLUE),
+    ("probe_r2_vectors", PROBED["vectors"], SKY),
+    ("probe_r2_frame_only", PROBED["frame_only"], _GREY),
+    ("probe_r2_pixels", PROBED["pixels"], _GREY),
+    ("probe_r2_pixels_and_codes", PROBED["pixels_and_codes"], BLUE),
+)
+
+
+def _draw_curve(axes: Axes, series: Series) -> None:
+    steps, values = np.array(series.steps), np.array(series.values)
+    window = len(values) // 20
+    if window >= 2:
+        axes.plot(steps, values, color=BLUE, alpha=0.28, linewidth=0.9)
+        mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+        first = (window - 1) // 2
+        axes.plot(steps[first : first + len(mean)], mean, color=BLUE, linewidth=1.7)
+    else:
+        axes.plot(steps, values, color=BLUE, linewidth=1.5, marker="o", markersize=3)
+    seen = values[np.isfinite(values)]
+    if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
+        axes.set_yscale("log")
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+
+
+def _wrapped(name: str) -> str:
+    """`button-press-topdown-v3` in two lines; a short name stays as it is."""
+    if len(name) < 18 or not (cuts := [i for i, letter in enumerate(name) if letter in " -_"]):
+        return name
+    cut = min(cuts, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[: cut + 1]}\n{name[cut + 1 :]}"
+
+
+def _round_ticks(minutes: float) -> list[float]:
+    step = next(step for step in (*_TICKS, minutes) if minutes / step <= 8)
+    return [step * i for i in range(int(minutes / step) + 1)]
+
+
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120)

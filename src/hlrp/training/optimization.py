@@ -1,0 +1,61 @@
+"""AdamW with a linear warmup and a cosine decay: the optimizer of every stage of our own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from hlrp.training.config import OptimizerConfig
+
+
+def lr_fraction(step: int, *, total_steps: int, config: OptimizerConfig) -> float:
+    """Learning rate at `step`, over its peak; stays at its final value after `total_steps`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = min((step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.final_lr_fraction + (1 - config.final_lr_fraction) * cosine
+
+
+def learn_in_float32(module: nn.Module) -> None:
+    """Bring the trainable parameters of `module` to float32, in place; frozen ones keep their type.
+
+    bfloat16 holds eight significant bits: AdamW moves a weight of 0.02 by about its learning rate, and anything under
+    6e-5 rounds to no move at all. Such a model computes in bfloat16 under autocast, as with precision bf16-mixed.
+    """
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Trainable parameters: matrices with weight decay, vectors (biases, norms) without.
+
+    Raises:
+        ValueError: If nothing is trainable, or something is in a type too coarse for its steps.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("the model has no trainable parameter; unfreeze a part of it")
+    coarse = next((p.dtype for p in trainable if torch.finfo(p.dtype).bits < 32), None)
+    if coarse is not None:
+        raise ValueError(
+            f"weights that learn must be float32, got {coarse}, in which most steps round to nothing; bring them to "
+            "float32 with hlrp.training.optimization.learn_in_float32 and compute in half precision by autocast"
+        )
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def lightning_optimizers(module: nn.Module, config: OptimizerConfig, *, total_steps: int) -> dict[str, object]:
+    """What `configure_optimizers` returns: AdamW, with its schedule stepped every optimizer step."""
+    optimizer = AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas)
+    schedule = LambdaLR(optimizer, lambda step: lr_fraction(step, total_steps=total_steps, config=config))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hlrp.cli.common import resume_command, run_cli
+from hlrp.storage.files import new_directory
+from hlrp.runtime.signals import Stopped, StopRequest, signals_unwind
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+    ids=lambda value: int(value),
+)
+def test_a_command_that_is_stopped_clears_up_and_ends_in_one_line_and_its_own_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], signum: signal.Signals, status: int
+) -> None:
+    def command() -> None:
+        with new_directory(tmp_path / "labels") as folder:
+            (folder / "half").touch()
+            os.kill(os.getpid(), signum)
+            raise AssertionError("the command went on")
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    with pytest.raises(SystemExit) as exit_:
+        run_cli(command, when_stopped="; nothing is lost")
+    assert exit_.value.code == status
+    assert capsys.readouterr().err.splitlines() == [f"stopped by {signum.name}; nothing is lost"]
+    assert list(tmp_path.iterdir()) == []
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == handlers
+
+
+def test_what_a_caller_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals_unwind(), StopRequest().listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_request_takes_note_of_the_first_signal_and_lets_others_wait() -> None:
+    request = StopRequest()
+    with request.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # `timeout` sends it twice
+        assert request.signum == signal.SIGTERM
+        request.signum = signal.SIGINT
+        with pytest.raises(Stopped, match="stopped by SIGINT"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/x/train_laq.py", "--steps=5"], "python -m hlrp.cli.train_laq --steps=5 --resume=true"),
+        (["/x/hlrp-train-laq", "--resume=false", "--a=b c"], "/x/hlrp-train-laq '--a=b c' --resume=true"),
+        (["/x/hlrp-train-laq", "--resume", "false", "--a"], "/x/hlrp-train-laq --a --resume=true"),
+        (["/x/pytest"], "hlrp-train-laq with the same options and --resume=true"),
+    ],
+)
+def test_the_command_that_resumes_is_the_one_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], command: str
+) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr("sys.executable", "python")
+    assert resume_command("hlrp-train-laq") == command

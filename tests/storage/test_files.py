@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hlrp.storage.files import new_directory, new_file, refuse_existing, sole_writer, write_json
+
+
+def test_a_new_folder_appears_with_its_parents_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with new_directory(target) as folder:
+        (folder / "file").write_text("1")
+        assert not target.exists()
+    assert (target / "file").read_text() == "1"
+    assert [path.name for path in target.parent.iterdir()] == ["b"]
+
+
+def test_an_error_on_the_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_directory(tmp_path / "new") as folder:
+            (folder / "half").write_text("…")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "thesis.tex").write_text("years of work")
+    worked = False
+
+    def fill() -> None:
+        nonlocal worked
+        with new_directory(tmp_path / "old", replace_if_holds="laq.json"):
+            worked = True
+
+    with pytest.raises(FileExistsError, match="already exists; remove it or choose another folder"):
+        fill()
+    assert not worked
+    assert (tmp_path / "old" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with new_directory(tmp_path / "empty") as folder:
+        (folder / "file").touch()
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["file"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError):
+        refuse_existing(tmp_path / "file", replace_if_holds="file")
+
+
+def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    for text in ("old", "new"):
+        with new_directory(target, replace_if_holds="laq.json") as folder:
+            (folder / "laq.json").write_text(text)
+            (folder / text).touch()
+    assert sorted(path.name for path in target.iterdir()) == ["laq.json", "new"]
+    assert (target / "laq.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    with new_directory(target) as folder:
+        (folder / "laq.json").write_text("old")
+
+    def fill() -> None:
+        with new_directory(target, replace_if_holds="laq.json"):
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fill()
+    assert (target / "laq.json").read_text() == "old"
+
+
+def test_json_is_replaced_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "values.json"
+    write_json(path, {"b": [1, 2], "a": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
+    with pytest.raises(TypeError):
+        write_json(path, {"unspeakable": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": [1, 2], "a": "é"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_when_the_new_one_is_complete_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text("old")
+    os.link(path, tmp_path / "link")
+
+    def write(fails: bool) -> None:
+        with new_file(path) as scratch:
+            scratch.write_text("new")
+            assert path.read_text() == "old"
+            if fails:
+                raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write(fails=True)
+    assert path.read_text() == "old"
+    write(fails=False)
+    assert (path.read_text(), (tmp_path / "link").read_text()) == ("new", "old")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "state"]
+
+
+def test_a_second_writer_is_told_before_any_work(tmp_path: Path) -> None:
+    with (tmp_path / ".labels.lock").open("w+") as lock:
+        lock.write("process 7 on another machine")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another process would hold it
+        told = pytest.raises(FileExistsError, match=r"process 7 on another machine is writing .*labels; wait")
+        with told, new_directory(tmp_path / "labels"):
+            raise AssertionError("the work began")
+    with sole_writer(tmp_path / "labels"):  # its owner has ended, and left the file
+        with new_directory(tmp_path / "labels") as folder:
+            (folder / "file").touch()
+        with pytest.raises(FileExistsError, match="this process is writing"), sole_writer(tmp_path / "labels"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_a_claim_that_comes_to_nothing_leaves_no_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such dataset"), sole_writer(tmp_path / "a" / "b" / "laq"):
+        raise ValueError("no such dataset")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".laq.partial" / "new").mkdir(parents=True)
+    (tmp_path / ".laq.partial" / "new" / "half").touch()
+    (tmp_path / ".laq-2.partial" / "new").mkdir(parents=True)  # of another run
+    with new_directory(tmp_path / "laq") as folder:
+        assert list(folder.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".laq-2.partial", "laq"]
+
+
+def test_a_replacement_that_was_killed_between_its_two_renames_loses_neither_folder(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / ".laq.partial" / name).mkdir(parents=True)
+        (tmp_path / ".laq.partial" / name / "laq.json").write_text(name)
+    with pytest.raises(FileExistsError, match="laq already exists"), new_directory(tmp_path / "laq"):
+        pass
+    assert (tmp_path / "laq" / "laq.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["laq"]
+
+
+def test_a_writer_may_create_the_new_folder_itself(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "dataset", create=False) as folder:
+        folder.mkdir()
+        (folder / "file").touch()
+    assert [path.name for path in (tmp_path / "dataset").iterdir()] == ["file"]
+
+
+def test_a_folder_below_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for below in (tmp_path / "file" / "new", tmp_path / "file" / "deep" / "new"):
+        with pytest.raises(NotADirectoryError, match=f"{below} cannot be made, since {tmp_path / 'file'} is a file"):
+            refuse_existing(below)
