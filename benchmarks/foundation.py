@@ -23,14 +23,14 @@ from benchmarks.running import run_command, run_sections, side_by_side, train_la
 from hlrp.cli.common import run_cli
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled
-from hlrp.storage.files import write_json
 from hlrp.foundation.backends import QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.measure.language import language_figures, swapped_instructions
 from hlrp.report.metrics import FOUNDATION_METRICS
-from hlrp.sim.tasks import task_sentence
 from hlrp.runtime.tables import table
+from hlrp.sim.tasks import task_sentence
+from hlrp.storage.files import write_json
 
 SCENES = (("reach-v3", "push-v3", "pick-place-v3"), ("drawer-open-v3", "drawer-close-v3"))
 """Tasks by scene: a puck on a table, which is reached past, pushed or lifted; a drawer, which is opened or closed."""

@@ -18,12 +18,12 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
-from hlrp.cli.common import choose_device
-from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
+from hlrp.commands.running import choose_device
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
+from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, tiny_processor, tiny_qwen3vl_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of
-from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, tiny_processor, tiny_qwen3vl_config
 from hlrp.latents import LatentSpec
 
 VOCABULARY = 151_936

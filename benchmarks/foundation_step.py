@@ -15,8 +15,8 @@ from benchmarks.foundation_decoding import interleaved
 from hlrp.data.frames import CachedFrames
 from hlrp.data.labelled_frames import FramePool, LabelledFrames, Observations, ShuffledBatches
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
-from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.backends.qwen3vl.constrained_decode import with_answer
+from hlrp.foundation.batch import FoundationBatch
 from hlrp.latents import LatentSpec
 
 BATCH, FRAMES, SIZE = 64, 2048, 64

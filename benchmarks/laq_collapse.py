@@ -29,14 +29,14 @@ from hlrp.cli.common import run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, split_episodes
 from hlrp.data.sources import open_lerobot_source
 from hlrp.laq.config import QuantizerName, debug
-from hlrp.laq.objective.losses import reconstruction_loss
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.losses import reconstruction_loss
 from hlrp.laq.objective.task import LAQTrainingConfig
 from hlrp.laq.objective.views import altered_view
 from hlrp.latents import LatentSpec
 from hlrp.report.metrics import collapsed_below
-from hlrp.training.optimization import parameter_groups
 from hlrp.runtime.tables import table
+from hlrp.training.optimization import parameter_groups
 
 CONTROL = "lapa_nsvq"
 """`LapaNSVQ` in the place of the model's quantizer."""

@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.running import side_by_side, train_laq
-from hlrp.commands.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
+from hlrp.data.labelling import label_source
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.linear_probe import linear_probe

@@ -21,8 +21,8 @@ from benchmarks.laq import TASKS, demonstrations
 from benchmarks.laq import BenchConfig as LAQBenchConfig
 from benchmarks.running import run_sections
 from hlrp.cli.common import run_cli
-from hlrp.storage.files import write_json
 from hlrp.runtime.tables import table
+from hlrp.storage.files import write_json
 
 
 @dataclass

@@ -24,14 +24,19 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, SmolVLMModel
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
-from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
-from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import save_foundation
-from hlrp.foundation.processor_parts import tokenizer_of
+from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
 from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, demo_size, tiny_processor, tiny_qwen3vl_config
-from hlrp.foundation.backends.smolvlm.embedded_model import TinySmolSize, demo_smol_size, tiny_smol_processor, tiny_smolvlm_config
+from hlrp.foundation.backends.smolvlm.embedded_model import (
+    TinySmolSize,
+    demo_smol_size,
+    tiny_smol_processor,
+    tiny_smolvlm_config,
+)
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
+from hlrp.report.saving import save_foundation
 from hlrp.runtime.tables import table
 
 _SIDE = 64

@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.running import Cost, run_command, side_by_side
 from hlrp.demo.results import success
-from hlrp.storage.files import write_json
 from hlrp.report.curves import read_lerobot_log
 from hlrp.runtime.tables import table
+from hlrp.storage.files import write_json
 
 _SEED = 1000
 """First seed of evaluation episodes, as in the demo; demonstrations use seeds from 100,000 on."""

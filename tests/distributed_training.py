@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training.step_batches import part_rows
-from hlrp.training.run import StepData, TrainerConfig, TrainingRun
 from hlrp.training.callbacks import QualityGate
+from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
+from hlrp.training.run import StepData, TrainerConfig, TrainingRun
+from hlrp.training.step_batches import part_rows
 
 STEPS = 4
 BATCH_SIZE = 8

@@ -19,10 +19,10 @@ from lerobot.envs.factory import make_env
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION, preprocess_observation
 
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
-from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.report.saving import save_laq
 from policy_workshop import make_foundation
 
 REPO_ID = "local/recorded"

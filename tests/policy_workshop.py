@@ -13,17 +13,17 @@ from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
-from hlrp.commands.precompute_latent_codes import label_source
 from hlrp.data.dataset import open_dataset
 from hlrp.data.frame_identity import frame_identity
+from hlrp.data.labelling import label_source
 from hlrp.data.labels import LatentLabels
 from hlrp.data.sources import lerobot_source
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig, build_backend
-from hlrp.foundation.checkpoint import save_foundation
-from hlrp.laq.checkpoint import load_laq, save_laq
+from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.report.saving import save_foundation, save_laq
 from tiny_datasets import CAMERA, SIZE
 
 SPEC = LatentSpec(frame_offset_s=0.4)

@@ -21,10 +21,11 @@ from hlrp.data import labels as labels_module
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
 from hlrp.data.frames import open_frames
 from hlrp.data.labels import CODES, VALID, VECTORS, find_labels, load_label_columns, load_labels, require_labels_of
-from hlrp.laq.checkpoint import load_laq, save_laq
+from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import NO_LABEL
+from hlrp.report.saving import save_laq
 from lerobot_policy_felix_bundle.policies.common.label_table import LabelTable
 from tiny_datasets import CAMERA, LENGTHS
 

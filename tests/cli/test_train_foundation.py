@@ -22,10 +22,11 @@ from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
-from hlrp.measure.code_accuracy import code_figures, predict_codes
 from hlrp.foundation.lora import LoRASettings
+from hlrp.foundation.predictions import predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
+from hlrp.measure.code_accuracy import code_figures
 from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA
 

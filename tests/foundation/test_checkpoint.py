@@ -16,18 +16,14 @@ from safetensors.torch import load_file
 from damaged_files import damaged
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.report.cards.foundation_card import foundation_card
-from hlrp.foundation.checkpoint import (
-    CARD_FILE,
-    FOUNDATION_FOLDER,
-    load_foundation,
-    read_description,
-    save_foundation,
-)
-from hlrp.measure.code_accuracy import CodeFigures, CodePredictions, code_figures
+from hlrp.foundation.checkpoint import CARD_FILE, FOUNDATION_FOLDER, load_foundation, read_description
 from hlrp.foundation.lora import LoRASettings
-from hlrp.storage.hub import fetch_folder, upload_folder
+from hlrp.foundation.predictions import CodePredictions
 from hlrp.latents import LatentSpec
+from hlrp.measure.code_accuracy import CodeFigures, code_figures
+from hlrp.report.cards.foundation_card import foundation_card
+from hlrp.report.saving import save_foundation
+from hlrp.storage.hub import fetch_folder, upload_folder
 from hub_cache import cache_model
 
 

@@ -11,6 +11,7 @@ import draccus
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hlrp.cli.train_foundation import TrainFoundationConfig
@@ -22,12 +23,13 @@ from hlrp.foundation.backends import (
     build_backend,
 )
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.measure.code_accuracy import code_counts
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.predictions import CodePredictions
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.measure.code_accuracy import code_counts, code_figures, validation_log
 from hlrp.training.optimization import OptimizerConfig, lr_fraction, parameter_groups
 from hlrp.training.row_draws import RowDraws
 
@@ -55,6 +57,11 @@ def quiet_trainer(folder: Path, *, max_epochs: int = -1, max_steps: int = -1, pr
 
 def loader(batches: Sequence[FoundationBatch | TaughtBatch]) -> DataLoader[FoundationBatch | TaughtBatch]:
     return DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
+
+
+def figures_with(training_counts: Tensor | None = None) -> Callable[[CodePredictions], dict[str, float]]:
+    """The figures that the training command logs, for codebooks of eight entries."""
+    return lambda found: validation_log(code_figures(found, codebook_size=8, training_counts=training_counts))
 
 
 def validated(
@@ -97,7 +104,7 @@ def test_a_model_with_nothing_to_train_is_refused(backend: QwenVLChatBackend) ->
 def test_lightning_trains_validates_and_logs(
     make_backend: Callable[..., QwenVLChatBackend], batch: FoundationBatch, tmp_path: Path
 ) -> None:
-    module = VLABackendModule(make_backend(scale=3), OptimizerConfig(lr=1e-2, warmup_steps=2))
+    module = VLABackendModule(make_backend(scale=3), OptimizerConfig(lr=1e-2, warmup_steps=2), figures=figures_with())
     trainer = quiet_trainer(tmp_path, max_epochs=2)
     trainer.fit(module, loader([batch] * 12), loader([batch]))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -164,7 +171,7 @@ def test_the_logged_guess_is_the_best_constant_one(
 ) -> None:
     codes = torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0], [1, 5, 5, 5]])
     labelled = FoundationBatch(batch.images, batch.instructions, codes, torch.tensor([True, True, False]))
-    logged = validated(VLABackendModule(backend), [labelled], tmp_path)
+    logged = validated(VLABackendModule(backend, figures=figures_with()), [labelled], tmp_path)
     assert logged["val/constant_guess_accuracy"] == pytest.approx(6 / 8)
 
 
@@ -172,7 +179,7 @@ def test_validation_figures_do_not_depend_on_how_frames_fall_into_batches(
     shared_backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
 ) -> None:
     labelled = replace(batch, valid=torch.tensor([True, False, True]))
-    module = VLABackendModule(shared_backend)
+    module = VLABackendModule(shared_backend, figures=figures_with())
     whole = validated(module, [labelled], tmp_path)
     assert module.predictions is not None
     assert module.predictions.counted.tolist() == [True, False, True]
@@ -190,7 +197,7 @@ def test_the_constant_guess_may_be_that_of_training(
 ) -> None:
     codes = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4], [5, 5, 5, 5]])
     labelled = replace(batch, codes=codes)
-    module = VLABackendModule(backend, training_counts=code_counts(codes[2:], 8))
+    module = VLABackendModule(backend, figures=figures_with(code_counts(codes[2:], 8)))
     assert validated(module, [labelled], tmp_path)["val/constant_guess_accuracy"] == pytest.approx(1 / 3)
 
 
@@ -221,12 +228,12 @@ def test_clips_are_labelled_on_the_way_and_teach_the_same_as_their_labels(
     )
     labelled = online.label(taught)
     backend = make_backend(debug_config, spec)
-    module = VLABackendModule(backend, online=online)
+    module = VLABackendModule(backend, figures=figures_with(), online=online)
     assert not any("teacher" in name or "online" in name for name in module.state_dict())
     found = validated(module, [taught], tmp_path)
     assert module.predictions is not None
     assert labelled.codes is not None
     assert torch.equal(module.predictions.codes, labelled.codes)
-    assert found == validated(VLABackendModule(backend), [labelled], tmp_path)
+    assert found == validated(VLABackendModule(backend, figures=figures_with()), [labelled], tmp_path)
     quiet_trainer(tmp_path, max_steps=1).fit(module, loader([taught]))
     assert all(parameter.grad is None for parameter in laq.parameters())

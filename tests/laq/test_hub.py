@@ -10,12 +10,12 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from hlrp.storage.hub import fetch_folder, upload_folder
-from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq, save_laq
+from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq
 from hlrp.laq.config import debug
-from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
+from hlrp.report.saving import save_laq
+from hlrp.storage.hub import fetch_folder, upload_folder
 from hub_cache import cache_model
 
 CAMERA = "observation.images.top"
@@ -33,22 +33,15 @@ def quality() -> LAQQuality:
 def test_a_saved_quantizer_comes_back_from_its_folder(
     model: LatentActionQuantizer, clips: Tensor, tmp_path: Path
 ) -> None:
-    folder = model.save_pretrained(tmp_path / "laq")
-    again = LatentActionQuantizer.from_pretrained(folder)
+    again = load_laq(save_laq(model, tmp_path / "laq")).model
     assert torch.equal(again.encode(clips).codes, model.encode(clips).codes)
     assert not again.training
-
-
-def test_a_quantizer_of_another_class_is_refused(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
-    folder = fsq_model.save_pretrained(tmp_path / "laq")
-    with pytest.raises(TypeError, match="holds a LatentActionQuantizer, not a LapaQuantizer"):
-        LapaQuantizer.from_pretrained(folder)
 
 
 def test_the_card_shows_the_figures_and_three_lines_of_usage(
     fsq_model: LatentActionQuantizer, quality: LAQQuality, tmp_path: Path
 ) -> None:
-    folder = fsq_model.save_pretrained(tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={"steps": 3})
+    folder = save_laq(fsq_model, tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={"steps": 3})
     card = (folder / CARD_FILE).read_text()
     assert "| entropy of code tuples | 1.0 of 1.0 bits |" in card
     assert "| perplexity per slot | 1.9 of 2 | good |" in card
@@ -68,18 +61,18 @@ def test_the_card_of_a_mixture_names_its_sources_and_the_licence(
         {"name": "me/demos", "share": 0.25, "episodes": 9, "held_out_episodes": [1]},
     ]
     extra = {"sources": sources, "license": "cc-by-4.0", "action_statistics": {"mean": [0.5]}}
-    card = (fsq_model.save_pretrained(tmp_path / "laq", extra=extra) / CARD_FILE).read_text()
+    card = (save_laq(fsq_model, tmp_path / "laq", extra=extra) / CARD_FILE).read_text()
     assert "| films &#124; &lt;b&gt; | 75% | 4 | 1 |" in card
     assert "statistics" not in card
     data = ModelCard(card).data
     assert (data.license, data.datasets, data.pipeline_tag) == ("cc-by-4.0", ["me/demos"], "robotics")
-    plain = (fsq_model.save_pretrained(tmp_path / "plain", extra={"sources": "my films"}) / CARD_FILE).read_text()
+    plain = (save_laq(fsq_model, tmp_path / "plain", extra={"sources": "my films"}) / CARD_FILE).read_text()
     assert "- sources: my films" in plain
     assert (ModelCard(plain).data.license, ModelCard(plain).data.datasets) == ("apache-2.0", None)
 
 
 def test_the_usage_of_the_card_runs(fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path) -> None:
-    folder = fsq_model.save_pretrained(tmp_path / "laq")
+    folder = save_laq(fsq_model, tmp_path / "laq")
     usage = (folder / CARD_FILE).read_text().partition("```python\n")[2].partition("```")[0]
     names: dict[str, object] = {"frames": clips}
     exec(usage.replace("this folder, or the name of its repository", str(folder)), names)
@@ -87,7 +80,7 @@ def test_the_usage_of_the_card_runs(fsq_model: LatentActionQuantizer, clips: Ten
 
 
 def test_a_card_without_figures_says_so(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
-    card = (fsq_model.save_pretrained(tmp_path / "laq") / CARD_FILE).read_text()
+    card = (save_laq(fsq_model, tmp_path / "laq") / CARD_FILE).read_text()
     assert "Not measured yet; `hlrp-inspect-latents` does." in card
 
 
@@ -105,7 +98,7 @@ def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
 def test_a_quantizer_loads_by_its_name_on_the_hub(
     fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = cache_model(fsq_model.save_pretrained(tmp_path / "laq"), "someone/laq", tmp_path / "cache", monkeypatch)
+    name = cache_model(save_laq(fsq_model, tmp_path / "laq"), "someone/laq", tmp_path / "cache", monkeypatch)
     assert torch.equal(load_laq(name).model.encode(clips).codes, fsq_model.encode(clips).codes)
 
 
@@ -117,15 +110,15 @@ def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(name: str) ->
 
 def test_without_a_network_fetching_fails_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"no folder someone/laq here, and the hub .* cannot be reached") as error:
-        LatentActionQuantizer.from_pretrained("someone/laq", cache_dir=tmp_path)
+        load_laq("someone/laq", cache_dir=tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_without_a_network_uploading_fails_in_one_sentence(tmp_path: Path) -> None:
-    model = LatentActionQuantizer(replace(debug(), dim=16)).eval()
+    folder = save_laq(LatentActionQuantizer(replace(debug(), dim=16)).eval(), tmp_path / "laq")
     with pytest.raises(
         ConnectionError, match="the hub did not take the quantizer as someone/laq: it cannot be reached"
     ):
-        model.push_to_hub("someone/laq", token="hf_none")
+        upload_folder(folder, "someone/laq", LAQ_FOLDER, token="hf_none")
     with pytest.raises(FileNotFoundError, match="is not a LAQ checkpoint"):
         upload_folder(tmp_path, "someone/laq", LAQ_FOLDER)

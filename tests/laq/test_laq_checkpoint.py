@@ -14,10 +14,11 @@ from torch import Tensor
 
 from damaged_files import damaged
 from hlrp.laq import checkpoint
-from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq, save_laq
+from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
+from hlrp.report.saving import save_laq
 
 CAMERA = "observation.images.top"
 QUALITY = LAQQuality(

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.laq.objective.losses import coarse_loss, feature_loss, labelled_mean_square, motion_weight, reconstruction_loss
+from hlrp.laq.objective.losses import (
+    coarse_loss,
+    feature_loss,
+    labelled_mean_square,
+    motion_weight,
+    reconstruction_loss,
+)
 
 
 def test_a_still_pixel_weighs_one_and_a_moved_one_up_to_the_strength_more() -> None:

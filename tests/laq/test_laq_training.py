@@ -12,9 +12,9 @@ from hlrp.data.frames import CachedFrames
 from hlrp.data.sources import ClipSource
 from hlrp.laq.config import QuantizerName, debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.laq.objective.task import LAQTask, LAQTrainingConfig
 from hlrp.latents import LatentSpec
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.training.optimization import OptimizerConfig
 from hlrp.training.run import StepData, TrainingRun
 from tiny_datasets import moving_square

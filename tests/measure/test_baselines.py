@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from brightness_laq import brightness_clips
+from hlrp.laq.config import LAQConfig, debug
+from hlrp.latents import LatentSpec
+from hlrp.measure.action_probe import standardized
 from hlrp.measure.baselines import (
     LabelledClips,
     LabellerConfig,
@@ -17,12 +20,9 @@ from hlrp.measure.baselines import (
     oracle_codes,
     random_laq,
 )
-from hlrp.measure.code_usage import code_figures
-from hlrp.laq.config import LAQConfig, debug
 from hlrp.measure.clip_features import clip_features
-from hlrp.measure.action_probe import standardized
+from hlrp.measure.code_usage import code_figures
 from hlrp.measure.laq_quality import QualityClips, measure_quality
-from hlrp.latents import LatentSpec
 
 SPEC = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
 LABELLER = LabellerConfig(steps=60, batch_size=32, lr=3e-3)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hlrp.foundation.backends import FoundationLoss, LatentPrediction, PromptFeatures, QwenVLChatBackend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.predictions import CodePredictions, predict_codes
 from hlrp.measure.code_accuracy import (
-    CodePredictions,
     accuracy_interval,
     calibration,
     code_counts,
@@ -22,7 +22,6 @@ from hlrp.measure.code_accuracy import (
     confusion_counts,
     entropy_bits,
     last_code_guess,
-    predict_codes,
 )
 
 K = 4

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from brightness_laq import BlindLAQ, BrightnessLAQ, brightness_clips
 from hlrp.laq.config import debug
-from hlrp.measure.clip_features import ClipFeatures, Latents, clip_features
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.action_probe import ProbeFigures, probe_figures, standardized
-from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating, measure_quality
 from hlrp.latents import LatentSpec
+from hlrp.measure.action_probe import ProbeFigures, probe_figures, standardized
+from hlrp.measure.clip_features import ClipFeatures, Latents, clip_features
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating, measure_quality
 
 K, SLOTS = 4, 2
 

@@ -9,7 +9,14 @@ import pytest
 from hlrp.measure.code_accuracy import CodeFigures
 from hlrp.measure.language import LanguageFigures
 from hlrp.measure.laq_quality import LAQQuality
-from hlrp.report.metrics import FOUNDATION_METRICS, LANGUAGE_METRICS, LAQ_METRICS, Metric, collapsed_below, good_perplexity
+from hlrp.report.metrics import (
+    FOUNDATION_METRICS,
+    LANGUAGE_METRICS,
+    LAQ_METRICS,
+    Metric,
+    collapsed_below,
+    good_perplexity,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -9,9 +9,9 @@ from importlib.metadata import metadata
 import pytest
 from torch import nn
 
-from hlrp.runtime.extras import _EXTRAS, MissingPackage, require_packages
 from hlrp.foundation.config import LoRASettings
 from hlrp.foundation.lora import add_lora
+from hlrp.runtime.extras import _EXTRAS, MissingPackage, require_packages
 
 
 def test_the_diffusion_expert_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

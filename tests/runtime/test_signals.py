@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hlrp.cli.common import resume_command, run_cli
-from hlrp.storage.files import new_directory
+from hlrp.cli.common import run_cli
+from hlrp.commands.running import resume_command
 from hlrp.runtime.signals import Stopped, StopRequest, signals_unwind
+from hlrp.storage.files import new_directory
 
 
 @pytest.mark.parametrize(

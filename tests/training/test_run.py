@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
 from hlrp.runtime.signals import Stopped
-from hlrp.training.run import CURVES_FILE, StepData, TrainerConfig, TrainingRun
 from hlrp.training.callbacks import QualityGate
+from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
+from hlrp.training.run import CURVES_FILE, StepData, TrainerConfig, TrainingRun
 
 STEPS = 10
 SETTINGS = {"seed": 0, "codebook_size": 8}

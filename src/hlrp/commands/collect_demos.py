@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hlrp.cli.collect_demos import CollectDemosConfig
+from hlrp.options.collect_demos import CollectDemosConfig
 from hlrp.sim.demonstrations import record_demonstrations
 
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from hlrp.demo.config import DemoConfig
-from hlrp.demo.results import write_report
 from hlrp.demo.pipeline import TRAINING_STAGES, act_stages, main_stages
+from hlrp.demo.results import write_report
 from hlrp.demo.stages import Progress, StageFailed, run_stages
-from hlrp.storage.files import sole_writer
 from hlrp.sim.gl_backend import choose_gl_backend
+from hlrp.storage.files import sole_writer
 
 
 def demo(config: DemoConfig) -> Path:

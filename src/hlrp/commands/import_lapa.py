@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from hlrp.cli.import_lapa import ImportLapaConfig
-from hlrp.storage.files import refuse_existing
-from hlrp.laq.checkpoint import save_laq
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.lapa.weights import convert, infer_config, load_lapa_weights
+from hlrp.options.import_lapa import ImportLapaConfig
+from hlrp.report.saving import save_laq
+from hlrp.storage.files import refuse_existing
 
 logger = logging.getLogger(__name__)
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hlrp.cli.common import choose_device
-from hlrp.cli.inspect_latents import InspectConfig
+from hlrp.commands.running import choose_device
 from hlrp.data.clips import choose_labelled, episodes_with_actions, log_cuts
-from hlrp.measure.held_out import labelled_clips, quality_clips
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured
 from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source
-from hlrp.storage.files import new_directory, refuse_existing, write_json
-from hlrp.measure.baselines import baseline_rows, trainable_config
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.measure.laq_quality import LAQQuality, measure_quality
 from hlrp.latents import log_offset
+from hlrp.measure.baselines import baseline_rows, trainable_config
+from hlrp.measure.held_out import labelled_clips, quality_clips
+from hlrp.measure.laq_quality import LAQQuality, measure_quality
+from hlrp.options.inspect_latents import InspectConfig
+from hlrp.report.latent_table import baseline_table, quality_table
 from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.latent_page import render_latent_page
-from hlrp.report.latent_table import baseline_table, quality_table
 from hlrp.report.verdicts import latent_conclusion
+from hlrp.storage.files import new_directory, refuse_existing, write_json
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from lerobot.datasets.dataset_tools import add_features, remove_feature
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from tqdm import tqdm
-
-from hlrp.cli.common import choose_device, chosen_cameras
-from hlrp.cli.precompute_latent_codes import PrecomputeConfig
-from hlrp.data.clips import clip_is_valid
+from hlrp.commands.running import choose_device
 from hlrp.data.dataset import (
     dataset_name,
-    episode_of_frame,
-    frame_of_episode,
     open_dataset,
 )
-from hlrp.data.frame_identity import FrameIdentity, frame_identity
+from hlrp.data.frame_identity import frame_identity
+from hlrp.data.labelling import label_source, write_labelled_dataset
 from hlrp.data.labels import (
-    CODES,
-    LABEL_COLUMNS,
     LABELS_DIR,
-    LAQ_MARK,
     METADATA_FILE,
-    VALID,
-    VECTORS,
-    LabelMetadata,
     LatentLabels,
     save_labels,
 )
-from hlrp.data.sources import ClipSource, lerobot_source
-from hlrp.storage.files import new_directory, refuse_existing, sole_writer
-from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.latents import NO_LABEL, log_offset
+from hlrp.data.sources import lerobot_source
+from hlrp.laq.checkpoint import load_laq
+from hlrp.latents import log_offset
+from hlrp.options.cameras import chosen_cameras
+from hlrp.options.precompute_latent_codes import PrecomputeConfig
+from hlrp.storage.files import refuse_existing, sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -68,70 +53,3 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     share = labels.valid.double().mean()
     print(f"{len(labels.codes)} frames, {share:.1%} with a label (the rest are cut by their episode's end): {target}")
     return labels
-
-
-@torch.no_grad()
-def label_source(
-    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: FrameIdentity | None = None
-) -> LatentLabels:
-    """Latent actions of every frame of `source`; frames whose clip leaves the episode are invalid.
-
-    Args:
-        laq: Who labels.
-        source: What is labelled.
-        batch_size: Clips per forward pass.
-        frames: Identity of the frames of `source`, to be kept with the labels.
-    """
-    model, spec = laq.model, laq.model.spec
-    bounds = source.bounds
-    deltas = torch.tensor(spec.frame_deltas(source.fps))
-    valid = clip_is_valid(bounds, deltas.tolist())
-    device = next(model.parameters()).device
-    codes = torch.full((len(valid), spec.num_codes), NO_LABEL, dtype=torch.int64)
-    vectors = torch.zeros(len(valid), spec.num_codes * spec.code_dim)
-    starts = valid.nonzero()[:, 0]
-    for chunk in tqdm(starts.split(batch_size), desc="labelling", unit="batch"):
-        actions = model.encode(source.frames.read(chunk[:, None] + deltas).to(device))
-        codes[chunk] = actions.codes.flatten(1).cpu()
-        vectors[chunk] = actions.vectors.flatten(1).cpu()
-    metadata = LabelMetadata(
-        laq_fingerprint=laq.fingerprint,
-        spec=spec,
-        camera=source.cameras[0],
-        further_cameras=list(source.cameras[1:]),
-        fps=source.fps,
-        codebook=model.codebook().cpu().tolist() if model.quantizer.has_codes else [],
-        frames=None if frames is None else frames.to_dict(),
-    )
-    return LatentLabels(
-        metadata=metadata,
-        codes=codes,
-        valid=valid,
-        episode_index=episode_of_frame(bounds),
-        frame_index=frame_of_episode(bounds),
-        vectors=vectors,
-    )
-
-
-def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: Path) -> None:
-    """Write a copy of `dataset` whose frames carry `labels` as columns, in place of those it may carry already."""
-    assert labels.vectors is not None
-    # Without the identity of the frames, which differs from dataset to dataset: LeRobot merges only equal features.
-    metadata = replace(labels.metadata, frames=None)
-    marks = np.full((len(labels.codes), 1), metadata.mark)
-    columns = {
-        CODES: (labels.codes.numpy(), {**_feature("int64", labels.codes.shape[1]), "info": metadata.to_dict()}),
-        VECTORS: (labels.vectors.numpy(), _feature("float32", labels.vectors.shape[1])),
-        VALID: (labels.valid.numpy()[:, None], _feature("bool", 1)),
-        LAQ_MARK: (marks, _feature("int64", 1)),
-    }
-    old = [name for name in LABEL_COLUMNS if name in dataset.meta.features]
-    with new_directory(root, create=False) as new, tempfile.TemporaryDirectory(dir=new.parent) as scratch:
-        if old:
-            dataset = remove_feature(dataset, old, output_dir=Path(scratch) / "bare", repo_id=dataset.repo_id)
-        add_features(dataset, features=columns, output_dir=new, repo_id=f"{dataset.repo_id}_latents")
-
-
-def _feature(dtype: str, size: int) -> dict[str, object]:
-    """How LeRobot describes a column of `size` numbers a row."""
-    return {"dtype": dtype, "shape": (size,), "names": None}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from hlrp.cli.common import choose_device, resume_command
-from hlrp.cli.train_foundation import TrainFoundationConfig
+from hlrp.commands.running import choose_device, resume_command
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -21,27 +20,23 @@ from hlrp.data.observation_sources import (
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.report.cards.foundation_card import NO_HELD_OUT
-from hlrp.foundation.checkpoint import METRICS_FILE, save_foundation
-from hlrp.measure.code_accuracy import (
-    CodeFigures,
-    CodePredictions,
-    LastCodeGuess,
-    code_counts,
-    code_figures,
-    predict_codes,
-)
+from hlrp.foundation.checkpoint import METRICS_FILE
+from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.predictions import CodePredictions, predict_codes
+from hlrp.foundation.vla_backend_module import VLABackendModule
+from hlrp.laq.checkpoint import load_laq
+from hlrp.measure.code_accuracy import CodeFigures, LastCodeGuess, code_counts, code_figures, validation_log
 from hlrp.measure.code_accuracy import last_code_guess as guess_last_code
 from hlrp.measure.language import LanguageFigures, language_figures, swapped_instructions
-from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
-from hlrp.foundation.vla_backend_module import VLABackendModule, validation_log
-from hlrp.laq.checkpoint import load_laq
-from hlrp.runtime.progress import progress
-from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
+from hlrp.options.train_foundation import TrainFoundationConfig
+from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
-from hlrp.training.settings import lasting_settings
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
+from hlrp.report.saving import save_foundation
 from hlrp.report.verdicts import foundation_conclusion
+from hlrp.runtime.progress import progress
+from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.settings import lasting_settings
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +74,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     parameters, trained = _millions(backend)
     logger.info(f"VLA of {parameters} parameters, {trained} of them trained, on {frames} frames; {held_out} held out")
     module = VLABackendModule(
-        backend, config.optimizer, training_counts=_training_counts(sources, spec.codebook_size), online=online
+        backend, config.optimizer, figures=_validation_figures(sources, spec.codebook_size), online=online
     )
     validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
     batches = ShuffledBatches(
@@ -189,6 +184,18 @@ def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None)
         return batch
     assert online is not None, "clips come with the quantizer that labels them"
     return online.label(batch)
+
+
+def _validation_figures(
+    sources: Sequence[ObservationSource], codebook_size: int
+) -> Callable[[CodePredictions], dict[str, float]]:
+    """Figures that every validation logs, by their names in the log."""
+    counts = _training_counts(sources, codebook_size)
+
+    def figures(predictions: CodePredictions) -> dict[str, float]:
+        return validation_log(code_figures(predictions, codebook_size=codebook_size, training_counts=counts))
+
+    return figures
 
 
 def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:

@@ -7,22 +7,22 @@ from dataclasses import replace
 
 import torch
 
-from hlrp.cli.common import choose_device, resume_command
-from hlrp.cli.train_laq import TrainLAQConfig
+from hlrp.commands.running import choose_device, resume_command
 from hlrp.data.clips import ClipBatches
-from hlrp.measure.held_out import evaluate_laq
 from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
 from hlrp.data.training_sources import open_training_sources
-from hlrp.report.cards.laq_card import NO_HELD_OUT
-from hlrp.laq.checkpoint import save_laq
-from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.objective.task import LAQTask
+from hlrp.measure.held_out import evaluate_laq
+from hlrp.measure.laq_quality import LAQQuality
+from hlrp.options.train_laq import TrainLAQConfig
+from hlrp.report.cards.laq_card import NO_HELD_OUT
 from hlrp.report.latent_table import quality_table
-from hlrp.training.settings import lasting_settings
+from hlrp.report.saving import save_laq
 from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.settings import lasting_settings
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlrp.runtime.checks import require_number
 from hlrp.data.dataset import episode_of_frame
 from hlrp.data.frames import are_in_memory
 from hlrp.data.source_config import ClipAugmentation, IdleClips
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
+from hlrp.runtime.checks import require_number
 from hlrp.runtime.progress import progress
 from hlrp.training.step_batches import part_rows
 

@@ -26,10 +26,10 @@ from lerobot.datasets.utils import (
 from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
 
-from hlrp.runtime.checks import require_number
 from hlrp.data.dataset_files import data_files, require_dataset_files, require_format, unreadable_file
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.data.source_config import DEFAULT_REPO_ID, DEFAULT_TOLERANCE_S
+from hlrp.runtime.checks import require_number
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:

@@ -30,9 +30,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import new_directory
-from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
 
 logger = logging.getLogger(__name__)
 

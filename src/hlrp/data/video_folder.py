@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hlrp.runtime.checks import require_number
 from hlrp.data.frames import CachedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles, close_files
+from hlrp.runtime.checks import require_number
 from hlrp.runtime.progress import progress
 
 logger = logging.getLogger(__name__)

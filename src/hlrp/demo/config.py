@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.laq.config import small
+from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.sim.config import DEFAULT_TASKS, MAX_EPISODE_STEPS
 
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 
-from hlrp.storage.artefacts import read_json
 from hlrp.data.clips import clip_starts
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.demo.config import DemoConfig
 from hlrp.demo.pipeline import OUR_POLICY, TRAINING_STAGES
 from hlrp.demo.stages import Progress
-from hlrp.storage.files import new_file, write_json
 from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
+from hlrp.measure.success_rate import task_successes, wilson_interval
 from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
+from hlrp.report.pages.run_page import render_report
+from hlrp.report.plots.reconstruction_plot import reconstruction_figure
 from hlrp.report.plots.run_plots import (
     code_usage_figure,
     latent_quality_figure,
@@ -27,11 +28,10 @@ from hlrp.report.plots.run_plots import (
     stage_time_figure,
     success_figure,
 )
-from hlrp.report.pages.run_page import render_report
-from hlrp.report.plots.reconstruction_plot import reconstruction_figure
-from hlrp.measure.success_rate import task_successes, wilson_interval
 from hlrp.report.terminal import summary
 from hlrp.report.videos import montage
+from hlrp.storage.artefacts import read_json
+from hlrp.storage.files import new_file, write_json
 from hlrp.training.run import CURVES_FILE
 
 _VERSIONS = ("lerobot_policy_felix_bundle", "lerobot", "torch", "transformers", "metaworld", "mujoco")

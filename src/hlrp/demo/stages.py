@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
+from hlrp.runtime.processes import terminate_with_parent
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import write_json
-from hlrp.runtime.processes import terminate_with_parent
 
 _SAMPLE_S = 0.5
 """Time between two looks at the memory of a stage."""

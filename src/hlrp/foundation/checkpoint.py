@@ -22,14 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
+from hlrp.foundation.backends import BACKENDS, FoundationBackend
+from hlrp.latents import LatentSpec, spec_to_dict
 from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.storage.files import new_directory
-from hlrp.foundation.backends import BACKENDS, FoundationBackend
-from hlrp.report.cards.foundation_card import foundation_card
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
 from hlrp.storage.hub import FolderKind, fetch_folder
-from hlrp.latents import LatentSpec, spec_to_dict
 
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -62,14 +59,12 @@ class LoadedFoundation:
     description: FoundationDescription
 
 
-def save_foundation(
+def write_foundation(
     backend: FoundationBackend,
     directory: Path | str,
     *,
     laq_fingerprint: str,
     extra: Mapping[str, Any] | None = None,
-    quality: CodeFigures | None = None,
-    language: LanguageFigures | None = None,
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -80,9 +75,7 @@ def save_foundation(
         directory: Folder to create.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: JSON-serialisable facts to keep with the model.
-        quality: Its held-out figures, for the card; None where nobody has measured them.
-        language: The same frames under other instructions, for the card.
-        beside: Further text files, by name, such as a report.
+        beside: Further text files of the folder, by name, such as the model card and a report.
         overwrite: Replace an earlier checkpoint in `directory`.
 
     Raises:
@@ -91,10 +84,7 @@ def save_foundation(
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
         write_weights(backend, folder / WEIGHTS_FILE)
-        card = foundation_card(
-            backend, laq_fingerprint=laq_fingerprint, extra=extra or {}, quality=quality, language=language
-        )
-        for name, text in {CARD_FILE: card, **(beside or {})}.items():
+        for name, text in (beside or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
     return Path(directory)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from hlrp.storage.artefacts import read_pickle
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
+from hlrp.storage.artefacts import read_pickle
 
 SUFFIX = ".ckpt"
 OUR_PREFIX, EARLIER_PREFIX = "backend.", "vla_model."

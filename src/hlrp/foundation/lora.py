@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from hlrp.runtime.extras import MissingPackage
 from hlrp.foundation.config import LoRASettings
+from hlrp.runtime.extras import MissingPackage
 
 
 def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:

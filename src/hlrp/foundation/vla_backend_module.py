@@ -5,15 +5,17 @@ Shapes: b batch, s codes of one label, k codebook entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.measure.code_accuracy import CodeFigures, CodePredictions, code_figures
 from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.predictions import CodePredictions
 from hlrp.training.optimization import OptimizerConfig, learn_in_float32, lightning_optimizers
 
 
@@ -23,8 +25,8 @@ class VLABackendModule(pl.LightningModule):
     Args:
         backend: What learns; its trainable weights are brought to float32.
         optimizer: How.
-        training_counts: `code_counts` of the training labels: the logged constant guess then says each slot's most
-            frequent code of training, and without them that of validation.
+        figures: Figures of the predictions of a validation, by the names under which they are logged, such as
+            `validation_log` of `code_figures`; None logs the losses alone.
         online: What labels batches that come with clips instead of codes.
     """
 
@@ -33,7 +35,7 @@ class VLABackendModule(pl.LightningModule):
         backend: FoundationBackend,
         optimizer: OptimizerConfig | None = None,
         *,
-        training_counts: Int[Tensor, "s k"] | None = None,
+        figures: Callable[[CodePredictions], Mapping[str, float]] | None = None,
         online: OnlineLabels | None = None,
     ) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class VLABackendModule(pl.LightningModule):
         self.predictions: CodePredictions | None = None
         """What the model said in the last validation, frame by frame, on the host. Under fsdp a copy of this module is
         validated, and these stay None: run `predict_codes` then."""
-        self._training_counts = training_counts
+        self._figures = figures
         self._online = online
         self._parts: list[CodePredictions] = []
         self._loss_sums: list[dict[str, Float[Tensor, ""]]] = []
@@ -71,16 +73,12 @@ class VLABackendModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the figures of all frames together, so that batches weigh by their labels."""
         self.predictions = CodePredictions.joined(self._parts)
-        figures = code_figures(
-            self.predictions,
-            codebook_size=self.backend.spec.codebook_size,
-            training_counts=self._training_counts,
-        )
+        frames = int(self.predictions.counted.sum())
         losses = {
-            f"val/{name}": torch.stack([sums[name] for sums in self._loss_sums]).sum() / figures.frames
+            f"val/{name}": torch.stack([sums[name] for sums in self._loss_sums]).sum() / frames
             for name in self._loss_sums[0]
         }
-        self.log_dict(losses | validation_log(figures))
+        self.log_dict({**losses, **(self._figures(self.predictions) if self._figures else {})})
         self._parts, self._loss_sums = [], []
 
     def transfer_batch_to_device(
@@ -98,19 +96,6 @@ class VLABackendModule(pl.LightningModule):
             return batch
         assert self._online is not None, "clips come with the quantizer that labels them"
         return self._online.label(batch)
-
-
-def validation_log(figures: CodeFigures) -> dict[str, float]:
-    """Figures under their names in the log: those of `CodeFigures`, after `val/`."""
-    slots = enumerate(figures.teacher_forced_accuracy_per_slot)
-    return {
-        "val/decoded_accuracy": figures.decoded_accuracy,
-        "val/teacher_forced_accuracy": figures.teacher_forced_accuracy,
-        **{f"val/teacher_forced_accuracy_slot_{slot}": value for slot, value in slots},
-        "val/exact_sequence_accuracy": figures.exact_sequence_accuracy,
-        "val/calibration_error": figures.calibration_error,
-        "val/constant_guess_accuracy": figures.constant_guess_accuracy,
-    }
 
 
 def _losses(result: FoundationLoss) -> dict[str, Float[Tensor, ""]]:

@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 
-from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
-from hlrp.storage.files import new_directory, write_json
-from hlrp.storage.hub import FolderKind, fetch_folder
-from hlrp.report.cards.laq_card import model_card
 from hlrp.laq.lapa.config import lapa_config_from_description
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer, config_from_description
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
+from hlrp.storage.files import new_directory, write_json
+from hlrp.storage.hub import FolderKind, fetch_folder
 
 DESCRIPTION_FILE = "laq.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -59,13 +57,13 @@ class LoadedLAQ:
             raise ValueError(f"this LAQ was trained on {expected} cameras, got {count}; name {expected} with cameras")
 
 
-def save_laq(
+def write_laq(
     model: LatentActionQuantizer,
     directory: Path | str,
     *,
     cameras: Sequence[str],
-    quality: LAQQuality | None,
     extra: Mapping[str, object],
+    beside: Mapping[str, str],
     replace: bool = False,
 ) -> Path:
     """Write `model` to `directory`, completely or not at all.
@@ -74,8 +72,8 @@ def save_laq(
         model: What to save.
         directory: Where to.
         cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
-        quality: Its held-out figures; None where nobody has measured them.
         extra: What it was trained on, as plain values.
+        beside: Further text files of the folder, by name, such as the quality card and the model card.
         replace: Whether it may take the place of an earlier quantizer.
 
     Raises:
@@ -83,10 +81,8 @@ def save_laq(
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if replace else None) as folder:
         write_weights(model, folder / WEIGHTS_FILE)
-        if quality is not None:
-            write_json(folder / QUALITY_FILE, quality.to_dict())
-        card = model_card(model, cameras=cameras, quality=quality, extra=extra)
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        for name, text in beside.items():
+            (folder / name).write_text(text, encoding="utf-8")
         write_json(
             folder / DESCRIPTION_FILE,
             {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hlrp.runtime.checks import require_numbers
 from hlrp.latent_spec import LatentSpec
+from hlrp.runtime.checks import require_numbers
 
 TargetName = Literal["pixels", "features", "flow"]
 QuantizerName = Literal["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"]

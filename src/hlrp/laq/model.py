@@ -6,27 +6,20 @@ slots, v code width, a action values of one transition.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from hlrp.training.evaluation_mode import inference
-from hlrp.storage.hub import upload_folder
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
 from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentActions, LatentSpec, fingerprint
-
-if TYPE_CHECKING:
-    from hlrp.measure.laq_quality import LAQQuality
+from hlrp.training.evaluation_mode import inference
 
 
 @dataclass(frozen=True)
@@ -153,70 +146,6 @@ class LatentActionQuantizer(nn.Module):
     def description(self) -> dict[str, Any]:
         """Plain values of its configuration, for JSON."""
         return description(self.config)
-
-    # `hlrp.laq.checkpoint` knows this class, so the methods below import it late.
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_repo_id: Path | str,
-        *,
-        revision: str | None = None,
-        cache_dir: Path | str | None = None,
-        token: str | bool | None = None,
-        device: torch.device | str = "cpu",
-    ) -> LatentActionQuantizer:
-        """A saved quantizer, in evaluation mode, from a folder or the hub; see `hlrp.storage.hub.fetch_folder`.
-
-        Raises:
-            TypeError: If it is of another class than this one.
-        """
-        from hlrp.laq.checkpoint import load_laq
-
-        model = load_laq(path_or_repo_id, device, revision=revision, cache_dir=cache_dir, token=token).model
-        if not isinstance(model, cls):
-            raise TypeError(f"{path_or_repo_id} holds a {type(model).__name__}, not a {cls.__name__}; load it as such")
-        return model
-
-    def save_pretrained(
-        self,
-        directory: Path | str,
-        *,
-        cameras: Sequence[str] = (),
-        quality: LAQQuality | None = None,
-        extra: Mapping[str, object] | None = None,
-    ) -> Path:
-        """Write the folder that `from_pretrained` reads; see `hlrp.laq.checkpoint.save_laq`."""
-        from hlrp.laq.checkpoint import save_laq
-
-        return save_laq(self, directory, cameras=cameras, quality=quality, extra=extra or {})
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        cameras: Sequence[str] = (),
-        quality: LAQQuality | None = None,
-        extra: Mapping[str, object] | None = None,
-        private: bool | None = None,
-        revision: str | None = None,
-        commit_message: str | None = None,
-        token: str | bool | None = None,
-    ) -> str:
-        """Write that folder and upload it, see `hlrp.storage.hub.upload_folder`; returns the address of the commit."""
-        from hlrp.laq.checkpoint import LAQ_FOLDER
-
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = self.save_pretrained(Path(scratch) / "laq", cameras=cameras, quality=quality, extra=extra)
-            return upload_folder(
-                folder,
-                repo_id,
-                LAQ_FOLDER,
-                private=private,
-                revision=revision,
-                commit_message=commit_message,
-                token=token,
-            )
 
     def _quantize(
         self, vectors: Float[Tensor, "b n s v"]

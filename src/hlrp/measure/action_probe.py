@@ -14,8 +14,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.measure.intervals import bootstrap_weights, percentile_interval
 from hlrp.measure.clip_features import ClipFeatures, Latents
+from hlrp.measure.intervals import bootstrap_weights, percentile_interval
 from hlrp.measure.linear_probe import EpisodeSums, ProbeScore, episode_sums, fit_probe
 
 

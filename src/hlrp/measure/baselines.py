@@ -14,15 +14,15 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from hlrp.measure.code_usage import code_figures
 from hlrp.laq.config import LAQConfig, small
-from hlrp.measure.clip_features import Latents, clip_features
 from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
-from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
 from hlrp.laq.objective.config import LabellerConfig
 from hlrp.latents import LatentSpec
+from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
+from hlrp.measure.clip_features import Latents, clip_features
+from hlrp.measure.code_usage import code_figures
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
 from hlrp.runtime.progress import progress
 
 

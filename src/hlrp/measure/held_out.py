@@ -16,11 +16,11 @@ from hlrp.data.clips import clip_starts
 from hlrp.data.dataset import episode_of_frame
 from hlrp.data.frames import FrameSource
 from hlrp.data.sources import ClipSource
-from hlrp.measure.baselines import LabelledClips
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.action_probe import has_finite_actions
-from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.latents import LatentSpec
+from hlrp.measure.action_probe import has_finite_actions
+from hlrp.measure.baselines import LabelledClips
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 
 _PROBE_CLIPS = 4096
 """Clips that fit a probe, and at most as many that score it; more change the third digit."""

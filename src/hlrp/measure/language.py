@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hlrp.training.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.measure.code_accuracy import device_of
+from hlrp.foundation.predictions import device_of
 from hlrp.runtime.progress import progress
+from hlrp.training.evaluation_mode import evaluation_mode
 
 _NOTHING_TO_SWAP = "every frame has the same instruction, so there is no other one to give"
 

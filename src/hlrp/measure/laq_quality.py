@@ -13,12 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from hlrp.measure.code_usage import NO_CODES, CodeFigures, code_figures
-from hlrp.measure.clip_features import Latents, clip_features
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.motion import ReversalFigures, StillFigures, reversal_figures, still_figures
-from hlrp.measure.reconstruction import NO_PICTURES, PictureFigures, picture_figures
-from hlrp.measure.linear_probe import fit_probe
 from hlrp.measure.action_probe import (
     NO_PROBE,
     Chunks,
@@ -28,6 +23,11 @@ from hlrp.measure.action_probe import (
     probe_figures,
     standardized,
 )
+from hlrp.measure.clip_features import Latents, clip_features
+from hlrp.measure.code_usage import NO_CODES, CodeFigures, code_figures
+from hlrp.measure.linear_probe import fit_probe
+from hlrp.measure.motion import ReversalFigures, StillFigures, reversal_figures, still_figures
+from hlrp.measure.reconstruction import NO_PICTURES, PictureFigures, picture_figures
 from hlrp.measure.transfer import NO_TRANSFER, TransferFigures, transfer_figures
 
 

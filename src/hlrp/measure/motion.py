@@ -11,10 +11,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.measure.code_usage import agreement, modal_share, tuple_entropy_bits
-from hlrp.measure.clip_features import Latents
-from hlrp.measure.linear_probe import LinearProbe
 from hlrp.measure.action_probe import code_features
+from hlrp.measure.clip_features import Latents
+from hlrp.measure.code_usage import agreement, modal_share, tuple_entropy_bits
+from hlrp.measure.linear_probe import LinearProbe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from hlrp.measure.clip_features import Latents, still_clip
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.clip_features import Latents, still_clip
 from hlrp.runtime.progress import progress
 
 MOVING = 0.05

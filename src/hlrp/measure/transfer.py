@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from hlrp.measure.code_usage import agreement, chance_agreement
-from hlrp.measure.clip_features import Latents, joined, latents_of
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.clip_features import Latents, joined, latents_of
+from hlrp.measure.code_usage import agreement, chance_agreement
 from hlrp.measure.reconstruction import PICTURE_BATCH, imagine
 from hlrp.runtime.progress import progress
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hlrp.report.pages.contents import require_complete
+from hlrp.measure.success_rate import task_successes
 from hlrp.report.durations import duration
 from hlrp.report.latent_table import judged_table
-from hlrp.measure.success_rate import task_successes
-from hlrp.runtime.tables import table
+from hlrp.report.pages.contents import require_complete
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.runtime.tables import table
 
 
 def summary(report: Mapping[str, Any]) -> str:

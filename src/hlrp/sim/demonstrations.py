@@ -26,7 +26,6 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
 from hlrp.runtime.extras import require_packages
-from hlrp.storage.files import new_directory, refuse_existing
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
@@ -38,6 +37,7 @@ from hlrp.sim.scripted_episodes import (
     roll_out,
 )
 from hlrp.sim.tasks import expand_tasks, task_sentence
+from hlrp.storage.files import new_directory, refuse_existing
 
 METADATA_FILE = "meta/hlrp_demonstrations.json"
 """Where a recorded dataset keeps how it was made."""

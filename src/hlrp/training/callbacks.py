@@ -14,8 +14,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from hlrp.storage.files import new_file
 from hlrp.runtime.signals import Stopped, StopRequest
+from hlrp.storage.files import new_file
 from hlrp.training.config import QualityGate
 
 logger = logging.getLogger(__name__)

@@ -33,11 +33,8 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hlrp.storage.files import new_file, refuse_existing, sole_writer, write_json
-from hlrp.training.settings import require_same
-from hlrp.training.sharding import gather_weights, sharding_strategy
 from hlrp.runtime.signals import Stopped, StopRequest
-from hlrp.training.step_batches import StepBatches
+from hlrp.storage.files import new_file, refuse_existing, sole_writer, write_json
 from hlrp.training.callbacks import (
     AveragedWeights,
     DrawsByStep,
@@ -47,6 +44,9 @@ from hlrp.training.callbacks import (
     ValidateAfterLastStep,
 )
 from hlrp.training.config import TrainerConfig
+from hlrp.training.settings import require_same
+from hlrp.training.sharding import gather_weights, sharding_strategy
+from hlrp.training.step_batches import StepBatches
 
 CURVES_FILE = "curves.csv"
 LOGGER_DIRS = ("tensorboard", "wandb")

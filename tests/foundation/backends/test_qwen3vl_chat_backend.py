@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
-from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.backends.qwen3vl.constrained_decode import with_answer
+from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.lora import LoRASettings
 from hlrp.latents import LatentSpec
 from hlrp.training.optimization import parameter_groups

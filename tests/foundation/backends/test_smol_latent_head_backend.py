@@ -13,11 +13,12 @@ from transformers import SmolVLMForConditionalGeneration
 
 from hlrp.foundation.backends import BACKENDS, BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
 from hlrp.foundation.backends.smol_latent_head_backend import most_likely_labels
-from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import load_foundation, save_foundation
-from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.checkpoint import load_foundation
+from hlrp.foundation.lora import LoRASettings
 from hlrp.latents import LatentSpec
+from hlrp.report.saving import save_foundation
 from hlrp.training.optimization import learn_in_float32, parameter_groups
 
 DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)

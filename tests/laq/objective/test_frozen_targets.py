@@ -10,8 +10,8 @@ from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
 
 from hlrp.laq.batch import unlabelled
 from hlrp.laq.config import debug
-from hlrp.laq.objective.frozen_targets import FeatureChange, FlowChange, frozen_targets
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.frozen_targets import FeatureChange, FlowChange, frozen_targets
 from hlrp.laq.objective.task import LAQTask, LAQTrainingConfig
 
 GRID = (2, 2)

@@ -7,9 +7,9 @@ import torch
 
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.config import LAQTrainingConfig, LossWeights
 from hlrp.laq.objective.sketch import ChangeSketch
 from hlrp.laq.objective.task import LAQTask
-from hlrp.laq.objective.config import LAQTrainingConfig, LossWeights
 
 
 def test_a_still_sketch_of_a_change_costs_one_whatever_its_size() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hlrp.report.cards.parts import facts_list, hub_ids, hub_model, is_hub_id, markdown_text
 from hlrp.data.dataset import dataset_name
+from hlrp.report.cards.parts import facts_list, hub_ids, hub_model, is_hub_id, markdown_text
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hlrp.measure.baselines import BaselineRow
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.latents import LatentSpec
-from hlrp.report.plots.latent_plots import AtlasEntry, atlas_figure, overlay, probe_figure
+from hlrp.measure.baselines import BaselineRow
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
+from hlrp.report.latent_table import baseline_table, quality_table
 from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.latent_page import render_latent_page
-from hlrp.report.latent_table import baseline_table, quality_table
+from hlrp.report.plots.latent_plots import AtlasEntry, atlas_figure, overlay, probe_figure
 
 pytestmark = pytest.mark.filterwarnings("error")  # a layout that does not fit only warns
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hlrp.report.plots.run_plots import stage_time_figure
 from hlrp.report.pages.run_page import render_report
+from hlrp.report.plots.run_plots import stage_time_figure
 
 WriteVideo = Callable[..., Path]
 

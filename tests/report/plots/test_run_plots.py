@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from hlrp.report.curves import Series
+from hlrp.report.plots.reconstruction_plot import reconstruction_figure
 from hlrp.report.plots.run_plots import (
     code_usage_figure,
     latent_quality_figure,
@@ -18,7 +19,6 @@ from hlrp.report.plots.run_plots import (
     stage_time_figure,
     success_figure,
 )
-from hlrp.report.plots.reconstruction_plot import reconstruction_figure
 from hlrp.report.plots.style import figure_style
 
 pytestmark = pytest.mark.filterwarnings("error")  # a layout that does not fit only warns

@@ -24,8 +24,6 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from hlrp.training.evaluation_mode import evaluation_mode
-from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
     DTYPES,
@@ -35,17 +33,26 @@ from hlrp.foundation.backends.interfaces import (
     LatentPrediction,
     PromptFeatures,
 )
+from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
+from hlrp.foundation.backends.qwen3vl.constrained_decode import (
+    Choice,
+    CodeDecoder,
+    Decoded,
+    beam_search,
+    decode_codes,
+    with_answer,
+)
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config, tiny_size
+from hlrp.foundation.backends.qwen3vl.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
+from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.config import LoRASettings, QwenVLChatConfig
-from hlrp.foundation.backends.qwen3vl.constrained_decode import Choice, CodeDecoder, Decoded, beam_search, decode_codes, with_answer
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 from hlrp.foundation.lora import add_lora, merge_lora
 from hlrp.foundation.processor_parts import image_processor_of, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import Prompts, PromptTokenizer
-from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config, tiny_size
-from hlrp.foundation.backends.qwen3vl.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
-from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
 from hlrp.latents import LatentSpec
+from hlrp.training.evaluation_mode import evaluation_mode
 
 
 class QwenVLChatBackend(FoundationBackend):

@@ -29,7 +29,6 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from hlrp.training.evaluation_mode import evaluation_mode
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.backends.interfaces import (
     DTYPES,
@@ -39,17 +38,23 @@ from hlrp.foundation.backends.interfaces import (
     LatentPrediction,
     PromptFeatures,
 )
+from hlrp.foundation.backends.qwen3vl.constrained_decode import Choice
+from hlrp.foundation.backends.smolvlm.embedded_model import (
+    set_position_spread,
+    tiny_smol_processor,
+    tiny_smol_size,
+    tiny_smolvlm_config,
+)
+from hlrp.foundation.backends.smolvlm.latent_head import LatentHead, SlotScores
+from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
 from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.config import LoRASettings, SmolLatentHeadConfig
-from hlrp.foundation.backends.qwen3vl.constrained_decode import Choice
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
-from hlrp.foundation.backends.smolvlm.latent_head import LatentHead, SlotScores
 from hlrp.foundation.lora import add_lora, merge_lora
 from hlrp.foundation.processor_parts import save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
-from hlrp.foundation.backends.smolvlm.embedded_model import set_position_spread, tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
-from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
 from hlrp.latents import LatentSpec
+from hlrp.training.evaluation_mode import evaluation_mode
 from hlrp.training.row_draws import RowDraws
 
 

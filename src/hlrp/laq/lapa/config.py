@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlrp.runtime.checks import require_numbers
 from hlrp.laq.config import QuantizerName, TargetName
 from hlrp.latent_spec import LatentSpec
+from hlrp.runtime.checks import require_numbers
 
 
 @dataclass(frozen=True)

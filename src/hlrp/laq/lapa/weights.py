@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hlrp.storage.artefacts import read_pickle
 from hlrp.laq.lapa.config import POOL_SHAPES, LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.storage.artefacts import read_pickle
 
 _LAYER = r"(enc_spatial|enc_temporal|dec_spatial)_transformer\.layers\.(\d+)"
 _STACKS = {"enc_spatial": "encoder.space", "enc_temporal": "encoder.time", "dec_spatial": "decoder.space"}

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_small
 from transformers import AutoImageProcessor, AutoModel
 
-from hlrp.storage.artefacts import read_pickle
 from hlrp.laq.config import TargetName
 from hlrp.laq.decoder import FLOW_CELLS
+from hlrp.storage.artefacts import read_pickle
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RAFT_SIDE = 128

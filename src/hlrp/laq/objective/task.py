@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hlrp.laq.batch import ClipBatch
-from hlrp.laq.objective.losses import coarse_loss, feature_loss, labelled_mean_square, reconstruction_loss
 from hlrp.laq.model import LatentActionQuantizer, Reconstruction
-from hlrp.laq.objective.sketch import ChangeSketch
 from hlrp.laq.objective.config import LAQTrainingConfig
+from hlrp.laq.objective.losses import coarse_loss, feature_loss, labelled_mean_square, reconstruction_loss
+from hlrp.laq.objective.sketch import ChangeSketch
 from hlrp.laq.objective.views import altered_view
 from hlrp.training.optimization import lightning_optimizers
 

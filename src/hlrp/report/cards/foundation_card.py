@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hlrp.report.cards.parts import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.measure.code_accuracy import CodeFigures
 from hlrp.measure.language import LanguageFigures
-from hlrp.runtime.tables import counted
+from hlrp.report.cards.parts import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.runtime.tables import counted
 
 _CARD = """---
 {metadata}
@@ -22,8 +22,7 @@ From one frame and an instruction it predicts {num_codes} codes of {codebook_siz
 {span:g} s, in the words of the quantizer {laq}. Backend: `{backend}`.
 
 ```python
-from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import load_foundation
+from hlrp import FoundationBatch, load_foundation
 vla = load_foundation("this folder, or the name of its repository").backend
 observation = FoundationBatch(images, ["Open the drawer"])  # images: (1, cameras, 3, height, width) in [0, 1]
 codes = vla.predict(observation).codes

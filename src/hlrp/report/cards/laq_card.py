@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hlrp.report.cards.parts import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
-from hlrp.runtime.tables import counted
+from hlrp.report.cards.parts import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
 from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+from hlrp.runtime.tables import counted
 
 _CARD = """---
 {metadata}
@@ -20,8 +20,8 @@ _CARD = """---
 It says in {latents} what changed between frames {offset:g} s apart, without actions. Cameras: {cameras}.
 
 ```python
-from hlrp.laq.model import LatentActionQuantizer
-laq = LatentActionQuantizer.from_pretrained("this folder, or the name of its repository")
+from hlrp import load_laq
+laq = load_laq("this folder, or the name of its repository").model
 latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see latents.codes and latents.vectors
 ```
 

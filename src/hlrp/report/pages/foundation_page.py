@@ -17,15 +17,16 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hlrp.training.evaluation_mode import evaluation_mode
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.measure.code_accuracy import CodeFigures, device_of
+from hlrp.foundation.predictions import device_of
+from hlrp.measure.code_accuracy import CodeFigures
 from hlrp.measure.language import LanguageFigures
-from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
-from hlrp.runtime.tables import counted
+from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.runtime.tables import counted
+from hlrp.training.evaluation_mode import evaluation_mode
 
 _TITLE = "What the foundation model predicts"
 

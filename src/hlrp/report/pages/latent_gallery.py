@@ -11,15 +11,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.measure.baselines import k_means
-from hlrp.measure.code_usage import most_frequent
-from hlrp.measure.clip_features import Latents, joined, latents_of, still_clip
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.reconstruction import PICTURE_BATCH
 from hlrp.measure.action_probe import Chunks
+from hlrp.measure.baselines import k_means
+from hlrp.measure.clip_features import Latents, joined, latents_of, still_clip
+from hlrp.measure.code_usage import most_frequent
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
-from hlrp.runtime.progress import progress
-from hlrp.report.plots.run_plots import code_usage_figure
+from hlrp.measure.reconstruction import PICTURE_BATCH
 from hlrp.report.plots.latent_plots import (
     AtlasEntry,
     atlas_figure,
@@ -30,6 +28,8 @@ from hlrp.report.plots.latent_plots import (
     probe_figure,
     transfer_figure,
 )
+from hlrp.report.plots.run_plots import code_usage_figure
+from hlrp.runtime.progress import progress
 
 _ROWS = 5
 """Clips in a figure of predictions."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from hlrp.report.metrics import PROBED
 from hlrp.report.curves import Series
 from hlrp.report.durations import duration
+from hlrp.report.metrics import PROBED
 from hlrp.report.plots.style import BLUE, DARK, FAINT, INK, PALETTE, SKY, VERMILLION, figure_style, new_figure, png
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hlrp.report.cards.parts import hub_ids, hub_model, is_hub_id, markdown_text
 from hlrp.data.dataset import dataset_name
+from hlrp.report.cards.parts import hub_ids, hub_model, is_hub_id, markdown_text
 
 
 def trained_on(cfg: Any | None, repo_id: str) -> str:

@@ -17,8 +17,6 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
-from hlrp.storage.artefacts import follow_umask
-from hlrp.report.cards.parts import license_entries
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, are_pixels, require_finite
@@ -31,8 +29,10 @@ from hlrp.foundation.checkpoint import (
     write_assets,
 )
 from hlrp.foundation.lightning_weights import SUFFIX
-from hlrp.storage.hub import fetch_folder
 from hlrp.laq.checkpoint import load_laq
+from hlrp.report.cards.parts import license_entries
+from hlrp.storage.artefacts import follow_umask
+from hlrp.storage.hub import fetch_folder
 from hlrp.training.optimization import learn_in_float32, parameter_groups
 from hlrp.training.ranks import seed_by_rank
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.training.evaluation_mode import inference
 from hlrp.experts.flow import FlowExpert, FlowExpertConfig, early_times
 from hlrp.foundation.backends import FoundationLoss, PromptFeatures
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.training.evaluation_mode import inference
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy

@@ -14,13 +14,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hlrp.training.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeVectors
 from hlrp.experts.diffusion import DiffusionExpert, DiffusionExpertConfig
-from hlrp.experts.image_encoder import Eyes
 from hlrp.experts.flow import FlowExpert, FlowExpertConfig, early_times
+from hlrp.experts.image_encoder import Eyes
 from hlrp.foundation.augment import random_shift
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.training.evaluation_mode import inference
 from hlrp.training.row_draws import RowDraws
 
 from ..common.fine_tuning import cameras_of

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hlrp.storage.artefacts import read_json, reading
-from hlrp.training.evaluation_mode import inference
 from hlrp.experts.code_decoder import CodeDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
-from hlrp.storage.files import write_json
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.model import config_from_description, description
+from hlrp.storage.artefacts import read_json, reading
+from hlrp.storage.files import write_json
+from hlrp.training.evaluation_mode import inference
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy

@@ -5,9 +5,9 @@ import copy
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, tiny_processor, tiny_qwen3vl_config
 from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
+from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 
 
 def towers() -> tuple[Qwen3VLVisionModel, Qwen3VLVisionModel, dict[str, torch.Tensor]]:

@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, Qwen3VLModel
 
-from hlrp.runtime.checks import require_numbers
 from hlrp.foundation.prompt_inputs import Prompts
+from hlrp.runtime.checks import require_numbers
 
 
 @dataclass(frozen=True)

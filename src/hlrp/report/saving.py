@@ -1,0 +1,84 @@
+"""Save trained models with the card that the hub shows: the weights as they are, and what was measured in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hlrp.foundation import checkpoint as foundation_checkpoint
+from hlrp.foundation.backends import FoundationBackend
+from hlrp.foundation.checkpoint import write_foundation
+from hlrp.laq import checkpoint as laq_checkpoint
+from hlrp.laq.checkpoint import write_laq
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.code_accuracy import CodeFigures
+from hlrp.measure.language import LanguageFigures
+from hlrp.measure.laq_quality import LAQQuality
+from hlrp.report.cards.foundation_card import foundation_card
+from hlrp.report.cards.laq_card import model_card
+
+
+def save_laq(
+    model: LatentActionQuantizer,
+    directory: Path | str,
+    *,
+    cameras: Sequence[str] = (),
+    quality: LAQQuality | None = None,
+    extra: Mapping[str, Any] | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write a quantizer with its quality card and its model card to `directory`, completely or not at all.
+
+    Args:
+        model: The quantizer.
+        directory: Folder to create.
+        cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
+        quality: Held-out figures; None if they have not been measured.
+        extra: What the quantizer was trained on, as plain values.
+        replace: Whether the folder may replace that of an earlier quantizer.
+
+    Raises:
+        FileExistsError: If `directory` exists and may not be replaced.
+    """
+    facts = extra or {}
+    beside = {laq_checkpoint.CARD_FILE: model_card(model, cameras=cameras, quality=quality, extra=facts)}
+    if quality is not None:
+        beside[laq_checkpoint.QUALITY_FILE] = json.dumps(quality.to_dict(), indent=2) + "\n"
+    return write_laq(model, directory, cameras=cameras, extra=facts, beside=beside, replace=replace)
+
+
+def save_foundation(
+    backend: FoundationBackend,
+    directory: Path | str,
+    *,
+    laq_fingerprint: str,
+    extra: Mapping[str, Any] | None = None,
+    quality: CodeFigures | None = None,
+    language: LanguageFigures | None = None,
+    beside: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a foundation model with its model card to `directory`, completely or not at all.
+
+    Args:
+        backend: The model.
+        directory: Folder to create.
+        laq_fingerprint: Fingerprint of the LAQ that made the labels.
+        extra: JSON-serialisable facts to keep with the model.
+        quality: Held-out figures for the card; None if they have not been measured.
+        language: Figures of the same frames under other instructions, for the card.
+        beside: Further text files of the folder, by name, such as a report.
+        overwrite: Replace an earlier checkpoint in `directory`.
+
+    Raises:
+        FileExistsError: If `directory` exists and is not to be, or is not safe to be, replaced.
+    """
+    card = foundation_card(
+        backend, laq_fingerprint=laq_fingerprint, extra=extra or {}, quality=quality, language=language
+    )
+    files = {foundation_checkpoint.CARD_FILE: card, **(beside or {})}
+    return write_foundation(
+        backend, directory, laq_fingerprint=laq_fingerprint, extra=extra, beside=files, overwrite=overwrite
+    )
