@@ -1,4 +1,4 @@
-"""The structure that docs/architecture.md draws, held against the code: rooms, directions of imports, sizes of parts."""
+"""The structure that docs/architecture.md draws, held against the code: rooms, directions of imports, sizes."""
 
 from __future__ import annotations
 
