@@ -34,7 +34,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hlrp.cli.common import choose_device, run_cli
+from hlrp.cli.common import run_cli
+from hlrp.commands.running import choose_device
 from hlrp.laq.batch import unlabelled
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.model import LatentActionQuantizer

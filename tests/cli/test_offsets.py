@@ -11,7 +11,8 @@ import pytest
 from hlrp.cli.inspect_latents import InspectConfig, inspect_latents
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
-from hlrp.data.source_config import LabelledShare, SourceConfig, open_training_sources
+from hlrp.data.source_config import LabelledShare, SourceConfig
+from hlrp.data.training_sources import open_training_sources
 from hlrp.foundation.backends import QwenVLChatConfig
 from hlrp.latents import LatentSpec
 from hub_cache import cache_model
