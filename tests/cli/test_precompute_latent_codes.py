@@ -16,7 +16,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, main, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
-from hlrp.commands import precompute_latent_codes as module
+from hlrp.commands import precompute_latent_codes as command
+from hlrp.data import labelling as module
 from hlrp.data import labels as labels_module
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
 from hlrp.data.frames import open_frames
@@ -204,7 +205,7 @@ def test_a_second_labeller_is_told_before_it_works(
 ) -> None:
     config.overwrite = True
     first = precompute_latent_codes(config)
-    monkeypatch.setattr(module, "label_source", lambda *args, **kwargs: pytest.fail("it began to work"))
+    monkeypatch.setattr(command, "label_source", lambda *args, **kwargs: pytest.fail("it began to work"))
     with (root / ".latents.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another process holds it
         with pytest.raises(FileExistsError, match=r"is writing .*latents; wait until it has ended"):

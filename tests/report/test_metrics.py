@@ -18,7 +18,7 @@ from hlrp.report.metrics import (
     good_perplexity,
 )
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.mark.parametrize("metrics", [LAQ_METRICS, FOUNDATION_METRICS])
