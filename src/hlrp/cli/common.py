@@ -14,6 +14,7 @@ USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryErro
 def run_cli(command: Callable[[], object]) -> None:
     """Run `command`; a user's mistake ends in one line on stderr and exit status 2, a full disk in status 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
     try:
         command()
     except USER_ERRORS as error:

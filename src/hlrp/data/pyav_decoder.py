@@ -16,8 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import Float64, UInt8
@@ -33,7 +33,7 @@ _LOST_S = 0.5
 """Seconds of pictures that may be lost at a film's end, where it was cut between pictures that need each other."""
 
 
-def open_video(path: Path | str) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_video(path: Path | str) -> tuple[InputContainer, av.VideoStream]:
     """Open the video file `path` and the stream that a player shows, which is never a cover picture.
 
     Raises:
@@ -173,7 +173,7 @@ class PyAVDecoder:
             dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC,  # of chroma: what FFmpeg's own programs and torchcodec use
         )
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
         pixels = rgb.to_ndarray()
         if matrix is not None:
             pixels = np.ascontiguousarray(_upright(pixels, np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)))

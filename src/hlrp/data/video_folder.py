@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import av
 import torch
+from av.container import InputContainer
 from av.error import FFmpegError
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -179,7 +180,7 @@ def video_length(path: Path) -> VideoLength:
     return VideoLength(start, end - start, 1 / mean_step, last)
 
 
-def _announced_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+def _announced_s(container: InputContainer, stream: av.VideoStream) -> float:
     """Seconds that the header of a file says `stream` lasts; 0 where it does not say so."""
     if container.format.name not in _CONTAINERS_THAT_ANNOUNCE:
         return 0.0
