@@ -223,6 +223,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--resume=true"], "nothing to resume"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
+        (["--skip_bad_videos=true"], "skip_bad_videos goes with video_dir"),
         (["--sources=[{video_dir: films}]"], "name all datasets, cameras and video folders inside sources"),
         (["--camera=a", "--cameras=[b]"], "name one camera with camera or several with cameras, not both"),
         (["--labelled_episodes=[77]"], "episodes [77] of local/hlrp_demos cannot be labelled"),
