@@ -84,7 +84,7 @@ def add_cover(source: Path, target: Path) -> Path:
         cover = covered.add_stream("mjpeg", rate=1)
         assert isinstance(cover, av.VideoStream)
         cover.width, cover.height, cover.pix_fmt = 640, 480, "yuvj420p"
-        cover.disposition = Disposition.attached_pic.value
+        cover.disposition = Disposition.attached_pic.value  # pyright: ignore[reportAttributeAccessIssue]
         stream = film.streams.video[0]
         copy = covered.add_stream_from_template(stream)
         covered.mux(cover.encode(av.VideoFrame(640, 480, "yuvj420p")))

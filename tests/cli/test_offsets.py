@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hlrp.cli.common import run_cli
 from hlrp.cli.inspect_latents import InspectConfig, inspect_latents
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.training_sources import open_training_sources
 from hlrp.foundation.backends import QwenVLChatConfig
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, log_offset
 from hub_cache import cache_model
 from tiny_videos import write_video
 
@@ -28,6 +30,18 @@ def _informed(caplog: pytest.LogCaptureFixture) -> None:
 def laq_name(laq_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A LAQ of offset 0.1 s that is no folder, but in the hub's cache."""
     return cache_model(laq_path, "someone/laq", tmp_path / "cache", monkeypatch)
+
+
+def test_what_a_command_says_is_printed_whatever_libraries_did_to_the_root_logger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    monkeypatch.setattr(logging.getLogger("hlrp"), "level", logging.NOTSET)
+    run_cli(lambda: log_offset(LatentSpec(frame_offset_s=0.3), 10.0, of="films"))
+    assert printed.getvalue() == "films: an offset of 0.3 s is 3 frames at 10 fps, 0.3 s\n"
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

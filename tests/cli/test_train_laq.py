@@ -319,6 +319,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--resume=true"], "nothing to resume"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other: plain videos are no dataset"),
         (["--video_fps=5"], "video_fps goes with video_dir; a dataset has its own frame rate"),
+        (["--skip_bad_videos=true"], "skip_bad_videos goes with video_dir"),
         (["--episodes=[0,1,77]"], "episodes has [77], and images the episodes 0 to 5"),
         (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
         (["--episodes=[1,2,1]"], "episodes must be different numbers from 0 on, got [1, 2, 1]"),

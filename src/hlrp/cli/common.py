@@ -22,6 +22,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     line then ends with `when_stopped`.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
     try:
         with signals_unwind():
             command()

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
-from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import Float64, UInt8
@@ -174,7 +173,7 @@ class PyAVDecoder:
             dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC,  # of chroma: what FFmpeg's own programs and torchcodec use
         )
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        matrix = frame.side_data.get("DISPLAYMATRIX")
         pixels = rgb.to_ndarray()
         if matrix is not None:
             pixels = np.ascontiguousarray(_upright(pixels, np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)))
