@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "b l d"], *, causal: bool = False) -> Float[Tensor, "b l d"]:
-        """Attend among the tokens of each sequence; with `causal`, a token attends only to itself and earlier tokens."""
+        """Attend among the tokens of each sequence; with `causal`, each token only to itself and earlier tokens."""
         q, k, v = rearrange(self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         mixed = _attend(q, k, v, causal=causal)
         return tokens + self.out(rearrange(mixed, "b h l d -> b l (h d)"))

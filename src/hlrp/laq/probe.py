@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _RIDGE = (1e-3, 1e-2, 1e-1, 1.0)
-"""Candidate strengths of the ridge penalty; one is chosen on a quarter of the fitting clips, never on held-out clips."""
+"""Candidate strengths of the ridge penalty; a quarter of the fitting clips decides, never the held-out clips."""
 _NO_VARIATION = 1e-9
 """Sum of squares below which a target counts as constant."""
 

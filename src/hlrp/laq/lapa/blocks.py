@@ -96,7 +96,7 @@ class PositionConvolution(nn.Conv3d):
 
 
 class LapaLayer(nn.Module):
-    """Position convolution, self-attention, optionally cross-attention, and feed-forward layer, each with a residual."""
+    """Position convolution, self-attention, optionally cross-attention, feed-forward layer; each with a residual."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, *, reads_memory: bool) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ class LapaConfig:
     """Architecture of a `LapaQuantizer`; the defaults are those of LAPA's released `laq_openx.pt`."""
 
     spec: LatentSpec = field(default_factory=LatentSpec)
-    """Geometry of the codes. In clips of more than two frames, each pair of consecutive frames is encoded separately."""
+    """Geometry of the codes. If clips have more than two frames, each consecutive pair is encoded by itself."""
     patch_size: int = 32
     """Side of a square image patch, which becomes one token, in pixels."""
     dim: int = 1024

@@ -133,7 +133,7 @@ class LapaCodebook(Quantizer):
 
     def quantize(self, latents: Float[Tensor, "z s v"]) -> Quantized:
         squares = self.entries.square().sum(1)
-        ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # squared distance minus |latent|², the same for all k
+        ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # squared distance without |latent|²
         return Quantized(self.lookup(ids), ids, latents.new_zeros(()))
 
     def lookup(self, ids: Int[Tensor, "z s"]) -> Float[Tensor, "z s v"]:

@@ -54,7 +54,7 @@ class FiniteScalarQuantizer(Quantizer):
 
 def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
     """Loss that is 0 if every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
-    sides = torch.tanh(2 * bounded)  # a smooth sign: -1 below the threshold 0, 1 above
+    sides = torch.tanh(2 * bounded)  # a smooth sign, in (-1, 1)
     balance = mean_over_ranks(sides.mean(0)).square().mean()
     together = mean_over_ranks(torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides))
     apart = together - torch.diag_embed(together.diagonal(dim1=1, dim2=2))

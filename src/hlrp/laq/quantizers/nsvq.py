@@ -17,7 +17,7 @@ from hlrp.ranks import normal_rows
 
 
 class NoiseSubstitutionQuantizer(LearnedCodebooks):
-    """In training, replaces the quantization error by random noise of the same length; evaluation uses the nearest code.
+    """Replaces the quantization error in training by random noise of its length; evaluation uses the nearest code.
 
     The output is then differentiable in the encoder's vector and, through the length of the error, in the code. The
     quantizer needs neither a loss of its own nor a straight-through gradient.
@@ -29,8 +29,8 @@ class NoiseSubstitutionQuantizer(LearnedCodebooks):
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__(spec)
         shape = (spec.code_seq_len, spec.codebook_size, spec.code_dim)
-        # A code is anchor + offset. Placing it anew changes the anchor only: writing to a parameter during the forward
-        # pass would break its gradient, and sharded training.
+        # A code is anchor + offset. Placing a code anew changes its anchor, so that only the optimizer writes to the
+        # parameter.
         self.register_buffer("anchors", torch.randn(shape))
         self.offsets = nn.Parameter(torch.zeros(shape))
 

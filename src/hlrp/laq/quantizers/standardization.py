@@ -15,8 +15,8 @@ from hlrp.ranks import mean_over_ranks
 class BatchStandardization(nn.Module):
     """Batch normalization without an affine map; statistics are computed over the batches of all processes.
 
-    PyTorch's SyncBatchNorm does the same, but on GPUs only. Evaluation uses running statistics: the plain mean over
-    batches at first, so that the initial values have no weight, and a moving average after 1 / `momentum` batches.
+    PyTorch's SyncBatchNorm needs GPUs. Evaluation uses running statistics: the plain mean over batches at first, so
+    that the initial values have no weight, and a moving average after 1 / `momentum` batches.
     """
 
     mean: Tensor
