@@ -1,3 +1,3 @@
-"""HLRP: latent actions from video, and the robot policies that speak them."""
+"""HLRP: latent actions learned from video, foundation VLAs that predict them, and LeRobot policies built on these."""
 
 __version__ = "0.1.0"

@@ -165,7 +165,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
         return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
 
     def _order_of(self, epoch: int) -> Int[Tensor, " m"]:
-        """Random order of all positions in `epoch`; kept until the next epoch, as drawing it is slow for many frames."""
+        """Random order of all positions in `epoch`; kept until the next epoch, as drawing it takes time."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
             self._order = epoch, torch.randperm(len(self._index), generator=generator)

@@ -46,7 +46,7 @@ def open_video(path: Path | str) -> tuple[InputContainer, av.VideoStream]:
     if not isinstance(stream, av.VideoStream) or Disposition.attached_pic in stream.disposition:
         container.close()
         raise ValueError(f"{path} has no moving pictures; remove it from the folder")
-    stream.codec_context.thread_count = 1  # files are read in forked worker processes, and threads do not survive a fork
+    stream.codec_context.thread_count = 1  # worker processes that read files are forked, and threads survive no fork
     return container, stream
 
 
