@@ -26,7 +26,7 @@ def sharding_strategy(module: pl.LightningModule, *, world_size: int) -> ModelPa
 
 
 def gather_weights(sharded: nn.Module, into: nn.Module) -> None:
-    """Copy the weights of `sharded` to the unsharded module `into` on the first process. All processes must call this."""
+    """Copy the weights of `sharded` to the unsharded module `into` on the first process; all processes must call it."""
     weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if distributed.get_rank() == 0:
         into.load_state_dict(weights)

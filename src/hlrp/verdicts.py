@@ -390,8 +390,8 @@ def _above_zero_for_sure(value: float, interval: Sequence[float] | None) -> Word
 
 
 def _gain_over_frame(laq: Mapping[str, Any]) -> Word:
-    """Verdict on `probe_gain`, as by `_above_zero_for_sure`; also unsure if the estimate lies at an edge of its interval,
-    which happens if very few episodes determine the interval."""
+    """Verdict on `probe_gain`, as by `_above_zero_for_sure`; also unsure if the estimate lies at an edge of its
+    interval, which happens if very few episodes determine the interval."""
     gain, interval = laq["probe_gain"], laq["probe_gain_interval"]
     word = _above_zero_for_sure(gain, interval)
     if word != "good":

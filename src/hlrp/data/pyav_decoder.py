@@ -29,7 +29,7 @@ from hlrp.data.pixels import resize
 _SEEK_S = 2.0
 """Longest gap to the next requested frame, in seconds, that is decoded; longer gaps are skipped by seeking."""
 _GLITCH_S = 0.5
-"""Largest accepted step back between time stamps, in seconds. Containers that stamp only some frames have such steps."""
+"""Largest accepted step back between time stamps, in seconds; such steps occur if only some frames have time stamps."""
 _LOST_S = 0.5
 """Largest accepted loss at the end of a film, in seconds: the last pictures may refer to others that were cut off."""
 
