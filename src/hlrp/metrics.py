@@ -80,15 +80,17 @@ LAQ_METRICS = {
         "how much of the coming actions a linear map reads from one-hot codes; 1 is all",
         f"≥ {GOOD_PROBE_R2:g}",
     ),
-    "probe_r2_quantized": Metric(_probed("quantized"), "what it reads from the vectors that the decoder gets"),
+    "probe_r2_quantized": Metric(_probed("quantized"), "R² of a linear map from the decoder's code vectors"),
     "probe_r2_vectors": Metric(
-        _probed("vectors"), "what it reads from the encoder's vectors; codes lose the difference"
+        _probed("vectors"), "R² of a linear map from the encoder's vectors; quantization loses the difference"
     ),
     "probe_r2_frame_only": Metric(
-        _probed("frame_only"), "what it reads from the codes of frame t repeated, which show no motion"
+        _probed("frame_only"), "R² of a linear map from the codes of frame t repeated, which show no motion"
     ),
-    "probe_r2_pixels": Metric(_probed("pixels"), "what it reads from frame t itself, without codes"),
-    "probe_r2_pixels_and_codes": Metric(_probed("pixels_and_codes"), "what it reads from frame t and codes together"),
+    "probe_r2_pixels": Metric(_probed("pixels"), "R² of a linear map from frame t itself, without codes"),
+    "probe_r2_pixels_and_codes": Metric(
+        _probed("pixels_and_codes"), "R² of a linear map from frame t and the codes together"
+    ),
     "probe_gain": Metric(
         "gain over the frame",
         "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",
@@ -113,7 +115,7 @@ LAQ_METRICS = {
         "share of codes read back after they moved the frame of another episode",
         "half way from chance to 1, or more",
     ),
-    "transfer_r2": Metric("transferred vectors, R²", "how like the code vectors read back so are; 1 is identical"),
+    "transfer_r2": Metric("transferred vectors, R²", "R² of code vectors read back in the same way; 1 is identical"),
     "perplexity": Metric(
         "perplexity per slot", "how many of its k codes each slot really uses", "every slot ≥ k/2"
     ),
@@ -122,7 +124,7 @@ LAQ_METRICS = {
     ),
     "dead_codes": Metric("dead codes per slot", "codes that no measured clip uses"),
     "tuple_entropy_bits": Metric(
-        "entropy of code tuples", "what all slots say together (Miller–Madow estimate), of the most they could"
+        "entropy of code tuples", "entropy of all codes of a clip together (Miller–Madow estimate), of the maximum"
     ),
     "still_modal_share": Metric(
         "still clips with one name",
@@ -136,7 +138,7 @@ LAQ_METRICS = {
         f"≥ {GOOD_REVERSAL:g}",
     ),
     "reversal_changed_codes": Metric(
-        "codes that change backwards", "share of codes that tell the direction of time"
+        "codes that change backwards", "share of codes that differ when clips are played backwards"
     ),
 }  # fmt: skip
 """Metrics of a quantizer by their keys in `quality.json`; `collapsed_slots` is computed from `perplexity`."""
@@ -157,8 +159,7 @@ FOUNDATION_METRICS = {
     ),
     "last_code_accuracy": Metric(
         "codes of the span before",
-        "accuracy of saying the true codes of the span before again; a reference and no rival: it sees labels, which "
-        "no policy has",
+        "accuracy of repeating the true codes of the previous span; only a reference, since a policy has no true codes",
     ),
     "teacher_forced_accuracy": Metric(
         "teacher-forced accuracy", "share of codes right when the true codes before them are given"
@@ -180,7 +181,7 @@ FOUNDATION_METRICS = {
 LANGUAGE_METRICS = {
     "accuracy_drop": Metric(
         "worth of the instruction",
-        "accuracy lost under the instruction of another task; near 0 also where each task has a scene of its own",
+        "accuracy lost with the instruction of another task; also near 0 if the scene alone tells the task",
     ),
     "changed_share": Metric(
         "codes changed by other words", "share of frames whose decoded codes change with the instruction"

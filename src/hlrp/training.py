@@ -217,6 +217,7 @@ class TrainingRun:
                 self._require_begun_with("settings", self._settings, prefix="--")
         elif self.scratch.exists():
             if {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES:
+                # Files that no run has written: removing the folder could destroy a user's data.
                 raise FileExistsError(f"{self.scratch} is in the way and no training run; remove or rename it")
             if not is_certain:
                 raise FileExistsError(
@@ -311,12 +312,12 @@ class TrainingRun:
         )
         loop = pl.Trainer(
             max_steps=steps,
-            max_epochs=-1,
+            max_epochs=-1,  # only `max_steps` ends the training
             accelerator=accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=_strategy(config, trained),
-            use_distributed_sampler=False,
+            use_distributed_sampler=False,  # `_SharesFrom` divides the batch; Lightning must not divide it again
             precision=config.precision,
             plugins=StateFile(),
             default_root_dir=self.scratch,  # Lightning resumes preempted Slurm jobs from here: only this run's states

@@ -225,8 +225,10 @@ class ClipBatches(Dataset[ClipBatch]):
 
     def draws(self, step: int) -> ClipDraws:
         """Random choices for the clips of batch `step`."""
+        # Python's hash of integers, unlike that of strings, is the same in every process.
         generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
         b, augmentation = self._batch_size, self._augmentation
+        # All numbers are drawn whether or not they are used, so that an option does not change the other choices.
         place, stretch, turn = torch.rand(3, b, generator=generator, dtype=torch.float64)
         views = torch.rand(b, 4, generator=generator) * 2 - 1
 

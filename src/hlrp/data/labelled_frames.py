@@ -167,7 +167,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
     def _order_of(self, epoch: int) -> Int[Tensor, " m"]:
         """Random order of all positions in `epoch`; kept until the next epoch, as drawing it takes time."""
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)  # nearby seeds share no epoch
             self._order = epoch, torch.randperm(len(self._index), generator=generator)
         return self._order[1]
 

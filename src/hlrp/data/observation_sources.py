@@ -111,7 +111,7 @@ def open_taught(
         ValueError: If `laq` has no codes or needs other cameras, or no episode is long enough for a clip.
     """
     if config.labels_path is not None:
-        raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
+        raise ValueError("give labels_path (read labels) or laq_path (make them during training), not both")
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
     dataset = _open(config)
@@ -201,7 +201,7 @@ def _pools(
     split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
     train, test = (chosen[part] for part in split)
     if not len(test):
-        logger.warning(f"{name} has one episode with labels: it is trained on, and none is held out")
+        logger.warning(f"{name} has one episode with labels: it is used for training, and there is no validation")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values

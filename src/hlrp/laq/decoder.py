@@ -73,7 +73,7 @@ class TransitionDecoder(nn.Module):
         """Output tokens of the transformer: one for each patch of a frame, and one for each code slot."""
         before = rearrange(frames, "b n c h w -> (b n) c h w")
         codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
-        places = self.stem(2 * before - 1)
+        places = self.stem(2 * before - 1)  # pixels in [-1, 1], as in the encoder
         tokens = torch.cat([places, codes], dim=1)
         for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
             tokens = attention(tokens)

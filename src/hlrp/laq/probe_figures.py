@@ -87,6 +87,7 @@ def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], 
     A chunk with an action that is not finite becomes NaN as a whole, and the probes leave it out.
     """
     known = fit[has_finite_actions(fit)]
+    # One mean and scale per action dimension, over all chunk steps: steps keep their relative sizes.
     mean, scale = known.mean((0, 1)), known.std((0, 1)).clamp_min(1e-6)
 
     def targets(actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b g"]:

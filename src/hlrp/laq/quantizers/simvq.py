@@ -46,6 +46,7 @@ class LinearCodebookQuantizer(LearnedCodebooks):
 
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         book = self.books[slot]
+        # A code is W f: the fixed vector f that the map W sends to the wanted code is found by the pseudo-inverse of W.
         inverse = torch.linalg.pinv(book.code_transform.weight)  # pyright: ignore[reportOptionalMemberAccess]
         book.frozen_codebook[which] = vectors @ inverse.T  # pyright: ignore[reportIndexIssue]
 

@@ -38,6 +38,7 @@ class VectorQuantizer(LearnedCodebooks):
 
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         book = self.books[slot]._codebook
+        # The library computes codes as embed_avg / cluster_size: all three must be set, or the next update moves them.
         for moving_average, value in ((book.embed, vectors), (book.embed_avg, vectors), (book.cluster_size, 1.0)):
             moving_average[0, which] = value  # pyright: ignore[reportIndexIssue]
 
