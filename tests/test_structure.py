@@ -14,7 +14,7 @@ ROOMS = (
     "hlrp.latent_spec",
     "hlrp.latents",
     "hlrp.storage",
-    "hlrp.training",
+    "hlrp.training.run",
     "hlrp.laq",
     "hlrp.foundation",
     "hlrp.experts",

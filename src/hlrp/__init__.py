@@ -1,4 +1,4 @@
-"""HLRP: latent actions from video, and the robot policies that use them.
+"""HLRP: latent actions learned from video, foundation VLAs that predict them, and LeRobot policies built on these.
 
 The names that a user types are here; each is imported from its room when it is first used, so that `import hlrp` and
 the help of every command stay fast.
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hlrp.latents import LatentActions, LatentSpec
     from hlrp.report.saving import save_foundation, save_laq
     from hlrp.storage.hub import upload_folder
+
+__version__ = "0.1.0"
 
 _PLACES = {
     "FoundationBatch": "hlrp.foundation.batch",

@@ -1,4 +1,4 @@
-"""Geometry of latent actions; without torch, so that a command line is checked before torch is imported."""
+"""Geometry of latent actions. The module imports no torch, so that command lines are checked before torch is loaded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class LatentSpec:
     """Geometry of the latent actions that a quantizer writes and a policy reads."""
 
     codebook_size: int = 8
-    """Codebook entries k in every slot. LAPA (arXiv:2410.11758) uses 8."""
+    """Number of codebook entries k of every code slot. LAPA (arXiv:2410.11758) uses 8."""
     code_seq_len: int = 4
-    """Code slots s of one transition."""
+    """Number of code slots s of one transition."""
     num_frames: int = 2
-    """Frames T the teacher sees: t, t+offset, t+2*offset, …"""
+    """Number of frames T of a clip that the quantizer encodes: t, t+offset, t+2*offset, …"""
     frame_offset_s: float = 0.1
-    """Time between consecutive teacher frames, in seconds."""
+    """Time between consecutive frames of a clip, in seconds."""
     code_dim: int = 32
     """Width d of one code vector."""
 
@@ -30,19 +30,19 @@ class LatentSpec:
 
     @property
     def num_transitions(self) -> int:
-        """Transitions n between the teacher's frames."""
+        """Number of transitions n = T-1 between consecutive frames of a clip."""
         return self.num_frames - 1
 
     @property
     def num_codes(self) -> int:
-        """Codes of one label, n*s: the length of `latent_codes`."""
+        """Number of codes of one label, n*s: the length of `latent_codes`."""
         return self.num_transitions * self.code_seq_len
 
     def offset_frames(self, fps: float) -> int:
-        """Whole frames between consecutive teacher frames at `fps` Hz.
+        """Number of dataset frames between consecutive frames of a clip, at `fps` Hz.
 
-        The nearest number of frames; halfway between two, the even one, as everywhere in Python: 0.25 s at 30 fps are
-        8 frames, not 7.
+        `frame_offset_s * fps` is rounded to the nearest integer, and to the even one if two are equally near, as by
+        Python's `round`: 0.25 s at 30 fps are 8 frames, not 7.
 
         Raises:
             ValueError: If the offset is shorter than one frame.
@@ -55,15 +55,15 @@ class LatentSpec:
         return frames
 
     def frame_deltas(self, fps: float) -> list[int]:
-        """Teacher frames relative to t, in dataset frames: `[0, offset, 2*offset, …]`."""
+        """Frames of a clip relative to its first frame t, in dataset frames at `fps` Hz: `[0, offset, 2*offset, …]`."""
         offset = self.offset_frames(fps)
         return [offset * i for i in range(self.num_frames)]
 
     def require_same_codes(self, other: LatentSpec, *, this: str, that: str) -> None:
-        """Raise unless `other` describes codes of the same geometry.
+        """Raise unless `other` has the same codebook size, number of slots and frames, and frame offset.
 
         Raises:
-            ValueError: Naming the first field that differs, and both sides by their names `this` and `that`.
+            ValueError: With the first field that differs, and the names `this` and `that` of both sides.
         """
         for name in ("codebook_size", "code_seq_len", "num_frames", "frame_offset_s"):
             mine, theirs = getattr(self, name), getattr(other, name)

@@ -1,4 +1,4 @@
-"""The vocabulary all stages share: what a latent action is, and whether two stages mean the same one.
+"""Latent actions, shared by all stages: their data type, the fingerprint of a quantizer, and checks of frame offsets.
 
 Shapes: b batch, n transitions (T frames give n = T-1), s code slots per transition, k codebook entries, d code width.
 """
@@ -20,13 +20,13 @@ from hlrp.latent_spec import LatentSpec
 logger = logging.getLogger(__name__)
 
 OFFSET_TOLERANCE = 0.05
-"""Share by which an offset in whole frames may differ from the one in seconds before a warning says so."""
+"""Largest relative difference between the offset in whole frames and `frame_offset_s` without a warning."""
 NO_LABEL = -1
-"""Stored in every slot of a frame that has no latent label; never a code."""
+"""Value stored in every slot of a frame that has no latent label. Codes are 0 or more."""
 
 
 def log_offset(spec: LatentSpec, fps: float, *, of: str) -> None:
-    """Log how many frames the offset of `spec` is at `fps` Hz, and warn where they last another time than it says.
+    """Log the offset of `spec` in frames at `fps` Hz, and warn if rounding to whole frames changes it much.
 
     Args:
         spec: Geometry of the latent actions.
@@ -53,11 +53,11 @@ class LatentActions:
     """Latent actions of a batch of clips."""
 
     codes: Int[Tensor, "b n s"]
-    """Nominal codebook indices in [0, k)."""
+    """Code ids in [0, k); `NO_LABEL` everywhere from a quantizer without codes."""
     vectors: Float[Tensor, "b n s d"]
     """Encoder outputs before quantization."""
     valid: Bool[Tensor, " b"]
-    """False where the clip was cut by the end of its episode."""
+    """False if the clip goes beyond the end of its episode."""
 
 
 def fingerprint(state: Mapping[str, Tensor], description: Mapping[str, object]) -> str:
@@ -79,5 +79,5 @@ def fingerprint(state: Mapping[str, Tensor], description: Mapping[str, object]) 
 
 
 def spec_to_dict(spec: LatentSpec) -> dict[str, int | float]:
-    """Plain values of `spec`, for JSON."""
+    """`spec` as plain values, for JSON."""
     return asdict(spec)

@@ -1,7 +1,8 @@
-"""Clips (t, t+offset, …) that never leave their episode, in an order that is a function of the seed alone.
+"""Training clips of stage 1: which clips exist, split of episodes, and batches whose order depends on the seed only.
 
-Shapes: e episodes, n frames, b clips, t frames of a clip, m usable clips of a source, s sources, l labelled
-and v held-out episodes, d action dimensions. In a `ClipBatch`: n transitions, a action values of each, c h w a frame.
+A clip consists of the frames t, t+offset, …; all of them are in one episode. Shapes: e episodes, n frames, b clips,
+t frames of a clip, m usable clips of a source, s sources, l labelled and v held-out episodes, d action dimensions. In a
+`ClipBatch`: n transitions, a action values of each, c h w a frame.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " n"]:
-    """Whether the clip that starts at each frame ends inside that frame's episode.
+    """Whether the clip that starts at each frame ends within the episode of this frame.
+
+    Args:
+        bounds: Start and end of every episode: its first frame, and one after its last frame.
+        deltas: Frames of a clip, relative to its first frame.
 
     Raises:
         ValueError: If no episode is long enough for a single clip.
@@ -54,15 +59,17 @@ def have_room(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " e
 def split_episodes(
     num_episodes: int, *, held_out: float, seed: int, usable: Bool[Tensor, " e"] | None = None
 ) -> tuple[Int[Tensor, " _"], Int[Tensor, " v"]]:
-    """Training and held-out episode numbers.
+    """Split episodes at random into training episodes and held-out episodes.
 
     Args:
-        num_episodes: Episodes to divide.
-        held_out: Share of the usable episodes to hold out; at least one is, and at least one is trained on. A single
-            usable episode is trained on, and none is held out.
-        seed: Of the draw.
-        usable: Which episodes are long enough to learn or measure anything on; default: all. The others are never held
-            out.
+        num_episodes: Number of episodes to split.
+        held_out: Share of the usable episodes to hold out, in (0, 1). At least one is held out and at least one is
+            trained on; a single usable episode is trained on, and none is held out.
+        seed: Seed of the random split.
+        usable: Which episodes may be held out, such as those long enough for a clip; default: all.
+
+    Returns:
+        Numbers of the training episodes and of the held-out episodes, ascending.
 
     Raises:
         ValueError: If `held_out` is not in (0, 1), or there is no episode.
@@ -81,35 +88,35 @@ def split_episodes(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSource:
-    """What a run trains on of one source."""
+    """One source of a training run, with its training episodes and the episodes whose actions are used."""
 
     source: ClipSource
     episodes: Int[Tensor, " e"]
-    """Episodes to draw clips from; the others are held out."""
+    """Training episodes."""
     weight: float | None = None
-    """Share of the clips, relative to other sources; None everywhere draws every usable clip equally often."""
+    """Weight of this source in the mix of clips; if None for all sources, every usable clip is drawn equally often."""
     labelled: Int[Tensor, " l"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    """Those of `episodes` whose actions may be seen."""
+    """Training episodes whose actions the quantizer may learn from."""
     chosen: Int[Tensor, " _"] | None = None
-    """Episodes of the source that the run uses at all, trained on or held out; None: every one."""
+    """Episodes that the run uses for training or validation; None: all episodes of the source."""
 
     @property
     def held_out(self) -> Int[Tensor, " v"]:
-        """Episodes of the run that are not trained on."""
+        """Episodes that the run uses, but not for training."""
         every = torch.arange(len(self.source.bounds)) if self.chosen is None else self.chosen
         return every[~torch.isin(every, self.episodes)]
 
 
 @dataclass(frozen=True)
 class ActionStatistics:
-    """How the actions of a `ClipBatch` were standardized."""
+    """Mean and standard deviation by which the actions of a `ClipBatch` were standardized."""
 
     mean: Float[Tensor, " d"]
-    """Over the labelled training frames, in dataset units."""
+    """Mean over the labelled training frames, in dataset units."""
     std: Float[Tensor, " d"]
-    """1 for an action that never varies."""
+    """Standard deviation over the labelled training frames, in dataset units; 1 for a dimension that never varies."""
     chunk_steps: int
-    """Actions of one transition."""
+    """Number of actions in one transition."""
 
     @property
     def size(self) -> int:
@@ -117,47 +124,48 @@ class ActionStatistics:
         return self.chunk_steps * len(self.mean)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """The statistics as plain values, for JSON."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist(), "chunk_steps": self.chunk_steps}
 
 
 @dataclass(frozen=True)
 class ClipDraws:
-    """Everything that is random about some clips of a batch."""
+    """Random choices for the clips of a batch: which frames, and how they are augmented."""
 
     source: Int[Tensor, " b"]
     """Number of the source of each clip."""
     index: Int[Tensor, "b t"]
-    """Absolute frame indices in that source, in the order they are shown."""
+    """Absolute frame indices of each clip in its source, in the order of the clip; descending in reversed clips."""
     views: Float[Tensor, "b 4"]
+    """`ClipBatch.views`, uniform in [-1, 1]."""
     labelled: Bool[Tensor, " b"]
-    """Whether the actions of a clip are known and are those of its frames: forwards, at the nominal offset."""
+    """Whether the actions of a clip are known and fit its frames: false for reversed and stretched clips."""
 
     def part(self, index: int, parts: int) -> ClipDraws:
-        """Draws of part `index` of `parts`.
+        """Rows of part `index` of `parts`.
 
         Raises:
-            ValueError: If the clips do not divide into equal parts.
+            ValueError: If the number of clips is not a multiple of `parts`.
         """
         rows = part_rows(len(self.index), index, parts)
         return ClipDraws(*(value[rows] for value in vars(self).values()))
 
 
 class ClipBatches(Dataset[ClipBatch]):
-    """Training batches by step number: batch `i` is the same in every run, whatever was read before it.
+    """Training batches by step number: batch `i` depends on the seed and on `i` only, not on batches read before.
 
     Args:
-        sources: What to draw from; their cameras must be as many.
-        spec: Frames of a clip, and the seconds between them: resolved against the frame rate of each source.
+        sources: Sources of clips, all with the same number of cameras.
+        spec: Number of frames of a clip, and the seconds between them; each source converts seconds by its frame rate.
         batch_size: Clips b of a batch.
         num_batches: Steps of the run.
-        seed: Every draw derives from it and the step number.
-        augmentation: Reversal and stretching.
-        idle: Rarer draws of clips without motion.
+        seed: Seed of all random choices.
+        augmentation: Random reversal and stretching of clips.
+        idle: Sampling of clips without motion; default: like all other clips.
 
     Raises:
-        ValueError: If a source has no usable clip, only some have a weight, or cameras or labelled actions of two
-            sources do not fit together.
+        ValueError: If a source has no usable clip, only some sources have a weight, or the sources differ in their
+            number of cameras or in their labelled actions.
     """
 
     def __init__(
@@ -200,25 +208,27 @@ class ClipBatches(Dataset[ClipBatch]):
         ]
         shares = source_shares([part.weight for part in sources], counts)
         self.shares: list[float] = shares.tolist()
-        """Share of the clips that each source gets."""
+        """Share of the clips that come from each source; the shares sum to 1."""
         self._cumulative = torch.cat(
             [share * weight / weight.sum() for share, weight in zip(shares, weights, strict=True)]
         ).cumsum(0)
         self.action_statistics = action_statistics(sources, offsets)
-        """Of the labelled training frames; None without any."""
+        """Statistics of the actions of labelled training frames; None if no episode is labelled."""
 
     def __len__(self) -> int:
         return self._num_batches
 
     @property
     def action_size(self) -> int:
-        """Action values a of one transition; 0 without labels."""
+        """Action values a of one transition; 0 if no episode is labelled."""
         return 0 if self.action_statistics is None else self.action_statistics.size
 
     def draws(self, step: int) -> ClipDraws:
-        """The clips of batch `step`."""
+        """Random choices for the clips of batch `step`."""
+        # Python's hash of integers, unlike that of strings, is the same in every process.
         generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
         b, augmentation = self._batch_size, self._augmentation
+        # All numbers are drawn whether or not they are used, so that an option does not change the other choices.
         place, stretch, turn = torch.rand(3, b, generator=generator, dtype=torch.float64)
         views = torch.rand(b, 4, generator=generator) * 2 - 1
 
@@ -244,10 +254,10 @@ class ClipBatches(Dataset[ClipBatch]):
         return self.part(step, 0, 1)
 
     def part(self, step: int, index: int, parts: int) -> ClipBatch:
-        """Part `index` of `parts` of batch `step`: what one process, or accumulation step, works on.
+        """Part `index` of `parts` of batch `step`; see `StepBatches.part`.
 
         Raises:
-            ValueError: If a batch does not divide into equal parts.
+            ValueError: If the batch size is not a multiple of `parts`.
         """
         draws = self.draws(step).part(index, parts)
         return ClipBatch(self._frames(draws), draws.views, self._actions(draws), draws.labelled)
@@ -274,10 +284,10 @@ class ClipBatches(Dataset[ClipBatch]):
 
 
 def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e"]) -> Int[Tensor, " m"]:
-    """Frames of `episodes` where a whole clip starts that lies in one scene.
+    """Frames of `episodes` at which a clip starts that contains no scene cut and ends within its episode.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such frame.
     """
     if not len(episodes):
         raise ValueError(
@@ -294,7 +304,7 @@ def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e
 
 
 def log_cuts(source: ClipSource, deltas: list[int]) -> None:
-    """Log how many clips are left out because they lie across a scene cut; nothing where there is no cut."""
+    """Log how many clips are left out because they contain a scene cut; log nothing if there are no cuts."""
     if not len(source.cuts):
         return
     whole = clip_is_valid(source.bounds, deltas)
@@ -306,7 +316,7 @@ def log_cuts(source: ClipSource, deltas: list[int]) -> None:
 
 
 def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) -> Int[Tensor, " l"]:
-    """The share `fraction` of `episodes`, at least one of them; none if `fraction` is 0.
+    """Choose a random share `fraction` of `episodes`: at least one, or none if `fraction` is 0.
 
     Raises:
         ValueError: If `fraction` is not in [0, 1].
@@ -319,10 +329,10 @@ def choose_labelled(episodes: Int[Tensor, " e"], *, fraction: float, seed: int) 
 
 
 def source_shares(weights: Sequence[float | None], counts: Int[Tensor, " s"]) -> Float64[Tensor, " s"]:
-    """Share of the clips that each source gets; in proportion to its clips where no weight is given.
+    """Share of the samples that come from each source: in proportion to `weights`, or to `counts` if none is given.
 
     Raises:
-        ValueError: If only some have a weight, or one is not positive.
+        ValueError: If only some sources have a weight, or a weight is not positive.
     """
     given = [weight for weight in weights if weight is not None]
     if given and len(given) < len(weights):
@@ -333,10 +343,10 @@ def source_shares(weights: Sequence[float | None], counts: Int[Tensor, " s"]) ->
 
 
 def idle_weights(source: ClipSource, starts: Int[Tensor, " m"], length: int, idle: IdleClips) -> Float64[Tensor, " m"]:
-    """How often to draw each clip that begins at `starts` and ends `length` frames later, relative to one another.
+    """Sampling weight of each clip that starts at `starts` and ends `length` frames later: lower for idle clips.
 
-    Motion is the mean difference between the first and the last frame of a clip. Frames that must be decoded first are
-    measured once a second: a clip counts as the last one measured before it.
+    The motion of a clip is the mean difference between its first and last frame. If frames are not in memory, only one
+    clip per second is measured, and the clips after it get the same motion, to save decoding time.
     """
     if idle.weight == 1:
         return torch.ones(len(starts), dtype=torch.float64)
@@ -353,10 +363,11 @@ def idle_weights(source: ClipSource, starts: Int[Tensor, " m"], length: int, idl
 
 
 def action_statistics(sources: Sequence[TrainingSource], offsets: Sequence[int]) -> ActionStatistics | None:
-    """Mean and deviation of the actions that may be seen; None where there are none.
+    """Mean and standard deviation of the actions of all labelled episodes; None if no episode is labelled.
 
     Raises:
-        ValueError: If labelled episodes have no actions or are not trained on, or two sources differ in their actions.
+        ValueError: If labelled episodes have no actions or are not trained on, or sources differ in the number of
+            actions of a transition or in their dimensions.
     """
     seen: list[Float[Tensor, "_ d"]] = []
     shapes: dict[tuple[int, int], str] = {}
@@ -393,7 +404,7 @@ def action_statistics(sources: Sequence[TrainingSource], offsets: Sequence[int])
 
 
 def _shows_actions(part: TrainingSource, start: Int[Tensor, " m"], length: int) -> Bool[Tensor, " m"]:
-    """Whether the clip of `length` actions from each frame in `start` on is of a labelled episode, all of it finite."""
+    """For each frame in `start`: whether its episode is labelled and the `length` actions from it on are all finite."""
     labelled = torch.isin(episode_of_frame(part.source.bounds)[start], part.labelled)
     if part.source.actions is None:
         return labelled
@@ -402,22 +413,22 @@ def _shows_actions(part: TrainingSource, start: Int[Tensor, " m"], length: int) 
 
 
 def episodes_with_actions(source: ClipSource, episodes: Int[Tensor, " e"]) -> Int[Tensor, " _"]:
-    """Those of `episodes` with at least one action that is known; none if the source has no actions."""
+    """Episodes among `episodes` that have at least one finite action; none if the source has no actions."""
     if source.actions is None:
         return episodes[:0]
     return episodes[torch.isin(episodes, episode_of_frame(source.bounds)[source.actions.isfinite().all(1)])]
 
 
 def chosen_episodes(num_episodes: int, numbers: Sequence[int] | None, *, name: str) -> Int[Tensor, " _"]:
-    """Numbers of the episodes that a run uses, in ascending order; all of them if `numbers` is None.
+    """Numbers of the episodes that a run uses, in ascending order; all episodes if `numbers` is None.
 
     Args:
-        num_episodes: Episodes of the dataset.
-        numbers: The choice, checked by `require_episode_numbers`.
-        name: Of the dataset, for the message.
+        num_episodes: Number of episodes in the dataset.
+        numbers: Chosen episode numbers, checked by `require_episode_numbers`.
+        name: Name of the dataset, for the error message.
 
     Raises:
-        ValueError: If the dataset lacks one of them.
+        ValueError: If the dataset lacks one of the chosen episodes.
     """
     if numbers is None:
         return torch.arange(num_episodes)
@@ -435,13 +446,13 @@ def _require_same_cameras(sources: Sequence[ClipSource]) -> None:
 
 
 def _frames_left(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
-    """Frames that follow each frame in its episode, or in its scene."""
+    """Number of frames after each frame in its episode (or scene, if `bounds` are those of scenes)."""
     lengths = bounds[:, 1] - bounds[:, 0]
     return torch.repeat_interleave(bounds[:, 1], lengths) - 1 - torch.arange(int(lengths.sum()))
 
 
 def _motion(clips: UInt8[Tensor, "b t c h w"]) -> Float[Tensor, " b"]:
-    """Mean absolute difference between first and last frame; what is finer than a sixteenth is noise."""
+    """Mean absolute difference, in [0, 255], between first and last frame, averaged to 16x16 pixels against noise."""
     ends = rearrange(clips[:, [0, -1]].float(), "b two c h w -> (b two) c h w")
     first, last = rearrange(F.adaptive_avg_pool2d(ends, 16), "(b two) c h w -> two b (c h w)", two=2)
     return (first - last).abs().mean(dim=1)

@@ -1,4 +1,4 @@
-"""Open a LeRobotDataset and say in one sentence what is wrong with it.
+"""Open a LeRobotDataset, with clear error messages for missing or damaged data, and read its columns.
 
 Shapes: e episodes, n frames.
 """
@@ -33,10 +33,10 @@ from hlrp.runtime.checks import require_number
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
-    """What to call a dataset in messages, checkpoints and cards: its repo id if one was given, else its folder's name.
+    """Name of a dataset in messages, checkpoints and model cards: its repo id if given, else the name of its folder.
 
-    The name of a folder has no slash and tells nobody where it lies. Letters that a repo id may not hold become dashes,
-    so that LeRobot takes the name for one.
+    Only the last part of the folder's path is used, so that a published checkpoint does not reveal local paths.
+    Characters that a repo id may not contain become dashes, so that LeRobot accepts the name as a repo id.
     """
     if repo_id is not None or root is None:
         return repo_id or DEFAULT_REPO_ID
@@ -50,8 +50,8 @@ def open_dataset(
 
     Args:
         repo_id: Name of the dataset.
-        root: Its folder.
-        tolerance_s: Largest difference between a time stamp and the frame rate, in seconds.
+        root: Folder of the dataset.
+        tolerance_s: Largest deviation of the time between two frames from 1 / fps, in seconds.
 
     Raises:
         FileNotFoundError: If `root` is given and is no LeRobotDataset, a file is missing, or the hub cannot be reached.
@@ -71,7 +71,7 @@ def open_dataset(
         require_sound_rows(_metadata(repo_id, folder), whole=True, tolerance_s=tolerance_s)
     try:
         dataset = LeRobotDataset(repo_id, root=root, return_uint8=True, tolerance_s=tolerance_s)
-    except (ConnectionError, HTTPError) as error:  # LeRobot asks the hub for what it does not find on the disk
+    except (ConnectionError, HTTPError) as error:  # LeRobot asks the hub for files that it does not find on disk
         missing = (
             f"dataset {repo_id!r} is neither at {HF_LEROBOT_HOME / repo_id} nor reachable on the hub; "
             "pass its folder as root"
@@ -82,7 +82,7 @@ def open_dataset(
     except BackwardCompatibilityError:
         require_format("v2.1", repo_id)
         raise
-    except NotImplementedError:  # what LeRobot raises for a format before v2.1
+    except NotImplementedError:  # LeRobot raises this for formats before v2.1
         require_format("v2.0", repo_id)
         raise
     except DatasetGenerationError as error:  # the `datasets` library could not read the rows
@@ -97,7 +97,7 @@ def open_dataset(
 
 
 def _metadata(repo_id: str, folder: Path) -> LeRobotDatasetMetadata:
-    """Metadata of a dataset on this machine, whose files were checked before."""
+    """Metadata of a dataset in a local `folder`, whose files `require_dataset_files` has checked before."""
     try:
         return LeRobotDatasetMetadata(repo_id, root=folder)
     except (DatasetGenerationError, KeyError, ValueError, OSError) as error:
@@ -127,7 +127,7 @@ def require_camera(meta: LeRobotDatasetMetadata, camera: str | None) -> str:
 
 
 def episode_bounds(meta: LeRobotDatasetMetadata) -> Int[Tensor, "e 2"]:
-    """First frame of every episode and the one after its last, as absolute frame indices."""
+    """Start and end of every episode as absolute frame indices: its first frame, and one after its last frame."""
     episodes = meta.episodes
     assert episodes is not None, "a dataset that was opened has its episodes"
     bounds = zip(episodes["dataset_from_index"], episodes["dataset_to_index"], strict=True)
@@ -135,22 +135,22 @@ def episode_bounds(meta: LeRobotDatasetMetadata) -> Int[Tensor, "e 2"]:
 
 
 def episode_of_frame(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
-    """Episode number of every frame."""
+    """Episode number of every frame; `bounds` as from `episode_bounds`."""
     return torch.repeat_interleave(torch.arange(len(bounds)), bounds[:, 1] - bounds[:, 0])
 
 
 def frame_of_episode(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
-    """Place of every frame in its episode, from 0."""
+    """Number of every frame within its episode, from 0; `bounds` as from `episode_bounds`."""
     return torch.arange(int((bounds[:, 1] - bounds[:, 0]).sum())) - bounds[episode_of_frame(bounds), 0]
 
 
 def has_actions(dataset: LeRobotDataset) -> bool:
-    """Whether the dataset carries an `action` column at all."""
+    """Whether the dataset has an `action` column."""
     return ACTION in dataset.meta.features
 
 
 def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
-    """The whole `action` column, float32, in dataset units; a matrix is flattened, what is not finite stays.
+    """Read the `action` column as float32 in dataset units. Matrices are flattened; values that are not finite stay.
 
     Raises:
         ValueError: If actions are not numbers, or a row is empty.
@@ -159,9 +159,9 @@ def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
 
 
 def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"] | None:
-    """A column of numbers as float64, a row per frame in the order of the absolute frame index.
+    """Read a column of numbers as float64, with one row per frame in the order of the absolute frame index.
 
-    Frames whose data file is not on this disk, since other episodes were asked for, are NaN; None where no file is.
+    If only some episodes were downloaded, the frames of all others are NaN. The result is None without any data file.
 
     Raises:
         ValueError: If the column does not hold numbers, or `index` is not that of the dataset's frames.
@@ -182,14 +182,14 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"
 
 
 def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
-    """A column of numbers, vectors or matrices as float64, flattened to one row per frame.
+    """Convert a column of numbers, vectors or matrices to float64, flattened to one row per frame.
 
     Args:
-        column: Of any integer, boolean or floating-point type; a column of one value per frame counts as vectors of 1.
-        name: Its name, for messages.
+        column: Column of any integer, boolean or floating-point type; single numbers become vectors of length 1.
+        name: Name of the column, for messages.
 
     Raises:
-        ValueError: If it holds something else than numbers, empty rows, or rows of different lengths.
+        ValueError: If the column holds something else than numbers, empty rows, or rows of different lengths.
     """
     values, rows = column.combine_chunks(), len(column)
     nested = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray, pa.ExtensionArray)
@@ -210,7 +210,7 @@ def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
 
 
 def read_instructions(dataset: LeRobotDataset) -> list[str]:
-    """The instruction of every frame.
+    """Language instruction of every frame.
 
     Raises:
         ValueError: If a task of the dataset is empty.

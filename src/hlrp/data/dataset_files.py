@@ -1,7 +1,7 @@
-"""The files of a LeRobotDataset on this machine: what is missing, damaged or of an older format, in one sentence.
+"""Check the files of a local LeRobotDataset, and name the file that is missing, damaged or of an older format.
 
-LeRobot asks the hub for whatever it cannot read, and reports that the hub does not have it. These checks come first and
-name the file. They read the JSON files, the footers of the parquet files and the headers of the videos.
+LeRobot itself asks the hub for each file that it cannot read, and then reports only that the hub does not have the
+dataset. These checks run first. They read the JSON files, the parquet footers and the video headers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, 
 from packaging.version import InvalidVersion, Version
 
 _FORMAT = 3
-"""Major version of LeRobot's dataset format that this LeRobot reads."""
+"""Major version of LeRobot's dataset format that the installed LeRobot reads."""
 _V20_CONVERTER = "python -m lerobot.datasets.v21.convert_dataset_v20_to_v21"
 _V21_CONVERTER = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
 
 
 def require_dataset_files(folder: Path, repo_id: str) -> None:
-    """Raise unless `folder` holds a complete LeRobotDataset of the format that this LeRobot reads.
+    """Raise unless `folder` holds a complete LeRobotDataset in the format that the installed LeRobot reads.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -65,15 +65,15 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
 
 
 def require_format(version: str, repo_id: str, folder: Path | None = None) -> None:
-    """Raise unless this LeRobot reads datasets of format `version`, such as "v3.0".
+    """Raise unless the installed LeRobot reads datasets of format `version`, such as "v3.0".
 
     Args:
         version: Format of the dataset.
-        repo_id: Its name.
-        folder: Where it is; None for a dataset on the hub.
+        repo_id: Repo id of the dataset.
+        folder: Folder of the dataset; None for a dataset on the hub.
 
     Raises:
-        ValueError: With the commands that convert the dataset, if the format is older.
+        ValueError: If the format is another one; for an older format, the message has the commands that convert it.
     """
     where = repo_id if folder is None else str(folder)
     try:
@@ -104,7 +104,7 @@ def data_files(folder: Path) -> list[Path]:
     """Parquet files of a dataset's folder `data` or `meta/episodes`, in the order in which LeRobot reads them.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder holds no parquet file.
     """
     files = sorted(folder.glob("*/*.parquet"))
     if not files:
@@ -113,7 +113,7 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def unreadable_file(files: Iterable[Path]) -> Path | None:
-    """The first parquet file of which not every row can be read; None if all can."""
+    """The first parquet file with a row that cannot be read; None if all rows of all files can be read."""
     for path in files:
         try:
             for _ in pq.ParquetFile(path).iter_batches():
@@ -167,7 +167,7 @@ def _require_video(path: Path) -> None:
 
 
 def _is_cut_short(path: Path) -> bool:
-    """Whether an MP4 file ends inside one of its boxes: LeRobot puts the header first, so it opens even when cut."""
+    """Whether an MP4 file ends inside one of its boxes. LeRobot writes the header first, so that such a file opens."""
     end, position = path.stat().st_size, 0
     with path.open("rb") as file:
         while position + 8 <= end:
@@ -175,14 +175,14 @@ def _is_cut_short(path: Path) -> bool:
             size, _ = struct.unpack(">I4s", file.read(8))
             if size == 1:  # the size follows as 64 bits
                 size = int.from_bytes(file.read(8))
-            if size < 8:  # 0: up to the end of the file; anything else is no box, and no matter for this check
+            if size < 8:  # 0 stands for "up to the end of the file"; other values are not MP4 boxes
                 return False
             position += size
     return position > end
 
 
 def _video_files(folder: Path, info: DatasetInfo) -> list[Path]:
-    """Every video that an episode names, each once."""
+    """Paths of all video files to which the episodes' metadata refers, each once."""
     cameras = [key for key, feature in info.features.items() if feature["dtype"] == "video"]
     if not cameras:
         return []

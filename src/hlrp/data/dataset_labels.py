@@ -1,4 +1,4 @@
-"""Latent labels of a dataset that is open, checked to be of its very frames.
+"""Find the latent labels of an opened dataset, and check that they were made from the frames of this dataset.
 
 Shapes: f frames.
 """
@@ -23,11 +23,11 @@ _RENEW = "write them again with hlrp-precompute-latent-codes --overwrite=true"
 def labels_of_dataset(
     meta: LeRobotDatasetMetadata, labels_path: Path | str | None = None, *, with_vectors: bool = False
 ) -> LatentLabels:
-    """Labels of the dataset that `meta` describes: from `labels_path` if given, else its own.
+    """Latent labels of the dataset that `meta` describes, from `labels_path` if given, else from the dataset itself.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If they were made from other frames than those of this dataset.
+        FileNotFoundError: If there are no labels.
+        ValueError: If the labels were made from other frames than those of this dataset.
     """
     labels = find_labels(meta.root, labels_path, with_vectors=with_vectors)
     bounds = episode_bounds(meta)
@@ -43,7 +43,7 @@ def labels_of_dataset(
             "latent labels reach beyond the end of an episode of this dataset, so they are of another version of it; "
             "write them again with hlrp-precompute-latent-codes"
         )
-    if labels.are_columns:  # a row and its label travel together
+    if labels.are_columns:  # labels in columns cannot be separated from their frames
         return labels
     if facts.frames is None:
         logger.warning(

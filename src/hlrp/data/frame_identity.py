@@ -1,10 +1,10 @@
-"""What the frames of a dataset are known by, wherever its folder lies: whether labels are of these very frames.
+"""Digests of the frames of a dataset, to check that latent labels were made from these frames.
 
-The identity stays the same when a dataset is copied, moved, uploaded and downloaded, or gets further columns, tasks or
-statistics. It differs when episodes, time stamps, states, actions or the pictures of a labelled camera differ.
+The digests stay the same if a dataset is copied, moved, uploaded and downloaded, or gets more columns, tasks or
+statistics. They differ if episodes, time stamps, states, actions or the pictures of a labelled camera differ.
 
-Cost: the columns of time stamps, states and actions are read whole (a million frames of 14 numbers take a second). Of
-every video file the size and three pieces of 64 KiB are read; of cameras stored as images, at most 256 pictures.
+Cost: the columns of time stamps, states and actions are read completely (1 s for a million frames of 14 numbers). Of
+every video file, the size and three pieces of 64 KiB are read; of cameras stored as images, at most 256 pictures.
 
 Shapes: e episodes, n frames.
 """
@@ -26,30 +26,31 @@ from hlrp.data.dataset_files import data_files
 from hlrp.data.frame_rows import read_columns
 
 _RECORDS = ("timestamp", OBS_STATE, ACTION)
-"""Columns that enter the identity, where the dataset has them."""
+"""Columns that enter the digest `records`, if the dataset has them."""
 _PIECE = 64 * 1024
-"""Bytes read at the start, in the middle and at the end of a video file."""
+"""Bytes that are read at the start, in the middle and at the end of each video file."""
 _RUNS, _RUN_FRAMES = 16, 16
-"""Stretches of consecutive images that are read, spread over the dataset, and images of each."""
+"""Number of runs of consecutive images that are read, spread over the dataset, and images of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameIdentity:
-    """Digests of a dataset's frames; None where the files that it takes are not on this machine."""
+    """Digests of a dataset's frames, 16 hexadecimal digits each; None if files for a digest are not on this machine."""
 
     episodes: str
-    """Frame rate and lengths of the episodes."""
+    """Digest of the frame rate and the lengths of the episodes."""
     records: str | None
-    """Time stamps, states and actions."""
+    """Digest of time stamps, states and actions."""
     pictures: str | None
-    """Pictures of the cameras that were labelled."""
+    """Digest of pictures of the labelled cameras."""
 
     def to_dict(self) -> dict[str, str | None]:
-        """Plain values, for JSON."""
+        """The digests as plain values, for JSON."""
         return dict(vars(self))
 
     def difference(self, stored: Mapping[str, str | None]) -> str | None:
-        """In words, what differs from an identity that `to_dict` once gave; None if nothing that can be compared."""
+        """Name what differs from a `stored` result of `to_dict`, for messages; None if no digest that both have
+        differs."""
         words = {
             "episodes": "frame rate or lengths of episodes",
             "records": "time stamps, states or actions",
@@ -63,10 +64,10 @@ class FrameIdentity:
 
 
 def frame_identity(meta: LeRobotDatasetMetadata, cameras: Sequence[str]) -> FrameIdentity:
-    """The identity of a dataset's frames as `cameras` show them.
+    """Compute the digests of a dataset's frames.
 
     Args:
-        meta: Metadata of the dataset; its files lie at `meta.root`.
+        meta: Metadata of the dataset, whose files are in `meta.root`.
         cameras: Dataset keys of the labelled cameras.
     """
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
@@ -93,7 +94,7 @@ def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
         column = read_columns(rows, [name]).column(0).combine_chunks()
         while isinstance(column, pa.ExtensionArray) or pa.types.is_nested(column.type):
             column = column.storage if isinstance(column, pa.ExtensionArray) else column.flatten()
-        # Tools that rewrite a file change types and the bits of NaN, but not the values.
+        # Tools that rewrite a file may change the number type and the bit pattern of NaN, but not the values.
         values = column.to_numpy(zero_copy_only=False).astype(np.float32)
         digest.update(name.encode())
         digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
@@ -118,7 +119,8 @@ def _pictures(meta: LeRobotDatasetMetadata, cameras: Sequence[str], num_frames: 
 
 
 def _video_parts(meta: LeRobotDatasetMetadata, camera: str) -> Iterator[bytes | None]:
-    """Where each episode starts in its video, and something of every video file; None for a missing one."""
+    """Bytes for the digest: start times of episodes, then size and pieces of every video file; None for a missing file,
+    after which nothing follows."""
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     starts = np.asarray(meta.episodes[f"videos/{camera}/from_timestamp"], dtype=np.float64)
     yield np.round(starts * 1e3).astype(np.int64).tobytes()
@@ -137,7 +139,7 @@ def _video_parts(meta: LeRobotDatasetMetadata, camera: str) -> Iterator[bytes | 
 
 
 def _image_parts(rows: Path, camera: str, num_frames: int) -> Iterator[bytes]:
-    """Encoded images of some stretches of frames; of all frames, where they are few."""
+    """Encoded images for the digest, from some runs of frames; from all frames if there are few."""
     data = pads.dataset([str(path) for path in data_files(rows)], format="parquet")
     for first in np.unique(np.linspace(0, max(num_frames - _RUN_FRAMES, 0), _RUNS).astype(int)).tolist():
         index = pads.field("index")

@@ -1,7 +1,7 @@
-"""Whether the rows of a LeRobotDataset are the frames that its metadata promises.
+"""Check that the rows of a LeRobotDataset agree with its metadata: order, numbering and time stamps of frames.
 
-Labels, tables of known actions and LeRobot's own action chunks find a frame by its number in the column `index`. If
-that number is not the frame's place, they find another frame and nothing else notices.
+Latent labels, tables of known actions and LeRobot's action chunks address a frame by its number in the column `index`.
+If that number is wrong, they silently use another frame.
 
 Shapes: e episodes, n frames.
 """
@@ -21,24 +21,24 @@ from hlrp.data.dataset_files import data_files
 
 _COLUMNS = ["index", "episode_index", "frame_index", "timestamp"]
 _RATE_TOLERANCE = 0.05
-"""Largest relative difference between the frame rate of the time stamps and `fps`; a wrong `fps` is off by more."""
+"""Largest relative difference between `fps` and the median frame rate of time stamps; a wrong `fps` differs by more."""
 
 
 def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s: float | None) -> None:
-    """Raise unless `index`, `episode_index`, `frame_index` and `timestamp` of all rows fit the dataset's metadata.
+    """Raise unless `index`, `episode_index`, `frame_index` and `timestamp` of all rows agree with the metadata.
 
-    Reads four columns of the data files.
+    Only these four columns of the data files are read.
 
     Args:
-        meta: Metadata of the dataset; its data files lie at `meta.root`.
-        whole: Whether every episode must have its rows; false for a run on a choice of episodes, for which LeRobot
-            downloads no others, and for a streamed dataset, which has no data files here at all.
-        tolerance_s: Largest difference between the time from one frame to the next and 1 / fps, in seconds; None leaves
-            this to LeRobot and compares the frame rate alone.
+        meta: Metadata of the dataset, whose data files are in `meta.root`.
+        whole: Whether every episode must have its rows. False if only some episodes were downloaded, and for a streamed
+            dataset, which has no local data files.
+        tolerance_s: Largest deviation of the time between two frames from 1 / fps, in seconds; None to compare only the
+            median frame rate, and to leave the rest to LeRobot.
 
     Raises:
-        FileNotFoundError: If there are no data files, or episodes have no rows.
-        ValueError: Naming the first row that does not fit, and what to do.
+        FileNotFoundError: If there are no data files, or an episode has no rows.
+        ValueError: If a row does not agree; the message names the first such row and what to do.
     """
     bounds = _bounds(meta)
     folder = Path(meta.root) / "data"
@@ -69,7 +69,7 @@ def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s
 
 
 def read_columns(folder: Path, columns: list[str]) -> pa.Table:
-    """`columns` of all rows of a dataset's folder `data`, in the order in which LeRobot reads them.
+    """Read `columns` of all rows in a dataset's folder `data`, in LeRobot's order of files and rows.
 
     Raises:
         FileNotFoundError: If there is no data file.
@@ -91,7 +91,7 @@ def read_columns(folder: Path, columns: list[str]) -> pa.Table:
 
 
 def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
-    """First frame of every episode and the one after its last, which must follow one another without a gap."""
+    """Start and end of every episode by the metadata, after a check that episodes follow each other without a gap."""
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     number, first, end, length = (
         np.asarray(meta.episodes[name], dtype=np.int64)
@@ -117,7 +117,7 @@ def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
 def _expected_rows(
     bounds: Int[np.ndarray, "e 2"], episode: Int[np.ndarray, " n"], meta: LeRobotDatasetMetadata, *, whole: bool
 ) -> Int[np.ndarray, "3 n"]:
-    """What `index`, `episode_index` and `frame_index` should hold, in the order of the rows."""
+    """Expected values of `index`, `episode_index` and `frame_index` for every row, in the order of the rows."""
     folder = Path(meta.root) / "data"
     unknown = (episode < 0) | (episode >= len(bounds))
     if unknown.any():
@@ -154,7 +154,7 @@ def _require_times(
     *,
     tolerance_s: float | None,
 ) -> None:
-    """Raise unless time stamps proceed by 1 / fps within an episode."""
+    """Raise unless the time stamps within each episode increase by 1 / fps from frame to frame."""
     seconds = timestamp.astype(np.float64)
     steps = np.diff(seconds)[episode[1:] == episode[:-1]]
     if not len(steps):

@@ -1,4 +1,4 @@
-"""Random access to the frames of a LeRobotDataset, at one size.
+"""Random access to the frames of a LeRobotDataset, resized to one size, from images, videos or memory.
 
 Shapes: n frames of the dataset, b clips, t frames of a clip, h and w pixels. Pixels are uint8 RGB.
 """
@@ -24,7 +24,7 @@ from hlrp.data.video_files import VideoFiles
 logger = logging.getLogger(__name__)
 
 _CACHE_RUN = 256
-"""Frames between two movements of the progress bar while the cache fills."""
+"""Frames that are decoded between two updates of the progress bar while the cache is filled."""
 
 
 @runtime_checkable
@@ -32,12 +32,12 @@ class FrameSource(Protocol):
     """Frames by absolute index."""
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t c h w"]:
-        """Frames at `index`."""
+        """Read the frames at `index`, uint8 RGB in [0, 255]."""
         ...
 
 
 class ImageFiles:
-    """Decodes the images of a LeRobotDataset when asked."""
+    """Frames of a LeRobotDataset that stores images, decoded in every call of `read`."""
 
     def __init__(self, dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> None:
         self._camera = camera
@@ -55,10 +55,10 @@ class ImageFiles:
         return take(torch.stack(frames), place)
 
     def _rgb(self, image: Image) -> Image:
-        """A picture with three channels of a byte each: grey is repeated, alpha left out.
+        """Convert a picture to 8-bit RGB: grey is repeated in all channels, alpha is dropped.
 
         Raises:
-            ValueError: If its pixels do not fit into a byte.
+            ValueError: If the picture has more than 8 bits per channel, as depth maps do.
         """
         if image.mode.startswith(("I", "F")):
             raise ValueError(
@@ -69,7 +69,7 @@ class ImageFiles:
 
 
 class CachedFrames:
-    """All frames in memory, decoded once in order."""
+    """Frames that are all in memory."""
 
     def __init__(self, frames: UInt8[Tensor, "n 3 h w"]) -> None:
         self.frames = frames
@@ -83,7 +83,7 @@ class CachedFrames:
 
 
 class StackedFrames:
-    """Several cameras of the same dataset, one after the other along the channels."""
+    """Frames of several cameras of a dataset, stacked along the channels."""
 
     def __init__(self, cameras: Sequence[FrameSource]) -> None:
         self.cameras = list(cameras)
@@ -94,7 +94,7 @@ class StackedFrames:
 
 
 def are_in_memory(frames: FrameSource) -> bool:
-    """Whether reading `frames` costs nothing but a copy."""
+    """Whether all `frames` are in memory, so that reading them needs no decoding."""
     if isinstance(frames, StackedFrames):
         return all(are_in_memory(camera) for camera in frames.cameras)
     return isinstance(frames, CachedFrames)
@@ -108,7 +108,10 @@ def open_frames(
     cache_gib: float,
     show_progress: bool = True,
 ) -> FrameSource:
-    """Frames of `camera` resized to `image_size` (height, width): in memory where they fit into `cache_gib`."""
+    """Open the frames of `camera`, resized to `image_size` (height, width).
+
+    If they fit into `cache_gib` GiB, all frames are decoded now and kept in memory; otherwise in every read.
+    """
     if camera in dataset.meta.video_keys:
         stream = _video_files(dataset, camera, image_size)
     else:
@@ -119,7 +122,7 @@ def open_frames(
 def in_memory(
     stream: VideoFiles | ImageFiles, image_size: tuple[int, int], *, cache_gib: float, show_progress: bool = True
 ) -> FrameSource:
-    """All frames of `stream`, decoded now, where they fit into `cache_gib`; else `stream` itself."""
+    """Decode all frames of `stream` into memory if they fit into `cache_gib` GiB; otherwise return `stream` itself."""
     if not fits_in_memory(len(stream), image_size, cache_gib=cache_gib):
         return stream
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8)
@@ -131,7 +134,7 @@ def in_memory(
 
 
 def fits_in_memory(num_frames: int, image_size: tuple[int, int], *, cache_gib: float) -> bool:
-    """Whether RGB frames of `image_size` (height, width) fit into `cache_gib`; logs that they do not."""
+    """Whether RGB frames of `image_size` (height, width) fit into `cache_gib` GiB; if not, log this."""
     gib = num_frames * 3 * image_size[0] * image_size[1] / 2**30
     if gib > cache_gib:
         logger.info(f"{num_frames} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
@@ -159,7 +162,8 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
         start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
         fps=float(dataset.fps),
         image_size=image_size,
-        # LeRobot writes no other; the tolerance finds those that came from elsewhere, unless it was raised for them.
+        # LeRobot writes videos with a constant frame rate. Other videos fail the check of `tolerance_s`, unless the
+        # user has raised it for them.
         constant_rate=dataset.tolerance_s <= DEFAULT_TOLERANCE_S,
         tolerance_s=dataset.tolerance_s,
     )

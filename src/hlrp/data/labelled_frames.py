@@ -1,4 +1,4 @@
-"""Batches of (frame, instruction, codes) for stage 2, in an order that is a function of the seed alone.
+"""Batches of (images, instruction, codes) for stage 2, in an order that depends on the seed only.
 
 Shapes: n frames, m labelled frames, p sources, v cameras, b batch, c codes of one label, d width of a code vector.
 """
@@ -26,10 +26,10 @@ AnyBatch = FoundationBatch | TaughtBatch
 
 
 class Observations:
-    """Frames of one dataset with their instructions.
+    """Images and instructions of one dataset, by frame index.
 
     Args:
-        cameras: One source per camera, in the order the model sees them.
+        cameras: One source of frames for each camera, in the order in which the model takes them.
         instructions: Instruction of every frame, length n.
     """
 
@@ -38,7 +38,7 @@ class Observations:
         self.instructions = list(instructions)
 
     def batch(self, index: Int[Tensor, " b"]) -> FoundationBatch:
-        """What is seen at the frames `index`, without a label."""
+        """Images (float32 in [0, 1]) and instructions of the frames `index`, without labels."""
         images = torch.cat([camera.read(index[:, None]) for camera in self._cameras], dim=1)
         return FoundationBatch(images.float() / 255, [self.instructions[i] for i in index.tolist()])
 
@@ -53,12 +53,12 @@ class Frames(Protocol):
 
 
 class LabelledFrames:
-    """Frames whose labels lie on the disk.
+    """Training samples whose latent labels were read from disk.
 
     Args:
-        observations: What the model sees.
-        codes: Codes of every frame; only labelled frames are ever asked for.
-        vectors: Latent vectors of every frame, for a backend that learns them too.
+        observations: Images and instructions.
+        codes: Codes of every frame; frames without a label have entries too, which must not be requested.
+        vectors: Latent vectors of every frame, for a backend that also learns them.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class LabelledFrames:
         self._vectors = vectors
 
     def batch(self, index: Int[Tensor, " b"]) -> FoundationBatch:
-        """The frames at `index`, every one of them labelled."""
+        """Samples of the frames `index`, all of which must have a label."""
         vectors = None if self._vectors is None else self._vectors[index]
         return replace(self._observations.batch(index), codes=self._codes[index], vectors=vectors)
 
 
 class TaughtFrames:
-    """Frames that a quantizer labels while the model trains.
+    """Training samples that a quantizer labels during training: each comes with the clip to be labelled.
 
     Args:
-        observations: What the model sees.
-        clips: What the quantizer sees, at its own size.
-        deltas: Frames of a clip, relative to its first.
+        observations: Images and instructions, for the model.
+        clips: Frames for the quantizer, at its own image size.
+        deltas: Frames of a clip, relative to its first frame.
     """
 
     def __init__(self, observations: Observations, clips: FrameSource, deltas: Sequence[int]) -> None:
@@ -92,30 +92,32 @@ class TaughtFrames:
         self._deltas = torch.tensor(deltas)
 
     def batch(self, index: Int[Tensor, " b"]) -> TaughtBatch:
-        """The frames at `index`, at each of which a whole clip starts."""
+        """Samples of the frames `index`, each of which must be the start of a whole clip."""
         return TaughtBatch(self._observations.batch(index), self._clips.read(index[:, None] + self._deltas))
 
 
 @dataclass(frozen=True)
 class FramePool:
-    """Frames of one source to draw from."""
+    """Labelled frames of one source, from which batches are drawn."""
 
     frames: Frames
     index: Int[Tensor, " m"]
+    """Absolute indices of the labelled frames."""
     weight: float | None = None
-    """Share of the samples, relative to other sources; None everywhere draws every frame once an epoch."""
+    """Weight of this source in the mix of samples; if None for all sources, every frame is drawn once per epoch."""
 
 
 class ShuffledBatches(Dataset[AnyBatch]):
     """Training batches by step number: batch `i` is the same in every run.
 
-    Without weights every frame comes once an epoch. With weights samples are drawn anew, in those shares.
+    Without weights, every frame is drawn once per epoch. With weights, the samples of each batch are drawn at random
+    with replacement, in proportion to the weights of their sources.
 
     Args:
-        pools: Where samples come from.
-        batch_size: Samples of a batch.
+        pools: Labelled frames of all sources.
+        batch_size: Samples of a batch; smaller if there are fewer frames.
         num_batches: Steps of the run.
-        seed: Order of every epoch.
+        seed: Seed of all random choices.
 
     Raises:
         ValueError: If only some pools have a weight.
@@ -125,7 +127,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
         counts = torch.tensor([len(pool.index) for pool in pools])
         shares = source_shares([pool.weight for pool in pools], counts)
         self.shares: list[float] = shares.tolist()
-        """Share of the samples that each source gets."""
+        """Share of the samples that come from each source; the shares sum to 1."""
         self._frames = [pool.frames for pool in pools]
         self._index = torch.cat([pool.index for pool in pools])
         self._pool_of = torch.repeat_interleave(torch.arange(len(pools)), counts)
@@ -143,16 +145,16 @@ class ShuffledBatches(Dataset[AnyBatch]):
         return self.part(step, 0, 1)
 
     def part(self, step: int, index: int, parts: int) -> AnyBatch:
-        """Part `index` of `parts` of batch `step`, for one process or accumulated pass; see `StepBatches.part`.
+        """Part `index` of `parts` of batch `step`; see `StepBatches.part`.
 
         Raises:
-            ValueError: If the batch does not divide into equal parts.
+            ValueError: If the batch size is not a multiple of `parts`.
         """
         batch = self._read(self._draw(step)[part_rows(self._batch_size, index, parts)])
         return _with_draws(batch, RowDraws.of_part(step, index, parts, batch_size=self._batch_size))
 
     def _draw(self, step: int) -> Int[Tensor, " b"]:
-        """Places in the joint list of frames."""
+        """Positions, in the joint list of labelled frames, of the samples of batch `step`."""
         if self._is_weighted:
             generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
             place = torch.rand(self._batch_size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
@@ -163,9 +165,9 @@ class ShuffledBatches(Dataset[AnyBatch]):
         return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
 
     def _order_of(self, epoch: int) -> Int[Tensor, " m"]:
-        """All places in the order of `epoch`, drawn once: drawing them takes longer the more frames there are."""
+        """Random order of all positions in `epoch`; kept until the next epoch, as drawing it takes time."""
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)  # nearby seeds share no epoch
             self._order = epoch, torch.randperm(len(self._index), generator=generator)
         return self._order[1]
 
@@ -178,7 +180,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
 
 
 class OrderedBatches(Dataset[AnyBatch]):
-    """Every frame of every pool once, in order; weights do not count."""
+    """Validation batches: every frame of every pool once, in order; weights are ignored."""
 
     def __init__(self, pools: Sequence[FramePool], *, batch_size: int) -> None:
         self._chunks = [
@@ -196,7 +198,7 @@ class OrderedBatches(Dataset[AnyBatch]):
 
 
 def code_vectors(flat: Float[Tensor, "n _"], num_codes: int) -> Float[Tensor, "n c d"]:
-    """Latent vectors as label files store them, one for each code."""
+    """Split the flat latent vectors of label files into one vector for each code."""
     return rearrange(flat, "n (c d) -> n c d", c=num_codes)
 
 
@@ -207,7 +209,7 @@ def _with_draws(batch: AnyBatch, draws: RowDraws) -> AnyBatch:
 
 
 def _joined(batches: Sequence[AnyBatch], order: Int[Tensor, " b"]) -> AnyBatch:
-    """Samples of several sources as one batch, in `order`."""
+    """Concatenate the samples of several sources to one batch, and put them in `order`."""
     observed = [batch.inputs if isinstance(batch, TaughtBatch) else batch for batch in batches]
     instructions = [text for batch in observed for text in batch.instructions]
 

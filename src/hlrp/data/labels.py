@@ -1,13 +1,13 @@
-"""Latent labels of a dataset: written once, found in training by frame index.
+"""Read and write the latent labels of a dataset: the latent action of every frame, written once by a quantizer (LAQ).
 
 A label set is a folder with `labels.parquet` (one row per frame: `index`, `episode_index`, `frame_index`,
-`latent_codes`, `latent_vectors`, `latent_valid`) and `labels.json` (whose labels they are, and of which frames). By
-default it lies in the dataset's own folder, `<root>/latents`, so that nothing of the dataset is copied.
+`latent_codes`, `latent_vectors`, `latent_valid`) and `labels.json` (the LAQ, and the identity of the frames). Its
+default place is the folder `latents` inside the dataset's folder, so that the dataset need not be copied.
 
-A dataset made with `--output_dataset` carries the same columns itself. Its metadata is the `info` of the feature
+A dataset that was made with `--output_dataset` has the labels as columns. Their metadata is the `info` of the feature
 `latent_codes` in `meta/info.json`, which LeRobot's tools keep when they delete episodes, split or merge datasets. The
-column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, so that rows of several LAQs in one
-dataset are found out.
+column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, to detect a merge of datasets that
+were labelled by different LAQs.
 
 Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
 """
@@ -41,45 +41,45 @@ LABELS_FILE = "labels.parquet"
 METADATA_FILE = "labels.json"
 INFO_FILE = "meta/info.json"
 OLD_COLUMN_METADATA_FILE = "meta/latents.json"
-"""Where versions before put the metadata of label columns; LeRobot's tools lose it."""
+"""Place of the metadata of label columns in an earlier version of this library; LeRobot's tools do not copy it."""
 CODES, VECTORS, VALID, LAQ_MARK = "latent_codes", "latent_vectors", "latent_valid", "latent_laq"
 LABEL_COLUMNS = (CODES, VECTORS, VALID, LAQ_MARK)
-"""Everything that labels add to a dataset of their own."""
+"""Columns that `--output_dataset` adds to a dataset."""
 _WRITE_AGAIN = "write the labels again with hlrp-precompute-latent-codes --overwrite=true"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMetadata:
-    """Whose labels these are, and what the codes stand for."""
+    """Description of latent labels: the LAQ that wrote them, its codebook and cameras, and the labelled frames."""
 
     laq_fingerprint: str
-    """`fingerprint` of the LAQ that wrote them."""
+    """`fingerprint` of the LAQ that wrote the labels."""
     spec: LatentSpec
     camera: str
-    """Dataset key of the camera the LAQ watched; the first, where it watched several."""
+    """Dataset key of the camera whose frames the LAQ encoded; the first one, if it encoded several."""
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
-    """Code vectors, (s, k, d): a policy decodes codes without the LAQ itself. Empty where the LAQ has no codes."""
+    """Code vectors, (s, k, d), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
     further_cameras: list[str] = field(default_factory=list)
-    """The others, in the order of the LAQ's channels."""
+    """Dataset keys of the LAQ's cameras after the first one, in the order of its channels."""
     frames: dict[str, str | None] | None = None
-    """`FrameIdentity` of the labelled frames, as plain values. None for labels that are columns, which move with their
-    rows, and for labels written by versions that did not know it."""
+    """`FrameIdentity` of the labelled frames, as plain values. None for labels in columns, which stay with their rows,
+    and for labels of earlier versions, which did not store it."""
 
     @property
     def mark(self) -> int:
-        """A whole number below 2^48 that stands for the LAQ, its geometry and its cameras, in every row of a column."""
+        """Value of the column `latent_laq`: an integer in [0, 2^48) from a hash of LAQ, geometry, cameras and fps."""
         known = [self.laq_fingerprint, spec_to_dict(self.spec), self.camera, self.further_cameras, float(self.fps)]
         return int.from_bytes(hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()[:6])
 
     @property
     def has_codes(self) -> bool:
-        """False for labels of a continuous LAQ, which are vectors alone."""
+        """False for labels of a continuous LAQ, which are vectors without codes."""
         return len(self.codebook) > 0
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """The metadata as plain values, for JSON."""
         return {**asdict(self), "spec": spec_to_dict(self.spec)}
 
     @classmethod
@@ -96,13 +96,13 @@ class LatentLabels:
     codes: Int[Tensor, "f c"]
     """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
-    """False where the clip was cut by the end of its episode."""
+    """False for frames without a label: the clip from the frame on would go beyond the end of the episode."""
     episode_index: Int[Tensor, " f"]
     frame_index: Int[Tensor, " f"]
     vectors: Float[Tensor, "f v"] | None = None
-    """Encoder outputs before quantization, flattened (n, s, d). Read only on request."""
+    """Encoder outputs before quantization, flattened from (n, s, d); None if they were not read."""
     are_columns: bool = False
-    """Whether they were read from columns of the dataset itself, and so belong to its rows."""
+    """Whether the labels were read from columns of the dataset itself, rather than from a separate folder."""
 
     def __post_init__(self) -> None:
         spec = self.metadata.spec
@@ -125,10 +125,10 @@ class LatentLabels:
             )
 
     def require_codes(self) -> None:
-        """Raise unless there are codes to learn.
+        """Raise unless the labels hold codes.
 
         Raises:
-            ValueError: If the labels are of a continuous LAQ.
+            ValueError: If the labels were made by a continuous LAQ, which has no codes.
         """
         if not self.metadata.has_codes:
             raise ValueError(
@@ -138,17 +138,17 @@ class LatentLabels:
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
-        """Code vectors of the LAQ.
+        """Code vectors of the LAQ, float32.
 
         Raises:
-            ValueError: If it has none.
+            ValueError: If the LAQ has no codes.
         """
         self.require_codes()
         return torch.tensor(self.metadata.codebook, dtype=torch.float32)
 
 
 def save_labels(labels: LatentLabels, directory: Path | str, *, overwrite: bool = False) -> Path:
-    """Write a label set, completely or not at all.
+    """Write a label set to the folder `directory`, completely or not at all.
 
     Raises:
         FileExistsError: If `directory` exists and is not a label set to `overwrite`.
@@ -171,11 +171,11 @@ def save_labels(labels: LatentLabels, directory: Path | str, *, overwrite: bool 
 
 
 def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentLabels:
-    """Read a label set.
+    """Read the label set in the folder `directory`.
 
     Raises:
-        FileNotFoundError: If `directory` is not one.
-        ValueError: If a file of it is damaged.
+        FileNotFoundError: If `directory` holds no label set.
+        ValueError: If a file of the label set is damaged.
     """
     directory = Path(directory)
     if not (directory / METADATA_FILE).is_file() or not (directory / LABELS_FILE).is_file():
@@ -197,10 +197,10 @@ def _read_metadata(path: Path) -> LabelMetadata:
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:
-    """Read the labels that a dataset carries as columns of its own.
+    """Read labels that are columns of the dataset in `dataset_root`.
 
     Raises:
-        ValueError: If nothing says which LAQ wrote them, or several did.
+        ValueError: If the dataset does not say which LAQ wrote the labels, or several LAQs did.
     """
     root = Path(dataset_root)
     feature = _label_feature(root)
@@ -236,12 +236,12 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
 def find_labels(
     dataset_root: Path | str, labels_path: Path | str | None = None, *, with_vectors: bool = False
 ) -> LatentLabels:
-    """Labels of a dataset: from `labels_path` if given, else from `latents` beside its data, else its own columns.
+    """Read the labels of a dataset: from `labels_path` if given, else from its folder `latents`, else from its columns.
 
-    The folder `latents` goes first, because it can only be newer: no tool copies it into a dataset with columns.
+    If a dataset has both, the folder `latents` is newer than the columns, as no tool copies it when columns are added.
 
     Raises:
-        FileNotFoundError: If there are none, naming the places searched.
+        FileNotFoundError: If there are no labels; the message names the places that were searched.
     """
     if labels_path is not None:
         return load_labels(labels_path, with_vectors=with_vectors)
@@ -257,7 +257,7 @@ def find_labels(
 
 
 def has_labels(dataset_root: Path | str) -> bool:
-    """Whether a dataset has labels of its own, beside its data or as columns."""
+    """Whether a dataset has labels, in its folder `latents` or as columns."""
     root = Path(dataset_root)
     return (root / LABELS_DIR / METADATA_FILE).is_file() or _label_feature(root) is not None
 
@@ -265,9 +265,9 @@ def has_labels(dataset_root: Path | str) -> bool:
 def require_labels_of(
     labels: LatentLabels, *, episode_index: Int[Tensor, " f"], frame_index: Int[Tensor, " f"]
 ) -> None:
-    """Raise unless `labels` were written for exactly these frames.
+    """Raise unless `labels` have one row for each of the given frames, in the same order.
 
-    Deleting an episode renumbers `index`, so every row is checked against its episode and frame.
+    The column `index` alone would not tell: LeRobot renumbers it when an episode is deleted.
 
     Raises:
         ValueError: If the number or the order of frames differs.
@@ -285,7 +285,7 @@ def require_labels_of(
 
 
 def _label_feature(root: Path) -> dict[str, Any] | None:
-    """What `meta/info.json` of a dataset says about its column of codes; None without one."""
+    """Entry of the column `latent_codes` in `meta/info.json` of a dataset; None if there is no such column."""
     if not (root / INFO_FILE).is_file():
         return None
     return _read_json(root / INFO_FILE).get("features", {}).get(CODES)

@@ -1,4 +1,4 @@
-"""Datasets of stage 2, as named on a command line: what the model sees, and who labels it.
+"""Open the datasets of stage 2: images, instructions and latent labels, which are read or made during training.
 
 Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one label.
 """
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationSource:
-    """One opened dataset, its labelled frames divided by episode."""
+    """One opened dataset of stage 2, with its labelled frames split by episode into training and held-out frames."""
 
     name: str
     cameras: list[str]
-    """Dataset keys of the cameras the model sees."""
+    """Dataset keys of the cameras whose images the model takes."""
     train: FramePool
     held_out: FramePool
-    """No frame where nothing is held out, because only one episode has labels."""
+    """Held-out frames; empty if only one episode has labels, since that episode is trained on."""
     episode: Int[Tensor, " n"]
     """Episode of every frame."""
     instructions: list[str]
@@ -53,26 +53,29 @@ class ObservationSource:
     fps: float
     laq_fingerprint: str
     labels: LatentLabels | None
-    """None where a quantizer labels online."""
+    """Labels read from disk; None if a quantizer labels the frames during training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Which episodes validate, and how many of their frames at most."""
+    """Choice of held-out episodes and frames for validation."""
 
     share: float
+    """Share of the labelled episodes to hold out, in (0, 1)."""
     frames: int
+    """Largest number of held-out frames that are used."""
     seed: int
+    """Seed of the random choice of episodes and frames."""
 
 
 def open_labelled(
     config: ObservationConfig, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float, with_vectors: bool
 ) -> ObservationSource:
-    """Open a dataset whose labels lie on the disk.
+    """Open a dataset whose latent labels were written before.
 
     Raises:
-        FileNotFoundError: If dataset or labels are not there.
-        ValueError: If the labels are of other frames, or hold no codes.
+        FileNotFoundError: If the dataset or its labels do not exist.
+        ValueError: If the labels were made from other frames, or hold no codes.
     """
     dataset = _open(config)
     labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=with_vectors)
@@ -101,14 +104,14 @@ def open_labelled(
 def open_taught(
     config: ObservationConfig, laq: LoadedLAQ, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float
 ) -> ObservationSource:
-    """Open a dataset that `laq` labels while the model trains.
+    """Open a dataset whose frames the quantizer `laq` labels during training.
 
     Raises:
-        FileNotFoundError: If the dataset is not there.
-        ValueError: If the quantizer has no codes or watches other cameras, or no episode has room for a clip.
+        FileNotFoundError: If the dataset does not exist.
+        ValueError: If `laq` has no codes or needs other cameras, or no episode is long enough for a clip.
     """
     if config.labels_path is not None:
-        raise ValueError("labels_path and laq_path exclude each other: labels are read, or made while training")
+        raise ValueError("give labels_path (read labels) or laq_path (make them during training), not both")
     if not laq.model.quantizer.has_codes:
         raise ValueError("a continuous LAQ has no codes to learn; name one that has, such as fsq")
     dataset = _open(config)
@@ -138,10 +141,10 @@ def open_taught(
 
 
 def require_one_teacher(sources: Sequence[ObservationSource]) -> None:
-    """Raise unless all datasets speak the codes of the same quantizer and show as many cameras.
+    """Raise unless all datasets are labelled by the same quantizer and have the same number of cameras.
 
     Raises:
-        ValueError: Naming the first two that differ.
+        ValueError: With the names of the first two datasets that differ.
     """
     first = sources[0]
     for other in sources[1:]:
@@ -184,7 +187,7 @@ def _pools(
     config: ObservationConfig,
     held_out: HeldOut,
 ) -> tuple[FramePool, FramePool]:
-    """Training and held-out frames; of the latter a random sample, where there are many, or none at all.
+    """Split usable frames by episode into training frames and a random sample of held-out frames, which may be empty.
 
     Raises:
         ValueError: If no frame is usable.
@@ -198,7 +201,7 @@ def _pools(
     split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
     train, test = (chosen[part] for part in split)
     if not len(test):
-        logger.warning(f"{name} has one episode with labels: it is trained on, and none is held out")
+        logger.warning(f"{name} has one episode with labels: it is used for training, and there is no validation")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values

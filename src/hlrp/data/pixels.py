@@ -1,4 +1,4 @@
-"""What is done to stored frames: pick some, change their size.
+"""Resize frames, and select frames by index.
 
 Shapes: n frames, b clips, t frames of a clip, h and w pixels before, y and x after. Pixels are uint8 RGB.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def resize(frames: UInt8[Tensor, "*b 3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "*b 3 y x"]:
-    """Resize to `size` (height, width), bilinear with antialiasing; unchanged where the size already fits.
+    """Resize frames to `size` (height, width), bilinear with antialiasing; frames of this size are returned unchanged.
 
-    In bytes, as Pillow does: within one level of the result in floats, and an order of magnitude faster.
+    The computation is in uint8, as in Pillow: within 1 of 255 of the float32 result, and ten times faster.
     """
     if tuple(frames.shape[-2:]) == size:
         return frames
@@ -24,5 +24,5 @@ def resize(frames: UInt8[Tensor, "*b 3 h w"], size: tuple[int, int]) -> UInt8[Te
 
 
 def take(frames: UInt8[Tensor, "n 3 h w"], index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
-    """`frames[index]`, copying whole frames instead of bytes: ten times faster."""
+    """Select `frames[index]`; `index_select` copies whole frames and is ten times faster than indexing."""
     return frames.index_select(0, index.flatten()).reshape(*index.shape, *frames.shape[1:])

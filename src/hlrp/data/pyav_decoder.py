@@ -1,9 +1,9 @@
-"""Frames of one video file by time, decoded with PyAV, as a player shows them.
+"""Decode frames of one video file by time with PyAV, as a video player shows them.
 
-Frames that an edit list hides are left out, the rotation or reflection that the file asks for is applied, and colours
-follow the matrix and range that the file names. PyAV brings its own FFmpeg, so that every machine decodes alike.
+Frames hidden by an edit list are left out, the file's rotation or reflection is applied, and colours are converted by
+the matrix and range named in the file. PyAV includes its own FFmpeg, so that all machines decode alike.
 
-Shapes: m times asked for, h and w pixels of a frame in its file, y and x pixels after resizing. Pixels are uint8 RGB.
+Shapes: m requested times, h and w pixels of a frame in its file, y and x pixels after resizing. Pixels are uint8 RGB.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from torch import Tensor
 from hlrp.data.pixels import resize
 
 _SEEK_S = 2.0
-"""The decoder seeks over a longer gap and decodes through a shorter one."""
+"""Longest gap to the next requested frame, in seconds, that is decoded; longer gaps are skipped by seeking."""
 _GLITCH_S = 0.5
-"""Seconds by which time stamps may step back: containers that stamp few frames are off by some where they do."""
+"""Largest accepted step back between time stamps, in seconds; such steps occur if only some frames have time stamps."""
 _LOST_S = 0.5
-"""Seconds of pictures that may be lost at a film's end, where it was cut between pictures that need each other."""
+"""Largest accepted loss at the end of a film, in seconds: the last pictures may refer to others that were cut off."""
 
 
 def open_video(path: Path | str) -> tuple[InputContainer, av.VideoStream]:
-    """Open the video file `path` and the stream that a player shows, which is never a cover picture.
+    """Open the video file `path` and choose the video stream that a player shows, but never a cover picture.
 
     Raises:
         ValueError: If the file has no moving pictures.
@@ -45,16 +45,16 @@ def open_video(path: Path | str) -> tuple[InputContainer, av.VideoStream]:
     if not isinstance(stream, av.VideoStream) or Disposition.attached_pic in stream.disposition:
         container.close()
         raise ValueError(f"{path} has no moving pictures; remove it from the folder")
-    stream.codec_context.thread_count = 1  # what reads many files has processes for it, and those are forked
+    stream.codec_context.thread_count = 1  # worker processes that read files are forked, and threads survive no fork
     return container, stream
 
 
 class PyAVDecoder:
-    """Frames of one file by the time at which they are on screen.
+    """Decoder of one video file that returns the frames on screen at given times.
 
     Args:
         path: The video file.
-        last_s: When its last frame starts, in seconds, where that is known; a file that ends earlier was cut short.
+        last_s: Start time of the last frame, in seconds, if known; a file that ends earlier was cut short.
 
     Raises:
         ValueError: If the file has no moving pictures.
@@ -66,7 +66,7 @@ class PyAVDecoder:
         self._last_s = -math.inf if last_s is None else last_s
         self._reformatter = VideoReformatter()
         self._shown: av.VideoFrame | None = None
-        """Frame on screen at the last time asked for; None where the next time must be sought."""
+        """Frame on screen at the last requested time; None if the next request must seek."""
         self._ahead: av.VideoFrame | None = None
         """Frame after `_shown`; None at the end of the file."""
         self._restart()
@@ -74,14 +74,14 @@ class PyAVDecoder:
     def frames_at(
         self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
-        """The last frame that starts at or before each of `seconds`, or the file's first where none does.
+        """Decode the frames on screen at `seconds`: the last frame that starts at or before each time, else the first.
 
         Args:
-            seconds: Times that increase.
-            size: Height and width (y, x) to resize to.
+            seconds: Increasing times, in seconds.
+            size: Height and width (y, x) to which frames are resized.
 
         Returns:
-            The frames, and when each of them starts, in seconds.
+            The frames, and the start time of each of them, in seconds.
 
         Raises:
             RuntimeError: If nothing can be decoded there, the file ends too early, or its time stamps run backwards.
@@ -96,14 +96,14 @@ class PyAVDecoder:
         return pixels, starts
 
     def first_times(self, count: int) -> list[float]:
-        """When the first `count` frames that can be decoded start, in seconds, in the order in which they are shown."""
+        """Start times, in seconds, of the first `count` frames that can be decoded, in display order."""
         self._shown = None
         self._restart()
         return [frame_time(frame) for frame in islice(self._frames, count)]
 
     def _frame_at(self, wanted: float) -> av.VideoFrame:
         shown, ahead = self._shown, self._ahead
-        self._shown = None  # where decoding fails below, the next call seeks again
+        self._shown = None  # if decoding fails below, the next call seeks again
         if shown is None or frame_time(shown) > wanted or (ahead and wanted - frame_time(ahead) > _SEEK_S):
             shown = self._seek(wanted)
             ahead = next(self._frames, None)
@@ -117,10 +117,10 @@ class PyAVDecoder:
         return shown
 
     def _seek(self, wanted: float) -> av.VideoFrame:
-        """The first frame that can be decoded from a key frame at or before `wanted` on.
+        """Seek to a key frame at or before `wanted` (seconds), and return the first frame that can be decoded there.
 
-        Containers without an index, such as MPEG transport streams, seek to about the right place. Where the first
-        frame found starts after `wanted`, the search begins further back, at the latest at the file's beginning.
+        Containers without an index, such as MPEG transport streams, seek only roughly. If the first frame found starts
+        after `wanted`, the seek is repeated further back, finally from the start of the file.
         """
         base = self._stream.time_base
         assert base is not None, "a video stream has a time base"
@@ -134,7 +134,7 @@ class PyAVDecoder:
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is not None and (found := frame_time(first)) <= wanted:
-                # Pictures shown before a key frame and stored after it need others that the decoder has not seen.
+                # Drop pictures stored after the key frame but shown before it: they refer to pictures not decoded here.
                 self._frames = dropwhile(lambda frame: frame_time(frame) < found, self._frames)
                 return first
             back = max(2 * back, _SEEK_S)
@@ -149,7 +149,7 @@ class PyAVDecoder:
         self._frames = self._decode()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Frames in the order in which they are shown, from the place on to which the container was moved."""
+        """Decode frames in display order, from the current position of the container on."""
         is_decoding = False
         for packet in self._container.demux(self._stream):
             try:
@@ -159,15 +159,15 @@ class PyAVDecoder:
             except InvalidDataError:
                 if is_decoding:
                     raise
-                # Packets before the first key frame refer to others that are not there.
+                # Packets before the first key frame refer to missing pictures, and are skipped.
 
     def _pixels(self, frame: av.VideoFrame) -> UInt8[Tensor, "3 h w"]:
         """RGB pixels of `frame`, the right way up."""
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
-            # PyAV follows the matrix and range of `frame` only where those of the result are named, and differ. Neither
-            # matters to RGB itself.
+            # PyAV uses the colour matrix and range of `frame` only if those of the result are given and differ. RGB
+            # itself has neither, so that the two values below do not matter.
             dst_colorspace=Colorspace.ITU601,
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.MPEG,
@@ -181,10 +181,10 @@ class PyAVDecoder:
 
 
 def frame_time(frame: av.VideoFrame) -> float:
-    """When `frame` starts, in seconds; from its place in decoding order where the container has no other time.
+    """Start time of `frame` in seconds: its display time stamp, or its decoding time stamp if it has no other.
 
     Raises:
-        RuntimeError: If it has neither.
+        RuntimeError: If the frame has neither time stamp.
     """
     stamp = frame.dts if frame.pts is None else frame.pts
     if stamp is None or frame.time_base is None:
@@ -193,9 +193,9 @@ def frame_time(frame: av.VideoFrame) -> float:
 
 
 def _upright(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turn and reflect a `picture` (height, width, 3) by quarter turns, as its display matrix (3, 3) says.
+    """Rotate by quarter turns and reflect a `picture` (height, width, 3) by its display matrix (3, 3).
 
-    The matrix maps a row vector (column, row) of the stored picture to its place on screen.
+    The matrix maps a row vector (column, row) of the stored picture to its position on screen.
     """
     (a, b), (c, d) = matrix[:2, :2].tolist()
     if abs(b) + abs(c) > abs(a) + abs(d):

@@ -1,6 +1,6 @@
-"""Which recordings a quantizer was trained on, and which episodes of a source it has therefore not seen.
+"""Identify the recordings on which a quantizer was trained, to measure it on episodes that it was not trained on.
 
-Shapes: e episodes that fit a probe, v episodes that score it.
+Shapes: e episodes on which probes are fitted, v episodes on which they are scored.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from hlrp.runtime.tables import counted
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingIdentity:
-    """What tells one set of recordings from another, without reading a frame."""
+    """Facts that tell one set of recordings from another without reading pixels."""
 
     name: str
     episodes: int
+    """Number of episodes."""
     fps: float
     lengths: str
-    """Digest of the number of frames of every episode."""
+    """Digest of the lengths of all episodes."""
     actions: str | None
-    """Digest of all actions; None where there are none."""
+    """Digest of all actions; None if there are no actions."""
 
     @classmethod
     def of(cls, source: ClipSource) -> RecordingIdentity:
-        """Identity of a source."""
+        """Identity of the recordings of `source`."""
         return cls(
             name=source.name,
             episodes=len(source.bounds),
@@ -43,10 +44,10 @@ class RecordingIdentity:
         )
 
     def matches(self, other: RecordingIdentity) -> bool:
-        """Whether both are the same recordings in the same order, wherever they lie.
+        """Whether both are the same recordings in the same order, in whatever folder.
 
-        Equal actions of equal episodes prove it. Without actions the name must be the same as well, since episodes of
-        equal length are common; plain videos may be read at another rate, which changes their lengths.
+        Equal actions prove that recordings are the same. Without actions the names must be equal too, since episodes of
+        equal length are common. Video files may be sampled at another frame rate, so that lengths may then differ.
         """
         if self.episodes != other.episodes or (self.fps == other.fps and self.lengths != other.lengths):
             return False
@@ -56,11 +57,11 @@ class RecordingIdentity:
 
 
 def describe_source(part: TrainingSource, *, share: float) -> dict[str, object]:
-    """What a checkpoint keeps of a source it was trained on, as plain values.
+    """Description of a training source for the checkpoint, as plain values.
 
     Args:
-        part: The source and its split.
-        share: Share of the training clips that came from it, in [0, 1].
+        part: The source and its split into training and held-out episodes.
+        share: Share of the training clips that came from this source, in [0, 1].
     """
     identity = RecordingIdentity.of(part.source)
     return {
@@ -79,22 +80,22 @@ Basis = Literal["held out", "trained on", "another dataset", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredEpisodes:
-    """Episodes of a source that a trained quantizer is measured on."""
+    """Episodes of a source on which a trained quantizer is measured."""
 
     fit: Int[Tensor, " e"]
-    """Fit the probes."""
+    """Episodes on which probes are fitted."""
     measured: Int[Tensor, " v"]
-    """Score them; no other figure is of any other episode."""
+    """Episodes on which probes are scored and all other metrics are measured."""
     basis: Basis
-    """`held out`: the quantizer was trained on this dataset, but not on the measured episodes. `trained on`: on all of
-    them. `another dataset`: it was trained on other recordings, as far as they can be told apart. `unknown`: its
-    checkpoint does not say."""
+    """Relation of the measured episodes to the training of the quantizer. `held out`: it was trained on this dataset,
+    but not on the measured episodes. `trained on`: it was trained on all episodes of this dataset. `another dataset`:
+    it was trained on other recordings, as far as known. `unknown`: its checkpoint names no recordings."""
     sentence: str
-    """The same for people."""
+    """Explanation of `basis` as a sentence for reports."""
 
     @property
     def short(self) -> str:
-        """The same in a few words, for the title of a table."""
+        """Explanation of `basis` in a few words, for the title of a table."""
         return {
             "held out": "held-out episodes",
             "trained on": "episodes trained on",
@@ -103,7 +104,7 @@ class MeasuredEpisodes:
         }[self.basis]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """The choice of episodes as plain values, for JSON."""
         return {
             "basis": self.basis,
             "sentence": self.sentence,
@@ -115,17 +116,20 @@ class MeasuredEpisodes:
 def choose_measured(
     trained_on: Mapping[str, Any], source: ClipSource, deltas: list[int], *, held_out: float, seed: int
 ) -> MeasuredEpisodes:
-    """Divide the episodes of `source`: by the split of the training where this is what was trained on, else by `seed`.
+    """Choose the episodes of `source` on which a quantizer is measured.
+
+    If the quantizer was trained on `source`, the episodes held out in training are measured. Otherwise, or if training
+    held out none, episodes are drawn at random.
 
     Args:
-        trained_on: `extra` of a quantizer's checkpoint, whose `sources` come from `describe_source`.
-        source: What to measure on.
-        deltas: Frames of a clip, relative to its first.
-        held_out: Share of the episodes that are measured, where the training does not say which.
-        seed: Of that split.
+        trained_on: `extra` of the quantizer's checkpoint, whose `sources` come from `describe_source`.
+        source: Source on which the quantizer is measured.
+        deltas: Frames of a clip, relative to its first frame.
+        held_out: Share of the episodes to measure if they are drawn at random, in (0, 1).
+        seed: Seed of the random draw.
 
     Raises:
-        ValueError: If a split must be drawn and fewer than two episodes have room for a clip.
+        ValueError: If episodes must be drawn and fewer than two are long enough for a clip.
     """
     known = [part for part in trained_on.get("sources", []) if "identity" in part]
     found = next((part for part in known if _identity(part).matches(RecordingIdentity.of(source))), None)

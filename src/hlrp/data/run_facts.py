@@ -1,7 +1,7 @@
-"""What data a training run was begun on, as plain values by name: a resumed run must find the same.
+"""Facts about the data of a training run, as plain values by name, to check that a resumed run has the same data.
 
-Folders may move, so contents are compared: the lengths of episodes, and actions, codes and instructions where there are
-any. Pixels are not read: a source that has nothing but pixels is known by its folder.
+Folders may move, so contents are compared: lengths of episodes, and actions, codes and instructions if there are any.
+Pixels are not read; a source that has only pixels is identified by its folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hlrp.latents import fingerprint
 
 
 def clip_facts(sources: Sequence[TrainingSource], folders: Sequence[str | None]) -> dict[str, object]:
-    """Facts about the sources of stage 1, which were opened from `folders` (None: by their name)."""
+    """Facts about the sources of stage 1; `folders` are those of the sources, None for a source opened by repo id."""
     facts: dict[str, object] = {}
     for number, (part, folder) in enumerate(zip(sources, folders, strict=True), start=1):
         source = part.source
@@ -37,7 +37,7 @@ def clip_facts(sources: Sequence[TrainingSource], folders: Sequence[str | None])
 
 
 def observation_facts(sources: Sequence[ObservationSource], folders: Sequence[str | None]) -> dict[str, object]:
-    """Facts about the datasets of stage 2, which were opened from `folders` (None: by their name)."""
+    """Facts about the datasets of stage 2; `folders` are those of the datasets, None for one opened by repo id."""
     facts: dict[str, object] = {}
     for number, (source, folder) in enumerate(zip(sources, folders, strict=True), start=1):
         labels = source.labels

@@ -1,12 +1,12 @@
-"""Scene cuts of films: where one frame does not follow from the one before it.
+"""Find scene cuts in videos, since a quantizer would take a cut for motion.
 
-A cut looks like motion to a quantizer, and is none. Two tests must agree before a frame counts as the first of a new
-scene, so that fast motion does not:
+A frame counts as the first of a new scene if it passes two tests, so that fast motion is not taken for a cut:
 
-- It differs from the frame before far more than the frames around it differ from theirs. Motion lasts.
-- Most of its blocks are found nowhere near their place in the frame before. What moves is found again, moved.
+- It differs from the previous frame much more than neighbouring frames differ from theirs. Motion lasts for several
+  frames, a cut for one.
+- Most of its blocks do not appear near their position in the previous frame. Moving objects do.
 
-Both look at frames reduced to a few pixels. A cut between two similar pictures, and a slow fade, go unnoticed.
+Both tests use frames reduced to a few pixels. They miss cuts between two similar pictures, and slow fades.
 
 Shapes: n frames, e films, c cuts, m pairs of frames, h and w pixels of a frame, s the side of a reduced frame in
 pixels, g blocks along a side.
@@ -22,44 +22,46 @@ from torch import Tensor
 from hlrp.data.frames import FrameSource
 
 _SIDE = 32
-"""Pixels s along a side of a reduced frame."""
+"""Side s of a reduced frame, in pixels."""
 _BLOCKS = 4
-"""Blocks g along a side."""
+"""Blocks g along each side of a reduced frame."""
 _REACH = 8
-"""Pixels, a quarter of the picture, over which a block is looked for in the frame before."""
+"""Largest shift, in pixels of the reduced frame, at which a block is searched in the previous frame: a quarter of the
+picture."""
 _TOLERANCE = 12.0
-"""Levels of 255 by which a block may differ from what it is taken for: noise, and motion by a part of a pixel."""
+"""Largest mean difference, in levels of [0, 255], of a block that counts as found again; allows for noise and for
+motion by fractions of a pixel."""
 _NEW_SHARE = 0.6
-"""Share of blocks that must be new. Whole pictures moved by a fifth of their width leave at most 0.5 of them new, and
-pairs of different photographs at least 0.75."""
+"""Smallest share of new blocks after a cut. Measured: pictures shifted by a fifth of their width have at most 0.5 new
+blocks, pairs of different photographs at least 0.75."""
 _OUTLIER = 2.0
-"""How many times the usual difference around it that of a cut is."""
+"""Smallest ratio of the difference at a cut to the median difference around it."""
 _AROUND_S = 0.5
-"""Seconds before and after a frame whose differences are usual there."""
+"""Seconds before and after a frame over which the median difference is taken."""
 _TOGETHER = 64
 """Pairs of frames that are compared at once."""
 
 
 def reduced(frames: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
-    """Frames averaged to a few pixels, as levels in [0, 255]."""
+    """Reduce frames to a few pixels by averaging; float32 in [0, 255]."""
     return F.adaptive_avg_pool2d(frames.float(), _SIDE)
 
 
 def differences(frames: Float[Tensor, "n 3 s s"]) -> Float[Tensor, " m"]:
-    """Mean absolute difference of each reduced frame but the first from the one before it, in levels of 255."""
+    """Mean absolute difference between consecutive reduced frames, in [0, 255]; one value less than frames."""
     return (frames[1:] - frames[:-1]).abs().mean(dim=(1, 2, 3))
 
 
 def find_cuts(
     frames: FrameSource, bounds: Int[Tensor, "e 2"], change: Float[Tensor, " n"], *, fps: float
 ) -> Int[Tensor, " c"]:
-    """First frame of every scene but the first of each film.
+    """Absolute indices of the first frames after scene cuts.
 
     Args:
-        frames: Frames of all films; those that stand out by `change` are read, and the ones before them.
-        bounds: First frame of every film and the one after its last.
-        change: Difference of every frame from the one before it (`differences`); 0 for the first of a film.
-        fps: Frames per second.
+        frames: Frames of all films; only candidates for a cut, and the frames before them, are read.
+        bounds: Start and end of every film: its first frame, and one after its last frame.
+        change: Difference of every frame from the previous one (see `differences`); 0 for the first frame of a film.
+        fps: Frame rate, in Hz.
     """
     suspects = torch.cat([first + _outliers(change[first:end], fps) for first, end in bounds.tolist()])
     is_cut = [
@@ -70,17 +72,17 @@ def find_cuts(
 
 
 def _outliers(change: Float[Tensor, " n"], fps: float) -> Int[Tensor, " m"]:
-    """Frames of one film whose change stands out from those around it."""
+    """Frames of one film whose change is much larger than the median change around them."""
     around = max(round(_AROUND_S * fps), 2)
     padded = F.pad(change, (around, around), value=torch.nan)
     usual = torch.cat([some.nanmedian(dim=1).values for some in padded.unfold(0, 2 * around + 1, 1).split(4096)])
-    # A frame of which enough blocks are new has changed by at least this much.
+    # The first bound misses no cut: blocks that are new differ by more than _TOLERANCE, the whole frame in proportion.
     stands_out = (change > _NEW_SHARE * _TOLERANCE) & (change > _OUTLIER * usual)
     return stands_out.nonzero()[:, 0]
 
 
 def _is_other_scene(before: UInt8[Tensor, "m 3 h w"], after: UInt8[Tensor, "m 3 h w"]) -> Bool[Tensor, " m"]:
-    """Whether most blocks of `after` are found nowhere near their place in `before`."""
+    """Whether most blocks of `after` do not appear near their position in `before`."""
     old, new = reduced(before), reduced(after)
     padded = F.pad(old, (_REACH,) * 4, mode="replicate")
     best = torch.full((len(new), _BLOCKS, _BLOCKS), torch.inf)

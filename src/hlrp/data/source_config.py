@@ -1,4 +1,4 @@
-"""What the stages train on, as named on a command line; without torch, so that `--help` answers at once."""
+"""Data options of stages 1 and 2, as on the command line. The module imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from dataclasses import dataclass, field
 from hlrp.runtime.checks import require_number, require_numbers
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
-"""Where `hlrp-collect-demos` records to, when nothing is named."""
+"""Repo id of the dataset that `hlrp-collect-demos` records by default."""
 DEFAULT_TOLERANCE_S = 1e-4
-"""Largest difference between a time stamp and the frame rate that is overlooked, in seconds; LeRobot's own default."""
+"""Largest accepted deviation of time stamps from the frame rate, in seconds; also LeRobot's default."""
 
 
 @dataclass(kw_only=True)
 class SourceConfig:
-    """A LeRobotDataset, or a folder of plain videos."""
+    """A data source of stage 1: a LeRobotDataset, or a folder of video files."""
 
     dataset_repo_id: str | None = None
-    """Repo id of a dataset; default: local/hlrp_demos."""
+    """Repo id of a LeRobotDataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id> if it exists, else a download from the hub."""
     cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras to watch together; may be left out where there is only one."""
+    """Dataset keys of the cameras that the quantizer takes together; optional if the dataset has only one camera."""
     video_dir: str | None = None
-    """Folder of video files, instead of a dataset."""
+    """Folder of video files to use instead of a dataset."""
     video_fps: float | None = None
-    """Frames per second at which to read them; default: the highest rate among them."""
+    """Frame rate at which video files are sampled, in Hz; default: the highest frame rate of a file in the folder."""
     skip_bad_videos: bool = False
-    """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
+    """Skip video files that cannot be read, with a warning, instead of stopping with an error."""
     find_scene_cuts: bool = True
-    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
+    """Leave out clips that contain a scene cut of a video file; this decodes every file once before training."""
     episodes: list[int] | None = None
-    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
+    """Numbers of the episodes to use for training and validation; video files are numbered by path. Default: all."""
     weight: float | None = None
-    """Share of the training clips, relative to other sources; default: as its number of clips."""
+    """Weight of this source in the mix of training clips, relative to other sources; default: its number of clips."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between the time stamps of a dataset and its frame rate, in seconds; raise it where they are
-    rough."""
+    """Largest deviation of a dataset's time stamps from its frame rate, in seconds; increase it for datasets with
+    inexact time stamps."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "tolerance_s", above=0)
@@ -56,22 +56,24 @@ class SourceConfig:
 
 @dataclass(kw_only=True)
 class ObservationConfig:
-    """A LeRobotDataset with instructions; actions are not needed."""
+    """A data source of stage 2: a LeRobotDataset with instructions. Actions are not needed."""
 
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id> if it exists, else a download from the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
+    """Folder of the latent labels; default: `latents` in the folder of the dataset, else label columns in the data."""
     cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    """Dataset keys of the cameras whose images the model takes; default: the camera from which labels were made."""
     episodes: list[int] | None = None
-    """Numbers of the episodes to use, trained on or held out; default: all."""
+    """Numbers of the episodes to use for training and validation; default: all."""
     weight: float | None = None
-    """Share of the samples, relative to other datasets; default: every frame once an epoch."""
+    """Weight of this dataset in the mix of training samples, relative to other datasets; default: each frame once per
+    epoch."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
+    """Largest deviation of the dataset's time stamps from its frame rate, in seconds; increase it for datasets with
+    inexact time stamps."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "weight", "tolerance_s", above=0)
@@ -80,12 +82,12 @@ class ObservationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledShare:
-    """Few known actions: which training episodes may show theirs."""
+    """Choice of the training episodes whose actions the quantizer may learn from."""
 
     fraction: float = 0.0
-    """Share of the training episodes of every source with actions, drawn by the seed."""
+    """Share of the training episodes of every source with actions, chosen at random by the seed; in [0, 1]."""
     episodes: Sequence[int] = ()
-    """Or these episodes, of the only source."""
+    """Episode numbers, instead of `fraction`; only if there is a single source."""
 
     def __post_init__(self) -> None:
         require_number("labelled_fraction", self.fraction, at_least=0, at_most=1)
@@ -94,14 +96,14 @@ class LabelledShare:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
-    """Label-free variation of clips, so that the future cannot be guessed from the first frame alone."""
+    """Augmentation of clips in time, so that the next frame cannot be guessed from the first frame without codes."""
 
     reverse_probability: float = 0.5
-    """Share of clips played backwards: the direction of motion must then come from the code."""
+    """Probability that a clip is played backwards, so that the codes must tell the direction of motion."""
     reverse_until: float = 0.7
-    """Share of the run after which clips are played forwards only, so that codes settle on what data holds."""
+    """Fraction of the training after which no clip is played backwards, so that codes adapt to forward motion."""
     max_stretch: float = 0.0
-    """Draw offsets between 0 and this many times the nominal one; 0 keeps the nominal one."""
+    """Largest random frame offset as a multiple of the nominal offset, drawn from 0 up; 0: always the nominal one."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "reverse_until", "reverse_probability", at_least=0, at_most=1)
@@ -110,12 +112,13 @@ class ClipAugmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class IdleClips:
-    """Clips in which next to nothing moves: teleoperators wait, and a code for "nothing" learns little from many."""
+    """Sampling of idle clips, in which almost nothing moves. Teleoperated data has many, and codes learn little from
+    them."""
 
     weight: float = 1.0
-    """How often an idle clip is drawn, relative to the others; 1 draws all alike and looks at no clip beforehand."""
+    """Sampling weight of an idle clip relative to other clips; with 1, motion is not measured before training."""
     share: float = 0.25
-    """Clips of a source with the least motion that count as idle."""
+    """Share of the clips of a source that count as idle: those with the least motion. In (0, 1)."""
 
     def __post_init__(self) -> None:
         require_number("idle_weight", self.weight, above=0)
@@ -123,10 +126,10 @@ class IdleClips:
 
 
 def require_episode_numbers(numbers: Sequence[int] | None) -> None:
-    """Check a choice of episodes before any dataset is opened.
+    """Check a choice of episode numbers before any dataset is opened; None, for all episodes, passes.
 
     Raises:
-        ValueError: If it is empty, or names an episode twice or below 0.
+        ValueError: If the choice is empty, or a number is negative or occurs twice.
     """
     if numbers is None:
         return

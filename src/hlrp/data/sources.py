@@ -1,4 +1,4 @@
-"""Where clips come from: the frames of one recording set, its episodes, and its actions where there are any.
+"""A source of clips for stage 1: frames, episodes and, if known, actions of one dataset or one folder of videos.
 
 Shapes: e episodes, n frames, a action dimensions, c scene cuts, p scenes.
 """
@@ -30,34 +30,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """One dataset, or one folder of videos, as stage 1 sees it."""
+    """Frames, episodes and actions of one dataset, or of one folder of videos in which each file is an episode."""
 
     name: str
-    """For messages and reports."""
+    """Name of the source in messages and reports."""
     frames: FrameSource
     """Frames by absolute index, (b, t, c, h, w) with 3 channels for each camera."""
     bounds: Int[Tensor, "e 2"]
-    """First frame of every episode and the one after its last."""
+    """Start and end of every episode: its first frame, and one after its last frame."""
     fps: float
     """Frame rate, in Hz."""
     cameras: tuple[str, ...]
-    """Dataset keys, in the order of the channels; empty for plain videos, which are one camera without a name."""
+    """Dataset keys of the cameras, in the order of the channels; empty for video files, which count as one camera."""
     actions: Float[Tensor, "n a"] | None
-    """The action of every frame, in dataset units; None where none is known. Rows that are not finite are not known."""
+    """Action of every frame, in dataset units. Rows that are not finite count as not known; None if no row is known."""
 
     cuts: Int[Tensor, " c"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    """First frame after every scene cut within an episode, in order; a recording of a robot has none."""
+    """First frame after every scene cut within an episode, in order; empty for robot recordings, which have no cuts."""
 
     @property
     def scenes(self) -> Int[Tensor, "p 2"]:
-        """First frame of every uncut scene and the one after its last: the episodes, divided at the cuts."""
+        """Start and end of every scene: the episodes, split at scene cuts; in the form of `bounds`."""
         starts = torch.cat([self.bounds[:, 0], self.cuts]).sort().values
         ends = torch.cat([self.bounds[:, 1], self.cuts]).sort().values
         return torch.stack([starts, ends], dim=1)
 
     @property
     def num_cameras(self) -> int:
-        """Cameras that follow each other along the channels."""
+        """Number of cameras whose frames are stacked along the channels."""
         return max(len(self.cameras), 1)
 
 
@@ -70,7 +70,7 @@ def open_lerobot_source(
     cache_gib: float,
     tolerance_s: float = DEFAULT_TOLERANCE_S,
 ) -> ClipSource:
-    """A LeRobotDataset as a source; its only camera if `cameras` is empty."""
+    """Open a LeRobotDataset as a source of clips; if `cameras` is empty, the dataset must have only one camera."""
     dataset = open_dataset(repo_id, root, tolerance_s=tolerance_s)
     return lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=cache_gib)
 
@@ -78,10 +78,10 @@ def open_lerobot_source(
 def lerobot_source(
     dataset: LeRobotDataset, *, cameras: Sequence[str], image_size: tuple[int, int], cache_gib: float
 ) -> ClipSource:
-    """An open LeRobotDataset as a source; its only camera if `cameras` is empty.
+    """Make an opened LeRobotDataset a source of clips; if `cameras` is empty, the dataset must have only one camera.
 
     Raises:
-        ValueError: If it lacks a camera, or has several and none was named.
+        ValueError: If the dataset lacks one of `cameras`, or has several cameras and `cameras` is empty.
     """
     names = [require_camera(dataset.meta, camera) for camera in (cameras or [None])]
     frames = [open_frames(dataset, name, image_size, cache_gib=cache_gib / len(names)) for name in names]
@@ -96,7 +96,7 @@ def lerobot_source(
 
 
 def _known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
-    """Actions of all frames, or None where not one of them is finite; says how many are not."""
+    """Actions of all frames, or None if no action is finite; logs how many actions are not finite."""
     actions = read_actions(dataset)
     unknown = int((~actions.isfinite().all(1)).sum())
     if unknown:

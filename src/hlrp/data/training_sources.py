@@ -1,4 +1,4 @@
-"""Open the recordings that stage 1 trains on, and divide their episodes."""
+"""Open the data sources of stage 1, and split their episodes into training and held-out episodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_source(config: SourceConfig, *, image_size: tuple[int, int], cache_gib: float) -> ClipSource:
-    """Open what `config` names."""
+    """Open the LeRobotDataset or the folder of videos that `config` names."""
     if config.video_dir is not None:
         return open_video_source(
             config.video_dir,
@@ -57,19 +57,19 @@ def open_training_sources(
     labelled: LabelledShare,
     seed: int,
 ) -> list[TrainingSource]:
-    """Open every source, split its episodes, and choose those with known actions.
+    """Open every source, split its episodes, and choose the training episodes whose actions are used.
 
     Args:
-        configs: The sources; all share `cache_gib` equally.
-        spec: The clips that episodes must have room for.
+        configs: The sources; each gets an equal share of `cache_gib`.
+        spec: Geometry of clips, which gives the smallest length of a usable episode.
         image_size: Height and width of frames.
-        cache_gib: Keep frames in memory up to this size.
-        held_out: Share of the episodes of each source to hold out, of those with room for a clip.
-        labelled: Which actions may be seen.
-        seed: Of the split and the choice.
+        cache_gib: Keep frames in memory up to this size, in GiB.
+        held_out: Share of the usable episodes of each source to hold out, in (0, 1).
+        labelled: Training episodes whose actions are used.
+        seed: Seed of the split and of the choice of labelled episodes.
 
     Raises:
-        ValueError: If no episode of a source has room for a clip, or there is no action to see.
+        ValueError: If no episode of a source is long enough for a clip, or actions are asked for but none exist.
     """
     if labelled.episodes and (labelled.fraction or len(configs) > 1):
         raise ValueError(
@@ -84,7 +84,7 @@ def open_training_sources(
         usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
         split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
         train, test = (chosen[part] for part in split)
-        clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
+        clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # raises early if all episodes are too short
         if not len(test):
             logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
         known = torch.tensor(labelled.episodes, dtype=torch.int64)

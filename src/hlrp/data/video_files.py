@@ -1,11 +1,11 @@
-"""Frames of video files by number, decoded when asked.
+"""Random access to the frames of video files, which are decoded in every read.
 
-A frame is asked for by the middle of the time it is on screen, so that time stamps rounded by the container
-(milliseconds in WebM) still find it. Frames asked for together are decoded together, in the order of the file and each
-only once.
+A frame is looked up by the middle of the time during which it is on screen, so that time stamps rounded by the
+container (to milliseconds in WebM) do not matter. Frames of one read are decoded together, in the order of the file and
+each only once.
 
-Shapes: n frames, b clips, t frames of a clip, m frames asked for, f of them in one file, h and w
-pixels. Pixels are uint8 RGB.
+Shapes: n frames, b clips, t frames of a clip, m requested frames, f of them in one file, h and w pixels. Pixels are
+uint8 RGB.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ except (ImportError, OSError, RuntimeError):  # no wheel for this platform, or n
     VideoDecoder = None
 
 _DECODE_TOGETHER = 64
-"""Frames of one decoder call: amortises a seek and bounds memory at full resolution."""
+"""Largest number of frames in one decoder call: enough that seeking hardly costs, few enough for memory."""
 _OPEN_FILES = 32
-"""Decoders kept open in a process; one holds a few frames at full resolution."""
+"""Largest number of decoders that a process keeps open; each holds a few frames at full resolution in memory."""
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class _Decoder(Protocol):
     def frames_at(
         self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
-        """What is on screen at `seconds`, which increase, and when each of these frames starts."""
+        """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         ...
 
 
@@ -49,16 +49,15 @@ class VideoFiles:
 
     Args:
         files: The video files.
-        file: Which of them holds each frame.
-        seconds: When each frame starts in its file; increasing within a file.
-        fps: Frames per second at which `seconds` proceeds.
-        image_size: Height and width to resize to.
-        constant_rate: Whether frames of a file are evenly spaced, as LeRobot writes them. Such files are decoded with
-            torchcodec where it loads, as LeRobot does; all others with PyAV.
-        tolerance_s: Largest difference from `seconds` to a frame's own time stamp; None where the frames on screen at
-            that time are meant, whenever they started.
-        last_s: When the last frame of each file starts, in seconds, where that is known; a file that ends earlier was
-            cut short.
+        file: For each frame, the number of its file in `files`.
+        seconds: Start time of each frame in its file, in seconds; increasing within a file.
+        fps: Frame rate of `seconds`, in Hz.
+        image_size: Height and width to which frames are resized.
+        constant_rate: Whether frames are evenly spaced in time, as in LeRobot's files. Such files are decoded with
+            torchcodec if it is available, as in LeRobot; all others with PyAV.
+        tolerance_s: Largest difference between `seconds` and the time stamp of the decoded frame, in seconds; None to
+            accept whatever frame is on screen at that time.
+        last_s: Start time of the last frame of each file, in seconds, if known; a file that ends earlier was cut short.
     """
 
     def __init__(
@@ -99,14 +98,15 @@ class VideoFiles:
         return take(frames, place)
 
     def places(self, index: Int[Tensor, " m"]) -> Iterator[tuple[Path, Int[Tensor, " f"], Float64[Tensor, " f"]]]:
-        """Every file that holds frames of `index`, which of them it holds, and the middle of each one's time."""
+        """For each file with frames of `index`: its path, positions of these frames in `index`, and the times (middle
+        of each frame, in seconds) at which they are looked up."""
         file = self._file[index]
         for number in file.unique().tolist():
             rows = (file == number).nonzero()[:, 0]
             yield self._files[number], rows, self._seconds[index[rows]] + self._half_slot
 
     def _decode(self, path: Path, seconds: Float64[Tensor, " m"]) -> UInt8[Tensor, "m 3 h w"]:
-        """What is on screen at `seconds`, which increase."""
+        """Decode the frames on screen at the increasing times `seconds`."""
         try:
             decoder = _open(str(path), self._constant_rate, self._last_s.get(path), os.getpid())
             frames, starts = decoder.frames_at(seconds, self._size)
@@ -127,10 +127,11 @@ class VideoFiles:
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _open(path: str, constant_rate: bool, last_s: float | None, process: int) -> _Decoder:
-    """Decoder of `path`. Each `process` opens its own: forked ones would share the place in the file.
+    """Open a decoder for the file `path`, or return the open one of this `process` (its id).
 
-    torchcodec 0.11 does not serve for other files than LeRobot's: where an edit list hides a key frame it returns a
-    later picture than was asked for, and it cannot seek in a transport stream.
+    The process id is an argument so that a forked process opens its own decoder: the position in a file that was opened
+    before the fork would be shared with the parent. torchcodec 0.11 decodes LeRobot's files only: if an edit list hides
+    a key frame it returns a later picture than requested, and it cannot seek in a transport stream.
     """
     if VideoDecoder is None or not constant_rate:
         return PyAVDecoder(path, last_s=last_s)
@@ -138,12 +139,12 @@ def _open(path: str, constant_rate: bool, last_s: float | None, process: int) ->
 
 
 def close_files() -> None:
-    """Close the files that this process has open: a pass over all of them is over, and workers are about to fork."""
+    """Close all video files that this process has open, such as before worker processes are forked."""
     _open.cache_clear()
 
 
 class _TorchCodecDecoder:
-    """Frames of a file of constant rate, decoded with torchcodec."""
+    """Decoder of a video file with constant frame rate, by torchcodec."""
 
     def __init__(self, path: str) -> None:
         assert VideoDecoder is not None, "checked by the caller"
@@ -152,6 +153,6 @@ class _TorchCodecDecoder:
     def frames_at(
         self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
-        """What is on screen at `seconds`, which increase, and when each of these frames starts."""
+        """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         played = self._decoder.get_frames_played_at(seconds)
         return resize(played.data, size), played.pts_seconds.double()

@@ -1,4 +1,4 @@
-"""A folder of plain videos as a source for stage 1: no robot, no actions, no metadata.
+"""A folder of video files as a data source of stage 1, without actions and without dataset metadata.
 
 Shapes: e episodes, n frames, c scene cuts.
 """
@@ -48,28 +48,28 @@ _OTHER_VIDEO_SUFFIXES = (
     ".rmvb",
     ".y4m",
 )
-"""Videos that are not read, as most such files have no time stamps; a warning names them."""
+"""Suffixes of video files that are skipped with a warning, since most of these files have no time stamps."""
 _READ_TOGETHER = 64
-"""Frames between two movements of the progress bar."""
+"""Frames that are decoded between two updates of the progress bar."""
 _FIRST_FRAMES = 16
-"""Frames that are decoded to see whether a file can be, and whether its time stamps increase."""
+"""Number of frames that are decoded to check that a file can be decoded and that its time stamps increase."""
 _WHOLE = 0.9
-"""Share of the announced duration below which a file counts as cut short; containers round what they announce."""
+"""A file is cut short if its frames last less than this share of the duration in its header, which may be rounded."""
 _CONTAINERS_THAT_ANNOUNCE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
-"""Containers whose header tells a duration; FFmpeg estimates that of others from what is there."""
+"""FFmpeg's names of containers that store a duration in the header. For others FFmpeg estimates it from the frames."""
 
 
 class VideoLength(NamedTuple):
-    """When a video shows its pictures."""
+    """Start, duration and frame rate of a video, from the time stamps of its frames."""
 
     start_s: float
-    """Time stamp of the first frame that a player shows."""
+    """Time stamp of the first frame that a player shows, in seconds."""
     duration_s: float
-    """From its first frame to the end of its last."""
+    """Time from the start of the first frame to the end of the last frame, in seconds."""
     fps: float
     """Average frame rate, in Hz."""
     last_s: float
-    """Time stamp of the last frame."""
+    """Time stamp of the last frame, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Film:
     length: VideoLength
 
     def num_frames(self, rate: float) -> int:
-        # A frame counts where its middle is still shown: 0.499 rather than a half, for that must be before the end.
+        # A frame counts if its middle lies before the end of the film, hence 0.499 rather than 0.5.
         return max(int(self.length.duration_s * rate + 0.499), 1)
 
 
@@ -91,22 +91,23 @@ def open_video_source(
     skip_bad_videos: bool = False,
     find_scene_cuts: bool = True,
 ) -> ClipSource:
-    """Every video file in `folder` and the folders in it, in the order of their paths, as one episode each.
+    """Open all video files in `folder` and its subfolders; each file is one episode, in the order of paths.
 
-    All files are read by time at one rate, so that an offset in seconds means the same in each: a frame is what is on
-    screen in the middle of its 1/fps. Files of another or of a variable rate repeat frames or leave some out.
+    All files are sampled at one frame rate, so that an offset in seconds is the same number of frames in each of them:
+    frame i is the picture on screen in the middle of the i-th interval of 1/fps. Files with another or a variable frame
+    rate repeat or skip pictures.
 
     Args:
-        folder: Where the videos are.
-        image_size: Height and width to resize to.
-        cache_gib: Keep frames in memory up to this size.
-        fps: Rate at which to read; default: the highest average rate of a file.
-        skip_bad_videos: Leave out files that cannot be read, with a warning, instead of refusing the folder.
-        find_scene_cuts: Look for scene cuts, which decodes every film once.
+        folder: Folder of the videos.
+        image_size: Height and width to which frames are resized.
+        cache_gib: Keep all frames in memory if they need at most this many GiB.
+        fps: Frame rate at which files are sampled, in Hz; default: the highest average frame rate of a file.
+        skip_bad_videos: Skip files that cannot be read, with a warning, instead of raising an error.
+        find_scene_cuts: Search for scene cuts, which decodes every film once.
 
     Raises:
         FileNotFoundError: If `folder` does not exist or holds no video.
-        ValueError: If files cannot be read as videos, all of which are named, or `fps` is not positive.
+        ValueError: If files cannot be read as videos (the message names all of them), or `fps` is not positive.
     """
     require_number("fps", fps, above=0)
     folder = Path(folder)
@@ -146,10 +147,10 @@ def open_video_source(
 
 
 def video_length(path: Path) -> VideoLength:
-    """Read the time stamps of all frames of `path` that a player shows, and decode the first few.
+    """Read the time stamps of all frames of the video file `path`, and decode its first frames as a check.
 
     Raises:
-        ValueError: If it is no video, is damaged or cut short, or has fewer than two frames.
+        ValueError: If the file is no video, is damaged or cut short, or has fewer than two frames.
     """
     try:
         container, stream = open_video(path)
@@ -158,7 +159,7 @@ def video_length(path: Path) -> VideoLength:
             stamps = [
                 (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
                 for packet in container.demux(stream)
-                if packet.size and not packet.is_discard  # an edit list hides what is to be discarded
+                if packet.size and not packet.is_discard  # an edit list marks frames that players do not show
             ]
             announced_s = _announced_s(container, stream)
         first_s = PyAVDecoder(path).first_times(_FIRST_FRAMES)
@@ -170,7 +171,7 @@ def video_length(path: Path) -> VideoLength:
         raise ValueError(f"{path} has no picture that can be decoded; encode it again or remove it")
     if first_s != sorted(first_s):
         raise ValueError(f"{path} has time stamps that run backwards; encode it again, such as to mp4, or remove it")
-    # Pictures before the first that can be decoded are those of a film that does not start with a key frame.
+    # A film that does not start with a key frame has pictures at its start that cannot be decoded; skip their stamps.
     shown = sorted(
         (float(stamp * base), float(duration * base))
         for stamp, duration in stamps
@@ -190,17 +191,17 @@ def video_length(path: Path) -> VideoLength:
 
 
 def _announced_s(container: InputContainer, stream: av.VideoStream) -> float:
-    """Seconds that the header of a file says `stream` lasts; 0 where it does not say so."""
+    """Duration of `stream` according to the header of the file, in seconds; 0 if the header has none."""
     if container.format.name not in _CONTAINERS_THAT_ANNOUNCE:
         return 0.0
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    is_alone = len(container.streams) == 1  # else the sound may be what lasts longer
+    is_alone = len(container.streams) == 1  # otherwise the duration may be that of a longer audio stream
     return (container.duration or 0) / av.time_base if is_alone else 0.0
 
 
 def _find_videos(folder: Path) -> list[Path]:
-    """Video files of `folder` by path; a warning names files that look like videos and are left out.
+    """Video files in `folder` and its subfolders, sorted by path; a warning names other video files that are skipped.
 
     Raises:
         FileNotFoundError: If `folder` does not exist or holds no video.
@@ -226,10 +227,16 @@ def _find_videos(folder: Path) -> list[Path]:
 
 
 def _report_bad(bad: Sequence[str], folder: Path, *, left: int, skip: bool) -> None:
-    """Warn of files that are left out, or refuse the folder.
+    """Log a warning for every unusable file, or raise if such files may not be skipped.
+
+    Args:
+        bad: One message per unusable file.
+        folder: Folder of the videos, for the message.
+        left: Number of usable files.
+        skip: Whether to skip unusable files.
 
     Raises:
-        ValueError: If there are bad files and they are not to be skipped, or nothing else is left.
+        ValueError: If there are unusable files and `skip` is false, or no usable file is left.
     """
     if not bad:
         return
@@ -265,23 +272,23 @@ def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int
 
 class _ReadFilms(NamedTuple):
     films: list[_Film]
-    """Those that could be decoded to their end."""
+    """Films that could be decoded completely."""
     frames: Tensor | None
-    """All their frames, uint8 (n, 3, h, w); None where they are not kept."""
+    """Frames of these films, uint8 RGB (n, 3, h, w); None if they are not kept in memory."""
     change: Float[Tensor, " n"]
-    """Difference of every frame from the one before it; 0 for the first of a film."""
+    """Difference of every frame from the previous one, in [0, 255]; 0 for the first frame of a film."""
     bad: list[str]
-    """What is wrong with each of the other films."""
+    """Error message for every other film."""
 
 
 def _read_films(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, keep: bool) -> _ReadFilms:
-    """Decode all films once, in order."""
+    """Decode all films once, in order; measure the change between frames, and keep the frames if `keep`."""
     stream, bounds = _video_files(films, rate, image_size), _bounds(films, rate)
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8) if keep else None
     change = torch.zeros(len(stream))
     good: list[_Film] = []
     bad: list[str] = []
-    place = 0  # of the film in `frames` and `change`: after the good ones
+    place = 0  # where the film starts in `frames` and `change`: films that cannot be decoded leave no gap
     with tqdm(total=len(stream), desc="decoding frames", unit="frame") as bar:
         for film, (first, end) in zip(films, bounds.tolist(), strict=True):
             last: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Attention over space and time, in the manner of C-ViViT (Phenaki, arXiv:2210.02399).
+"""Transformer layers of the quantizer: attention over space and time, as in C-ViViT (Phenaki, arXiv:2210.02399).
 
 Shapes: b clips, t frames, v cameras, p tokens of a frame (of all cameras), l tokens of a sequence, d width, h heads,
 e width of one head.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _FEW_TOKENS = 4
+"""Longest sequence for which attention on a CPU uses PyTorch's plain kernel; see `_attend`."""
 
 
 class SelfAttention(nn.Module):
@@ -29,7 +30,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "b l d"], *, causal: bool = False) -> Float[Tensor, "b l d"]:
-        """Mix tokens; with `causal`, each sees only itself and those before it."""
+        """Attend among the tokens of each sequence; with `causal`, each token only to itself and earlier tokens."""
         q, k, v = rearrange(self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         mixed = _attend(q, k, v, causal=causal)
         return tokens + self.out(rearrange(mixed, "b h l d -> b l (h d)"))
@@ -38,8 +39,8 @@ class SelfAttention(nn.Module):
 def _attend(
     q: Float[Tensor, "b h l e"], k: Float[Tensor, "b h l e"], v: Float[Tensor, "b h l e"], *, causal: bool
 ) -> Float[Tensor, "b h l e"]:
-    """Scaled dot-product attention. Many sequences of a few tokens run up to five times as fast on two CPU threads
-    without its kernel for long ones, which sets up a thread's work for each of them."""
+    """Scaled dot-product attention. For many short sequences, the plain kernel is up to 5 times as fast on two CPU
+    threads as PyTorch's default kernel, which has an overhead for each sequence."""
     if q.device.type == "cpu" and q.shape[2] <= _FEW_TOKENS:
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -47,7 +48,7 @@ def _attend(
 
 
 class CrossAttention(nn.Module):
-    """Pre-norm multi-head attention of queries to a memory, with a residual."""
+    """Pre-norm multi-head attention of queries to the tokens of a memory, with a residual."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, queries: Float[Tensor, "b q d"], memory: Float[Tensor, "b l d"]) -> Float[Tensor, "b q d"]:
-        """Read `memory` into `queries`."""
+        """Add to each query what it attends to in `memory`."""
         q = rearrange(self.q(self.norm_queries(queries)), "b q (h d) -> b h q d", h=self.heads)
         k, v = rearrange(self.kv(self.norm_memory(memory)), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         return queries + self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h q d -> b q (h d)"))
@@ -74,7 +75,7 @@ class FeedForward(nn.Sequential):
 
 
 class SpaceTimeBlock(nn.Module):
-    """Causal attention over time at each place, then attention over space in each frame."""
+    """Causal attention over time at each patch position, then attention over space in each frame, then an MLP."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class SpaceTimeBlock(nn.Module):
         self.feed_forward = FeedForward(dim)
 
     def forward(self, tokens: Float[Tensor, "b t p d"]) -> Float[Tensor, "b t p d"]:
-        """Mix tokens; no frame sees a later one."""
+        """Apply the block; no frame depends on a later frame."""
         b = tokens.shape[0]
         by_place = self.time(rearrange(tokens, "b t p d -> (b p) t d"), causal=True)
         by_frame = self.space(rearrange(by_place, "(b p) t d -> (b t) p d", b=b))
@@ -91,10 +92,10 @@ class SpaceTimeBlock(nn.Module):
 
 
 class PatchStem(nn.Module):
-    """Convolutions from pixels to one token per patch: an inductive bias that small data needs.
+    """Strided convolutions from pixels to one token per patch, an inductive bias that helps with little data.
 
-    Strided by 4 first, then by 2 until one position remains per patch. All cameras share them; what tells their tokens
-    apart is the position.
+    The first convolution has stride 4, each further one stride 2, until one position per patch remains. All cameras
+    share the convolutions; each token of each camera has its own position embedding.
 
     Args:
         channels: Channels of one camera.
@@ -116,7 +117,7 @@ class PatchStem(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(num_cameras * num_tokens, dim))
 
     def forward(self, frames: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
-        """Embed pictures of roughly unit range, whose channels hold one camera after the other."""
+        """Embed pictures with values of about [-1, 1]; the channels of all cameras are stacked."""
         frames = rearrange(frames, "b (v c) h w -> (b v) c h w", v=self.num_cameras)
         frames = frames.contiguous(memory_format=torch.channels_last)  # convolutions run nearly twice as fast
         tokens = self.convolutions(frames)

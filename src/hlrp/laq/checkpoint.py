@@ -1,9 +1,9 @@
-"""A trained quantizer as one folder that loads offline.
+"""Save and load a trained quantizer: one folder, which loads without a network.
 
-laq.json             configuration, cameras, fingerprint, and what it was trained on
-model.safetensors    every weight
-quality.json         the quality card, where it was measured
-README.md            the same for people, as the hub shows it
+laq.json             configuration, cameras, fingerprint, and a description of the training
+model.safetensors    all weights
+quality.json         metrics on held-out clips, if they were measured
+README.md            model card for the hub: configuration, training and metrics as text
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], LatentActionQuantizer]] = {
     OUR_ARCHITECTURE: lambda values: LatentActionQuantizer(config_from_description(values)),
     "lapa": lambda values: LapaQuantizer(lapa_config_from_description(values)),
 }
-"""A new quantizer from its configuration, by the name of its architecture in `DESCRIPTION_FILE`."""
+"""For each architecture named in `laq.json`: a function from the stored configuration to a new quantizer."""
 
 
 @dataclass(frozen=True)
 class LoadedLAQ:
-    """A quantizer in evaluation mode, with what its folder says about it."""
+    """A loaded quantizer in evaluation mode, with the description from its folder."""
 
     model: LatentActionQuantizer
     cameras: list[str]
-    """Dataset keys of the cameras it was trained on, in the order of its channels; empty after plain videos."""
+    """Dataset keys of the cameras of the training data, in the order of the channels; empty for plain videos."""
     fingerprint: str
+    """`LatentActionQuantizer.fingerprint` of the model."""
     extra: dict[str, Any]
+    """Description of the training as plain values, such as the data sources and their held-out episodes."""
 
     def require_cameras(self, count: int) -> None:
-        """Raise unless clips of `count` cameras fit.
+        """Raise unless the quantizer takes clips of `count` cameras.
 
         Raises:
             ValueError: If the quantizer was trained on another number of cameras.
@@ -69,12 +71,12 @@ def write_laq(
     """Write `model` to `directory`, completely or not at all.
 
     Args:
-        model: What to save.
-        directory: Where to.
-        cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
-        extra: What it was trained on, as plain values.
+        model: Quantizer to save.
+        directory: Folder to write.
+        cameras: Dataset keys of the cameras of the training data, in the order of the channels.
+        extra: Description of the training as plain values for JSON.
         beside: Further text files of the folder, by name, such as the quality card and the model card.
-        replace: Whether it may take the place of an earlier quantizer.
+        replace: Whether to replace `directory` if it already holds a quantizer.
 
     Raises:
         FileExistsError: If `directory` exists and may not be replaced.
@@ -104,24 +106,24 @@ def load_laq(
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
 ) -> LoadedLAQ:
-    """Load a quantizer strictly, in evaluation mode; without a network where it is a folder.
+    """Load a quantizer strictly, in evaluation mode. A local folder loads without a network.
 
     Args:
-        path_or_repo_id: Folder of the quantizer, or its name on the hub; see `hlrp.storage.hub.fetch_folder`.
-        device: Where to put it.
+        path_or_repo_id: Folder of the quantizer, or name of its repository on the hub; see `hlrp.storage.hub.fetch_folder`.
+        device: Device of the loaded model.
         revision: Branch, tag or commit of the repository.
-        cache_dir: Where downloads are kept.
+        cache_dir: Folder for downloads from the hub.
         token: Access token of a private repository.
 
     Raises:
-        FileNotFoundError: If there is no such folder or repository, or it does not hold a quantizer.
-        ConnectionError: If the hub cannot be reached and its cache does not have the repository.
-        ValueError: If the weights are not those that the folder describes.
+        FileNotFoundError: If the folder or repository does not exist, or holds no quantizer.
+        ConnectionError: If the hub cannot be reached and the repository is not in the local cache.
+        ValueError: If a file is damaged, the architecture is unknown, or the fingerprint does not match the weights.
     """
     directory = fetch_folder(path_or_repo_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
     require_checkpoint(directory)
     values = read_json(directory / DESCRIPTION_FILE)
-    architecture = values.get("architecture", OUR_ARCHITECTURE)  # before there was a second one, folders named none
+    architecture = values.get("architecture", OUR_ARCHITECTURE)  # the first folders name no architecture
     if architecture not in ARCHITECTURES:
         raise ValueError(
             f"{directory} holds a {architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: install a "
@@ -143,7 +145,7 @@ def require_checkpoint(directory: Path | str) -> None:
     """Raise unless `directory` is the folder of a quantizer.
 
     Raises:
-        FileNotFoundError: Saying what is expected there.
+        FileNotFoundError: If `laq.json` or `model.safetensors` is missing.
     """
     if not all((Path(directory) / name).is_file() for name in (DESCRIPTION_FILE, WEIGHTS_FILE)):
         raise FileNotFoundError(
@@ -159,4 +161,4 @@ LAQ_FOLDER = FolderKind(
     files=CHECKPOINT_FILES,
     require=require_checkpoint,
 )
-"""For `hlrp.storage.hub`."""
+"""Names, files and check of a quantizer's folder, for downloads and uploads by `hlrp.storage.hub`."""

@@ -1,4 +1,4 @@
-"""Size and geometry of a latent action quantizer, and its presets."""
+"""Architecture of a latent action quantizer as a configuration, with named presets; it imports no torch."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ class LAQConfig:
     """Architecture of a `LatentActionQuantizer`."""
 
     spec: LatentSpec = field(default_factory=LatentSpec)
-    """Codes it writes."""
+    """Geometry of the codes that the quantizer writes."""
     image_size: tuple[int, int] = (64, 64)
-    """Height and width of its frames, in pixels."""
+    """Height and width of the frames, in pixels."""
     patch_size: int = 16
-    """Side of the square that one token stands for, in pixels; a power of two, 4 or more."""
+    """Side of a square image patch, which becomes one token, in pixels; a power of two, 4 or more."""
     dim: int = 128
-    """Width of the tokens."""
+    """Width of the transformer's tokens; a multiple of `heads`."""
     heads: int = 4
-    """Attention heads; `dim` must be a multiple."""
+    """Number of attention heads."""
     encoder_layers: int = 2
-    """Space-time blocks of the encoder."""
+    """Number of space-time transformer blocks in the encoder."""
     decoder_layers: int = 2
-    """Blocks of the decoder."""
+    """Number of transformer blocks in the decoder."""
     num_cameras: int = 1
-    """Cameras of a clip; they follow each other along its channels, 3 each."""
+    """Number of cameras; their frames are stacked along the channels, 3 channels for each camera."""
     targets: tuple[TargetName, ...] = ("pixels",)
-    """What the decoder predicts of the next frame: `pixels`, a frozen encoder's `features`, the `flow` towards it."""
+    """What the decoder predicts: the next frame's `pixels`, the change of a frozen vision model's `features`, or the
+    optical `flow` to the next frame; one or more of them."""
     feature_dim: int = 0
-    """Width of the frozen encoder's features; 0 without them."""
+    """Width of the frozen vision model's features; 0 if `features` is not a target."""
     action_dim: int = 0
-    """Action values of one transition that a linear head reads from its codes; 0 without such a head."""
+    """Number of action values that a linear head predicts from the codes of one transition; 0 for no such head."""
     quantizer: QuantizerName = "fsq"
-    """`fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali & Bäckström, IEEE Access
-    2022), as in LAPA. `vq`: codes as moving averages (arXiv:1711.00937). `simvq`: a linear map of fixed codes
-    (arXiv:2411.02038). `rvq`: slots as the levels of one residual chain (arXiv:2107.03312). `continuous`: a beta-VAE's
-    Gaussian latent, no codes."""
+    """Kind of quantizer. `fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali &
+    Bäckström, IEEE Access 2022), as in LAPA. `vq`: codebook of moving averages (arXiv:1711.00937). `simvq`: learned
+    linear map of a fixed codebook (arXiv:2411.02038). `rvq`: residual quantization, one level for each code slot
+    (arXiv:2107.03312). `continuous`: Gaussian latent of a beta-VAE, without codes."""
 
     def __post_init__(self) -> None:
         if self.quantizer not in get_args(QuantizerName):
@@ -77,22 +78,22 @@ class LAQConfig:
 
     @property
     def channels(self) -> int:
-        """Channels of a frame."""
+        """Channels of a frame: 3 for each camera."""
         return 3 * self.num_cameras
 
 
 def debug() -> LAQConfig:
-    """Walks every line in milliseconds; learns nothing."""
+    """For tests: runs every line of code in milliseconds, and is too small to learn anything useful."""
     return LAQConfig(image_size=(32, 32), dim=32, heads=2, encoder_layers=1, decoder_layers=1)
 
 
 def small() -> LAQConfig:
-    """Learns on a laptop's CPU in minutes."""
+    """For a CPU: 64-pixel frames, trains on a laptop in minutes."""
     return LAQConfig()
 
 
 def base() -> LAQConfig:
-    """One GPU, 128-pixel frames."""
+    """For one GPU: 128-pixel frames, 6 layers of width 512."""
     return LAQConfig(image_size=(128, 128), dim=512, heads=8, encoder_layers=6, decoder_layers=6)
 
 
@@ -102,4 +103,4 @@ def lapa() -> LAQConfig:
 
 
 PRESETS = {preset.__name__: preset for preset in (debug, small, base, lapa)}
-"""Named sizes, for command lines."""
+"""Presets by the name that commands take, such as `--preset=small`."""

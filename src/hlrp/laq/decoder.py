@@ -1,4 +1,4 @@
-"""From a frame and the codes to what changes until the next frame.
+"""The decoder of the quantizer: it predicts the change from a frame to the next one, given the frame and its codes.
 
 Shapes: b clips, n transitions, m cameras, s code slots, v code width, d width, p tokens of a frame, c h w a frame,
 y x the grid of patches, f width of a frozen encoder's features, i j rows and columns inside a patch.
@@ -22,18 +22,21 @@ FLOW_CELLS = 4
 
 @dataclass(frozen=True)
 class PredictedChange:
-    """What a transition is said to change; None for what the decoder does not predict."""
+    """Predicted change from each frame to the next one; a field is None if it is no target of the decoder."""
 
     pixels: Float[Tensor, "b n c h w"] | None
-    """Next frame minus this one."""
+    """Pixels of the next frame minus pixels of this frame."""
     features: Float[Tensor, "b n m f y x"] | None
-    """The frozen encoder's features of the next frame minus those of this one."""
+    """Features of the next frame minus features of this frame, by a frozen vision model."""
     flow: Float[Tensor, "b n m 2 u w"] | None
-    """Displacement along x and y to the next frame, in patches; `FLOW_CELLS` cells along each side of a patch."""
+    """Optical flow to the next frame along x and y, in patches; `FLOW_CELLS` cells along each side of a patch."""
 
 
 class TransitionDecoder(nn.Module):
-    """Predict changes from a frame and its transition's code vectors; it starts out predicting none."""
+    """Transformer over the patches of a frame and the code vectors of its transition, with a linear head per target.
+
+    The heads start at zero, so that an untrained decoder predicts no change, which is a good first guess for video.
+    """
 
     def __init__(self, config: LAQConfig) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class TransitionDecoder(nn.Module):
         self.heads = nn.ModuleDict({target: _zero_linear(config.dim, widths[target]) for target in config.targets})
 
     def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
-        """What follows each frame (float32 in [0, 1]) under its transition's code vectors."""
+        """Predict the change after each frame (float32 in [0, 1]) from the code vectors of its transition."""
         places, _ = self.tokens(frames, vectors)
         b = frames.shape[0]
         tokens = rearrange(places, "(b n) (m y x) d -> b n m y x d", b=b, m=self.num_cameras, y=self.grid[0])
@@ -67,10 +70,10 @@ class TransitionDecoder(nn.Module):
     def tokens(
         self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
     ) -> tuple[Float[Tensor, "b*n p d"], Float[Tensor, "b*n s d"]]:
-        """One token for every place in a frame, and one for every code, after they have seen each other."""
+        """Output tokens of the transformer: one for each patch of a frame, and one for each code slot."""
         before = rearrange(frames, "b n c h w -> (b n) c h w")
         codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
-        places = self.stem(2 * before - 1)
+        places = self.stem(2 * before - 1)  # pixels in [-1, 1], as in the encoder
         tokens = torch.cat([places, codes], dim=1)
         for attention, feed_forward in zip(self.attention, self.feed_forward, strict=True):
             tokens = attention(tokens)
@@ -80,7 +83,7 @@ class TransitionDecoder(nn.Module):
 
 
 def _unpatch(values: Tensor, axes: str, side: int) -> Tensor:
-    """Lay out what each token says of its `side` by `side` cells."""
+    """Rearrange token outputs to a picture (`axes` in einops notation); a token holds `side` x `side` cells."""
     return rearrange(values, axes, i=side, j=side)
 
 

@@ -1,4 +1,4 @@
-"""From a clip to one vector per code slot and transition.
+"""The encoder of the quantizer: from a clip to one vector for each code slot of each transition.
 
 Shapes: b clips, t frames, n = t-1 transitions, m cameras, s code slots, p tokens of a frame, d width, v code width.
 """
@@ -15,10 +15,10 @@ from hlrp.laq.config import LAQConfig
 
 
 class TransitionEncoder(nn.Module):
-    """Summarise what changed between consecutive frames.
+    """Space-time transformer over patches, then cross-attention from one learned query per code slot.
 
-    LAPA (arXiv:2410.11758) pools patches to a grid; here each slot has a query of its own that reads the whole frame,
-    so that a slot is not tied to a corner of the picture.
+    LAPA (arXiv:2410.11758) pools patches to a grid of slots, which ties a slot to a region of the frame. Here the query
+    of each slot attends to the whole frame.
     """
 
     def __init__(self, config: LAQConfig) -> None:
@@ -33,7 +33,7 @@ class TransitionEncoder(nn.Module):
         self.to_code = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, spec.code_dim))
 
     def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
-        """Encode frames given as float32 in [0, 1]."""
+        """Encode clips, float32 in [0, 1], to the vectors that the quantizer takes."""
         b, t = frames.shape[:2]
         by_camera = rearrange(frames, "b t (m c) h w -> (b m) t c h w", c=3)
         pictures = rearrange(with_change(by_camera), "(b m) t c h w -> (b t) (m c) h w", b=b)
@@ -41,6 +41,7 @@ class TransitionEncoder(nn.Module):
         tokens = tokens + self.time[:t]
         for block in self.blocks:
             tokens = block(tokens)
+        # A transition is read from the change of each token, and from the later tokens, which tell what has moved.
         change = torch.cat([tokens[:, 1:] - tokens[:, :-1], tokens[:, 1:]], dim=2)
         change = rearrange(change, "b n l d -> (b n) l d")
         slots = self.read(repeat(self.slots, "s d -> b s d", b=len(change)), change)
@@ -49,9 +50,9 @@ class TransitionEncoder(nn.Module):
 
 
 def with_change(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t e h w"]:
-    """Each frame in [-1, 1] beside its difference from the frame before (0 for the first): channels e = 2c.
+    """Concatenate each frame, in [-1, 1], and its difference from the frame before (0 for the first): e = 2c channels.
 
-    A motion of a few pixels is plain in the difference, and all but lost once each frame is cut into patches.
+    A motion of a few pixels is clear in the difference, but hardly survives in the patches of two separate frames.
     """
     change = torch.cat([torch.zeros_like(frames[:, :1]), frames[:, 1:] - frames[:, :-1]], dim=1)
-    return torch.cat([2 * frames - 1, 4 * change], dim=2)
+    return torch.cat([2 * frames - 1, 4 * change], dim=2)  # 4: differences are much smaller than pixel values

@@ -1,7 +1,9 @@
-"""The latent action quantizer: video in, codes out, learned without actions.
+"""The latent action quantizer (LAQ): it learns, from video without actions, to encode motion between frames as codes.
 
-After LAPA (arXiv:2410.11758). Shapes: b clips, t frames, n = t-1 transitions, c = 3 channels for each camera, s code
-slots, v code width, a action values of one transition.
+The design follows LAPA (arXiv:2410.11758).
+
+Shapes: b clips, t frames, n = t-1 transitions, c = 3 channels for each camera, s code slots, v code width, a action
+values of one transition.
 """
 
 from __future__ import annotations
@@ -24,27 +26,27 @@ from hlrp.training.evaluation_mode import inference
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A clip seen through its codes."""
+    """What one forward pass gives: the codes of a batch of clips, and what the decoder predicts from these codes."""
 
     change: PredictedChange
-    """What the decoder says of frames 1 … t-1, each from the true frame before it."""
+    """Predicted change from each of the first t-1 frames to the next one; the decoder starts from the true frame."""
     frames: Float[Tensor, "b n c h w"] | None
-    """The predicted frames; None where the decoder does not predict pixels."""
+    """Predicted frames 1 … t-1, in about [0, 1]; None if the decoder does not predict pixels."""
     codes: Int[Tensor, "b n s"]
     vectors: Float[Tensor, "b n s v"]
     """Encoder outputs before quantization."""
     quantized: Float[Tensor, "b n s v"]
-    """Code vectors: what the decoder sees."""
+    """Code vectors, the input of the decoder."""
     actions: Float[Tensor, "b n a"] | None
     """Standardized actions read from the codes; None without an action head."""
     quantizer_loss: Float[Tensor, ""]
 
 
 class LatentActionQuantizer(nn.Module):
-    """Encoder, quantizer and decoder of transitions."""
+    """Encoder, quantizer and decoder: the decoder predicts the next frame from a frame and the codes of the encoder."""
 
     architecture = "hlrp"
-    """Its name in a checkpoint."""
+    """Name of this architecture in `laq.json` of a checkpoint."""
 
     def __init__(self, config: LAQConfig) -> None:
         super().__init__()
@@ -66,8 +68,8 @@ class LatentActionQuantizer(nn.Module):
         """Encode, quantize and predict; frames are float32 in [0, 1].
 
         Args:
-            frames: What the decoder starts from, and predicts.
-            seen: What the encoder sees instead: the same clips, altered in what is not motion.
+            frames: Clips. The decoder starts from all frames but the last, and predicts all but the first.
+            seen: Input of the encoder: the same clips, altered in everything but motion. Default: `frames`.
         """
         vectors = self.encoder(frames if seen is None else seen)
         quantized, codes, loss = self._quantize(vectors)
@@ -85,7 +87,7 @@ class LatentActionQuantizer(nn.Module):
     def predict(
         self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
     ) -> Float[Tensor, "b n c h w"]:
-        """The frame that follows each frame (float32 in [0, 1]) under code vectors of any origin.
+        """Predict the frame after each of `frames` (float32 in [0, 1]) from code vectors, also those of other clips.
 
         Raises:
             ValueError: If the decoder does not predict pixels.
@@ -96,7 +98,7 @@ class LatentActionQuantizer(nn.Module):
         return frames + change
 
     def lookup(self, codes: Int[Tensor, "b n s"]) -> Float[Tensor, "b n s v"]:
-        """Code vectors of `codes`."""
+        """Code vectors of the code ids `codes`."""
         vectors = self.quantizer.lookup(rearrange(codes, "b n s -> (b n) s"))
         return rearrange(vectors, "(b n) s v -> b n s v", n=codes.shape[1])
 
@@ -108,8 +110,8 @@ class LatentActionQuantizer(nn.Module):
     ) -> LatentActions:
         """Latent actions of clips (uint8, or float32 in [0, 1]).
 
-        They are those of evaluation mode and full precision, whatever the model's mode and autocast: a label is the
-        same wherever it is made, and making it changes neither statistics nor codebooks.
+        The model runs in evaluation mode and in float32, whatever its mode and autocast: a clip gets the same label in
+        every run, and labelling changes neither statistics nor codebooks. `valid` is passed on; default: all true.
 
         Raises:
             ValueError: If the number of frames or their size is not the model's, or a pixel is not finite.
@@ -136,15 +138,15 @@ class LatentActionQuantizer(nn.Module):
         return frames
 
     def codebook(self) -> Float[Tensor, "s k v"]:
-        """Code vectors of every slot."""
+        """Code vectors of every slot, shape (s, k, v)."""
         return self.quantizer.codebook(self.spec)
 
     def fingerprint(self) -> str:
-        """Identity of this model: changes with any weight or setting."""
+        """Identity of this model as 16 hexadecimal digits, which change with any weight or setting."""
         return fingerprint(self.state_dict(), self.description())
 
     def description(self) -> dict[str, Any]:
-        """Plain values of its configuration, for JSON."""
+        """The model's configuration as plain values, for JSON."""
         return description(self.config)
 
     def _quantize(
@@ -157,7 +159,7 @@ class LatentActionQuantizer(nn.Module):
 
 
 def description(config: LAQConfig) -> dict[str, Any]:
-    """Plain values of `config`, for JSON."""
+    """`config` as plain values, for JSON."""
     return {**asdict(config), "image_size": list(config.image_size), "targets": list(config.targets)}
 
 

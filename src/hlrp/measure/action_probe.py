@@ -1,4 +1,4 @@
-"""Do latents mean actions? Probes from what a quantizer writes, beside probes from what frame t alone knows.
+"""Linear probes of actions: from the latents of a clip, and, as a baseline, from the first frame of the clip alone.
 
 Shapes: m clips for fitting, v held-out clips, b clips, n transitions, s code slots, h chunk steps, a action dimensions,
 f features, g = h*a targets.
@@ -21,35 +21,37 @@ from hlrp.measure.linear_probe import EpisodeSums, ProbeScore, episode_sums, fit
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFigures:
-    """R² of linear maps to the standardized action chunk, pooled over chunk steps and action dimensions.
+    """Held-out R² of linear maps to the standardized action chunk, pooled over chunk steps and action dimensions.
 
-    Every field is None where no action of the dataset varies, or it has none. "Codes" are one-hot; for a quantizer
-    without codes `probe_r2` is None, and the still clip and the gain are measured with its vectors instead.
+    R² is at most 1; 0 is as good as the mean action. Every field is None if the dataset has no actions, or they never
+    vary. For a quantizer without codes `probe_r2` is None, and code vectors take the place of one-hot codes elsewhere.
     """
 
     probe_r2: float | None
-    """From one-hot codes."""
+    """R² of the action chunk, read linearly from the one-hot codes of the clip."""
     probe_r2_interval: tuple[float, float] | None
-    """95 % bootstrap interval over held-out episodes; None with fewer than two of them. The fit is not repeated: it
-    says how much the choice of test episodes matters."""
+    """95 % bootstrap interval of `probe_r2` over held-out episodes; None with fewer than two of them. The probe is not
+    fitted again: the interval covers the choice of test episodes, not that of training episodes."""
     probe_r2_quantized: float | None
-    """The same from the code vectors that the decoder reads."""
+    """R² of the action chunk, read linearly from the code vectors that the decoder takes."""
     probe_r2_vectors: float | None
-    """The same from the encoder's vectors before quantization."""
+    """R² of the action chunk, read linearly from the encoder's vectors before quantization."""
     probe_r2_frame_only: float | None
-    """The same from the codes of a still clip (frame t repeated): what the frame alone puts into the codes."""
+    """R² of the action chunk, read linearly from the codes of a still clip (frame t repeated): a reference for codes
+    that show the frame, but no motion."""
     probe_r2_pixels: float | None
-    """The same from frame t's pixels (16x16): the strongest thing a linear map knows without the future."""
+    """R² of the action chunk, read linearly from frame t's pixels (16x16): a baseline that sees no later frame."""
     probe_r2_pixels_and_codes: float | None
-    """The same from pixels and codes together."""
+    """R² of the action chunk, read linearly from frame t's pixels and the one-hot codes together."""
     probe_gain: float | None
-    """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what codes add to all that the frame gives."""
+    """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what the codes tell beyond frame t."""
     probe_gain_interval: tuple[float, float] | None
-    """95 % bootstrap interval of the gain, from the same resamples for both of its terms."""
+    """95 % bootstrap interval of `probe_gain`; both R² are computed on the same resampled episodes."""
     probe_r2_per_action: list[float | None] | None
-    """`probe_r2` for each action dimension; None for one that never varies."""
+    """`probe_r2` of each action dimension; None for a dimension that never varies."""
     probe_r2_per_action_by_features: dict[str, list[float | None]] | None
-    """The same for each of `codes` (where there are any), `quantized`, `vectors`, `frame_only` and `pixels`."""
+    """R² of each action dimension by input of the probe: `codes` (if any), `quantized`, `vectors`, `frame_only` and
+    `pixels`."""
 
 
 NO_PROBE = ProbeFigures(
@@ -57,32 +59,35 @@ NO_PROBE = ProbeFigures(
     probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_gain=None, probe_gain_interval=None,
     probe_r2_per_action=None, probe_r2_per_action_by_features=None,
 )  # fmt: skip
-"""Of a dataset without actions."""
+"""`ProbeFigures` of a dataset without actions."""
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Standardized action chunks of the clips that fit a probe and of those that score it; NaN where not known."""
+    """Targets of the probes: standardized action chunks, flattened; a row is NaN if its actions are not known."""
 
     fit: Float[Tensor, "m g"]
+    """Targets of the clips on which probes are fitted."""
     held_out: Float[Tensor, "v g"]
+    """Targets of the clips on which probes are scored."""
     episode: Int[Tensor, " v"]
     """Episode of each held-out clip."""
     dimensions: int
-    """Action dimensions a; targets g run over chunk steps, then over these."""
+    """Action dimensions a. The g = h*a targets are ordered by chunk step, then by action dimension."""
 
 
 def has_finite_actions(chunks: Float[Tensor, "b h a"]) -> Bool[Tensor, " b"]:
-    """Whether all actions of each chunk are known: finite."""
+    """Whether all actions of each chunk are finite; an action that is not finite counts as not known."""
     return chunks.isfinite().flatten(1).all(1)
 
 
 def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], episode: Int[Tensor, " v"]) -> Chunks:
-    """Bring actions to mean 0 and deviation 1 on the fitting clips, so that no unit outweighs another.
+    """Standardize actions by the mean and standard deviation of the fitting clips, so that no unit outweighs another.
 
     A chunk with an action that is not finite becomes NaN as a whole, and the probes leave it out.
     """
     known = fit[has_finite_actions(fit)]
+    # One mean and scale per action dimension, over all chunk steps: steps keep their relative sizes.
     mean, scale = known.mean((0, 1)), known.std((0, 1)).clamp_min(1e-6)
 
     def targets(actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b g"]:
@@ -93,14 +98,14 @@ def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], 
 
 
 def code_features(latents: Latents, codebook_size: int) -> Float[Tensor, "b f"]:
-    """What a linear map reads of codes: one-hot, since codes are names; the vectors where there are no codes."""
+    """One-hot codes, flattened, as input of a linear probe; code vectors for a quantizer without codes."""
     if latents.codes is None:
         return rearrange(latents.quantized, "b n s v -> b (n s v)").double()
     return rearrange(F.one_hot(latents.codes, codebook_size), "b n s k -> b (n s k)").double()
 
 
 def probe_figures(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, codebook_size: int) -> ProbeFigures:
-    """Fit every probe on `fit` and score it on `held_out`."""
+    """Fit a probe for every kind of input on the clips of `fit`, and score it on the clips of `held_out`."""
 
     def probe(fit_features: Float[Tensor, "m f"], test_features: Float[Tensor, "v f"]) -> EpisodeSums:
         return probe_episodes(fit_features, test_features, chunks)
@@ -145,18 +150,19 @@ def probe_figures(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
 def probe_episodes(
     fit_features: Float[Tensor, "m f"], test_features: Float[Tensor, "v f"], chunks: Chunks
 ) -> EpisodeSums:
-    """Fit one probe and sum its held-out errors over episodes."""
+    """Fit one probe, and sum its squared errors on held-out clips for each episode."""
     predicted = fit_probe(fit_features, chunks.fit).predict(test_features)
     return episode_sums(chunks.held_out, predicted, chunks.episode)
 
 
 def pooled_r2(sums: EpisodeSums) -> float | None:
-    """R² over all episodes; None where no target varies."""
+    """R² over all episodes and all targets that vary; None if no target varies."""
     return _number(sums.score().pooled())
 
 
 def r2_interval(sums: EpisodeSums, baseline: EpisodeSums | None = None) -> tuple[float, float] | None:
-    """95 % interval of the pooled R², or of its difference to that of `baseline`, over resampled episodes."""
+    """95 % bootstrap interval, over episodes, of the pooled R², or of this R² minus that of `baseline`; None with fewer
+    than two episodes."""
     if len(sums.clips) < 2:
         return None
     weights = bootstrap_weights(len(sums.clips))
@@ -170,5 +176,5 @@ def _per_action(score: ProbeScore, dimensions: int) -> list[float | None]:
 
 
 def _number(value: Float[Tensor, ""]) -> float | None:
-    """A number that JSON can hold; NaN becomes None."""
+    """`value` as a Python number for JSON; None for NaN, which JSON does not have."""
     return None if value.isnan() else float(value)

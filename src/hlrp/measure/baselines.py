@@ -1,4 +1,5 @@
-"""What a quantizer's figures are worth: the same size of code from no learning, from few actions, and from all actions.
+"""Reference points for the metrics of a quantizer: codes of the same size from an untrained model, from a model trained
+on few actions, and from the true actions.
 
 Shapes: b clips, t frames, n transitions, c h w a frame, m clips for fitting, v held-out clips, s code slots, k codebook
 entries, o chunk steps, a action dimensions, l labelled clips, f features.
@@ -28,34 +29,37 @@ from hlrp.runtime.progress import progress
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRow:
-    """One line of the comparison: the figures that every latent has. None where a figure does not exist."""
+    """One row of the comparison: metrics that exist for every kind of latent. None if a metric does not exist."""
 
     name: str
     meaning: str
+    """Explanation of the row for readers of the report."""
     probe_r2: float | None
-    """From codes; from vectors for a quantizer without codes."""
+    """R² of a linear probe of actions from one-hot codes; from code vectors for a quantizer without codes."""
     probe_r2_interval: tuple[float, float] | None
     perplexity: list[float] | None
+    """`CodeFigures.perplexity` of each slot."""
     tuple_entropy_bits: float | None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """The row as plain values, for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """The few clips whose actions are known."""
+    """Clips whose actions are known, the training data of the inverse-dynamics baseline."""
 
     frames: UInt8[Tensor, "l t c h w"]
     actions: Float[Tensor, "l o a"]
-    """Action chunk from frame t to the clip's last frame, in dataset units."""
+    """Actions from the first to the last frame of each clip, in dataset units."""
     episodes: int
-    """Episodes they come from."""
+    """Number of episodes that the clips come from."""
 
 
 def trainable_config(config: LAQConfig | LapaConfig) -> LAQConfig:
-    """Architecture of the baselines: the quantizer's own; for LAPA's, which only labels, our small one at its size."""
+    """Architecture of the baselines: that of the quantizer itself, or, for a LAPA quantizer, which cannot be trained
+    here, the preset `small` with the same codes and frame size."""
     if isinstance(config, LAQConfig):
         return config
     return replace(small(), spec=config.spec, image_size=config.image_size, patch_size=config.patch_size)
@@ -71,16 +75,16 @@ def baseline_rows(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[BaselineRow]:
-    """The quantizer that was measured, and beside it all baselines of the same size.
+    """Rows of the comparison: the measured quantizer first, then all baselines with codes of the same size.
 
     Args:
-        config: Of the quantizer.
-        quality: Its card.
-        clips: What it was measured on; the baselines are measured on the same.
-        labelled: What the inverse-dynamics labeller learns from.
-        labeller: Its training.
-        seed: Of weights, batches and k-means.
-        device: Where models run.
+        config: Architecture of the baselines; see `trainable_config`.
+        quality: Metrics of the quantizer.
+        clips: Clips on which the quantizer was measured; the baselines are measured on the same clips.
+        labelled: Training data of the inverse-dynamics baseline.
+        labeller: Training settings of the inverse-dynamics baseline.
+        seed: Seed of first weights, training batches and k-means.
+        device: Device on which models run.
 
     Raises:
         ValueError: If the clips have no actions.
@@ -121,7 +125,7 @@ def baseline_rows(
 def model_row(
     name: str, meaning: str, model: LatentActionQuantizer, clips: QualityClips, chunks: Chunks
 ) -> BaselineRow:
-    """Measure the codes of `model`."""
+    """Row of the comparison for the codes of `model`."""
     with evaluating(model):
         fit, held_out = (clip_features(model, batches).latents for batches in (clips.fit, clips.held_out))
     return _row(name, meaning, fit, held_out, chunks, model.spec.codebook_size)
@@ -130,7 +134,7 @@ def model_row(
 def code_row(
     name: str, meaning: str, fit: Int[Tensor, "m n s"], held_out: Int[Tensor, "v n s"], chunks: Chunks, size: int
 ) -> BaselineRow:
-    """Measure codes of any origin."""
+    """Row of the comparison for codes that come from no model; `size` is the codebook size k."""
 
     def latents(codes: Int[Tensor, "b n s"]) -> Latents:
         nothing = torch.zeros(*codes.shape, 0)
@@ -158,10 +162,10 @@ def _row(name: str, meaning: str, fit: Latents, held_out: Latents, chunks: Chunk
 def random_laq(
     config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t c h w"]], *, device: torch.device | str = "cpu"
 ) -> LatentActionQuantizer:
-    """A quantizer with fresh weights that has only seen what its codes' statistics need, in evaluation mode.
+    """An untrained quantizer with random weights, in evaluation mode.
 
-    Rounding needs the mean and the deviation of its inputs, and a learned codebook its first entries: both come from
-    one training-mode pass over `batches`, without a gradient.
+    Rounding needs the mean and standard deviation of its inputs, and a learned codebook needs first entries. Both come
+    from one pass over `batches` in training mode, without a gradient step.
     """
     model = LatentActionQuantizer(config).to(device).train()
     with torch.no_grad():
@@ -176,15 +180,15 @@ def random_laq(
 def inverse_dynamics_labeller(
     config: LAQConfig, labelled: LabelledClips, training: LabellerConfig, *, device: torch.device | str = "cpu"
 ) -> LatentActionQuantizer:
-    """Train encoder and quantizer, through a linear head on the codes, to name the actions of the labelled clips.
+    """Train encoder and quantizer to predict the actions of the labelled clips, through a linear head on the codes.
 
-    This is what the labels would give without any video: a quantizer that has learned from video must beat it. The
-    decoder is left untrained, so the model has codes and no predictions. Returned in evaluation mode.
+    This baseline learns from the labelled clips alone: a quantizer that learned from all video should beat it. The
+    decoder is not trained, so that its predictions mean nothing. The model is returned in evaluation mode.
     """
     actions = labelled.actions
     actions = (actions - actions.mean((0, 1))) / actions.std((0, 1)).clamp_min(1e-6)
     targets = rearrange(actions, "l (n o) a -> l n (o a)", n=config.spec.num_transitions)
-    # The smallest decoder there is, since nobody reads it.
+    # The smallest possible decoder, since its output is not used.
     config = replace(config, targets=("pixels",), feature_dim=0, decoder_layers=1, action_dim=targets.shape[-1])
     model = LatentActionQuantizer(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr)
@@ -203,15 +207,19 @@ def inverse_dynamics_labeller(
 
 
 def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Tensor, "m n s"], Int[Tensor, "v n s"]]:
-    """Codes of the true action chunks, by residual k-means fitted on the fitting clips.
+    """Codes of the true action chunks, by residual k-means that is fitted on the fitting clips.
 
-    Code 1 is the nearest of k centres, code 2 the nearest centre of what is left, and so on (residual vector
-    quantization, Juang and Gray, 1982). One-hot codes then add up to the chunk, which is just what a linear probe
-    reads: about the most that a code of this size can explain, although a greedy search does not prove it.
+    The first code is the nearest of k centres to the chunk, the second the nearest centre to the residual, and so on
+    (residual vector quantization, Juang and Gray, 1982). The sum of the centres approximates the chunk, so that a
+    linear probe of the one-hot codes reads it. This is close to the best R² for codes of this size, but no proven
+    bound, since the search is greedy.
+
+    Returns:
+        Codes of the fitting clips and of the held-out clips.
     """
     generator = torch.Generator().manual_seed(seed)
     left_fit, left_test = chunks.fit.double(), chunks.held_out.double()
-    known = left_fit.isfinite().all(1)  # a chunk that is not known gets some code, which no probe reads
+    known = left_fit.isfinite().all(1)  # chunks that are not known get an arbitrary code; probes leave them out
     fit, held_out = [], []
     for _ in range(spec.num_codes):
         centres = k_means(left_fit[known], spec.codebook_size, generator)
@@ -227,10 +235,11 @@ def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Te
 def k_means(
     points: Float[Tensor, "m f"], count: int, generator: torch.Generator, *, rounds: int = 30
 ) -> Float[Tensor, "k f"]:
-    """Lloyd's algorithm (1982) from the spread-out start of k-means++ (Arthur and Vassilvitskii, 2007)."""
+    """Centres of `count` clusters of `points`: Lloyd's algorithm (1982) with the initialization of k-means++ (Arthur
+    and Vassilvitskii, 2007)."""
     centres = points[torch.randint(len(points), (1,), generator=generator)]
     while len(centres) < count:
-        distance = torch.cdist(points, centres).amin(1).square() + 1e-12  # fewer points than centres repeat some
+        distance = torch.cdist(points, centres).amin(1).square() + 1e-12  # never all 0, even if points repeat
         pick = torch.multinomial(distance, 1, generator=generator)
         centres = torch.cat([centres, points[pick]])
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""One pass of a quantizer over clips: all that the figures of its quality are computed from.
+"""Latents of clips and of still clips, and small frames: what the quality metrics of a quantizer are computed from.
 
 Shapes: b clips, t frames, n = t-1 transitions, c h w a frame, s code slots, v code width, p pixels of a thumbnail.
 """
@@ -17,34 +17,35 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.runtime.progress import progress
 
 _THUMBNAIL = 16
-"""Side of the frames that the pixel baseline reads: 256 values a channel keep a linear fit well posed."""
+"""Side, in pixels, of the frames for the pixel baseline: 256 values per channel, few enough for a stable linear fit."""
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Latent actions of clips, as numbers that leave the model."""
+    """Latent actions of clips: codes, code vectors and encoder outputs."""
 
     codes: Int[Tensor, "b n s"] | None
-    """None for a quantizer without codes."""
+    """Code ids in [0, k); None for a quantizer without codes."""
     quantized: Float[Tensor, "b n s v"]
-    """What the decoder reads: code vectors, or the vectors themselves where there are no codes."""
+    """Input of the decoder: code vectors, or `vectors` for a quantizer without codes."""
     vectors: Float[Tensor, "b n s v"]
     """Encoder outputs before quantization."""
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """What the probes read from a set of clips."""
+    """Inputs of the linear probes for a set of clips."""
 
     latents: Latents
+    """Latents of the clips."""
     still: Latents
-    """Of the same clips with frame t repeated."""
+    """Latents of still clips: the first frame of each clip, repeated."""
     pixels: Float[Tensor, "b p"]
-    """Frame t, 16x16."""
+    """First frame of each clip, averaged to 16x16 pixels, values in [0, 1]."""
 
 
 def latents_of(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"]) -> Latents:
-    """Encode frames that `model.to_pixels` has checked; call in evaluation mode, without gradients."""
+    """Encode clips, float32 in [0, 1]; call this in evaluation mode and without gradients."""
     found = model.encode(frames)
     if not model.quantizer.has_codes:
         return Latents(None, found.vectors, found.vectors)
@@ -53,7 +54,7 @@ def latents_of(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"])
 
 @torch.no_grad()
 def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t c h w"]]) -> ClipFeatures:
-    """Run `model`, in evaluation mode, over clips, batch by batch."""
+    """Encode all `batches` of clips and their still versions with `model`, which must be in evaluation mode."""
     device = next(model.parameters()).device
     rows: list[tuple[Latents, Latents, Tensor]] = []
     for clips in progress(batches, "measuring latents"):
@@ -65,12 +66,12 @@ def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, 
 
 
 def still_clip(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
-    """Frame t repeated: a clip in which nothing moves."""
+    """The first frame of each clip, repeated: a clip in which nothing moves."""
     return frames[:, :1].expand_as(frames)
 
 
 def joined(parts: Iterable[Latents]) -> Latents:
-    """Latents of all batches, on the host."""
+    """Concatenate the latents of several batches, on the CPU."""
     codes, quantized, vectors = zip(*((part.codes, part.quantized, part.vectors) for part in parts), strict=True)
     return Latents(
         None if codes[0] is None else torch.cat(codes).cpu(), torch.cat(quantized).cpu(), torch.cat(vectors).cpu()

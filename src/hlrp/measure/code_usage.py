@@ -1,4 +1,4 @@
-"""Does a quantizer use its codes?
+"""Statistics of codes: how evenly a quantizer uses its codebook, and how often two sets of codes agree.
 
 Shapes: b clips, n transitions, s code slots, k codebook entries, g = n*s codes of a clip.
 """
@@ -17,33 +17,33 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class CodeFigures:
-    """How evenly codes are used; every field is None for a quantizer without codes."""
+    """How evenly the codes of held-out clips are used; every field is None for a quantizer without codes."""
 
     perplexity: list[float] | None
-    """exp(entropy) of the codes in each slot; k when all are used equally."""
+    """exp(entropy) of the codes in each slot, in [1, k]; k when all codes are used equally often."""
     dead_codes: list[int] | None
-    """Codes of each slot that no held-out clip uses."""
+    """For each slot, the number of codes that no held-out clip uses."""
     code_usage: list[list[float]] | None
-    """Share of each code in each slot, (s, k)."""
+    """How often each slot holds each code, as shares that sum to 1 in a slot, (s, k)."""
     tuple_entropy_bits: float | None
-    """Entropy of whole code tuples: what all slots say together. Slots that repeat each other do not add to it."""
+    """Entropy, in bits, of the tuple of all codes of a clip. Slots that repeat each other add nothing."""
     tuple_entropy_bits_max: float | None
-    """Its ceiling: codes * log2(k), or log2(clips) where there are too few clips to show more."""
+    """Highest possible `tuple_entropy_bits`: n*s * log2(k), or log2(clips) if that is less."""
     distinct_tuples: int | None
-    """Different code tuples among the held-out clips."""
+    """Number of different code tuples among the held-out clips."""
 
 
 NO_CODES = CodeFigures(
     perplexity=None, dead_codes=None, code_usage=None, tuple_entropy_bits=None, tuple_entropy_bits_max=None,
     distinct_tuples=None,
 )  # fmt: skip
-"""Of a continuous latent."""
+"""`CodeFigures` of a quantizer without codes."""
 
 
 def code_figures(codes: Int[Tensor, "b n s"], codebook_size: int) -> CodeFigures:
-    """Count codes; slots of all transitions are pooled, tuples are whole clips."""
+    """Count the codes of held-out clips: per slot over all transitions, and as tuples of all codes of a clip."""
     usage = F.one_hot(codes, codebook_size).double().mean((0, 1))
-    entropy = -(usage * usage.clamp_min(1e-12).log()).sum(-1)
+    entropy = -(usage * usage.clamp_min(1e-12).log()).sum(-1)  # the clamp makes 0 log 0 = 0 instead of NaN
     tuples = rearrange(codes, "b n s -> b (n s)")
     return CodeFigures(
         perplexity=entropy.exp().tolist(),
@@ -56,10 +56,10 @@ def code_figures(codes: Int[Tensor, "b n s"], codebook_size: int) -> CodeFigures
 
 
 def tuple_entropy_bits(tuples: Int[Tensor, "b g"]) -> float:
-    """Entropy of whole rows in bits, with the correction of Miller (1955) and Madow.
+    """Entropy of the distribution of rows, in bits, with the bias correction of Miller and Madow (Miller, 1955).
 
-    Counting a few clips misses rare tuples, and the plain entropy is too small by about (distinct - 1) / (2 b) nats,
-    which is added here. With nearly as many tuples as clips even this is a lower bound; it never exceeds log2(b).
+    A small sample misses rare tuples, so that its plain entropy is too small by about (distinct - 1) / (2 b) nats,
+    which is added here. If nearly every clip has a tuple of its own, the result is still too small: at most log2(b).
     """
     counts = tuples.unique(dim=0, return_counts=True)[1].double()
     share = counts / counts.sum()
@@ -68,27 +68,28 @@ def tuple_entropy_bits(tuples: Int[Tensor, "b g"]) -> float:
 
 
 def modal_share(tuples: Int[Tensor, "b g"]) -> float:
-    """Share of rows that equal the most frequent one."""
+    """Share of the rows that equal the most frequent row, in (0, 1]."""
     return float(tuples.unique(dim=0, return_counts=True)[1].max()) / len(tuples)
 
 
 def most_frequent(tuples: Int[Tensor, "b g"], count: int) -> Int[Tensor, "_ g"]:
-    """The `count` most frequent rows, the most frequent first."""
+    """The `count` most frequent rows, in order of falling frequency."""
     rows, counts = tuples.unique(dim=0, return_counts=True)
     return rows[torch.argsort(counts, descending=True, stable=True)[:count]]
 
 
 def agreement(first: Int[Tensor, "b n s"], second: Int[Tensor, "b n s"]) -> float:
-    """Share of equal codes."""
+    """Share of code slots in which `first` and `second` hold the same code, in [0, 1]."""
     return float((first == second).double().mean())
 
 
 def chance_agreement(first: Int[Tensor, "b n s"], second: Int[Tensor, "b n s"], codebook_size: int) -> float:
-    """Share of equal codes if the two sides were paired at random: sum over codes of the products of their shares."""
+    """Expected `agreement` if clips of both sides were paired at random: per slot, the sum over codes of the products
+    of their shares."""
     one, other = (usage_per_slot(codes, codebook_size) for codes in (first, second))
     return float((one * other).sum(-1).mean())
 
 
 def usage_per_slot(codes: Int[Tensor, "b n s"], codebook_size: int) -> Float[Tensor, "n s k"]:
-    """Share of each code."""
+    """Share of each code in each slot of each transition, over all clips."""
     return F.one_hot(codes, codebook_size).double().mean(0)

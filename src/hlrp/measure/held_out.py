@@ -1,4 +1,4 @@
-"""Measure a quantizer on the held-out episodes of a source.
+"""Choose the clips of a source on which a quantizer is measured, and compute its quality metrics on them.
 
 Shapes: e and v episodes, m clips, t frames of a clip, c h w a frame, s chunk steps, a action dimensions.
 """
@@ -23,22 +23,22 @@ from hlrp.measure.baselines import LabelledClips
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 
 _PROBE_CLIPS = 4096
-"""Clips that fit a probe, and at most as many that score it; more change the third digit."""
+"""Largest number of clips on which a probe is fitted, and scored; more change only the third digit of R²."""
 _READ_TOGETHER = 256
-"""Clips of a batch."""
+"""Clips that are read and encoded at once."""
 _PICTURE_CLIPS = 512
-"""Held-out clips that are decoded and kept in memory."""
+"""Largest number of held-out clips that are kept in memory for the metrics of predicted frames."""
 
 
 @dataclass(frozen=True)
 class ClipBatchReader:
-    """Clips read batch by batch, as often as asked."""
+    """Iterable over batches of clips, which are read again in every pass."""
 
     frames: FrameSource
     start: Int[Tensor, " m"]
-    """First frame of each clip."""
+    """Absolute index of the first frame of each clip."""
     deltas: Int[Tensor, " t"]
-    """Its frames relative to the first."""
+    """Frames of a clip, relative to its first frame."""
 
     def __len__(self) -> int:
         return -(-len(self.start) // _READ_TOGETHER)
@@ -55,10 +55,10 @@ def evaluate_laq(
     *,
     seed: int,
 ) -> LAQQuality:
-    """Quality card of `model`, probed on `held_out` episodes after fitting on `train` episodes.
+    """Quality metrics of `model` on `held_out` episodes, with probes that are fitted on `train` episodes.
 
     Raises:
-        ValueError: If no episode of either is long enough for a clip.
+        ValueError: If no episode of `train`, or none of `held_out`, is long enough for a clip.
     """
     return measure_quality(model, quality_clips(source, model.spec, train, held_out, seed=seed))
 
@@ -66,10 +66,10 @@ def evaluate_laq(
 def quality_clips(
     source: ClipSource, spec: LatentSpec, train: Int[Tensor, " e"], held_out: Int[Tensor, " v"], *, seed: int
 ) -> QualityClips:
-    """Draw the clips that a quantizer of `spec` is measured on.
+    """Draw the clips on which a quantizer with the geometry `spec` is measured.
 
     Raises:
-        ValueError: If no episode of either is long enough for a clip.
+        ValueError: If no episode of `train`, or none of `held_out`, is long enough for a clip.
     """
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     generator = torch.Generator().manual_seed(seed)
@@ -93,10 +93,10 @@ def quality_clips(
 
 
 def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, " e"]) -> LabelledClips:
-    """Every clip of `episodes` whose actions are all finite, with its actions.
+    """All clips of `episodes` whose actions are finite, with these actions.
 
     Raises:
-        ValueError: If none of them is long enough for a clip, or the source has no actions in them.
+        ValueError: If no episode is long enough for a clip, or none has known actions.
     """
     if source.actions is None:
         raise ValueError(f"{source.name} has no actions to learn from; leave the baselines out")
@@ -115,5 +115,5 @@ def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, "
 
 
 def action_chunks(actions: Float[Tensor, "n a"], start: Int[Tensor, " m"], length: int) -> Float[Tensor, "m s a"]:
-    """The `length` actions from each frame in `start` on."""
+    """For each frame in `start`, the `length` actions from this frame on."""
     return actions[start[:, None] + torch.arange(length)]

@@ -1,4 +1,4 @@
-"""Intervals of held-out figures, by resampling episodes.
+"""Bootstrap confidence intervals of held-out metrics, by resampling episodes.
 
 Shapes: e held-out episodes, r resamples.
 """
@@ -10,13 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 _RESAMPLES = 1000
-"""Bootstrap draws: the ends of a 95 % interval then rest on 25 draws each."""
+"""Number of bootstrap samples r: 25 of them lie beyond each end of a 95 % interval."""
 
 
 def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e"]:
-    """How often each episode occurs in each of the resamples, drawn with replacement (Efron, 1979).
+    """Draw bootstrap samples of episodes with replacement (Efron, 1979).
 
-    Clips of one episode resemble each other, so episodes are drawn, not clips.
+    Episodes are drawn rather than clips, since clips of one episode are similar.
+
+    Returns:
+        How often each sample contains each episode.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(num_episodes, (_RESAMPLES, num_episodes), generator=generator)
@@ -26,7 +29,7 @@ def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e
 
 
 def percentile_interval(values: Float[Tensor, " r"]) -> tuple[float, float] | None:
-    """Central 95 % of the resampled scores; None where one is undefined."""
+    """2.5 % and 97.5 % quantiles of the bootstrap scores; None if a score is NaN."""
     if values.isnan().any():
         return None
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()

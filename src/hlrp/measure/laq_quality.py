@@ -1,4 +1,4 @@
-"""The quality card of a quantizer: does it see motion, does it use its codes, do the codes mean actions?
+"""Quality metrics of a quantizer on held-out clips: prediction of motion, use of codes, and relation to actions.
 
 Shapes: b clips, t frames, c h w a frame, m clips for fitting, v held-out clips, o chunk steps, a action dimensions.
 """
@@ -33,40 +33,42 @@ from hlrp.measure.transfer import NO_TRANSFER, TransferFigures, transfer_figures
 
 @dataclass(frozen=True, kw_only=True)
 class LAQQuality(ProbeFigures, PictureFigures, TransferFigures, CodeFigures, StillFigures, ReversalFigures):
-    """Held-out figures of one quantizer on one dataset; each is explained where it is computed."""
+    """Metrics of one quantizer on held-out clips of one dataset; the base classes explain each of them."""
 
     clips: int
-    """Held-out clips behind the figures of codes and probes."""
+    """Number of held-out clips for the metrics of codes and probes."""
     picture_clips: int
-    """Those of them behind figures that need pictures."""
+    """Number of held-out clips for the metrics of predicted frames, a subset of `clips`."""
     episodes: int
-    """Episodes they come from."""
+    """Number of episodes that the held-out clips come from."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """The metrics as plain values, for JSON."""
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
 class QualityClips:
-    """What a quantizer is measured on. Batches may be read more than once."""
+    """Clips on which a quantizer is measured. The iterables of batches can be read more than once."""
 
     fit: Iterable[UInt8[Tensor, "_ t c h w"]]
-    """Clips of training episodes, which fit the probes."""
+    """Batches of the m clips of training episodes on which the probes are fitted."""
     held_out: Iterable[UInt8[Tensor, "_ t c h w"]]
+    """Batches of the v clips of held-out episodes on which everything is measured."""
     episode: Int[Tensor, " v"]
     """Episode of each held-out clip."""
     pictures: UInt8[Tensor, "b t c h w"]
     """The first b held-out clips, in memory."""
     fit_actions: Float[Tensor, "m o a"] | None
-    """Action chunk from frame t to the clip's last frame, in dataset units; NaN or infinite where it is not known. None
-    for a source without actions."""
+    """Actions from the first to the last frame of each fitting clip, in dataset units; NaN or infinite if not known.
+    None for a source without actions."""
     held_out_actions: Float[Tensor, "v o a"] | None
+    """Actions of each held-out clip, in the form of `fit_actions`."""
 
     @property
     def chunks(self) -> Chunks | None:
-        """The actions as probes read them; None where too few of them are known to fit or to score a probe."""
+        """Standardized actions for the probes; None if fewer than 2 fitting clips or no held-out clip have actions."""
         if self.fit_actions is None or self.held_out_actions is None:
             return None
         if has_finite_actions(self.fit_actions).sum() < 2 or not has_finite_actions(self.held_out_actions).any():
@@ -75,10 +77,10 @@ class QualityClips:
 
 
 def measure_quality(model: LatentActionQuantizer, clips: QualityClips) -> LAQQuality:
-    """Fill in the card; the model is left as it was.
+    """Compute all metrics of `model`; the model itself is not changed.
 
     Raises:
-        ValueError: If the weights of the model are not finite.
+        ValueError: If a weight of the model is NaN or infinite.
     """
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise ValueError(
@@ -121,7 +123,7 @@ def measure_quality(model: LatentActionQuantizer, clips: QualityClips) -> LAQQua
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients, inside the block; the mode from before after it."""
+    """Run the block in evaluation mode and without gradients; afterwards restore the training mode of the model."""
     was_training = model.training
     model.eval()
     try:
@@ -132,6 +134,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 _BATCH = 256
+"""Clips that are encoded at once."""
 
 
 def _first(latents: Latents, count: int) -> Latents:

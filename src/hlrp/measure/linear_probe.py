@@ -1,6 +1,6 @@
-"""The number that ranks a quantizer: how much of the robot's action a linear map can read from its latents.
+"""Linear probes: how much of the robot's actions a linear map can read from latents. This number ranks quantizers.
 
-Everything is fitted on training episodes and scored on held-out ones; actions are never seen by the quantizer.
+Probes are fitted on clips of training episodes and scored on clips of held-out episodes.
 
 Shapes: m clips for fitting, v held-out clips, f features, a action values, e held-out episodes, r resamples.
 """
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _RIDGE = (1e-3, 1e-2, 1e-1, 1.0)
-"""Candidate strengths; chosen on a quarter of the fitting clips, never on the held-out ones."""
+"""Candidate strengths of the ridge penalty; a quarter of the fitting clips decides, never the held-out clips."""
 _NO_VARIATION = 1e-9
 """Sum of squares below which a target counts as constant."""
 
@@ -25,17 +25,18 @@ class ProbeScore:
     """Squared errors of a probe on held-out clips, per target."""
 
     residual: Float[Tensor, "*r a"]
+    """Summed squared errors of the probe."""
     total: Float[Tensor, "*r a"]
-    """Of predicting the mean of the held-out targets."""
+    """Summed squared errors of a constant guess: the mean of the held-out targets."""
 
     def per_target(self) -> Float[Tensor, "*r a"]:
-        """R² of each target: 1 is perfect, 0 no better than its held-out mean; NaN where it does not vary."""
+        """R² of each target, at most 1; 0 is as good as the mean of the held-out targets. NaN for a constant target."""
         return torch.where(self.total > _NO_VARIATION, 1 - self.residual / self.total.clamp_min(1e-9), torch.nan)
 
     def pooled(self) -> Float[Tensor, "*r"]:
-        """R² over all targets that vary: a target counts by how much it varies on the held-out clips.
+        """R² of all targets that vary, weighted by their variance on the held-out clips; NaN if none varies.
 
-        A plain average would be ruled by targets that hardly move there, such as the idle arm of a robot with two.
+        A plain average over targets would be dominated by targets that hardly vary, such as those of an idle arm.
         """
         varies = self.total > _NO_VARIATION
         residual, total = (torch.where(varies, values, 0.0).sum(-1) for values in (self.residual, self.total))
@@ -52,14 +53,14 @@ class LinearProbe:
     bias: Float[Tensor, " a"]
 
     def predict(self, features: Float[Tensor, "v f"]) -> Float[Tensor, "v a"]:
-        """Targets of new clips."""
+        """Predict the targets of new clips."""
         return (features.double() - self.feature_mean) / self.feature_scale @ self.weights + self.bias
 
 
 def fit_probe(features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]) -> LinearProbe:
-    """Fit a ridge regression, its strength chosen on the last quarter of these clips alone.
+    """Fit a ridge regression; its strength is chosen by the error on the last quarter of these clips.
 
-    Clips with a target that is not finite are left out: their action is not known.
+    Clips with a target that is not finite are left out: their actions are not known.
     """
     known = targets.isfinite().all(1)
     features, targets = features[known].double(), targets[known].double()
@@ -90,7 +91,7 @@ def linear_probe(
 def _ridge(
     features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]
 ) -> Callable[[float], tuple[Float[Tensor, "f a"], Float[Tensor, " a"]]]:
-    """Weights and bias as a function of the strength: the products of the data are computed once."""
+    """A function from regularization strength to weights and bias; the matrix products are computed only once."""
     mean = targets.mean(0)
     gram, moment = features.T @ features / len(features), features.T @ (targets - mean) / len(features)
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -102,20 +103,23 @@ def _ridge(
 
 @dataclass(frozen=True)
 class EpisodeSums:
-    """What a score needs to know of each held-out episode; sums of these give the score of any set of episodes."""
+    """Sums over the clips of each held-out episode, from which the score of any set of episodes can be computed."""
 
     clips: Float[Tensor, "*r 1"]
+    """Number of clips."""
     residual: Float[Tensor, "*r a"]
     """Summed squared errors of the probe."""
     target: Float[Tensor, "*r a"]
+    """Summed targets."""
     target_square: Float[Tensor, "*r a"]
+    """Summed squares of the targets."""
 
     def score(self) -> ProbeScore:
         """Score of all episodes together."""
         return self._weighted(self.clips.new_ones(len(self.clips)))
 
     def resampled(self, weights: Float[Tensor, "r e"]) -> ProbeScore:
-        """Score of sets that hold each episode as often as `weights` says."""
+        """Scores of r bootstrap samples; `weights` counts how often each episode is in each sample."""
         return self._weighted(weights)
 
     def _weighted(self, weights: Float[Tensor, "*r e"]) -> ProbeScore:
@@ -128,13 +132,13 @@ class EpisodeSums:
 def episode_sums(
     truth: Float[Tensor, "v a"], predicted: Float[Tensor, "v a"], episode: Int[Tensor, " v"]
 ) -> EpisodeSums:
-    """Sum errors and targets over the clips of each episode; `episode` may be any integers.
+    """Sum squared errors and targets over the clips of each episode; `episode` may hold any integers.
 
-    Clips with a target that is not finite are left out, and so is an episode without any other.
+    Clips with a target that is not finite are left out, and so are episodes that have no other clips.
     """
     known = truth.isfinite().all(1)
     truth, predicted, episode = truth[known].double(), predicted[known].double(), episode[known]
-    truth, error = truth - truth.mean(0), truth - predicted  # centred: the difference of sums below keeps its digits
+    truth, error = truth - truth.mean(0), truth - predicted  # centring keeps the difference of sums accurate
     names, row = episode.unique(return_inverse=True)
 
     def summed(values: Float[Tensor, "v _"]) -> Float[Tensor, "e _"]:

@@ -1,4 +1,4 @@
-"""Two things a latent action must know about motion: that nothing moved, and which way.
+"""Two checks of what a latent action tells about motion: codes of clips without motion, and of clips played backwards.
 
 Shapes: b clips, n transitions, s code slots, h chunk steps, a action dimensions, g = h*a targets.
 """
@@ -19,29 +19,29 @@ from hlrp.measure.linear_probe import LinearProbe
 
 @dataclass(frozen=True, kw_only=True)
 class StillFigures:
-    """Codes of still clips, where "no motion" should have one name. None without codes."""
+    """Codes of still clips (frame t repeated), which should all be the same. None for a quantizer without codes."""
 
     still_modal_share: float | None
-    """Share of still clips with the most frequent code tuple; 1 when "no motion" has one name."""
+    """Share of still clips that get the most frequent code tuple among them; 1 if all get the same codes."""
     still_entropy_bits: float | None
-    """Entropy of the code tuples of still clips; 0 when "no motion" has one name."""
+    """Entropy, in bits, of the code tuples of still clips; 0 if all get the same codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReversalFigures:
-    """What clips played backwards look like to the quantizer."""
+    """How the latents of clips change when the clips are played backwards."""
 
     reversal_changed_codes: float | None
-    """Share of codes that differ between a transition and the same one backwards; 0 for codes blind to direction. None
-    without codes."""
+    """Share of codes that differ between a transition and the same transition played backwards; 0 for codes that ignore
+    direction. None for a quantizer without codes."""
     reversal_correlation: float | None
-    """Correlation between the actions that the probe reads from clips played backwards and the negated, time-flipped
-    ones that it reads from the same clips forwards; 1 when direction is understood, -1 when it is not seen. For actions
-    that are displacements or velocities: a gripper or an absolute position keeps its sign. None without actions."""
+    """Correlation between the actions read by the probe from clips played backwards, and the actions read from the same
+    clips played forwards, negated and in reverse order. 1: latents tell the direction; -1: they ignore it. Meaningful
+    for displacements and velocities only: a gripper or an absolute position keeps its sign. None without actions."""
 
 
 def still_figures(still: Latents) -> StillFigures:
-    """Judge the latents of still clips."""
+    """Measure how alike the codes of still clips are."""
     if still.codes is None:
         return StillFigures(still_modal_share=None, still_entropy_bits=None)
     tuples = rearrange(still.codes, "b n s -> b (n s)")
@@ -51,13 +51,13 @@ def still_figures(still: Latents) -> StillFigures:
 def reversal_figures(
     forwards: Latents, backwards: Latents, probe: LinearProbe | None, *, codebook_size: int, dimensions: int
 ) -> ReversalFigures:
-    """Compare clips with themselves backwards.
+    """Compare the latents of clips with those of the same clips played backwards.
 
     Args:
         forwards: Latents of clips.
         backwards: Latents of the same clips with their frames in reverse order.
-        probe: Reads action chunks from `code_features`; None where there are no actions.
-        codebook_size: Codes k of a slot.
+        probe: Linear probe from `code_features` to action chunks; None if there are no actions.
+        codebook_size: Codebook entries k of a slot.
         dimensions: Action dimensions a of the probe's targets.
     """
     changed = correlation = None
@@ -71,7 +71,7 @@ def reversal_figures(
 
 
 def _correlation(first: Float[Tensor, "b g"], second: Float[Tensor, "b g"]) -> float | None:
-    """Pearson's, pooled over targets, each around its own mean; None where one side is constant."""
+    """Pearson correlation, pooled over targets after each target's mean is subtracted; None if one side is constant."""
     first, second = first - first.mean(0), second - second.mean(0)
     scale = float(first.norm() * second.norm())
     return float((first * second).sum()) / scale if scale > 1e-9 else None

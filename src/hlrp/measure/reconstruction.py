@@ -1,4 +1,4 @@
-"""Does the decoder see motion, and does it get it from the codes?
+"""Metrics of predicted frames: whether the decoder predicts motion, and whether it takes the motion from the codes.
 
 Shapes: b clips, t frames, n = t-1 transitions, c h w a frame, s code slots, v code width.
 """
@@ -16,45 +16,48 @@ from hlrp.measure.clip_features import Latents, still_clip
 from hlrp.runtime.progress import progress
 
 MOVING = 0.05
-"""A pixel moves where a channel of it changes by more than this share of its range: above what compression leaves."""
+"""A pixel counts as moving if a channel changes by more than this, in [0, 1]; compression noise stays below."""
 PICTURE_BATCH = 64
-"""Clips decoded at once."""
+"""Clips that are decoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFigures:
-    """Squared errors of predicted frames, beside those of copying frame t. None where the model predicts no pixels."""
+    """Squared errors of predicted frames relative to copying the frame before. None if the model predicts no pixels."""
 
     copy_gain: float | None
-    """1 - (squared error of the prediction) / (squared error of copying frame t); 0 is a copy, 1 perfect."""
+    """1 - (squared error of the prediction) / (squared error of copying the frame before); 1 is a perfect prediction, 0
+    is as good as a copy."""
     copy_gain_moving: float | None
-    """The same over moving pixels alone, those that change by more than `MOVING` of their range."""
+    """`copy_gain` over moving pixels only, those that change by more than `MOVING`; None if no pixel moves."""
     permuted_copy_gain: float | None
-    """`copy_gain` when every clip is decoded under another clip's codes: negative where codes mislead."""
+    """`copy_gain` if every clip is decoded with the codes of another clip; negative if wrong codes are worse than a
+    copy."""
     permuted_gain_ratio: float | None
-    """`permuted_copy_gain` over `copy_gain`, 0 where the former is negative: the share of the gain that ignores the
-    codes, 1 for a decoder that does not read them. None where there is no gain to share."""
+    """`permuted_copy_gain` / `copy_gain`, at least 0: the share of the gain that does not depend on the codes. 1 for a
+    decoder that ignores the codes. None if `copy_gain` is not positive."""
     still_change_ratio: float | None
-    """Squared change predicted for still clips, over the squared change in real ones; 0 when none is predicted."""
+    """Squared change that the decoder predicts for still clips, divided by the squared change of the real clips; 0 if
+    it predicts no change."""
 
 
 NO_PICTURES = PictureFigures(
     copy_gain=None, copy_gain_moving=None, permuted_copy_gain=None, permuted_gain_ratio=None, still_change_ratio=None
 )
-"""Of a model that predicts features, not pixels."""
+"""`PictureFigures` of a model that predicts no pixels."""
 
 
 @torch.no_grad()
 def picture_figures(
     model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: Latents, still: Latents
 ) -> PictureFigures:
-    """Decode clips under their own codes, under each other's, and under those of a still clip.
+    """Decode each clip with its own codes, with the codes of another clip, and with the codes of a still clip.
 
     Args:
-        model: In evaluation mode.
+        model: Quantizer in evaluation mode that predicts pixels.
         clips: Held-out clips.
-        latents: Theirs.
-        still: Of the same clips with frame t repeated.
+        latents: Latents of `clips`.
+        still: Latents of still clips: the first frame of each of `clips`, repeated.
     """
     device = next(model.parameters()).device
     other = another_clip(len(clips))
@@ -80,7 +83,10 @@ def picture_figures(
 
 
 def another_clip(count: int) -> Int[Tensor, " b"]:
-    """For each clip another one, never itself unless it is alone: a random cycle through all clips."""
+    """Index of another clip for each of `count` clips, the same in every run.
+
+    The pairs form one random cycle through all clips, so that no clip is paired with itself unless it is the only one.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     partner = torch.empty_like(order)
     partner[order] = order.roll(1)
@@ -90,7 +96,7 @@ def another_clip(count: int) -> Int[Tensor, " b"]:
 def imagine(
     model: LatentActionQuantizer, first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b n s v"]
 ) -> Float[Tensor, "b t c h w"]:
-    """Start from `first` and decode one transition after the other, each from the frame predicted before it."""
+    """Roll out a clip from its `first` frame (float32 in [0, 1]): each predicted frame is the next step's input."""
     clip = [first]
     for transition in vectors.split(1, dim=1):
         clip.append(model.predict(clip[-1][:, None], transition)[:, 0].clamp(0, 1))

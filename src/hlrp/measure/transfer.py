@@ -1,7 +1,7 @@
-"""Do codes mean the same thing everywhere? Codes of one clip are applied to the frame of another, and read back.
+"""Transfer of latent actions: decode the codes of one clip from the first frame of another clip, and encode the result.
 
-After the latent-action transfer of Genie (arXiv:2402.15391). Shapes: b clips, t frames, n transitions, c h w a frame,
-s code slots, v code width.
+If the same codes come back, they mean the same in both scenes. After the latent-action transfer of Genie
+(arXiv:2402.15391). Shapes: b clips, t frames, n transitions, c h w a frame, s code slots, v code width.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from hlrp.runtime.progress import progress
 
 @dataclass(frozen=True, kw_only=True)
 class TransferFigures:
-    """Codes read back from imagined clips. None where the model predicts no pixels."""
+    """How well codes survive decoding and encoding again. Every field is None if the model predicts no pixels.
+
+    The codes of clip A are decoded from the first frame of clip B, of another episode; the predicted clip is encoded.
+    """
 
     transfer_consistency: float | None
-    """Share of codes of clip A that are read back after they were applied to frame t of clip B, of another episode.
-    None without codes, or with one held-out episode."""
+    """Share of the codes of A that are found again, in [0, 1]. None without codes, or with one held-out episode."""
     transfer_chance: float | None
-    """The same share if the codes read back were paired with those of any clip."""
+    """`transfer_consistency` to expect by chance, if the codes found were paired with the codes of random clips."""
     transfer_r2: float | None
-    """1 - (squared distance between the code vectors of A and those read back) / (spread of the vectors of A)."""
+    """1 - (squared distance between the code vectors of A and those found) / (variance of the code vectors of A)."""
     self_consistency: float | None
-    """`transfer_consistency` of A onto A: what decoding and encoding again keeps at all."""
+    """Share of the codes of A that are found again after decoding from A's own first frame: an upper reference."""
     self_r2: float | None
-    """`transfer_r2` of A onto A."""
+    """`transfer_r2` for decoding from A's own first frame."""
 
 
 NO_TRANSFER = TransferFigures(
     transfer_consistency=None, transfer_chance=None, transfer_r2=None, self_consistency=None, self_r2=None
 )
-"""Of a model that predicts features, not pixels."""
+"""`TransferFigures` of a model that predicts no pixels."""
 
 
 @torch.no_grad()
@@ -49,7 +51,8 @@ def transfer_figures(
     episode: Int[Tensor, " b"],
     latents: Latents,
 ) -> TransferFigures:
-    """Apply the latents of every clip to itself and to a clip of another episode, and encode what comes out."""
+    """Decode the latents of every clip from its own first frame and from that of a clip of another episode, then encode
+    the predicted clips and compare their latents with the original ones."""
     back = reencoded(model, clips, latents)
     self_consistency = _agreement(latents, back)
     partner = clip_of_another_episode(episode)
@@ -73,7 +76,7 @@ def transfer_figures(
 
 
 def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: Latents) -> Latents:
-    """Latents of the clips that start with frame t of `clips` and move as `latents` say."""
+    """Decode `latents` from the first frames of `clips`, and return the latents of the predicted clips."""
     device = next(model.parameters()).device
     parts = []
     for rows in progress(torch.arange(len(clips)).split(PICTURE_BATCH), "transferring latents"):
@@ -83,7 +86,7 @@ def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], l
 
 
 def clip_of_another_episode(episode: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
-    """For each clip a random one of another episode, the same in every run; None where all are of one episode."""
+    """Index of a random clip of another episode for each clip, the same in every run; None if there is one episode."""
     differs = episode[:, None] != episode
     if not differs.any(1).all():
         return None
@@ -91,7 +94,7 @@ def clip_of_another_episode(episode: Int[Tensor, " b"]) -> Int[Tensor, " b"] | N
 
 
 def vector_r2(truth: Float[Tensor, "b n s v"], found: Float[Tensor, "b n s v"]) -> float | None:
-    """1 - squared distance over the spread of `truth` around its mean; None where it has no spread."""
+    """R² of `found` as an estimate of `truth`, over all values: 1 if they are equal; None if `truth` never varies."""
     truth, found = truth.double(), found.double()
     spread = float((truth - truth.mean(0)).square().sum())
     return 1 - float((truth - found).square().sum()) / spread if spread > 1e-12 else None

@@ -1,48 +1,46 @@
-"""One table of every figure: its key in JSON, its name for people, what it tells, and when it is good.
+"""Tables of all metrics: key in JSON, name for readers, explanation, and threshold of a good value.
 
-README, terminal, model cards and pages take names, explanations and thresholds from here, so that one figure has one
-name and one threshold wherever it is shown; `hlrp.report.verdicts` judges by them.
-
-In the thresholds k is the size of the codebook.
+README, terminal output, model cards and HTML reports take these texts from here, so that a metric has the same name and
+the same threshold everywhere. `hlrp.report.verdicts` applies the thresholds. In the texts, k is the codebook size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# ---- Thresholds of models that are good enough to build on: conventions, wide enough that noise does not decide ----
+# ---- Thresholds of a model that is good enough for the next stage. They are conventions, not measured values. ----
 
 GOOD_PROBE_R2 = 0.5
-"""Codes from which a linear map reads at least half of the actions' variance."""
+"""Smallest good `probe_r2`: a linear map of one-hot codes explains at least half of the variance of actions."""
 GOOD_PERPLEXITY_SHARE = 0.5
-"""Share of the codebook that each slot's perplexity must reach."""
+"""Smallest good perplexity of a code slot, as a share of the codebook size."""
 COLLAPSED_SHARE = 0.25
-"""Share of the codebook under which a slot's perplexity counts as collapsed."""
+"""Perplexity of a code slot, as a share of the codebook size, below which the slot counts as collapsed."""
 LEAST_PERPLEXITY = 1.5
-"""Perplexity under which no slot is good, however small its codebook: half of two codes would be a single one."""
+"""Smallest good perplexity for any codebook size. For two codes, the share above would allow a constant code."""
 GOOD_PERMUTED_RATIO = 0.3
-"""Share of the gain over copying that may survive permuted codes: most of it must come from a clip's own codes."""
+"""Largest good `permuted_gain_ratio`: most of the gain over copying must depend on the codes of the clip."""
 GOOD_TRANSFER = 0.5
-"""Agreement of transferred codes above chance, over the best that is above chance: Cohen's kappa (1960)."""
+"""Smallest good agreement of transferred codes, on a scale from 0 (chance) to 1 (all equal): Cohen's kappa (1960)."""
 GOOD_STILL_SHARE = 0.8
-"""Share of still clips with one and the same code tuple."""
+"""Smallest good share of still clips that get the same code tuple."""
 GOOD_STILL_CHANGE = 0.1
-"""Squared change that may be predicted where nothing moves, over the change in real clips."""
+"""Largest good squared change predicted for still clips, relative to the squared change in real clips."""
 GOOD_REVERSAL = 0.5
-"""Correlation of what is read from a clip played backwards with the opposite of what is read from it forwards."""
+"""Smallest good `reversal_correlation`; see `hlrp.measure.motion.ReversalFigures`."""
 GOOD_GAIN_OVER_GUESSING = 0.1
-"""Share of the way from the best constant guess to all codes right that a foundation model must have gone."""
+"""Smallest good `gain_over_guessing`: 0 is the accuracy of the best constant guess, 1 is all codes right."""
 GOOD_CALIBRATION = 0.1
-"""Mean distance of confidence and accuracy up to which probabilities can be read as such."""
+"""Largest good calibration error: mean difference between the probability of a decoded code and its accuracy."""
 
 
 def good_perplexity(codebook_size: int) -> float:
-    """Perplexity that a good slot of `codebook_size` codes reaches."""
+    """Smallest perplexity of a good code slot with `codebook_size` codes."""
     return max(GOOD_PERPLEXITY_SHARE * codebook_size, LEAST_PERPLEXITY)
 
 
 def collapsed_below(codebook_size: int) -> float:
-    """Perplexity under which a slot of `codebook_size` codes says next to nothing."""
+    """Perplexity below which a code slot with `codebook_size` codes counts as collapsed."""
     return max(COLLAPSED_SHARE * codebook_size, LEAST_PERPLEXITY)
 
 
@@ -51,13 +49,14 @@ def collapsed_below(codebook_size: int) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure."""
+    """Texts that describe one metric to readers."""
 
     name: str
-    """For people; the key of the table is its name in JSON."""
+    """Name for readers; in JSON, the metric is named by its key in the tables below."""
     meaning: str
+    """Explanation in a phrase."""
     wanted: str = ""
-    """Its threshold in words; empty for a figure that is shown for comparison."""
+    """Threshold in words; empty for a metric that is shown for comparison only."""
 
 
 PROBED = {
@@ -68,7 +67,7 @@ PROBED = {
     "pixels": "pixels",
     "pixels_and_codes": "pixels and codes",
 }
-"""What a linear map reads actions from, in the keys of `ProbeFigures` and for people."""
+"""Inputs of the linear probes of actions: as in the keys of `ProbeFigures`, and in words for readers."""
 
 
 def _probed(features: str) -> str:
@@ -81,15 +80,17 @@ LAQ_METRICS = {
         "how much of the coming actions a linear map reads from one-hot codes; 1 is all",
         f"≥ {GOOD_PROBE_R2:g}",
     ),
-    "probe_r2_quantized": Metric(_probed("quantized"), "what it reads from the vectors that the decoder gets"),
+    "probe_r2_quantized": Metric(_probed("quantized"), "R² of a linear map from the decoder's code vectors"),
     "probe_r2_vectors": Metric(
-        _probed("vectors"), "what it reads from the encoder's vectors; codes lose the difference"
+        _probed("vectors"), "R² of a linear map from the encoder's vectors; quantization loses the difference"
     ),
     "probe_r2_frame_only": Metric(
-        _probed("frame_only"), "what it reads from the codes of frame t repeated, which show no motion"
+        _probed("frame_only"), "R² of a linear map from the codes of frame t repeated, which show no motion"
     ),
-    "probe_r2_pixels": Metric(_probed("pixels"), "what it reads from frame t itself, without codes"),
-    "probe_r2_pixels_and_codes": Metric(_probed("pixels_and_codes"), "what it reads from frame t and codes together"),
+    "probe_r2_pixels": Metric(_probed("pixels"), "R² of a linear map from frame t itself, without codes"),
+    "probe_r2_pixels_and_codes": Metric(
+        _probed("pixels_and_codes"), "R² of a linear map from frame t and the codes together"
+    ),
     "probe_gain": Metric(
         "gain over the frame",
         "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",
@@ -114,7 +115,7 @@ LAQ_METRICS = {
         "share of codes read back after they moved the frame of another episode",
         "half way from chance to 1, or more",
     ),
-    "transfer_r2": Metric("transferred vectors, R²", "how like the code vectors read back so are; 1 is identical"),
+    "transfer_r2": Metric("transferred vectors, R²", "R² of code vectors read back in the same way; 1 is identical"),
     "perplexity": Metric(
         "perplexity per slot", "how many of its k codes each slot really uses", "every slot ≥ k/2"
     ),
@@ -123,7 +124,7 @@ LAQ_METRICS = {
     ),
     "dead_codes": Metric("dead codes per slot", "codes that no measured clip uses"),
     "tuple_entropy_bits": Metric(
-        "entropy of code tuples", "what all slots say together (Miller–Madow estimate), of the most they could"
+        "entropy of code tuples", "entropy of all codes of a clip together (Miller–Madow estimate), of the maximum"
     ),
     "still_modal_share": Metric(
         "still clips with one name",
@@ -137,10 +138,10 @@ LAQ_METRICS = {
         f"≥ {GOOD_REVERSAL:g}",
     ),
     "reversal_changed_codes": Metric(
-        "codes that change backwards", "share of codes that tell the direction of time"
+        "codes that change backwards", "share of codes that differ when clips are played backwards"
     ),
 }  # fmt: skip
-"""Figures of a quantizer, by their keys in `quality.json`; `collapsed_slots` follows from `perplexity`."""
+"""Metrics of a quantizer by their keys in `quality.json`; `collapsed_slots` is computed from `perplexity`."""
 
 FOUNDATION_METRICS = {
     "decoded_accuracy": Metric(
@@ -158,8 +159,7 @@ FOUNDATION_METRICS = {
     ),
     "last_code_accuracy": Metric(
         "codes of the span before",
-        "accuracy of saying the true codes of the span before again; a reference and no rival: it sees labels, which "
-        "no policy has",
+        "accuracy of repeating the true codes of the previous span; only a reference, since a policy has no true codes",
     ),
     "teacher_forced_accuracy": Metric(
         "teacher-forced accuracy", "share of codes right when the true codes before them are given"
@@ -176,12 +176,12 @@ FOUNDATION_METRICS = {
         f"≤ {GOOD_CALIBRATION:g}",
     ),
 }
-"""Figures of a foundation model, by their keys in `metrics.json` under `quality`."""
+"""Metrics of a foundation model by their keys in `metrics.json` under `quality`."""
 
 LANGUAGE_METRICS = {
     "accuracy_drop": Metric(
         "worth of the instruction",
-        "accuracy lost under the instruction of another task; near 0 also where each task has a scene of its own",
+        "accuracy lost with the instruction of another task; also near 0 if the scene alone tells the task",
     ),
     "changed_share": Metric(
         "codes changed by other words", "share of frames whose decoded codes change with the instruction"
@@ -191,4 +191,4 @@ LANGUAGE_METRICS = {
         "total variation between each slot's probabilities under both instructions; 1 is disjoint",
     ),
 }
-"""Figures of a foundation model under other instructions, by their keys in `metrics.json` under `language`."""
+"""Metrics of a foundation model with changed instructions, by their keys in `metrics.json` under `language`."""

@@ -1,4 +1,4 @@
-"""Judge the figures of a run one by one, and the model as a whole, with what to do next."""
+"""Judge each metric of a model by its threshold, and the model as a whole, with advice for the next step."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ from hlrp.report.metrics import (
 )
 
 Word = Literal["good", "weak", "unsure", "–"]
-"""What a figure is worth; `unsure` where these clips cannot tell, a dash where there is no threshold."""
+"""Verdict on a metric: `unsure` if the measured clips do not decide it, a dash if the metric has no threshold."""
 
 _VISIBLE = 1e-3
-"""A difference below this shows as 0.000 and is no difference: rounding leaves 1e-17 where nothing was learnt."""
+"""Smallest difference that counts as positive. Smaller ones are shown as 0.000, and may be rounding errors."""
 _EDGE = 0.05
-"""Share of an interval's width at either end where an estimate counts as lying at its edge."""
+"""Share of an interval's width, at both ends, in which an estimate counts as lying at the edge of the interval."""
 _CONSTANT_LABELS = 0.9
-"""Accuracy of the best constant guess from which codes hardly vary, so that there is little to predict."""
+"""Accuracy of the best constant guess above which the codes hardly vary, so that there is little to predict."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One figure, explained and judged."""
+    """One metric with its value, explanation, threshold and verdict."""
 
     name: str
     value: str
     meaning: str
     wanted: str
-    """The threshold in words; empty for a figure that is shown for comparison."""
+    """Threshold in words; empty for a metric that is shown for comparison only."""
     word: Word
 
     @property
     def good(self) -> bool | None:
-        """None where there is no threshold, or these clips cannot tell."""
+        """Whether the metric is good; None if it has no threshold, or the measured clips do not decide it."""
         return {"good": True, "weak": False}.get(self.word)
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What all figures together say of a model."""
+    """Verdict on a model as a whole."""
 
     word: Literal["good", "weak", "unsure"]
     reason: str
-    """A sentence."""
+    """Reason for the verdict, as a sentence."""
     next_step: str
-    """What to do now: a sentence."""
+    """Advice for the next step, as a sentence."""
 
     def to_dict(self) -> dict[str, str]:
-        """Plain values, for JSON."""
+        """The conclusion as plain values, for JSON."""
         return dict(vars(self))
 
 
@@ -70,20 +70,23 @@ class Conclusion:
 
 
 def latent_verdicts(laq: Mapping[str, Any]) -> list[Verdict]:
-    """Judge the figures of `hlrp.measure.laq_quality.LAQQuality`, the one that ranks quantizers first.
+    """Judge the metrics of a quantizer, in the order of a report: the probe R², which ranks quantizers, comes first.
 
-    Figures that were not measured are left out: those of codes for a continuous latent, of pictures for a model that
-    predicts none, of actions where there are none or none varies.
+    Args:
+        laq: Values of `hlrp.measure.laq_quality.LAQQuality.to_dict`. Metrics that are None were not measured and get no row.
     """
     rows = (*_probe_rows(laq), *_picture_rows(laq), *_code_rows(laq), *_motion_rows(laq))
     return [row for row in rows if row is not None]
 
 
 def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
-    """Judge a quantizer as a whole, from the figures that `latent_verdicts` judges one by one.
+    """Judge a quantizer as a whole, from the metrics that `latent_verdicts` judges one by one.
 
-    The first thing that is wrong decides, in the order in which things can be mended: codes that are not used say
-    nothing, codes that the decoder ignores mean nothing, and only then does it matter whether they mean actions.
+    The first problem found decides, in the order in which problems should be solved: collapsed codes first, then a
+    decoder that ignores the codes, then codes that tell little about actions.
+
+    Args:
+        laq: Values of `hlrp.measure.laq_quality.LAQQuality.to_dict`.
     """
     collapsed, slots = _collapsed(laq), len(laq["perplexity"] or ())
     if collapsed:
@@ -155,7 +158,7 @@ def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
 
 
 def _probe_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
-    """Figures of actions; none of them where no action was measured."""
+    """Verdicts on probes of actions; empty if no actions were measured."""
     ranking, gain = _ranking(laq), laq["probe_gain"]
     if ranking is None:
         return []
@@ -232,12 +235,12 @@ def _motion_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
 
 
 def _ranking(laq: Mapping[str, Any]) -> float | None:
-    """R² of one-hot codes; of code vectors for a latent without codes; None where no action was measured."""
+    """Probe R² of one-hot codes, or of code vectors for a quantizer without codes; None if no actions were measured."""
     return laq["probe_r2_quantized"] if laq["probe_r2"] is None else laq["probe_r2"]
 
 
 def _collapsed(laq: Mapping[str, Any]) -> int:
-    """Slots that say next to nothing."""
+    """Number of collapsed code slots."""
     if laq["perplexity"] is None:
         return 0
     lowest = collapsed_below(len(laq["code_usage"][0]))
@@ -249,7 +252,7 @@ def _codes_are_used(laq: Mapping[str, Any]) -> bool:
 
 
 def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | None:
-    """Take back a good word that codes which are always the same get too: they survive anything."""
+    """Change the verdict "good" to "unsure" if all slots collapsed: constant codes pass these tests too."""
     is_trivial = laq["perplexity"] is not None and _collapsed(laq) == len(laq["perplexity"])
     if row is None or row.word != "good" or not is_trivial:
         return row
@@ -260,11 +263,11 @@ def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | No
 
 
 def foundation_verdicts(figures: Mapping[str, Any], language: Mapping[str, Any] | None = None) -> list[Verdict]:
-    """Judge the figures of a foundation model on held-out frames.
+    """Judge the metrics of a foundation model on held-out frames.
 
     Args:
-        figures: Of `hlrp.measure.code_accuracy.CodeFigures`; a model without any has no rows.
-        language: Of `hlrp.measure.language.LanguageFigures`; None where that was not measured.
+        figures: Values of `hlrp.measure.code_accuracy.CodeFigures`.
+        language: Values of `hlrp.measure.language.LanguageFigures`; None if they were not measured.
     """
     guess, gain = figures["constant_guess_accuracy"], figures["gain_over_guessing"]
     bits, entropy = sum(figures["cross_entropy_bits"]), sum(figures["label_entropy_bits"])
@@ -298,7 +301,7 @@ def foundation_verdicts(figures: Mapping[str, Any], language: Mapping[str, Any] 
 
 
 def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
-    """Judge a foundation model as a whole; the first thing that is wrong decides."""
+    """Judge a foundation model as a whole; the first problem found decides."""
     accuracy, guess, gain = (
         figures[name] for name in ("decoded_accuracy", "constant_guess_accuracy", "gain_over_guessing")
     )
@@ -333,14 +336,14 @@ def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
 
 
 def _better_than_guessing(figures: Mapping[str, Any]) -> Word:
-    """Whether decoded codes are right more often than the best constant guess, for sure."""
+    """Whether the accuracy of decoded codes is above that of the best constant guess with its whole interval."""
     guess, interval = figures["constant_guess_accuracy"], figures["decoded_accuracy_interval"]
     above = None if interval is None else (interval[0] - guess, interval[1] - guess)
     return _above_zero_for_sure(figures["decoded_accuracy"] - guess, above)
 
 
 def _gain_word(figures: Mapping[str, Any]) -> Word:
-    """Good only where the gain over guessing is both sure and large enough to matter."""
+    """Verdict on the gain over guessing: good if it is large enough and its interval lies above 0."""
     if figures["gain_over_guessing"] < GOOD_GAIN_OVER_GUESSING:
         return "weak"
     return _better_than_guessing(figures)
@@ -374,10 +377,10 @@ def _word(is_good: bool) -> Word:
 
 
 def _above_zero_for_sure(value: float, interval: Sequence[float] | None) -> Word:
-    """Whether a difference is positive with all of its interval, as it is and mirrored at the estimate.
+    """Whether a difference is positive with its whole bootstrap interval, both the percentile and the basic interval.
 
-    An estimate near the lower end of its percentile interval is biased upwards by resampling; the mirrored interval
-    (the basic bootstrap) then reaches further down. A single episode gives no interval and cannot tell.
+    The basic interval is the percentile interval mirrored at the estimate. If resampling biases the scores upwards, the
+    basic interval reaches further down. Without an interval (a single episode), the verdict is unsure.
     """
     if value < _VISIBLE:
         return "weak"
@@ -387,7 +390,8 @@ def _above_zero_for_sure(value: float, interval: Sequence[float] | None) -> Word
 
 
 def _gain_over_frame(laq: Mapping[str, Any]) -> Word:
-    """As above; also unsure where the estimate lies at an edge of its interval, which few episodes then made up."""
+    """Verdict on `probe_gain`, as by `_above_zero_for_sure`; also unsure if the estimate lies at an edge of its
+    interval, which happens if very few episodes determine the interval."""
     gain, interval = laq["probe_gain"], laq["probe_gain_interval"]
     word = _above_zero_for_sure(gain, interval)
     if word != "good":
@@ -401,7 +405,7 @@ def _judged(metric: Metric, value: str, word: Word = "–", wanted: str = "") ->
 
 
 def _shown(metric: Metric, value: float | None) -> Verdict | None:
-    """A figure for comparison."""
+    """Row for a metric without threshold; None if it was not measured."""
     return None if value is None else _judged(metric, f"{value:.3f}")
 
 

@@ -1,4 +1,4 @@
-"""Refuse options that are out of range, in one sentence and before any work."""
+"""Checks of option values, with error messages that name the option, the accepted range and the value."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def require_number(
 ) -> None:
     """Raise unless `value` is a finite number within its bounds.
 
-    Not-a-number compares as false with everything, so that `if value < 0` lets it through; here every bound must hold.
+    A check such as `if value < 0: raise` would accept NaN, for which all comparisons are false.
 
     Args:
-        name: What the option is called on the command line.
-        value: A number, or a list of numbers that must all be in range. None, an option left open, passes.
+        name: Name of the option on the command line.
+        value: A number, or a list of numbers, all of which are checked. None, an option without value, passes.
         at_least: Smallest value that passes.
-        above: Largest value that does not pass.
+        above: Exclusive lower bound.
         at_most: Largest value that passes.
-        below: Smallest value that does not pass.
+        below: Exclusive upper bound.
 
     Raises:
-        ValueError: If it is not; the message has the name, the range and the value.
+        ValueError: If a number is not finite or out of bounds.
     """
     numbers: Iterable[object] = value if isinstance(value, (list, tuple)) else [value]
     for number in numbers:
@@ -60,20 +60,20 @@ def require_numbers(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """`require_number` for several fields of a configuration, by their names.
+    """Apply `require_number` to the fields `names` of a configuration.
 
     Raises:
-        ValueError: For the first that is out of range.
+        ValueError: For the first field that is out of range.
     """
     for name in names:
         require_number(name, getattr(config, name), at_least=at_least, above=above, at_most=at_most, below=below)
 
 
 def require_seed(seed: int) -> None:
-    """Raise unless `seed` is one that every generator of random numbers takes.
+    """Raise unless `seed` is valid for all random number generators (NumPy has the smallest range).
 
     Raises:
-        ValueError: If it is not in [0, 2**32).
+        ValueError: If `seed` is not in [0, 2**32).
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
@@ -83,7 +83,7 @@ def require_one_of(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise unless `value` is one of `choices`.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If `value` is none of them.
     """
     choices = list(choices)
     if value not in choices:
@@ -102,10 +102,10 @@ def _range(*, at_least: float | None, above: float | None, at_most: float | None
 
 
 def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Let the reasons that a configuration's `__post_init__` gives reach whoever typed the option.
+    """Decorator for a configuration's `__post_init__`, so that its error messages reach the user of a LeRobot command.
 
-    draccus puts "Couldn't instantiate class …" in place of a ValueError, and LeRobot's commands end with that. Its own
-    ParsingError it lets through. So the reason becomes one while draccus is at work; Python callers get the ValueError.
+    draccus replaces a ValueError by "Couldn't instantiate class …", but lets its own ParsingError through. Therefore
+    the decorated method raises a ParsingError while draccus is decoding; Python callers get the ValueError.
     """
 
     @functools.wraps(check)

@@ -1,4 +1,4 @@
-"""Packages that only some commands and policies need, and the extra that installs each."""
+"""Optional packages: check that they are installed, and name the extra of this distribution that installs them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EXTRAS = {
 
 
 class MissingPackage(ModuleNotFoundError, ValueError):
-    """A package is not installed; the message is the command that installs it.
+    """Error for an optional package that is not installed; the message has the command that installs it.
 
-    A ValueError too, so that commands and draccus treat it as a mistake in what was asked for.
+    It is also a ValueError, so that commands and draccus report it like a wrong option.
     """
 
     def __init__(self, package: str, *, needed_for: str) -> None:
@@ -29,10 +29,10 @@ class MissingPackage(ModuleNotFoundError, ValueError):
 
 
 def require_packages(*packages: str, needed_for: str) -> None:
-    """Raise unless all `packages` are installed; nothing is imported.
+    """Raise unless all `packages` are installed, without importing them.
 
     Raises:
-        MissingPackage: For the first that is not.
+        MissingPackage: For the first package that is not installed.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that one ends."""
+"""Let child processes end when their parent process ends, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multiprocessing.process import BaseProcess
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: which signal a process gets when its parent ends."""
+"""Option of Linux's prctl that sets the signal a process gets when its parent ends."""
 
 
 def end_with_parent() -> None:
-    """Called in a worker of `multiprocessing`: end it at once when the process that started it has ended.
+    """Call this in a `multiprocessing` worker, so that the worker ends when its parent process ends.
 
-    A worker waits for its next task at a pipe whose other end all workers hold, so it would never learn that the parent
-    was killed. A thread waits for that instead.
+    Without it, a worker waits forever for its next task after the parent was killed: the pipe stays open, since all
+    workers hold its other end. A thread waits for the end of the parent instead.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -28,15 +28,15 @@ def end_with_parent() -> None:
 
 def _end_after(parent: BaseProcess) -> None:
     parent.join()
-    os._exit(1)  # not sys.exit, which ends this thread alone
+    os._exit(1)  # sys.exit would end this thread only
 
 
 def terminate_with_parent(parent: int) -> None:
-    """Called between fork and exec: let the system send SIGTERM to the new process when its `parent` ends.
+    """Call this between fork and exec, so that the new process gets SIGTERM when the process `parent` (its id) ends.
 
-    On Linux alone; other systems have no such request.
+    This works on Linux only; other systems have no such option.
     """
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it has ended already
+        if os.getppid() != parent:  # the parent ended before the option was set
             os.kill(os.getpid(), signal.SIGTERM)

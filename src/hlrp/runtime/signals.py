@@ -1,4 +1,4 @@
-"""Signals that end a command: it unwinds, so that nothing half-written stays, and its exit status names the signal."""
+"""Handling of SIGINT, SIGTERM and SIGHUP: commands clean up before they end, and their exit status names the signal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 _Handler = Callable[[int, FrameType | None], Any]
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""What clusters, service managers and closed terminals send; by default they end Python without any clean-up."""
+"""Signals that clusters, service managers and closed terminals send. By default, they end Python without clean-up."""
 
 
 class Stopped(SystemExit):
-    """A signal ended the command; the exit status is 128 plus its number, as shells report a process that it killed."""
+    """Exception of a command that a signal ends; the exit status is 128 + the signal's number, as in shells."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -29,7 +29,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def signals_unwind() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Stopped` inside the block; SIGINT raises KeyboardInterrupt, as it always does."""
+    """Let SIGTERM and SIGHUP raise `Stopped` inside the block; SIGINT raises KeyboardInterrupt, as usual in Python."""
 
     def unwind(signum: int, frame: FrameType | None) -> None:
         raise Stopped(signum)
@@ -39,22 +39,22 @@ def signals_unwind() -> Iterator[None]:
 
 
 class StopRequest:
-    """A signal that waits until a training step is over, so that the state between two steps can be saved."""
+    """Note of a received signal, which training reads between two steps, so that a consistent state can be saved."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        """The first signal that came; None as long as none did."""
+        """Number of the first signal received; None if none was received."""
         self._handled: list[int] = []
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take note of SIGINT, SIGTERM and SIGHUP inside the block. A second SIGINT raises `Stopped` at once; other
-        signals may come twice, because `timeout` and cluster managers send them to a process and to its group."""
+        """Note SIGINT, SIGTERM and SIGHUP inside the block instead of ending. A second SIGINT raises `Stopped` at once.
+        Other signals may come twice, because `timeout` and cluster managers signal both a process and its group."""
         with _handled((signal.SIGINT, *_ENDING), self._note) as self._handled:
             yield
 
     def listen_again(self) -> None:
-        """Take the signals back from a library that has put handlers of its own in place."""
+        """Install the handlers again, after a library has replaced them by its own."""
         for signum in self._handled:
             signal.signal(signum, self._note)
 
@@ -64,14 +64,16 @@ class StopRequest:
         if self.signum is None:
             self.signum = signum
             hint = "; press Ctrl-C again to stop at once" if signum == signal.SIGINT else ""
-            # A handler may interrupt a print, and must not print itself.
+            # `print` is not safe here: the handler may have interrupted another print.
             os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step{hint}\n".encode())
 
 
 @contextmanager
 def _handled(signals: Iterable[int], handler: _Handler) -> Iterator[list[int]]:
-    """Install `handler` inside the block, for those of `signals` that are not ignored (as `nohup` ignores SIGHUP), and
-    only in the main thread, since Python allows it nowhere else; yields the signals that it handles."""
+    """Install `handler` inside the block for all `signals` that are not ignored (`nohup`, for one, ignores SIGHUP).
+
+    Python allows this in the main thread only; in other threads nothing is installed. Yields the handled signals.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
         known = {signum: signal.getsignal(signum) for signum in signals}

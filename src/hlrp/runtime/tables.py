@@ -1,4 +1,4 @@
-"""Plain tables for terminals."""
+"""Plain-text tables for terminals."""
 
 from __future__ import annotations
 

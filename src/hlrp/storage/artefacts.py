@@ -1,4 +1,4 @@
-"""Read and write the files of checkpoints and labels: whoever meets a damaged one learns which, and what to do."""
+"""Read and write the files of checkpoints and labels; errors name the damaged file and say what to do."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ COPY_AGAIN = "copy the whole folder again, or make it anew"
 
 @contextmanager
 def reading(path: Path | str, *, remedy: str = COPY_AGAIN) -> Iterator[None]:
-    """Name `path` in whatever shows, inside the block, that the file is damaged or of another kind.
+    """Convert errors inside the block, which reads the file `path`, to a ValueError that names the file.
 
     Args:
-        path: The file.
-        remedy: What to do about it.
+        path: File that is read.
+        remedy: Advice at the end of the message.
 
     Raises:
-        ValueError: In place of errors of parsers and of constructors that are given what the file holds.
-        OSError: As it came, where the file cannot be opened: it names the file already.
+        ValueError: If the block fails with an error of a parser, or of a constructor that gets the file's contents.
+        OSError: Unchanged if the file cannot be opened, since the message already names the file.
     """
     try:
         yield
@@ -40,15 +40,15 @@ def reading(path: Path | str, *, remedy: str = COPY_AGAIN) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:
             raise
-        raise ValueError(f"{path} is damaged ({_one_line(error)}); {remedy}") from error  # so says Parquet
+        raise ValueError(f"{path} is damaged ({_one_line(error)}); {remedy}") from error  # pyarrow raises OSError
 
 
 def read_json(path: Path | str, *, remedy: str = COPY_AGAIN) -> dict[str, Any]:
-    """The JSON object in `path`.
+    """Read the JSON object in the file `path`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds anything else; the message names `path`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file holds no JSON object; the message names `path`.
     """
     with reading(path, remedy=remedy):
         values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -58,11 +58,11 @@ def read_json(path: Path | str, *, remedy: str = COPY_AGAIN) -> dict[str, Any]:
 
 
 def read_weights(model: nn.Module, path: Path | str, *, remedy: str = COPY_AGAIN) -> None:
-    """Load safetensors into `model`, strictly.
+    """Load the weights in a safetensors file into `model`; names and shapes must be the same.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or its weights are not those of `model`; the message names `path`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, or its weights do not fit `model`; the message names `path`.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,29 +76,29 @@ def read_weights(model: nn.Module, path: Path | str, *, remedy: str = COPY_AGAIN
 
 
 def read_pickle(path: Path | str, *, expected: str) -> Any:
-    """What `torch.save` wrote to `path`, without running what a pickle may hold.
+    """Read what `torch.save` wrote to `path`, without executing code that a pickle may contain.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds anything but tensors and plain values; the message names `path` and what
-            was `expected`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, or holds anything but tensors and plain values; the message names `path` and
+            what was `expected`.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch raises for a file cut short
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch raises EINVAL for a file cut short
             raise
         raise ValueError(f"{path} is not {expected}, or is damaged") from error
 
 
 def write_weights(model: nn.Module, path: Path | str) -> None:
-    """Save `model` as safetensors, readable by whom the umask says."""
+    """Save the weights of `model` as safetensors, with the file permissions of an ordinary new file."""
     save_model(model, str(path))
     follow_umask(path)
 
 
 def follow_umask(path: Path | str) -> None:
-    """Give a file the permissions of an ordinary new one; safetensors leaves its files to their owner alone."""
+    """Give a file the permissions of an ordinary new file; safetensors makes its files readable by the owner only."""
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)

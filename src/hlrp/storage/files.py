@@ -15,24 +15,24 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _claimed: dict[Path, bool] = {}
-"""What this process is the sole writer of, and whether the file system could confirm it."""
+"""Files and folders that this process has locked by `sole_writer`, and whether the file system supports locks."""
 
 
 @contextmanager
 def sole_writer(target: Path | str) -> Iterator[bool]:
-    """Let no other process claim the file or folder `target` inside the block.
+    """Lock the file or folder `target` against other processes that use this function, for the time of the block.
 
-    The claim is a lock on the file `.<name>.lock` beside `target`. It ends with the block, or with the process, however
-    that ends.
+    The lock is on the file `.<name>.lock` beside `target`. It ends with the block, or with the process, even if the
+    process is killed.
 
     Yields:
-        Whether the claim is certain: False on a file system without locks, where a warning says so.
+        Whether the lock is effective: false, after a warning, on a file system without locks.
 
     Raises:
-        FileExistsError: If another process, or this one, has claimed `target` already.
+        FileExistsError: If another process, or this one, has already locked `target`.
     """
     target = _absolute(target)
-    if target in _claimed:  # where locks are emulated, as on NFS, a second one of the same process would be granted
+    if target in _claimed:  # some file systems, such as NFS, would grant the same process a second lock
         raise FileExistsError(f"this process is writing {target} already")
     path = target.with_name(f".{target.name}.lock")
     made = [parent for parent in target.parents if not parent.exists()]
@@ -44,16 +44,17 @@ def sole_writer(target: Path | str) -> Iterator[bool]:
             yield is_certain
         finally:
             del _claimed[target]
-            path.unlink(missing_ok=True)  # while the lock is held: whoever opened the file before sees that it is gone
+            # Unlink before the lock is released: a process that has opened the file meanwhile finds it gone (`_lock`).
+            path.unlink(missing_ok=True)
             os.close(lock)
     finally:
-        for parent in made:  # a claim that came to nothing leaves no empty folders
+        for parent in made:  # remove the folders created above if they are still empty
             with suppress(OSError):
                 parent.rmdir()
 
 
 def _lock(path: Path, target: Path) -> tuple[int, bool]:
-    """An open, locked descriptor of `path`, and whether the file system knows locks."""
+    """Open and lock the file `path`; returns its descriptor, and whether the file system supports locks."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -72,20 +73,20 @@ def _lock(path: Path, target: Path) -> tuple[int, bool]:
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
                 return lock, True
-        os.close(lock)  # its owner removed it between our opening and our locking it
+        os.close(lock)  # the previous owner removed the file after it was opened here: try again
 
 
 @contextmanager
 def new_directory(directory: Path | str, *, replace_if_holds: str | None = None, create: bool = True) -> Iterator[Path]:
-    """Yield a scratch folder that becomes `directory` when the block ends without an error.
+    """Yield a scratch folder that becomes `directory` if the block ends without an error.
 
-    The scratch folder lies inside `.<name>.partial`, beside `directory`. What a process that was killed has left there
-    is removed first, or brought to its end if it was about to replace `directory`.
+    The scratch folder is in `.<name>.partial`, beside `directory`. If a killed process has left such a folder, it is
+    removed first; if that process was just replacing `directory`, the replacement is completed.
 
     Args:
         directory: Folder to create.
-        replace_if_holds: Name of a file; an existing `directory` that holds it is replaced instead of refused.
-        create: Whether the scratch folder exists already in the block; False for writers that create it themselves.
+        replace_if_holds: Name of a file; an existing `directory` that holds this file is replaced.
+        create: Whether to create the scratch folder; false if the code in the block creates it.
 
     Raises:
         FileExistsError: If `directory` exists and may not be replaced, or another process is writing it; raised before
@@ -98,7 +99,7 @@ def new_directory(directory: Path | str, *, replace_if_holds: str | None = None,
         if scratch.exists() and not is_certain:
             raise FileExistsError(f"{scratch} is of a run that was killed, or still runs; remove it if none runs")
         _settle(scratch, directory)
-        refuse_existing(directory, replace_if_holds=replace_if_holds)  # again, now that nobody else writes it
+        refuse_existing(directory, replace_if_holds=replace_if_holds)  # again: it may have appeared before the lock
         folder = scratch / "new"
         (folder if create else scratch).mkdir(parents=True)
         try:
@@ -113,8 +114,10 @@ def new_directory(directory: Path | str, *, replace_if_holds: str | None = None,
 
 
 def _settle(scratch: Path, directory: Path) -> None:
-    """Remove `scratch`; first finish the replacement of `directory` where it was interrupted between its two renames,
-    of which the first is made only once the new folder is complete."""
+    """Remove `scratch`; if the replacement of `directory` was interrupted between its two renames, complete it first.
+
+    The first rename is done only after the new folder is complete, so that completing is safe.
+    """
     if (scratch / "old").exists() and (scratch / "new").exists() and not directory.exists():
         (scratch / "new").rename(directory)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -122,10 +125,10 @@ def _settle(scratch: Path, directory: Path) -> None:
 
 @contextmanager
 def new_file(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path`; what is written there replaces `path` when the block ends without an error.
+    """Yield a path beside `path`; the file written there replaces `path` if the block ends without an error.
 
-    Until then `path` stays what it was: the new content is on the disk before its name changes. One process at a time:
-    if several might write `path`, claim it, or the folder it lies in, with `sole_writer`.
+    `path` is unchanged until the new content is completely on disk. Only one process may do this at a time: if several
+    might write `path`, lock it or its folder by `sole_writer`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Bring a file, or all files of a folder, from the memory of the system to the disk."""
+    """Write a file, or all files of a folder, from the operating system's cache to the disk (fsync)."""
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if file.is_dir():
             _flush_names(file)
@@ -150,7 +153,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_names(folder: Path) -> None:
-    """Bring the names of the files in `folder` to the disk, where its file system can do that."""
+    """Write the directory entries of `folder` to the disk (fsync), if the file system supports this."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -164,12 +167,12 @@ def _absolute(path: Path | str) -> Path:
 
 
 def refuse_existing(directory: Path | str, *, replace_if_holds: str | None = None) -> None:
-    """Raise if `directory` may not be written, before any work is done for it.
+    """Raise if the folder `directory` cannot be created or replaced; call this before long work whose result it holds.
 
     Raises:
-        FileExistsError: If it exists, is not empty and does not hold the file `replace_if_holds`.
-        NotADirectoryError: If it would lie below a file.
-        PermissionError: If it would lie in a folder that may not be written.
+        FileExistsError: If `directory` exists, is not empty and does not hold the file `replace_if_holds`.
+        NotADirectoryError: If a parent of `directory` is a file.
+        PermissionError: If the parent folder is not writable.
     """
     directory = Path(directory)
     _require_place(directory)
@@ -180,7 +183,7 @@ def refuse_existing(directory: Path | str, *, replace_if_holds: str | None = Non
 
 
 def _require_place(directory: Path) -> None:
-    """Raise unless `directory` can be made, or replaced, where it is to lie."""
+    """Raise unless the nearest existing parent of `directory` is a writable folder."""
     place = next(parent for parent in Path(os.path.abspath(directory)).parents if parent.exists())
     if not place.is_dir():
         raise NotADirectoryError(f"{directory} cannot be made, since {place} is a file; choose another folder")
@@ -189,6 +192,6 @@ def _require_place(directory: Path) -> None:
 
 
 def write_json(path: Path | str, values: Mapping[str, object]) -> None:
-    """Write `values` to `path` in one rename, so that a reader never meets half a file."""
+    """Write `values` as JSON to `path`, atomically: a reader never sees an incomplete file."""
     with new_file(path) as scratch:
         scratch.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Folders on the Hugging Face hub: fetch one, upload one, with one sentence for whatever goes wrong."""
+"""Download and upload folders of models from and to the Hugging Face hub, with one-sentence error messages."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder holds."""
+    """A kind of model folder: its files, its check, and its names in messages."""
 
     what: str
-    """For messages: quantizer, foundation model."""
+    """Name of the model in messages, such as "quantizer" or "foundation model"."""
     checkpoint: str
-    """For messages about its folder: LAQ checkpoint, foundation checkpoint."""
+    """Name of the folder in messages, such as "LAQ checkpoint" or "foundation checkpoint"."""
     how_to_make: str
-    """For messages where there is none: train one with hlrp-train-laq."""
+    """Advice in messages if there is no such folder, such as "train one with hlrp-train-laq"."""
     files: tuple[str, ...]
-    """Names, or patterns, of all its files."""
+    """Names or patterns of all files of the folder."""
     require: Callable[[Path | str], object]
-    """Raises unless a folder is of this kind."""
+    """Function that raises unless a folder is of this kind."""
 
 
 def fetch_folder(
@@ -47,18 +47,18 @@ def fetch_folder(
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
 ) -> Path:
-    """The local folder of a model; a folder stays where it is, a repository comes from the hub or its cache.
+    """Local folder of a model: `path_or_repo_id` itself if it is a folder, else a download from the hub or its cache.
 
     Args:
-        path_or_repo_id: Folder, or name of a model repository.
-        kind: What it should hold.
+        path_or_repo_id: Folder, or name (owner/name) of a model repository on the hub.
+        kind: Kind of the model folder.
         revision: Branch, tag or commit of the repository.
-        cache_dir: Where downloads are kept; default: that of `huggingface_hub`.
-        token: Access token of a private repository; default: the one `hf auth login` stored.
+        cache_dir: Folder for downloads; default: the cache of `huggingface_hub`.
+        token: Access token of a private repository; default: the token stored by `hf auth login`.
 
     Raises:
         FileNotFoundError: If there is neither such a folder nor such a repository.
-        ConnectionError: If the hub cannot be reached and its cache does not have the repository.
+        ConnectionError: If the hub cannot be reached and the repository is not in the local cache.
     """
     if Path(path_or_repo_id).is_dir():
         return Path(path_or_repo_id)
@@ -94,19 +94,19 @@ def upload_folder(
 
     Args:
         folder: Folder of the model.
-        repo_id: Name of the repository; made where there is none.
-        kind: What it should hold.
-        private: Visibility of a new repository; default: that of its owner's settings.
-        revision: Branch; default: the main one.
+        repo_id: Name of the repository, which is created if it does not exist.
+        kind: Kind of the model folder.
+        private: Whether a new repository is private; default: as in its owner's settings.
+        revision: Branch; default: the main branch.
         commit_message: Title of the commit.
-        token: Access token; default: the one `hf auth login` stored.
+        token: Access token; default: the token stored by `hf auth login`.
 
     Returns:
         Address of the commit.
 
     Raises:
         FileNotFoundError: If `folder` is not of this kind.
-        ConnectionError: If the hub cannot be reached, or refuses.
+        ConnectionError: If the hub cannot be reached, or refuses the upload.
     """
     kind.require(folder)
     with _plain_errors(f"the hub did not take the {kind.what} as {repo_id}"):
@@ -123,7 +123,7 @@ def upload_folder(
 
 @contextmanager
 def _plain_errors(failure: str) -> Iterator[None]:
-    """One sentence in place of the hub library's many errors."""
+    """Convert the errors of the hub library inside the block to built-in errors, with `failure` and a hint."""
     try:
         yield
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:

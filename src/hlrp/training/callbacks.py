@@ -1,4 +1,7 @@
-"""What a training run does beside its steps, each part with what of it must be saved for an exact resumption."""
+"""Lightning callbacks of a training run: random state, saved states, averaged weights and quality gates.
+
+Each callback saves and restores its own state, so that a resumed run continues exactly.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class DrawsByStep(pl.Callback):
-    """Random numbers of a step (dropout, restarted codes) depend on its number: a resumed run repeats them.
+    """Seed torch before each part of a batch, so that a resumed run draws the same numbers (dropout, restarted codes).
 
-    Before each share of a batch, torch is seeded with a hash of (seed, step, part), where the seed is torch's own at
-    the start and part = micro * world_size + rank counts the shares of the step: no two of them draw alike. What must
-    be the same however many processes there are therefore comes with the batch, not from these numbers.
+    The seed is a hash of (torch's initial seed, step, part), where part = micro * world_size + rank counts the parts of
+    the step, so that each part gets other numbers. They depend on the number of processes; random numbers that must not
+    depend on it are part of the batch (see `hlrp.training.row_draws`).
     """
 
     def __init__(self, accumulate: int) -> None:
@@ -41,19 +44,20 @@ class DrawsByStep(pl.Callback):
 
 
 class SaveState(pl.Callback):
-    """Write the state to resume from, always between two optimizer steps, and stop there where a signal asked for it.
+    """Save the state of the run between optimizer steps, and end the run after a step if a signal was received.
 
-    All processes stop after the same step, whichever of them the signal reached. A validation is not worth waiting for
-    when a cluster ends a job: the state is also saved before each one, and a signal ends it after its next batch.
+    All processes stop after the same step, whichever of them received the signal. Clusters give little time to end, so
+    that a signal does not wait for a validation: the state is saved before each one, and a signal ends the validation
+    after its current batch.
 
     Args:
         path: File of the state.
-        every: Steps between two writings.
-        also_at: Further steps, such as the last one.
-        also_every: Further steps at every multiple of this number: those after which there is a validation.
-        accumulate: Shares of a batch that one process adds up for a step.
-        steps: Steps of the whole run.
-        request: What notices signals.
+        every: Steps between two saved states.
+        also_at: Further steps after which the state is saved, such as the last one.
+        also_every: The state is also saved at multiples of this number: the steps followed by a validation.
+        accumulate: Backward passes of a process for one optimizer step.
+        steps: Number of optimizer steps of the whole run.
+        request: Listener for signals.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class SaveState(pl.Callback):
         self._ending = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._request.listen_again()  # Lightning puts handlers of its own in place, which end a run without a state
+        self._request.listen_again()  # Lightning has installed its own handlers, which end a run without saving
         self._stop_if_asked(trainer)
 
     def on_train_batch_end(
@@ -90,7 +94,7 @@ class SaveState(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """End here where the step before was to be the last one: its figures are logged by now."""
+        """End the run if a signal came in the previous step, whose metrics have been logged by now."""
         if self._ending:
             _end(trainer, self._ending)
 
@@ -115,7 +119,7 @@ class SaveState(pl.Callback):
             _end(trainer, signum)
 
     def _signal(self, trainer: pl.Trainer) -> int:
-        """The signal that came to any process; 0 if none did."""
+        """Number of the signal that any process has received; 0 if none has."""
         own = self._request.signum or 0
         if trainer.world_size == 1:
             return own
@@ -124,10 +128,10 @@ class SaveState(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse a state beyond the end of the run.
+        """Check that the state to resume is not beyond the end of the run.
 
         Raises:
-            ValueError: If it is of a later step than the last.
+            ValueError: If the step of the state is after the last step of the run.
         """
         if checkpoint["global_step"] > self._steps:
             raise ValueError(
@@ -139,10 +143,10 @@ class SaveState(pl.Callback):
         return {"accumulate": self._accumulate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with another accumulation: Lightning's batch counter would be out of step with it.
+        """Check that `accumulate` has not changed, since Lightning's batch counter, which is saved, depends on it.
 
         Raises:
-            ValueError: If the state was written with another `accumulate`.
+            ValueError: If the state was saved with another `accumulate`.
         """
         if state_dict["accumulate"] != self._accumulate:
             raise ValueError(
@@ -153,25 +157,27 @@ class SaveState(pl.Callback):
 
 @runtime_checkable
 class ReplacesValues(Protocol):
-    """A module that in training replaces some of its values, such as dead codes, instead of moving them."""
+    """A module that replaces some of its values during training, such as dead codes, instead of updating them."""
 
     def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
         """Masks of the values replaced since the last call, by the name of the module's parameter or buffer.
 
-        A mask is broadcastable to its tensor. An average over the old and the new value is neither of them.
+        A mask is broadcastable to its tensor. Weight averaging must start again at these values, as a mean of an old
+        and a new code is no useful code.
         """
         ...
 
 
 def _end(trainer: pl.Trainer, signum: int) -> NoReturn:
-    """End this process; the exit status of the first one tells of the signal, and the others do not fail the run."""
+    """End this process. Only the exit status of the first process names the signal; the others end with status 0, so
+    that launchers report no second failure."""
     raise Stopped(signum) if trainer.is_global_zero else SystemExit(0)
 
 
 class ValidateAfterLastStep(pl.Callback):
-    """Validate the finished weights, also where the last step is no multiple of the steps between two validations.
+    """Validate after the last step, also if it is no multiple of the steps between two validations.
 
-    Lightning validates when a run is asked to stop; after the last step that changes nothing else.
+    Lightning validates when `should_stop` is set; after the last step, setting it has no other effect.
     """
 
     def __init__(self, steps: int) -> None:
@@ -185,14 +191,14 @@ class ValidateAfterLastStep(pl.Callback):
 
 
 class StateFile(TorchCheckpointIO):
-    """Write a state beside the one before, which it replaces once it is on the disk.
+    """Save a state to a new file in the same folder, which replaces the previous state once it is completely on disk.
 
-    Lightning writes it to TMPDIR and moves it: on another file system that is a copy over the state before, and a run
-    that is killed meanwhile is left with half a state and no earlier one.
+    Lightning's own implementation writes to TMPDIR and moves the file. If TMPDIR is on another file system, the move is
+    a copy over the previous state, and a run that is killed meanwhile has no complete state.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Replace the file `path`; it has no `storage_options`."""
+        """Replace the file `path` by `checkpoint`; `storage_options` must be None."""
         assert storage_options is None
         with new_file(path) as scratch:
             torch.save(checkpoint, scratch)
@@ -201,11 +207,12 @@ class StateFile(TorchCheckpointIO):
 class AveragedWeights(pl.Callback):
     """Exponential moving average of the trained weights and of floating-point buffers, in float32.
 
-    The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, the schedule of TensorFlow's
-    `ExponentialMovingAverage`, so that the random first weights fade within a few steps. Validation sees the average.
-    Values that a module replaced (see `ReplacesValues`) are averaged from then on only.
-    Lightning's own callback averages integer buffers too, puts its weights back before the module has closed its
-    validation epoch, and leaves a run that resumes at its end without the average.
+    The decay is min(decay, (1 + n) / (10 + n)) after n updates, as in TensorFlow's `ExponentialMovingAverage`, so that
+    the random first weights are soon forgotten. Validation uses the average. For values that a module replaced (see
+    `ReplacesValues`), the average starts again at the new value.
+
+    Lightning's own callback is not used: it averages integer buffers too, restores the trained weights before the
+    validation epoch of the module has ended, and does not apply the average if a run is resumed after its last step.
     """
 
     def __init__(self, decay: float) -> None:
@@ -215,7 +222,7 @@ class AveragedWeights(pl.Callback):
         self._aside: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start from the module's weights, where no average was loaded."""
+        """Start the average at the module's weights, unless a saved average was loaded."""
         self._step = trainer.global_step
         average = self._average or {name: value.detach().float().clone() for name, value in _averaged(pl_module)}
         self._average = {name: value.to(pl_module.device) for name, value in average.items()}
@@ -224,7 +231,7 @@ class AveragedWeights(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._step:  # still accumulating
+        if trainer.global_step == self._step:  # a backward pass of an accumulated step, no optimizer step yet
             return
         self._step = trainer.global_step
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
@@ -245,7 +252,7 @@ class AveragedWeights(pl.Callback):
         self._aside = {}
 
     def apply_to(self, module: pl.LightningModule) -> None:
-        """Give `module` the averaged weights for good."""
+        """Copy the averaged weights to `module`."""
         _copy(self._average, module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -261,7 +268,7 @@ def _averaged(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def replaced_values(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Masks of the values that any part of `module` replaced since the last call, by the name of their tensor."""
+    """Masks of the values that any submodule replaced since the last call, by the tensor's name in `module`."""
     parts = ((prefix, part) for prefix, part in module.named_modules() if isinstance(part, ReplacesValues))
     return {
         f"{prefix}.{name}" if prefix else name: mask
@@ -278,7 +285,10 @@ def _copy(values: dict[str, Tensor], module: torch.nn.Module) -> None:
 
 
 class QualityGates(pl.Callback):
-    """Judge each gate once, when its step is done, validation included; a figure not logged by then is awaited."""
+    """Check each quality gate once, after its step and the validation that may follow it.
+
+    If the metric of a gate has not been logged by then, the gate is checked at the first step at which it is logged.
+    """
 
     def __init__(self, gates: Sequence[QualityGate]) -> None:
         self._gates = list(gates)
@@ -290,10 +300,10 @@ class QualityGates(pl.Callback):
         self._judge(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge what is left.
+        """Check the remaining gates.
 
         Raises:
-            ValueError: If a gate fails, or names a figure that was never logged.
+            ValueError: If a gate fails, or its metric was never logged.
         """
         self._judge(trainer)
         awaited = [gate.metric for gate in self._due(trainer)]
@@ -302,8 +312,9 @@ class QualityGates(pl.Callback):
             _stop(trainer, f"no gate can judge {', '.join(awaited)}, which is never logged; this run logs {logged}")
 
     def judge_resumed(self, trainer: pl.Trainer) -> None:
-        """Judge a run that had no step left to train, by what its last validation logged; figures of training steps
-        that were logged before the resumption cannot be judged any more.
+        """Check the remaining gates of a run that was resumed after its last step, by the metrics of a new validation.
+
+        Metrics of training steps are not available any more; a warning names the gates on such metrics.
 
         Raises:
             ValueError: If a gate fails.
@@ -320,7 +331,7 @@ class QualityGates(pl.Callback):
         if not due:
             return
         complaints = [gate.complaint(float(trainer.callback_metrics[gate.metric])) for gate in due]
-        complaints = trainer.strategy.broadcast(complaints)  # figures may differ a little; the first process decides
+        complaints = trainer.strategy.broadcast(complaints)  # metrics may differ slightly; the first process decides
         if any(complaints):
             _stop(trainer, "; ".join(filter(None, complaints)))
         self._passed += [repr(gate) for gate in due]
@@ -333,7 +344,7 @@ class QualityGates(pl.Callback):
 
 
 def _stop(trainer: pl.Trainer, why: str) -> NoReturn:
-    """End the run with one sentence, said by the first process."""
+    """End the run: the first process raises a ValueError with the reason `why`, the others exit with status 0."""
     if not trainer.is_global_zero:
         raise SystemExit(0)
     raise ValueError(f"{why}; stopped, and the state is kept: change the gate and go on with --resume=true")

@@ -1,4 +1,4 @@
-"""How a stage is trained, as named on a command line; without torch, so that `--help` and a mistake answer at once."""
+"""Training options of stages 1 and 2, as on the command line. The module imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class OptimizerConfig:
     """AdamW with a linear warmup and a cosine decay."""
 
     lr: float = 1e-3
-    """Peak learning rate; 1e-5 suits a pretrained hub model."""
+    """Peak learning rate; for a pretrained hub model, about 1e-5."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay rates of AdamW's moments."""
+    """Decay rates of AdamW's first and second moments."""
     weight_decay: float = 0.05
     """Decoupled weight decay of matrices; biases and norms have none."""
     warmup_steps: int = 50
-    """Optimizer steps until the peak."""
+    """Number of optimizer steps until the learning rate reaches its peak."""
     final_lr_fraction: float = 0.02
-    """Learning rate at the end, over the peak."""
+    """Learning rate at the end of training, as a fraction of the peak learning rate."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "lr", above=0)
@@ -38,16 +38,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityGate:
-    """A bound that a logged figure must keep, or the run stops: hours of training are not spent on a collapsed code."""
+    """A bound for a logged metric that ends the training if it is broken, such as when the codebook has collapsed."""
 
     metric: str
-    """Name under which the figure is logged, such as val/loss."""
+    """Name under which the metric is logged, such as val/loss."""
     at_step: int
-    """Optimizer steps after which its last logged value is judged, once."""
+    """Optimizer step after which the last logged value of the metric is checked, once."""
     at_least: float | None = None
-    """Lowest value that passes."""
+    """Smallest value of the metric that passes."""
     at_most: float | None = None
-    """Highest value that passes."""
+    """Largest value of the metric that passes."""
 
     def __post_init__(self) -> None:
         require_number(f"at_step of the gate on {self.metric}", self.at_step, at_least=1)
@@ -57,7 +57,7 @@ class QualityGate:
             raise ValueError(f"the gate on {self.metric} bounds nothing; give it at_least or at_most")
 
     def complaint(self, value: float) -> str | None:
-        """What is wrong with `value`; None where it passes. NaN never passes."""
+        """Message that says why `value` does not pass; None if it passes. NaN never passes."""
         if self.at_least is not None and not value >= self.at_least:
             return f"{self.metric} is {value:.4g} at step {self.at_step} and should be at least {self.at_least:g}"
         if self.at_most is not None and not value <= self.at_most:
@@ -67,29 +67,32 @@ class QualityGate:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """On what, and how, a stage is trained. Several devices: the command starts a process of itself for each."""
+    """Devices, precision, logging and other settings of a training run. With several devices, the command starts one
+    process for each of them."""
 
     devices: int = 1
-    """Processes on this machine, one for each GPU; on a CPU, as many as wanted."""
+    """Number of training processes on this machine, one for each GPU; on a CPU, any number."""
     num_nodes: int = 1
-    """Machines; start the command on each, with torchrun or Slurm."""
+    """Number of machines; start the command on each of them, with torchrun or Slurm."""
     strategy: StrategyName = "auto"
-    """How processes share the work: ddp copies the model to each, fsdp shards it over them; auto is ddp if there are
-    several."""
+    """How processes share the work: ddp copies the model to each process, fsdp shards the model over all processes,
+    auto uses ddp if there are several processes."""
     precision: PrecisionName = "32-true"
-    """Arithmetic: 32-true, or bf16-mixed and 16-mixed, which compute in half precision; weights learn in float32."""
+    """Floating-point precision: 32-true, or bf16-mixed or 16-mixed for half-precision compute with float32 weights."""
     accumulate: int = 1
-    """Backward passes of each process that make one optimizer step, each on its part of the batch."""
+    """Number of backward passes of each process for one optimizer step; each pass takes a part of the batch."""
     gradient_clip: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    """Largest norm of the gradient; 0 for no clipping."""
     ema_decay: float = 0.0
-    """Decay of a moving average of the weights, which the finished checkpoint then holds; 0 is off, 0.999 usual."""
+    """Decay of an exponential moving average of the weights, which the checkpoint then holds instead of the last
+    weights; 0 for no averaging, 0.999 is a usual value."""
     compile: bool = False
-    """Compile the training step with torch.compile: a minute at the start, then faster on a GPU."""
+    """Compile the training step with torch.compile: takes about a minute at the start, then trains faster on a GPU."""
     loggers: list[LoggerName] = field(default_factory=list)
-    """Where else than to curves.csv the figures go: tensorboard, wandb (offline with WANDB_MODE=offline)."""
+    """Loggers in addition to curves.csv: tensorboard, wandb (offline with WANDB_MODE=offline)."""
     gates: list[QualityGate] = field(default_factory=list)
-    """Bounds that figures must keep, such as [{metric: train/loss, at_step: 500, at_most: 2.0}], or the run stops."""
+    """Bounds for metrics that end the training if they are broken, such as [{metric: train/loss, at_step: 500, at_most:
+    2.0}]."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "devices", "num_nodes", "accumulate", at_least=1)
@@ -102,11 +105,11 @@ class TrainerConfig:
 
     @property
     def world_size(self) -> int:
-        """Processes in all."""
+        """Number of processes on all machines together."""
         return self.devices * self.num_nodes
 
     def require_divisible(self, batch_size: int) -> None:
-        """Refuse a batch that does not fall into equal parts.
+        """Raise unless a batch can be divided equally among all processes and accumulated passes.
 
         Raises:
             ValueError: If `batch_size` is not a multiple of devices * num_nodes * accumulate.
@@ -114,7 +117,7 @@ class TrainerConfig:
         require_divisible(batch_size, self.world_size * self.accumulate)
 
     def require_device(self, device: str) -> None:
-        """Refuse a device that cannot do this arithmetic.
+        """Raise unless `device` supports the chosen precision.
 
         Raises:
             ValueError: If `device` is a CPU and the precision needs a GPU.

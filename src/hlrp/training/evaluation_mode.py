@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Run a block or a method in evaluation mode, and restore the training mode of every part of a module afterwards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Inside the block nothing is shifted, dropped, counted or recomputed; afterwards every part is in its mode again.
+    """Run the block with `module` in evaluation mode: no augmentation, no dropout, no updates of running statistics.
 
-    Gradient checkpointing, for one, would drop the key-value cache.
+    Gradient checkpointing is off too, which in training mode would disable the key-value cache.
     """
     training = [part for part in module.modules() if part.training]
     module.eval()
@@ -27,7 +27,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def inference[Method: Callable[..., Any]](method: Method) -> Method:
-    """A method of a module that runs in evaluation mode and without gradients, whatever the module's mode is."""
+    """Decorator for a module's method: it runs in evaluation mode and without gradients, whatever the module's mode."""
 
     @wraps(method)
     def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""AdamW with a linear warmup and a cosine decay: the optimizer of every stage of our own."""
+"""Optimizer of stages 1 and 2: AdamW with a linear warmup and a cosine decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hlrp.training.config import OptimizerConfig
 
 
 def lr_fraction(step: int, *, total_steps: int, config: OptimizerConfig) -> float:
-    """Learning rate at `step`, over its peak; stays at its final value after `total_steps`."""
+    """Learning rate at `step` divided by the peak learning rate; constant after `total_steps`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = min((step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1), 1.0)
@@ -22,10 +22,11 @@ def lr_fraction(step: int, *, total_steps: int, config: OptimizerConfig) -> floa
 
 
 def learn_in_float32(module: nn.Module) -> None:
-    """Bring the trainable parameters of `module` to float32, in place; frozen ones keep their type.
+    """Convert the trainable parameters of `module` to float32, in place; frozen parameters keep their type.
 
-    bfloat16 holds eight significant bits: AdamW moves a weight of 0.02 by about its learning rate, and anything under
-    6e-5 rounds to no move at all. Such a model computes in bfloat16 under autocast, as with precision bf16-mixed.
+    bfloat16 has eight significant bits. An update of a weight of 0.02 by less than 6e-5 is rounded to no update, and
+    AdamW's updates are about as large as the learning rate. A model with float32 weights can still compute in bfloat16
+    under autocast, as with precision bf16-mixed.
     """
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -33,10 +34,10 @@ def learn_in_float32(module: nn.Module) -> None:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters: matrices with weight decay, vectors (biases, norms) without.
+    """Parameter groups for AdamW: matrices with weight decay, vectors (biases and norms) without.
 
     Raises:
-        ValueError: If nothing is trainable, or something is in a type too coarse for its steps.
+        ValueError: If no parameter is trainable, or a trainable parameter has less than 32 bits.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
@@ -55,7 +56,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def lightning_optimizers(module: nn.Module, config: OptimizerConfig, *, total_steps: int) -> dict[str, object]:
-    """What `configure_optimizers` returns: AdamW, with its schedule stepped every optimizer step."""
+    """Return value for Lightning's `configure_optimizers`: AdamW and a schedule that is updated every step."""
     optimizer = AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas)
     schedule = LambdaLR(optimizer, lambda step: lr_fraction(step, total_steps=total_steps, config=config))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

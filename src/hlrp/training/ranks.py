@@ -1,7 +1,7 @@
-"""The batch of all processes, as if it were on one.
+"""Operations over the batches of all training processes, so that results do not depend on the number of processes.
 
-Every function leaves its input as it is where there is one process only. All processes must hold batches of one size,
-and their rows in the order of ranks are the rows of the whole batch (see `hlrp.training.step_batches`).
+With a single process, all functions return their input unchanged. All processes must hold batches of the same size; the
+rows of all processes, in the order of ranks, are the rows of the global batch (see `hlrp.training.step_batches`).
 
 Shapes: b rows of this process, w processes.
 """
@@ -15,19 +15,19 @@ from torch.distributed.nn import functional as differentiable
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Number of this process and of all of them; (0, 1) where training is not distributed."""
+    """Rank of this process and number of processes; (0, 1) if training is not distributed."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def several_ranks() -> bool:
-    """Whether training is spread over processes."""
+    """Whether training runs on more than one process."""
     return rank_and_world_size()[1] > 1
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean over processes, whose gradient is that of the mean: with DDP's averaging, that of one large batch."""
+    """Mean over processes, with gradients: after DDP averages them, gradients equal those of the global batch."""
     if not several_ranks():
         return value
     total = differentiable.all_reduce(value.contiguous())
@@ -35,13 +35,13 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def sum_over_ranks_(value: Tensor) -> None:
-    """Sum over processes, in place, without a gradient."""
+    """Replace `value` by its sum over processes, in place and without gradient."""
     if several_ranks():
         distributed.all_reduce(value)
 
 
 def rows_of_all_ranks(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "wb ..."]:
-    """Rows of every process in the order of ranks, without a gradient."""
+    """Concatenate the rows of all processes in the order of ranks, without gradient."""
     if not several_ranks():
         return rows
     parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
@@ -50,35 +50,36 @@ def rows_of_all_ranks(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "wb ..."]
 
 
 def normal_rows(rows: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-    """Standard normal numbers shaped like `rows`: this process's part of what the first one draws for all of them."""
+    """Standard normal numbers in the shape of `rows`. The first process draws them for the rows of all processes."""
     rank, world_size = rank_and_world_size()
     drawn = torch.randn(world_size * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
     return from_first_rank(drawn).chunk(world_size)[rank]
 
 
 def seed_by_rank(seeded: int | None) -> int | None:
-    """Let this process draw other random numbers than the first one, whose random state stays as it is.
+    """Seed torch differently on every process except the first, which keeps its random state.
 
-    Some trainers, accelerate's among them, seed all processes alike: each would then drop the same units and draw the
-    same noise for its own rows.
+    Some trainers, such as accelerate's, seed all processes alike, so that dropout and noise would be the same for the
+    rows of every process.
 
     Args:
-        seeded: What the last call returned, None before the first: a state that still comes from it is left alone.
+        seeded: Return value of the previous call, None in the first call. If torch's seed is still this one, it stays.
 
     Returns:
-        The seed of torch's random state, where it was set here.
+        The seed that this function has set in this or the previous call; None on the first process.
     """
     rank, _ = rank_and_world_size()
     if rank == 0 or torch.initial_seed() == seeded:
         return seeded
-    # The next number of the state tells a resumed run from a new one, which began with the same seed.
+    # A resumed run restores the random state but has the same initial seed as a new run: the next random number of the
+    # state makes their seeds differ.
     seeded = hash((torch.initial_seed(), int(torch.randint(2**31, ())), rank)) % 2**63
     torch.manual_seed(seeded)
     return seeded
 
 
 def from_first_rank(value: Tensor) -> Tensor:
-    """What the first process holds: for random draws that all must share."""
+    """Return the `value` of the first process on all processes, such as for random numbers that all must share."""
     if several_ranks():
         value = value.contiguous()
         distributed.broadcast(value, src=0)

@@ -1,9 +1,8 @@
-"""One Lightning run: interruptible, resumable to the step, on one process or many, with its curve kept as CSV.
+"""Training loop of stages 1 and 2 on Lightning: interruptible, resumable at any step, on one or several processes.
 
 The batch of an optimizer step is divided into world_size * accumulate equal parts, one for each process and each
-backward pass of the step. A loss that is the mean over its rows therefore has the same gradient however the batch is
-divided: the mean over equal parts (Lightning divides by `accumulate`, DDP and FSDP average over processes) is the mean
-over the batch.
+backward pass. Lightning divides the loss by `accumulate`, and DDP and FSDP average gradients over processes. If the
+loss is a mean over rows, its gradient is therefore the same however the batch is divided.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ LOGGER_DIRS = ("tensorboard", "wandb")
 _SETTINGS_FILE = "run.json"
 _LOG_DIR = "log"
 _SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_FILE}.partial", _LOG_DIR, *LOGGER_DIRS})
-"""What may lie in the scratch folder of a run that has not saved a state yet."""
+"""All names that the scratch folder of a run may hold before the run has saved a state."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +66,11 @@ class _Share(NamedTuple):
 
 
 class _SharesFrom(Sampler[_Share]):
-    """What this process reads, from the trainer's current step on; without a length, so that Lightning never starts a
-    second epoch. Iterating begins after a state was loaded, and so at its step."""
+    """Sampler of the batch parts of this process, from the trainer's current step on.
+
+    The sampler has no length, so that Lightning never starts a second epoch. In a resumed run, Lightning iterates after
+    it has loaded the state, so that sampling starts at the step of the state.
+    """
 
     def __init__(self, trainer: pl.Trainer, steps: int) -> None:
         self._trainer, self._steps = trainer, steps
@@ -82,7 +84,7 @@ class _SharesFrom(Sampler[_Share]):
 
 
 class _Shares(Dataset[Any]):
-    """`StepBatches` as a dataset whose items are shares."""
+    """Adapter of `StepBatches` to a PyTorch dataset whose keys are `_Share`."""
 
     def __init__(self, batches: StepBatches) -> None:
         self._batches = batches
@@ -93,17 +95,17 @@ class _Shares(Dataset[Any]):
 
 @dataclass(frozen=True)
 class StepData:
-    """Training batches that are a function of the step number, so that resuming repeats nothing and skips nothing."""
+    """Training and validation data of a run."""
 
     train: StepBatches
-    """The batch of every step."""
+    """Training batches by step number, so that a resumed run neither repeats nor skips a batch."""
     val: Dataset[Any] | None
-    """Items are whole batches, or None. Every process validates on all of them, and so comes to the same figures."""
+    """Validation batches; None for none. Every process validates on all of them, so that all get the same metrics."""
     num_workers: int = field(kw_only=True)
-    """Worker processes that prepare the batches of each training process."""
+    """Number of worker processes that prepare batches, for each training process."""
 
     def train_loader(self, trainer: pl.Trainer) -> DataLoader[Any]:
-        """This process's parts of the training batches, from the trainer's current step on."""
+        """Loader of this process's parts of the training batches, from the trainer's current step on."""
         return DataLoader(
             _Shares(self.train),
             batch_size=None,
@@ -114,7 +116,7 @@ class StepData:
         )
 
     def val_loader(self) -> DataLoader[Any] | None:
-        """Validation batches in order."""
+        """Loader of the validation batches, in order; None without validation data."""
         return None if self.val is None else DataLoader(self.val, batch_size=None, collate_fn=_as_it_is)
 
 
@@ -123,19 +125,24 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and clusters signal all processes of a job: a worker that ended would fail the step that is being saved.
-    Workers end with the process that they prepare batches for."""
+    """Let a loader's worker process ignore SIGINT and SIGTERM.
+
+    Ctrl-C and clusters signal all processes of a job. A worker that ends at once would make the trainer fail before it
+    has saved its state. Workers end with their training process anyway.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
 
 
 class TrainingRun:
-    """Where a run keeps its state until `output_dir` can be written complete; a context manager.
+    """A training run and its folders, as a context manager.
 
-    Everything unfinished lies in the sibling folder `<output_dir>.training`. With several processes all of them train,
-    and the first alone claims the folders, logs and writes; whoever goes on after `fit` asks `is_main`. The claim ends
-    with the `with` block: until then no other run can write there. A block that ends with an error keeps the last state
-    for a resumption; where none was saved, it leaves nothing behind.
+    Until the run is finished, its state and logs are in the folder `<output_dir>.training`, and `output_dir` does not
+    exist. Inside the `with` block no other run can write to these folders. If the block ends with an error, the last
+    saved state is kept, to resume the run; if no state was saved, nothing is left behind.
+
+    With several processes, all of them train, but only the first one locks the folders, logs and writes. Code after
+    `fit` that evaluates or saves must check `is_main`.
     """
 
     def __init__(
@@ -146,19 +153,19 @@ class TrainingRun:
         settings: Mapping[str, object] | None = None,
         resume_command: str = "the same call with resume=True",
     ) -> None:
-        """Claim the folders.
+        """Lock the folders of the run, and find the state to resume.
 
         Args:
-            output_dir: Folder that whoever trains will write when the run is finished.
-            resume: Continue an interrupted run, from its start if it had not saved a state.
-            settings: Plain values by name that a resumed run must share; see `lasting_settings`.
-            resume_command: How to continue this run, for people.
+            output_dir: Folder that the caller writes when the training is finished.
+            resume: Continue an interrupted run; if it had not saved a state yet, start it again.
+            settings: Plain values by name that must be the same in a resumed run; see `lasting_settings`.
+            resume_command: Command that continues this run, for the message after an interruption.
 
         Raises:
-            FileExistsError: If `output_dir` is complete already, another process trains there, or an unfinished run
-                lies there and `resume` is false.
+            FileExistsError: If `output_dir` exists, another process trains there, or there is an unfinished run and
+                `resume` is false.
             FileNotFoundError: If `resume` is true and there is nothing to resume.
-            ValueError: If the run to resume has other settings, or its state is damaged.
+            ValueError: If the interrupted run has other settings, or its state is damaged.
         """
         self.output_dir = Path(output_dir)
         self.scratch = self.output_dir.with_name(f"{self.output_dir.name}.training")
@@ -169,16 +176,16 @@ class TrainingRun:
         self._resume = resume
         self._resume_command = resume_command
         self.is_main = _is_main_process()
-        """Whether this is the first of all processes: the one that evaluates, saves and prints."""
+        """Whether this is the first of all processes, the only one that evaluates, saves and prints."""
         self._claim = ExitStack()
-        if not self.is_main:  # the first process may have begun to write; and says all there is to say
+        if not self.is_main:  # no check of the folders: the first process does this, and may already be writing
             self._resume = resume and self._last.is_file()
             logging.getLogger("hlrp").setLevel(logging.WARNING)
             return
         with ExitStack() as claim:
             refuse_existing(self.output_dir)
             is_certain = claim.enter_context(sole_writer(self.output_dir))
-            refuse_existing(self.output_dir)  # again, now that nobody else writes it
+            refuse_existing(self.output_dir)  # again: another run may have finished before the lock was taken
             self._look_at_what_is_there(is_certain)
             self._claim = claim.pop_all()
 
@@ -196,7 +203,10 @@ class TrainingRun:
         self._claim.close()
 
     def _look_at_what_is_there(self, is_certain: bool) -> None:
-        """Find the run to resume, or clear away what a run has left that was killed before it saved a state."""
+        """Check the state to resume, or remove the scratch folder of a run that was killed before it saved a state.
+
+        `is_certain` says whether a file lock confirms that no other run writes to the folder.
+        """
         if self._last.is_file():
             if not self._resume:
                 raise FileExistsError(
@@ -207,6 +217,7 @@ class TrainingRun:
                 self._require_begun_with("settings", self._settings, prefix="--")
         elif self.scratch.exists():
             if {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES:
+                # Files that no run has written: removing the folder could destroy a user's data.
                 raise FileExistsError(f"{self.scratch} is in the way and no training run; remove or rename it")
             if not is_certain:
                 raise FileExistsError(
@@ -220,13 +231,13 @@ class TrainingRun:
             raise FileNotFoundError(f"nothing to resume: {self._last} does not exist; run without --resume")
 
     def require_same_data(self, facts: Mapping[str, object]) -> None:
-        """Note what data this run trains on, or compare it with that of the run to resume.
+        """Record facts about the training data; in a resumed run, compare them with those of the interrupted run.
 
         Args:
-            facts: Plain values by name.
+            facts: Plain values by name, such as from `hlrp.data.run_facts`.
 
         Raises:
-            ValueError: If the run was begun on other data.
+            ValueError: If the interrupted run was trained on other data.
         """
         self._data = dict(facts)
         if self.is_main and self._resume:
@@ -254,13 +265,27 @@ class TrainingRun:
         trainer: TrainerConfig | None = None,
         log_every: int = 10,
     ) -> dict[str, float]:
-        """Train for `steps` optimizer steps in all, counting those before a resume; returns the last logged figures.
+        """Train `module` until it has done `steps` optimizer steps, including those before an interruption.
 
-        Afterwards `module` holds the trained weights, averaged where `ema_decay` says so; under fsdp only that of the
-        first process does.
+        Afterwards `module` holds the trained weights, or their moving average if `ema_decay` is set. With fsdp, this is
+        true only on the first process.
+
+        Args:
+            module: Lightning module to train, in place.
+            data: Training and validation batches.
+            steps: Number of optimizer steps of the whole run.
+            save_every: Steps between two saved states.
+            validate_every: Steps between two validations; None for no validation.
+            device: Device of the training, such as "cpu" or "cuda".
+            trainer: Settings of the trainer; default: one process, float32.
+            log_every: Steps between two logged values of training metrics.
+
+        Returns:
+            Last logged value of every metric, by name.
 
         Raises:
-            ValueError: If a quality gate fails, or the device cannot do what `trainer` asks.
+            ValueError: If a quality gate fails, or `device` does not support the settings of `trainer`.
+            Stopped: If a signal ended the training; the state is saved.
         """
         config = trainer or TrainerConfig()
         accelerator = {"cuda": "gpu", "cpu": "cpu", "mps": "mps"}[torch.device(device).type]
@@ -287,15 +312,15 @@ class TrainingRun:
         )
         loop = pl.Trainer(
             max_steps=steps,
-            max_epochs=-1,
+            max_epochs=-1,  # only `max_steps` ends the training
             accelerator=accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=_strategy(config, trained),
-            use_distributed_sampler=False,
+            use_distributed_sampler=False,  # `_SharesFrom` divides the batch; Lightning must not divide it again
             precision=config.precision,
             plugins=StateFile(),
-            default_root_dir=self.scratch,  # where Lightning looks for states of preempted Slurm jobs, of this run only
+            default_root_dir=self.scratch,  # Lightning resumes preempted Slurm jobs from here: only this run's states
             accumulate_grad_batches=config.accumulate,
             logger=self._loggers(config),
             callbacks=[
@@ -303,10 +328,10 @@ class TrainingRun:
                 *([average] if average else []),
                 gates,
                 *([ValidateAfterLastStep(steps)] if validate_every else []),
-                save,  # after all that changes the state
+                save,  # last, so that it saves the state after all other callbacks have changed it
                 TQDMProgressBar(refresh_rate=10),
             ],
-            val_check_interval=validate_every and validate_every * config.accumulate,  # which Lightning counts in parts
+            val_check_interval=validate_every and validate_every * config.accumulate,  # Lightning counts batch parts
             limit_val_batches=None if validate_every else 0,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
@@ -329,7 +354,7 @@ class TrainingRun:
                 to_uncompiled(trained)
             if average:
                 average.apply_to(trained)
-            if not loop.callback_metrics:  # resumed when nothing was left to train
+            if not loop.callback_metrics:  # the run was resumed after its last step, so that nothing was logged
                 if validate_every:
                     loop.validate(trained, data.val_loader(), verbose=False)
                 gates.judge_resumed(loop)
@@ -338,9 +363,9 @@ class TrainingRun:
         for log in loop.loggers:
             if isinstance(log, WandbLogger) and self.is_main:
                 log.experiment.finish()
-        if torch.distributed.is_initialized():  # what follows is the first process's own, and never waits for another
+        if torch.distributed.is_initialized():  # only the first process goes on, and must not wait for the others
             torch.distributed.destroy_process_group()
-        if request.signum is not None and self.is_main:  # it came after the last look; the last state is saved
+        if request.signum is not None and self.is_main:  # the signal came after the last step, whose state is saved
             raise Stopped(request.signum)
         return {name: float(value) for name, value in loop.callback_metrics.items()}
 
@@ -349,12 +374,15 @@ class TrainingRun:
         if "tensorboard" in config.loggers:
             loggers.append(TensorBoardLogger(self.scratch, name="tensorboard"))
         if "wandb" in config.loggers:
-            self.scratch.mkdir(parents=True, exist_ok=True)  # wandb would fall back to another folder
+            self.scratch.mkdir(parents=True, exist_ok=True)  # wandb uses another folder if this one does not exist
             loggers.append(WandbLogger(project="hlrp", name=self.output_dir.name, save_dir=self.scratch))
         return loggers
 
     def finish(self) -> None:
-        """Keep the curve and what loggers wrote, drop the rest; call when `output_dir` is complete."""
+        """Move curves.csv and the files of loggers to `output_dir`, and remove the scratch folder of the run.
+
+        Call this when `output_dir` is complete.
+        """
         parts = (self.scratch / _LOG_DIR).glob("version_*/metrics.csv")
         _join_curves(
             sorted(parts, key=lambda path: int(path.parent.name.removeprefix("version_"))),
@@ -367,10 +395,10 @@ class TrainingRun:
 
 
 def _require_readable(state: Path) -> None:
-    """Raise unless `state` is a whole file, which torch tells from the table of contents at its end.
+    """Raise unless the state file is complete: torch finds the table of contents at its end.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the file is damaged or cut short.
     """
     try:
         torch.load(state, map_location="cpu", mmap=True, weights_only=True)
@@ -382,7 +410,8 @@ def _require_readable(state: Path) -> None:
 
 
 def _is_main_process() -> bool:
-    """Known before processes have met: launchers say it in the environment."""
+    """Whether this is the first process, by the environment variables of launchers (`torch.distributed` is not
+    initialized yet)."""
     return rank_zero_only.rank == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
 
 
@@ -393,7 +422,7 @@ def _strategy(config: TrainerConfig, module: pl.LightningModule) -> Strategy | L
 
 
 def _join_curves(parts: Sequence[Path], target: Path) -> None:
-    """Write the curves of a run and its resumptions as one; steps that were repeated count once."""
+    """Join the curves of a run and its resumptions in one CSV file; of repeated steps, the last resumption counts."""
     rows: list[dict[str, str]] = []
     for part in parts:
         with part.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""What a training run is made of: settings and data that must be the same when it is resumed."""
+"""Compare the settings and data of a resumed training run with those of the interrupted run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAY_CHANGE = (
     "output_dir",
     "resume",
     "device",
-    # How long, and how often is looked.
+    # How long training runs, and how often it saves and validates.
     "steps",
     "save_every",
     "validate_every",
@@ -25,32 +25,32 @@ _MAY_CHANGE = (
     "trainer.compile",
     "trainer.loggers",
     "trainer.gates*",
-    # Where the data and the LAQ lie: what they hold is compared instead, when they are open.
+    # Folders of the data and of the LAQ may move: their contents are compared instead, once they are open.
     "*dataset_root",
     "*labels_path",
     "laq_path",
 )
-"""Settings that a resumed run may have other values of, as patterns of their names."""
+"""Patterns of the names of settings that may change when a run is resumed."""
 
 
 def lasting_settings(config: object) -> dict[str, object]:
-    """Every setting of `config`, a dataclass of a command, that a resumed run must share, by the name of its flag."""
+    """All settings of `config`, the dataclass of a command, that must not change in a resumed run, by flag name."""
     plain = json.loads(json.dumps(draccus.encode(config)))
     flat = _flat("", plain)
     return {name: value for name, value in flat.items() if not any(fnmatchcase(name, kind) for kind in _MAY_CHANGE)}
 
 
 def require_same(before: Mapping[str, object], now: Mapping[str, object], *, prefix: str, remedy: str) -> None:
-    """Raise unless a resumed run has what the interrupted run had.
+    """Raise unless a resumed run has the same values as the interrupted run.
 
     Args:
-        before: Plain values of the interrupted run by name.
-        now: Those of the run that resumes it.
-        prefix: Put before each name, such as -- for flags.
-        remedy: What to do, the end of the message.
+        before: Plain values of the interrupted run, by name.
+        now: Plain values of the resumed run, by name.
+        prefix: Text before each name in the message, such as "--" for flags.
+        remedy: Advice at the end of the message.
 
     Raises:
-        ValueError: With every name whose value differs.
+        ValueError: If a value differs; the message names all values that differ.
     """
     differing = [
         f"{prefix}{name} was {_shown(before, name)} in the interrupted run and is {_shown(now, name)} now"
@@ -62,7 +62,7 @@ def require_same(before: Mapping[str, object], now: Mapping[str, object], *, pre
 
 
 def _flat(name: str, value: object) -> dict[str, object]:
-    """The leaves of nested mappings, and of lists of mappings, by dotted name."""
+    """Flatten nested mappings, and lists of mappings, to values by dotted name."""
     if isinstance(value, Mapping):
         children = {f"{name}.{key}" if name else str(key): child for key, child in value.items()}
     elif isinstance(value, list) and any(isinstance(child, Mapping) for child in value):

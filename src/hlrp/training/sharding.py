@@ -1,7 +1,7 @@
-"""Fully sharded data parallel training (FSDP2): every process keeps its share of weights, gradients and moments.
+"""Fully sharded data parallel training (FSDP2): every process keeps a share of weights, gradients and optimizer states.
 
-Lightning's own `FSDPStrategy` wraps the first FSDP and refuses a CPU; this builds on its `ModelParallelStrategy` and on
-`torch.distributed.fsdp.fully_shard`, which run on a CPU (gloo) and on GPUs (NCCL) alike.
+Lightning's `FSDPStrategy` uses the first version of FSDP and does not run on a CPU. This module uses Lightning's
+`ModelParallelStrategy` and `torch.distributed.fsdp.fully_shard`, which run on CPUs (gloo) and on GPUs (NCCL).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 
 
 def sharding_strategy(module: pl.LightningModule, *, world_size: int) -> ModelParallelStrategy:
-    """A strategy that shards `module` in place over all processes; its states are single files, as without sharding."""
-    # The hook in which Lightning lets a module shard itself; ours need not know how.
+    """A Lightning strategy that shards `module` in place over all processes, and saves its state as a single file."""
+    # `configure_model` is the hook in which Lightning lets a module shard itself; setting it here keeps FSDP out of the
+    # modules.
     module.configure_model = partial(_shard, module)
     return ModelParallelStrategy(
         data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
@@ -25,20 +26,23 @@ def sharding_strategy(module: pl.LightningModule, *, world_size: int) -> ModelPa
 
 
 def gather_weights(sharded: nn.Module, into: nn.Module) -> None:
-    """Copy the weights of `sharded` into the whole module `into` on the first process; every process must call it."""
+    """Copy the weights of `sharded` to the unsharded module `into` on the first process; all processes must call it."""
     weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if distributed.get_rank() == 0:
         into.load_state_dict(weights)
 
 
 def _shard(module: pl.LightningModule) -> None:
-    """Shard the elements of every `nn.ModuleList` one by one, as they are used one after the other, then the rest."""
-    if isinstance(module, FSDPModule):  # Lightning asks again where validation follows training
+    """Shard the elements of every `nn.ModuleList` one by one, then the rest of the module.
+
+    Transformer blocks are such elements: they run one after the other, and only one at a time is gathered in memory.
+    """
+    if isinstance(module, FSDPModule):  # Lightning calls `configure_model` again for a validation after training
         return
     module.to(module.trainer.strategy.root_device)
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
-            distributed.broadcast(tensor.data, src=0)  # processes may have drawn different first weights
+            distributed.broadcast(tensor.data, src=0)  # the random first weights may differ between processes
     assert module.device_mesh is not None
     mesh = module.device_mesh["data_parallel"]
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList)]

@@ -1,4 +1,4 @@
-"""What training reads: one batch per optimizer step, of which every process takes its own part."""
+"""Interface of training data: one batch per optimizer step, of which every process reads its own part."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class StepBatches(Protocol):
-    """Training data as a function of the step number, so that resuming repeats nothing and skips nothing."""
+    """Training batches as a function of the step number, so that a resumed run neither repeats nor skips a batch."""
 
     def __len__(self) -> int:
         """Number of optimizer steps."""
         ...
 
     def part(self, step: int, index: int, parts: int) -> Any:
-        """Part `index` of `parts` equal ones of the batch of `step`, without reading the others.
+        """Read part `index` of the batch of `step`, if it is divided into `parts` equal parts.
 
-        Part 0 of 1 is the whole batch; the parts in order, one after the other, are its rows in order; each part
-        depends on its arguments alone.
+        The concatenation of all parts, in order, is the batch; part 0 of 1 is the whole batch. A part depends on these
+        arguments only, and reading it does not read the other parts.
 
         Raises:
-            ValueError: If the batch does not divide into equal parts; see `part_rows`.
+            ValueError: If the batch size is not a multiple of `parts`; see `part_rows`.
         """
         ...
 
 
 def part_rows(batch_size: int, index: int, parts: int) -> slice:
-    """Rows of part `index` of `parts`: consecutive ones, so that parts joined in the order of processes are the batch.
+    """Rows of part `index`, if a batch is divided into `parts` parts of equally many consecutive rows.
 
     Raises:
-        ValueError: If `batch_size` does not divide into `parts`.
+        ValueError: If `batch_size` is not a multiple of `parts`.
     """
     require_divisible(batch_size, parts)
     share = batch_size // parts
@@ -37,10 +37,10 @@ def part_rows(batch_size: int, index: int, parts: int) -> slice:
 
 
 def require_divisible(batch_size: int, parts: int) -> None:
-    """Refuse a batch that does not fall into `parts` equal parts.
+    """Raise unless `batch_size` is a multiple of `parts`.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If `batch_size` is not a multiple of `parts`.
     """
     if batch_size % parts:
         raise ValueError(

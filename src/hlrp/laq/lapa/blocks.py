@@ -1,7 +1,7 @@
-"""The attention layers of LAPA's quantizer, with the layouts its released weights were trained with.
+"""The transformer layers of LAPA's quantizer, with the tensor layouts of its released weights.
 
-They descend from C-ViViT (Phenaki, arXiv:2210.02399): cosine-similarity attention with a learned relative position
-bias, gated feed-forward layers, and positions from a depthwise convolution.
+The layers follow C-ViViT (Phenaki, arXiv:2210.02399): cosine-similarity attention with a learned relative position
+bias, gated feed-forward layers, and position information from a depthwise convolution.
 
 Shapes: b sequences, l tokens of a sequence, m tokens of a memory, h heads, e head width, d width; y x the grid of
 patches.
@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _SCALE = 8
-"""Of the cosine similarities, in place of 1/sqrt(e)."""
+"""Factor of the cosine similarities, in place of the usual 1/sqrt(e)."""
 _NULL_PAIRS = 2
-"""Learned keys and values that a cross-attention reads beside its memory."""
+"""Number of learned pairs of key and value that cross-attention reads in addition to its memory."""
 
 
 class CosineAttention(nn.Module):
@@ -28,7 +28,7 @@ class CosineAttention(nn.Module):
         dim: Width d of the tokens.
         heads: Heads h.
         head_dim: Width e of one head.
-        reads_memory: Attend to a memory and to learned null keys instead of to the tokens themselves.
+        reads_memory: Cross-attention to a memory and to learned null keys, instead of self-attention.
     """
 
     def __init__(self, dim: int, heads: int, head_dim: int, *, reads_memory: bool) -> None:
@@ -49,9 +49,9 @@ class CosineAttention(nn.Module):
         memory: Float[Tensor, "b m d"] | None = None,
         bias: Float[Tensor, "h l l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """What each token reads."""
+        """Output of the attention for each token, to be added to the token."""
         q = rearrange(self.q(self.norm(tokens)), "b l (h e) -> b h l e", h=self.heads)
-        # As LAPA trained it: self-attention takes its keys and values from the tokens before the norm.
+        # As in LAPA's code, self-attention takes queries from normalized tokens, but keys and values from unnormalized.
         source = tokens if memory is None or self.norm_memory is None else self.norm_memory(memory)
         k, v = rearrange(self.kv(source), "b m (two h e) -> two b h m e", two=2, h=self.heads)
         if self.null_pairs is not None:
@@ -73,30 +73,30 @@ class GatedFeedForward(nn.Module):
         self.out = nn.Linear(width, dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        """What each token adds to itself."""
+        """Output of the perceptron for each token, to be added to the token."""
         values, gate = self.wide(self.norm(tokens)).chunk(2, dim=-1)
         return self.out(values * F.gelu(gate))
 
 
 class PositionConvolution(nn.Conv3d):
-    """Depthwise 3x3x3 convolution over (frame, row, column), causal in time: where a token is, from its neighbours."""
+    """Depthwise 3x3x3 convolution over (frame, row, column), causal in time, which serves as position embedding."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, dim, kernel_size=3, groups=dim)
 
     def over(self, tokens: Float[Tensor, "b l d"], video: tuple[int, int, int, int]) -> Float[Tensor, "b l d"]:
-        """Convolve tokens whose values, in the order they lie in memory, are read as `video` (clips, t, y, x).
+        """Convolve tokens after a plain reshape to `video`, which is (clips, t, y, x).
 
-        That order is what LAPA's weights were trained with. Where the tokens come as "(b t) (y x) d" it is the picture;
-        where they come as "(b y x) t d", before attention over time, a plain reshape mixes frames and places.
+        Tokens laid out as "(b t) (y x) d" become the true video. Tokens laid out as "(b y x) t d", before attention
+        over time, are mixed across frames and positions. LAPA's code has this mix-up, and its weights expect it.
         """
         volume = rearrange(tokens.reshape(*video, -1), "b t y x d -> b d t y x")
-        volume = self(F.pad(volume, (1, 1, 1, 1, 2, 0)))
+        volume = self(F.pad(volume, (1, 1, 1, 1, 2, 0)))  # two empty frames before the first: causal in time
         return rearrange(volume, "b d t y x -> b t y x d").reshape(tokens.shape)
 
 
 class LapaLayer(nn.Module):
-    """Positions, self-attention, optionally attention to a memory, feed-forward; each with a residual."""
+    """Position convolution, self-attention, optionally cross-attention, feed-forward layer; each with a residual."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, *, reads_memory: bool) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class LapaLayer(nn.Module):
         memory: Float[Tensor, "b m d"] | None,
         bias: Float[Tensor, "h l l"] | None,
     ) -> Float[Tensor, "b l d"]:
-        """Mix tokens."""
+        """Apply the layer; see `PositionConvolution.over` for `video`."""
         tokens = tokens + self.position.over(tokens, video)
         tokens = tokens + self.attention(tokens, bias=bias)
         if self.read is not None:
@@ -121,7 +121,7 @@ class LapaLayer(nn.Module):
 
 
 class LapaTransformer(nn.Module):
-    """A stack of layers and a last norm."""
+    """A stack of `LapaLayer` with a LayerNorm at the end."""
 
     def __init__(self, dim: int, heads: int, head_dim: int, layers: int, *, reads_memory: bool = False) -> None:
         super().__init__()
@@ -136,14 +136,14 @@ class LapaTransformer(nn.Module):
         memory: Float[Tensor, "b m d"] | None = None,
         bias: Float[Tensor, "h l l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """Mix tokens that `PositionConvolution.over` reads as `video`."""
+        """Apply all layers; see `PositionConvolution.over` for `video`."""
         for layer in self.layers:
             tokens = layer(tokens, video, memory, bias)
         return self.norm(tokens)
 
 
 class RelativePositionBias(nn.Module):
-    """Attention bias from the distance of two patches, log-spaced (Swin v2, arXiv:2111.09883)."""
+    """Learned attention bias from the log-spaced distance of two patches (Swin v2, arXiv:2111.09883)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class RelativePositionBias(nn.Module):
         self.to_heads = nn.Linear(dim, heads)
 
     def forward(self, grid: int) -> Float[Tensor, "h l l"]:
-        """Bias between all patches of a square grid, row by row."""
+        """Bias between all pairs of patches of a square grid; patches are in row-major order."""
         weight = self.to_heads.weight
         side = torch.arange(grid, device=weight.device)
         places = torch.cartesian_prod(side, side).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Size and geometry of LAPA's quantizer."""
+"""Architecture of LAPA's quantizer as a configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class PoolShape:
     """How LAPA's convolutions pool a grid of patches to code slots."""
 
     grid: int
-    """Patches along each side of a frame that its layers are made for."""
+    """Patches along each side of a frame."""
     kernel: tuple[int, int] | None
-    """Kernel of the second convolution; None without one. The first has a kernel of 3 and a stride of 2."""
+    """Kernel of the second convolution; None without one. The first always has kernel 3 and stride 2."""
     stride: int = 1
-    """Stride of the second convolution; its padding is 1 where it strides, else 0."""
+    """Stride of the second convolution. Its padding is 1 if the stride is above 1, else 0."""
 
 
 POOL_SHAPES = {
@@ -30,7 +30,7 @@ POOL_SHAPES = {
     64: PoolShape(grid=16, kernel=None),
     256: PoolShape(grid=32, kernel=None),
 }
-"""By the number of code slots of a transition; LAPA knows no other numbers."""
+"""Pooling by the number of code slots of a transition. LAPA's code supports these numbers only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +38,19 @@ class LapaConfig:
     """Architecture of a `LapaQuantizer`; the defaults are those of LAPA's released `laq_openx.pt`."""
 
     spec: LatentSpec = field(default_factory=LatentSpec)
-    """Codes it writes. With more than two frames every consecutive pair is a clip of its own."""
+    """Geometry of the codes. If clips have more than two frames, each consecutive pair is encoded by itself."""
     patch_size: int = 32
-    """Side of the square that one token stands for, in pixels."""
+    """Side of a square image patch, which becomes one token, in pixels."""
     dim: int = 1024
     """Width of the tokens."""
     heads: int = 16
-    """Attention heads."""
+    """Number of attention heads."""
     head_dim: int = 64
-    """Width of one head; `heads * head_dim` need not be `dim`."""
+    """Width of one attention head; `heads * head_dim` may differ from `dim`."""
     spatial_layers: int = 8
-    """Layers over the patches of a frame, in the encoder and again in the decoder."""
+    """Layers with attention over the patches of a frame, in the encoder and in the decoder each."""
     temporal_layers: int = 8
-    """Layers over the two frames, in the encoder."""
+    """Layers with attention over the two frames, in the encoder."""
 
     def __post_init__(self) -> None:
         names = ("patch_size", "dim", "heads", "head_dim", "spatial_layers", "temporal_layers")
@@ -68,22 +68,22 @@ class LapaConfig:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of its frames, in pixels."""
+        """Height and width of the frames, in pixels."""
         return self.grid * self.patch_size, self.grid * self.patch_size
 
     @property
     def targets(self) -> tuple[TargetName, ...]:
-        """What the decoder predicts."""
+        """What the decoder predicts: pixels."""
         return ("pixels",)
 
     @property
     def quantizer(self) -> QuantizerName:
-        """How it was trained to round."""
+        """Kind of quantizer that LAPA was trained with; see `LAQConfig.quantizer`."""
         return "nsvq"
 
     @property
     def num_cameras(self) -> int:
-        """Cameras of a clip."""
+        """Number of cameras of a clip: 1."""
         return 1
 
     @property

@@ -1,7 +1,7 @@
-"""LAPA's quantizer behind the interface of ours: for labelling, measuring and inspecting with its released weights.
+"""LAPA's quantizer with the interface of `LatentActionQuantizer`, to label and inspect data with its released weights.
 
 Written from the paper (arXiv:2410.11758) and checked against the released code (LatentActionPretraining/LAPA on
-GitHub); where the two differ it follows the code, since the weights do.
+GitHub). Where the two differ, this follows the code, since the released weights were trained with it.
 
 Shapes: b clips, t frames, n = t-1 transitions, z pairs of frames, c h w a frame, s code slots, k codebook entries,
 v code width, d width, p = y*x patches of a frame, i j rows and columns inside a patch.
@@ -26,18 +26,18 @@ from hlrp.latents import LatentSpec
 
 
 class LapaQuantizer(LatentActionQuantizer):
-    """LAPA's encoder, quantizer and decoder in place of ours. It labels; training it further is not supported.
+    """LAPA's encoder, quantizer and decoder, for labelling and measuring only; training is not supported.
 
-    `LapaConfig` has no action head, no second camera and no target besides pixels.
+    The model has one camera and no action head, and its decoder predicts pixels only.
     """
 
     architecture = "lapa"
     config: LapaConfig
 
     def __init__(self, config: LapaConfig) -> None:
-        nn.Module.__init__(self)  # every part is another than that of the class above
+        nn.Module.__init__(self)  # not the parent's __init__, which would build other parts
         self.config = config
-        patches = PatchEmbedding(config)  # LAPA embeds what the encoder and what the decoder sees with the same layers
+        patches = PatchEmbedding(config)  # in LAPA, encoder and decoder share the patch embedding
         bias = RelativePositionBias(config.dim, config.heads)
         self.encoder = LapaEncoder(config, patches, bias)
         self.quantizer = LapaCodebook(config.spec)
@@ -46,10 +46,10 @@ class LapaQuantizer(LatentActionQuantizer):
         self.eval()
 
     def train(self, mode: bool = True) -> LapaQuantizer:
-        """Evaluation mode only.
+        """Set evaluation mode; training mode is refused.
 
         Raises:
-            ValueError: If asked to train.
+            ValueError: If `mode` is true.
         """
         if mode:
             raise ValueError("a LAPA quantizer only labels; train one of ours with hlrp-train-laq")
@@ -57,12 +57,12 @@ class LapaQuantizer(LatentActionQuantizer):
         return self
 
     def description(self) -> dict[str, Any]:
-        """Plain values of its configuration, for JSON."""
+        """The model's configuration as plain values, for JSON."""
         return asdict(self.config)
 
 
 class PatchEmbedding(nn.Sequential):
-    """One token per patch."""
+    """One token per patch: the pixels of a patch, normalized, projected and normalized again."""
 
     def __init__(self, config: LapaConfig) -> None:
         values = 3 * config.patch_size**2
@@ -76,7 +76,7 @@ class PatchEmbedding(nn.Sequential):
 
 
 class SlotPool(nn.Module):
-    """Code width, then convolutions from the grid of patches to a smaller grid of code slots."""
+    """Project tokens to the code width, then pool the grid of patches to the grid of code slots by convolutions."""
 
     def __init__(self, config: LapaConfig) -> None:
         super().__init__()
@@ -90,13 +90,16 @@ class SlotPool(nn.Module):
         self.convolutions = nn.Sequential(*layers)
 
     def forward(self, tokens: Float[Tensor, "z p d"]) -> Float[Tensor, "z s v"]:
-        """One vector per slot."""
+        """Pool the tokens of each frame to one vector per code slot."""
         values = self.convolutions(rearrange(self.to_code(tokens), "z (y x) v -> z v y x", y=self.grid))
         return rearrange(values, "z v y x -> z (y x) v")
 
 
 class LapaEncoder(nn.Module):
-    """Space, then time, over each pair of consecutive frames; a transition is the difference of the pooled two."""
+    """Attention over space, then over time, in each pair of consecutive frames.
+
+    The latent of a transition is the pooled later frame minus the pooled earlier frame.
+    """
 
     def __init__(self, config: LapaConfig, patches: PatchEmbedding, bias: RelativePositionBias) -> None:
         super().__init__()
@@ -119,9 +122,9 @@ class LapaEncoder(nn.Module):
 
 
 class LapaCodebook(Quantizer):
-    """The nearest entry of one codebook that all slots share.
+    """Nearest entry of one codebook that all slots share.
 
-    LAPA trains it with noise in place of the quantization error (NSVQ); labels need none.
+    LAPA trains the codebook with noise in place of the quantization error (NSVQ). Labelling needs no noise.
     """
 
     def __init__(self, spec: LatentSpec) -> None:
@@ -130,19 +133,19 @@ class LapaCodebook(Quantizer):
 
     def quantize(self, latents: Float[Tensor, "z s v"]) -> Quantized:
         squares = self.entries.square().sum(1)
-        ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # the square of the latent is the same for all
+        ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # squared distance without |latent|²
         return Quantized(self.lookup(ids), ids, latents.new_zeros(()))
 
     def lookup(self, ids: Int[Tensor, "z s"]) -> Float[Tensor, "z s v"]:
         return self.entries[ids]
 
     def codebook(self, spec: LatentSpec) -> Float[Tensor, "s k v"]:
-        """All code vectors; the same for every slot."""
+        """Code vectors of every slot, (s, k, v); all slots have the same ones."""
         return self.entries.expand(spec.code_seq_len, -1, -1).detach().clone()
 
 
 class LapaDecoder(nn.Module):
-    """The next frame from a frame's patches, which read the code vectors."""
+    """Predict the next frame: the patches of a frame cross-attend to the code vectors of the transition."""
 
     def __init__(self, config: LapaConfig, patches: PatchEmbedding, bias: RelativePositionBias) -> None:
         super().__init__()
@@ -155,7 +158,7 @@ class LapaDecoder(nn.Module):
         self.to_pixels = nn.Linear(config.dim, 3 * config.patch_size**2)
 
     def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
-        """What follows each frame (float32 in [0, 1]) under its transition's code vectors."""
+        """Predict the change after each frame (float32 in [0, 1]) from the code vectors of its transition."""
         b = len(frames)
         memory = self.from_code(mixed_slots(rearrange(vectors, "b n s v -> (b n) s v")))
         tokens = self.patches(rearrange(frames, "b n c h w -> (b n) c h w"))
@@ -168,10 +171,10 @@ class LapaDecoder(nn.Module):
 
 
 def mixed_slots(vectors: Float[Tensor, "z s v"]) -> Float[Tensor, "z s v"]:
-    """The values that LAPA's decoder reads as s vectors, in the layout its weights were trained with.
+    """Rearrange code vectors to the layout with which LAPA's decoder was trained.
 
-    It takes the s vectors, one after the other, for v rows of s values and transposes them: with more than one slot,
-    each vector it reads holds values of every code.
+    LAPA's code reshapes the (s, v) values to (v, s) without moving them, then transposes. With more than one slot, each
+    of the s resulting vectors therefore holds values of all codes. The released weights expect this layout.
     """
     z, s, v = vectors.shape
     return vectors.reshape(z, v, s).transpose(1, 2)

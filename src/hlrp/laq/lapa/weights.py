@@ -1,4 +1,4 @@
-"""LAPA's released state dict under our parameter names, and the architecture that its shapes tell.
+"""Convert LAPA's released state dict to the parameter names of `LapaQuantizer`, and infer its architecture.
 
 Shapes: k codebook entries, v code width, d width, h heads, e head width.
 """
@@ -53,19 +53,19 @@ _PREFIXES = {
     "to_pixels_first_frame.0.": "decoder.to_pixels.",
 }
 UNUSED = re.compile(_LAYER + r"\.1\.(context_norm\.(gamma|beta)|null_kv)")
-"""What LAPA's checkpoints hold and its code never reads: a memory's norm and (zero) null keys of self-attentions."""
+"""Parameters of LAPA's checkpoints that its code never uses: memory norms and (zero) null keys of self-attention."""
 
 
 _SHARED = re.compile(r"encoder\.((patches|bias)\..+)")
-"""What the encoder and the decoder have in common."""
+"""Parameters that the encoder and the decoder share."""
 
 
 def load_lapa_weights(path: Path | str) -> dict[str, Tensor]:
-    """LAPA's released state dict, such as `laq_openx.pt`, without running what a pickle may hold.
+    """Read LAPA's released state dict, such as `laq_openx.pt`, without executing code that a pickle may contain.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds anything but a state dict.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If the file holds anything but a state dict.
     """
     expected = "a state dict of LAPA's quantizer, such as its released laq_openx.pt"
     if not Path(path).is_file():
@@ -73,23 +73,23 @@ def load_lapa_weights(path: Path | str) -> dict[str, Tensor]:
     state = read_pickle(path, expected=expected)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not {expected}")
-    return {name.removeprefix("module."): value.float() for name, value in state.items()}  # as several processes save
+    return {name.removeprefix("module."): value.float() for name, value in state.items()}  # DDP's prefix
 
 
 def infer_config(
     state: Mapping[str, Tensor], *, code_seq_len: int | None, num_frames: int, frame_offset_s: float
 ) -> LapaConfig:
-    """The architecture that `state`, under LAPA's names, was saved from.
+    """Infer the architecture of LAPA's quantizer from the shapes of its weights.
 
     Args:
         state: State dict under LAPA's names.
-        code_seq_len: Code slots; None where the shapes tell, which they do but for 4 or 16 (then 4, as released) and
-            for 64 or 256 (then 64).
+        code_seq_len: Number of code slots; None to infer it. Shapes cannot tell 4 from 16 (4 is taken, as in the
+            released weights) and 64 from 256 (64 is taken).
         num_frames: Frames of a clip.
-        frame_offset_s: Seconds between them.
+        frame_offset_s: Seconds between consecutive frames of a clip.
 
     Raises:
-        ValueError: If a tensor is missing, or the convolutions are not those of `code_seq_len`.
+        ValueError: If a tensor is missing, or the convolutions do not fit `code_seq_len`.
     """
     try:
         dim, patch_values = state["to_patch_emb_first_frame.2.weight"].shape
@@ -124,10 +124,10 @@ def infer_config(
 
 
 def convert(state: Mapping[str, Tensor], config: LapaConfig) -> LapaQuantizer:
-    """A quantizer with the weights of `state`: every one is used, or is known to be `UNUSED`.
+    """Build a quantizer with the weights of `state`; all of them are used, except those that match `UNUSED`.
 
     Raises:
-        ValueError: If a weight is unknown, missing, or of another size.
+        ValueError: If a weight is unknown, missing, or has a wrong shape.
     """
     names = {key: our_name(key) for key in state if not UNUSED.fullmatch(key)}
     if unknown := [key for key, name in names.items() if name is None]:
@@ -143,7 +143,7 @@ def convert(state: Mapping[str, Tensor], config: LapaConfig) -> LapaQuantizer:
 
 
 def our_name(key: str) -> str | None:
-    """Our name of LAPA's parameter `key`; None where there is none."""
+    """Name in `LapaQuantizer` of LAPA's parameter `key`; None if `key` is unknown."""
     if key == "vq.codebooks":
         return "quantizer.entries"
     for theirs, ours in _PREFIXES.items():

@@ -1,4 +1,4 @@
-"""How a quantizer is trained, as named on a command line; without torch, so that `--help` answers at once."""
+"""Training options of the quantizer, as on the command line. The module imports no torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hlrp.training.config import OptimizerConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """How far the encoder's view of a clip is from the decoder's."""
+    """Augmentation of the encoder's input: how far it may differ from the frames that the decoder predicts."""
 
     max_shift: float = 0.1
-    """Largest shift along each axis, over the picture's side; the same for all frames of a clip."""
+    """Largest random shift of a clip along each axis, as a fraction of the picture's side; below 0.5."""
     max_brightness: float = 0.1
-    """Largest change of brightness, over the range of a pixel."""
+    """Largest random change of brightness, for pixels in [0, 1]."""
     max_contrast: float = 0.2
-    """Largest relative change of contrast."""
+    """Largest random change of contrast, as a fraction; below 1."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "max_shift", at_least=0, below=0.5)
@@ -27,20 +27,21 @@ class ViewConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the terms of the loss; the quantizer's own term has weight 1."""
+    """Weights of the loss terms; the quantizer's own term has weight 1."""
 
     pixels: float = 10.0
-    """Brings errors of a few thousandths to the scale of the quantizer's term."""
+    """Weight of the squared error of predicted pixels, which is a few thousandths without it."""
     coarse: float = 10.0
-    """Of the same errors after averaging over squares; see `coarse_loss`."""
+    """Weight of the pixel error after averaging over squares of 4 and 8 pixels; see `coarse_loss`."""
     sketch: float = 0.3
-    """Of a linear reading of the change from the encoder's vectors; see `ChangeSketch`. 0 leaves it out."""
+    """Weight of the error of a small picture of the change, predicted linearly from the encoder's vectors (see
+    `ChangeSketch`); 0 leaves this term out."""
     features: float = 1.0
-    """Of the error on a frozen encoder's features, where these are a target."""
+    """Weight of the error of a frozen vision model's features, if they are a target."""
     flow: float = 1.0
-    """Of the error on the optical flow, where this is a target."""
+    """Weight of the error of the optical flow, if it is a target."""
     actions: float = 1.0
-    """Of the action head, over labelled clips."""
+    """Weight of the error of the action head, over labelled clips."""
 
     def __post_init__(self) -> None:
         for name, weight in vars(self).items():
@@ -57,16 +58,16 @@ class LAQOptimizerConfig(OptimizerConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LAQTrainingConfig:
-    """What a quantizer is trained with."""
+    """Optimizer, loss and augmentation of a quantizer's training."""
 
     optimizer: OptimizerConfig = field(default_factory=LAQOptimizerConfig)
-    """AdamW, its warmup and its decay."""
+    """Learning rate, its schedule and weight decay."""
     motion_strength: float = 15.0
-    """Extra loss weight of what moved; see `motion_weight`."""
+    """Extra loss weight of pixels that change by half their range or more; see `motion_weight`."""
     views: ViewConfig = field(default_factory=ViewConfig)
-    """How the encoder's view differs from the decoder's."""
+    """Augmentation of the encoder's input."""
     losses: LossWeights = field(default_factory=LossWeights)
-    """Weights of the terms of the loss."""
+    """Weights of the loss terms."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "motion_strength", at_least=0)
@@ -74,14 +75,14 @@ class LAQTrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LabellerConfig:
-    """Training of the inverse-dynamics labeller."""
+    """Training of the inverse-dynamics labeller, a baseline that learns from labelled clips only."""
 
     steps: int = 300
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: int = 64
-    """Clips of one step, drawn with replacement."""
+    """Clips in a batch, drawn with replacement."""
     lr: float = 1e-3
-    """Learning rate of AdamW, constant."""
+    """Constant learning rate of AdamW."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "steps", at_least=1)

@@ -1,6 +1,7 @@
-"""What a frozen network sees change between two frames: targets that ignore texture, light and grain, as pixels cannot.
+"""Training targets from frozen networks: change of visual features, and optical flow, between two frames.
 
-The networks are needed in training only; they are no part of a checkpoint.
+Unlike pixels, these targets depend little on texture, light and grain. The networks are needed in training only and are
+not saved in checkpoints.
 
 Shapes: b clips, n transitions, m cameras, c = 3m channels, h w a frame, f features, y x the grid of patches, p tokens.
 """
@@ -24,19 +25,21 @@ from hlrp.storage.artefacts import read_pickle
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RAFT_SIDE = 128
-"""Smallest side RAFT works on: its coarsest correlations are 64 times smaller."""
+"""Smallest side, in pixels, that frames are resized to for RAFT: its coarsest correlation volume is 64 times smaller,
+and needs at least 2 cells a side."""
 
 
 class FeatureChange(nn.Module):
     """Change of the patch features of a frozen vision model: a ViT or a convolutional network of transformers or timm.
 
     Args:
-        model: Such as "facebook/dinov3-vits16-pretrain-lvd1689m", "timm/…" (with timm installed), or a local folder.
-        grid: Rows and columns that features are averaged to.
+        model: Name on the hub, such as "facebook/dinov3-vits16-pretrain-lvd1689m" or "timm/…" (with timm installed), or
+            a local folder.
+        grid: Rows and columns of the grid that feature maps are averaged to.
 
     Raises:
-        FileNotFoundError: If the model is neither a local folder nor to be had from the hub.
-        ValueError: If it gives no map of features.
+        FileNotFoundError: If `model` is neither a local folder nor available on the hub.
+        ValueError: If the model gives tokens but has no `patch_size`, so that they form no feature map.
     """
 
     mean: Tensor
@@ -63,7 +66,8 @@ class FeatureChange(nn.Module):
     def forward(
         self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
     ) -> Float[Tensor, "b n m f y x"]:
-        """Features of `after` minus those of `before`, each place normalized to unit variance first."""
+        """Features of `after` minus features of `before` (frames in [0, 1]); before that, the feature vector of every
+        grid cell is normalized to mean 0 and variance 1."""
         b, n = before.shape[:2]
         both = torch.cat([rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) for frames in (before, after)])
         first, second = self._features(both).chunk(2)
@@ -85,15 +89,15 @@ class FeatureChange(nn.Module):
 
 
 class FlowChange(nn.Module):
-    """Optical flow by RAFT (arXiv:2003.12039), torchvision's small one.
+    """Optical flow between two frames, by torchvision's `raft_small` (RAFT, arXiv:2003.12039).
 
     Args:
-        weights: File of its state dict, such as torchvision's `raft_small_C_T_V2`.
-        grid: Rows and columns of patches; each has `FLOW_CELLS` squared cells.
+        weights: File with the state dict of the network, such as torchvision's `raft_small_C_T_V2`.
+        grid: Rows and columns of patches of a frame; a patch has `FLOW_CELLS` squared flow cells.
 
     Raises:
-        FileNotFoundError: If `weights` is no file.
-        ValueError: If it holds something else.
+        FileNotFoundError: If `weights` does not exist.
+        ValueError: If `weights` is not a state dict of `raft_small`.
     """
 
     def __init__(self, weights: Path | str, grid: tuple[int, int]) -> None:
@@ -115,15 +119,16 @@ class FlowChange(nn.Module):
     def forward(
         self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
     ) -> Float[Tensor, "b n m 2 y x"]:
-        """Displacement along x and y, in patches."""
+        """Displacement from `before` to `after` (frames in [0, 1]) along x and y, in patches, for every flow cell."""
         b, n = before.shape[:2]
+        # RAFT takes only sides that are multiples of 8, and pixels in [-1, 1].
         size = tuple(-(-max(side, _RAFT_SIDE) // 8) * 8 for side in before.shape[-2:])
         first, second = (
             F.interpolate(rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) * 2 - 1, size, mode="bilinear")
             for frames in (before, after)
         )
         flow = self.raft(first, second)[-1]
-        patches = flow.new_tensor([self.grid[1] / size[1], self.grid[0] / size[0]])  # per pixel, along x and y
+        patches = flow.new_tensor([self.grid[1] / size[1], self.grid[0] / size[0]])  # patches per pixel, along x and y
         flow = flow * patches[:, None, None]
         return rearrange(F.adaptive_avg_pool2d(flow, self.cells), "(b n m) c y x -> b n m c y x", b=b, n=n)
 
@@ -135,10 +140,10 @@ def frozen_targets(
     feature_model: str | None,
     flow_weights: Path | str | None,
 ) -> nn.ModuleDict:
-    """The networks that `targets` need, by target.
+    """The frozen networks that compute `targets`, by the name of their target: none, `features`, `flow`, or both.
 
     Raises:
-        ValueError: If a network and the targets disagree.
+        ValueError: If a target has no network, or a network is given for something that is no target.
     """
     for target, flag, given in (("features", "feature_model", feature_model), ("flow", "flow_weights", flow_weights)):
         if (target in targets) != (given is not None):
@@ -152,18 +157,18 @@ def frozen_targets(
 
 
 def feature_dim(frozen: nn.ModuleDict) -> int:
-    """Width of the features among frozen targets; 0 without."""
+    """Width f of the features if `frozen` has a feature network, else 0."""
     return next((target.dim for target in frozen.values() if isinstance(target, FeatureChange)), 0)
 
 
 def _input_size(config: object) -> tuple[int, int]:
-    """Picture size a vision model was made for; 224 where it takes any."""
+    """Height and width, in pixels, of the pictures that a vision model expects; 224 if its configuration has none."""
     size = getattr(config, "image_size", None) or 224
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _normalization(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a model's image processor names; ImageNet's where it comes without one."""
+    """RGB mean and standard deviation of the model's image processor, or those of ImageNet if the model has none."""
     try:
         processor = AutoImageProcessor.from_pretrained(model)
     except (OSError, ValueError):

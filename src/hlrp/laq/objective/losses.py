@@ -1,4 +1,4 @@
-"""What the quantizer learns from: changes of pixels, features or flow, weighted towards what moved.
+"""Loss terms of the quantizer: errors of predicted pixels, features and actions, weighted towards what moved.
 
 Shapes: b clips, n transitions, m cameras, c h w a frame, f y x a frozen encoder's features, a action values of one
 transition.
@@ -16,9 +16,9 @@ from torch import Tensor
 def motion_weight(
     before: Float[Tensor, "*b c h w"], after: Float[Tensor, "*b c h w"], *, strength: float
 ) -> Float[Tensor, "*b 1 h w"]:
-    """Weight 1 where nothing changed, up to 1 + `strength` where a pixel changed by half its range or more.
+    """Loss weight of each pixel: 1 if it did not change, up to 1 + `strength` if it changed by 0.5 or more, of [0, 1].
 
-    A small arm covers few pixels: without this, a still background outweighs it.
+    A robot arm covers few pixels: without this weight, the still background would dominate the loss.
     """
     change = (after - before).abs().amax(dim=-3, keepdim=True)
     return 1 + strength * (2 * change).clamp(max=1)
@@ -46,10 +46,10 @@ def coarse_loss(
     *,
     motion_strength: float,
 ) -> Float[Tensor, ""]:
-    """`reconstruction_loss` of errors averaged over squares of 4 and of 8 pixels, each times its side.
+    """Motion-weighted squared error after errors are averaged over squares of 4 and of 8 pixels, times 4 and 8.
 
-    An arm that is drawn two pixels beside its place costs as much, pixel by pixel, as one that is not drawn at all;
-    averaged, being nearly right is worth something, and codes are about where things go rather than about their edges.
+    Pixel by pixel, an arm that is predicted two pixels beside its true place costs as much as no arm at all. Averaging
+    over squares rewards a prediction that is nearly right, so that codes describe positions rather than sharp edges.
     """
     error, before, after = (
         rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) for frames in (predicted - after, before, after)
@@ -60,17 +60,18 @@ def coarse_loss(
 
 
 _COARSE_SIDES = (4, 8)
+"""Sides, in pixels, of the squares over which `coarse_loss` averages errors."""
 
 
 def feature_loss(
     predicted: Float[Tensor, "b n m f y x"], change: Float[Tensor, "b n m f y x"], *, motion_strength: float
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the predicted change of features, weighted by how much each place changed in its frame.
+    """Mean squared error of the predicted change of features, weighted by how much each grid cell changed.
 
     Args:
         predicted: Predicted change.
-        change: True change of features of unit variance.
-        motion_strength: Extra weight of the place that changed most.
+        change: True change, of features with unit variance.
+        motion_strength: Extra weight of the grid cell that changed most in its frame; others get less.
     """
     amount = reduce(change.square(), "b n m f y x -> b n m 1 y x", "mean")
     share = amount / amount.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
@@ -80,6 +81,6 @@ def feature_loss(
 def labelled_mean_square(
     predicted: Float[Tensor, "b n a"], truth: Float[Tensor, "b n a"], labelled: Bool[Tensor, " b"], total: Tensor
 ) -> Float[Tensor, ""]:
-    """Squared error over labelled clips, divided by `total` of them; an unlabelled clip has no gradient at all."""
+    """Sum of the mean squared errors of labelled clips, divided by `total`; unlabelled clips get no gradient."""
     error = reduce((predicted - truth).square(), "b n a -> b", "mean")
     return torch.where(labelled, error, 0.0).sum() / total.clamp_min(1)

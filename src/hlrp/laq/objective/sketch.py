@@ -1,4 +1,4 @@
-"""A linear reading of what changed, straight from the encoder's vectors.
+"""An auxiliary loss of the quantizer: predict a small picture of the change linearly from the encoder's vectors.
 
 Shapes: b clips, n transitions, c h w a frame, s code slots, v code width.
 """
@@ -14,15 +14,15 @@ from hlrp.laq.config import LAQConfig
 from hlrp.training.ranks import mean_over_ranks
 
 SKETCH_SIDE = 16
-"""Rows and columns of the sketch."""
+"""Rows and columns, in pixels, of the predicted picture of the change."""
 
 
 class ChangeSketch(nn.Module):
-    """Predict a small picture of the change by one linear map, without looking at the frame.
+    """Predict a small picture of the change by one linear map of the encoder's vectors, without the frame.
 
-    The decoder may give a vector another meaning in every scene, because it sees the frame too. A map that sees nothing
-    but the vector cannot: it keeps directions of the vector tied to directions of motion everywhere. It serves training
-    alone and is no part of a checkpoint.
+    The decoder also takes the frame, so that it can give the same vector another meaning in every scene. A linear map
+    of the vector alone cannot: it ties directions of the vector to directions of motion in all scenes. The map is used
+    in training only and is not saved in checkpoints.
     """
 
     def __init__(self, config: LAQConfig) -> None:
@@ -30,7 +30,12 @@ class ChangeSketch(nn.Module):
         self.read = nn.Linear(config.spec.code_seq_len * config.spec.code_dim, config.channels * SKETCH_SIDE**2)
 
     def forward(self, vectors: Float[Tensor, "b n s v"], change: Float[Tensor, "b n c h w"]) -> Float[Tensor, ""]:
-        """Squared error of the sketch of `change` (next frame minus this one), over the sketch's mean square."""
+        """Squared error of the predicted small picture, divided by the mean square of the true one.
+
+        Args:
+            vectors: Encoder outputs before quantization.
+            change: Next frame minus this frame, pixels in [0, 1].
+        """
         truth = F.adaptive_avg_pool2d(rearrange(change, "b n c h w -> (b n) c h w"), SKETCH_SIDE).flatten(1)
         sketch = self.read(rearrange(vectors, "b n s v -> (b n) (s v)"))
         size = mean_over_ranks(truth.square().mean().detach()).clamp_min(1e-6)

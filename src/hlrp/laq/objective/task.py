@@ -1,4 +1,4 @@
-"""Train a quantizer with Lightning.
+"""The training step of the latent action quantizer (stage 1), as a Lightning module.
 
 Shapes: b clips, n transitions, c h w a frame.
 """
@@ -21,12 +21,12 @@ from hlrp.training.optimization import lightning_optimizers
 
 
 class LAQTask(pl.LightningModule):
-    """Stage 1: predict what changes from a frame and a few codes.
+    """Stage 1: train a quantizer to predict the change to the next frame from a frame and the codes of the transition.
 
     Args:
-        model: What is trained.
-        config: How.
-        frozen: Networks that measure the targets besides pixels, from `frozen_targets`; they stay out of checkpoints.
+        model: Quantizer to train.
+        config: Optimizer, loss weights and augmentation.
+        frozen: Networks that compute the feature and flow targets, from `frozen_targets`; not saved in checkpoints.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LAQTask(pl.LightningModule):
         self._frozen = (frozen or nn.ModuleDict(),)  # in a tuple: neither saved with the model nor counted as its part
 
     def on_fit_start(self) -> None:
-        """Bring the frozen networks to the device of the model."""
+        """Move the frozen networks to the device of the model, since Lightning does not know them."""
         self._frozen[0].to(self.device)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Float[Tensor, ""]:
@@ -62,7 +62,14 @@ class LAQTask(pl.LightningModule):
         after: Float[Tensor, "b n c h w"],
         batch: ClipBatch,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Every term of the loss by name, weighted."""
+        """Every weighted term of the loss, by name; their sum is the loss.
+
+        Args:
+            result: Output of the model for `batch`.
+            before: Frames 0 … t-2, float32 in [0, 1].
+            after: Frames 1 … t-1: the next frame of each frame in `before`.
+            batch: Batch with the known actions.
+        """
         config, change, frozen = self.config, result.change, self._frozen[0]
         losses = {"quantizer": result.quantizer_loss}
         if result.frames is not None:
@@ -93,9 +100,10 @@ class LAQTask(pl.LightningModule):
 
 
 def labelled_per_process(labelled: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Labelled clips of the global batch, over the number of processes that share it.
+    """Number of labelled clips in the global batch, divided by the number of processes.
 
-    Dividing by this, the mean over processes that DDP takes is the mean over all labelled clips.
+    Processes hold different numbers of labelled clips. DDP averages gradients over processes; if each process divides
+    its sum over labelled clips by this number, that average is the mean over all labelled clips.
     """
     count = labelled.sum().float()
     if dist.is_available() and dist.is_initialized():

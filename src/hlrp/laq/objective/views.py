@@ -1,7 +1,7 @@
-"""Two views of a clip that share nothing but its motion.
+"""Augmentation of the encoder's input: the encoder gets an altered view of a clip, the decoder predicts the original.
 
-The encoder sees one, the decoder must predict the other. What a code then can carry is what both have in common: how
-things moved, rather than what they look like and exactly where they are.
+Both views share the motion, but not brightness, contrast and exact position. Codes that only copy the appearance of the
+next frame do not help the decoder, so that codes must describe motion.
 
 Shapes: b clips, t frames, c h w a frame.
 """
@@ -20,11 +20,11 @@ from hlrp.laq.objective.config import ViewConfig
 def altered_view(
     frames: Float[Tensor, "b t c h w"], draws: Float[Tensor, "b 4"], config: ViewConfig
 ) -> Float[Tensor, "b t c h w"]:
-    """Shift, brighten and contrast every clip, all its frames alike; pixels in about [0, 1].
+    """Change the position, brightness and contrast of every clip; all frames of a clip are changed in the same way.
 
     Args:
-        frames: Clips.
-        draws: Contrast, brightness, shift along x and y, in [-1, 1] of what `config` allows.
+        frames: Clips, float32 in [0, 1]; the result may go slightly beyond this range.
+        draws: Contrast, brightness, shift along x and y, in [-1, 1], as fractions of the largest changes.
         config: Largest changes.
     """
     t = frames.shape[1]
@@ -35,8 +35,8 @@ def altered_view(
 
 
 def shift(images: Float[Tensor, "b c h w"], by: Float[Tensor, "b 2"]) -> Float[Tensor, "b c h w"]:
-    """Move images by (x, y), over their sides, repeating the border; between pixels bilinearly."""
+    """Move images by (x, y), as fractions of width and height, with bilinear interpolation; the border is repeated."""
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(len(images), -1, -1)
-    theta = torch.cat([identity[:, :, :2], 2 * by[:, :, None]], dim=2)
+    theta = torch.cat([identity[:, :, :2], 2 * by[:, :, None]], dim=2)  # 2: grid coordinates run from -1 to 1
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""From vectors to a few discrete codes per slot: every quantizer behind one signature, by its name in `LAQConfig`."""
+"""Quantizers: from one vector per code slot to one discrete code per slot. All kinds have the same interface."""
 
 from __future__ import annotations
 
@@ -20,3 +20,4 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "rvq": ResidualVectorQuantizer,
     "continuous": ContinuousBottleneck,
 }
+"""Quantizer class by its name in `LAQConfig.quantizer`."""

@@ -1,4 +1,4 @@
-"""What all quantizers share: one signature, and slots that never mix.
+"""Interface of all quantizers: from vectors of code slots to code vectors and code ids.
 
 Shapes: b batch, s code slots, k codebook entries, v code width.
 """
@@ -17,40 +17,41 @@ from hlrp.latents import LatentSpec
 
 @dataclass(frozen=True)
 class Quantized:
-    """Code vectors of a batch, the ids that produced them, and what training them costs."""
+    """Code vectors and code ids of a batch, with the quantizer's own loss."""
 
     vectors: Float[Tensor, "b s v"]
-    """Codebook vectors (in training some quantizers add noise); gradients pass through to the encoder."""
+    """Code vectors (in training, some quantizers add noise), through which gradients reach the encoder."""
     ids: Int[Tensor, "b s"]
     """Codes in [0, k); `NO_LABEL` everywhere from a quantizer without codes."""
     loss: Float[Tensor, ""]
+    """Loss term of the quantizer, weighted; 0 in evaluation."""
 
 
 class Quantizer(nn.Module, ABC):
     """From one vector per slot to one code per slot."""
 
     has_codes: bool = True
-    """False for a bottleneck without a codebook: its ids are all `NO_LABEL`."""
+    """False for a quantizer without codebook, whose ids are all `NO_LABEL`."""
 
     def forward(self, latents: Float[Tensor, "b s v"]) -> Quantized:
-        """Replace each vector by an entry of its slot's codebook; always in float32, whatever the encoder runs in."""
+        """Replace each vector by an entry of its slot's codebook; runs in float32 also under autocast."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.quantize(latents.float())
 
     @abstractmethod
     def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
-        """`forward` in full precision."""
+        """Implementation of `forward`; `latents` are float32, and autocast is off."""
 
     @abstractmethod
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
-        """Code vectors of `ids`: what `forward` returns for them in evaluation.
+        """Code vectors of `ids`, as `forward` returns them in evaluation mode.
 
         Raises:
             ValueError: If the quantizer has no codes.
         """
 
     def codebook(self, spec: LatentSpec) -> Float[Tensor, "s k v"]:
-        """All code vectors.
+        """Code vectors of every slot, shape (s, k, v).
 
         Raises:
             ValueError: If the quantizer has no codes.

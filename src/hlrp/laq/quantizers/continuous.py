@@ -1,6 +1,6 @@
 """A bottleneck without codes: the latent of a beta-VAE (Higgins et al., ICLR 2017; Kingma & Welling, arXiv:1312.6114).
 
-Shapes: b batch, s code slots, k codebook entries, v code width.
+Shapes: b batch, s code slots, v width of a slot's vector (w in an einsum where it occurs twice).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _NO_CODES = "a continuous LAQ has no codes; use its vectors, or train one of fsq
 
 
 class ContinuousBottleneck(Quantizer):
-    """Draws a Gaussian around each vector in training, and is the vector itself in evaluation.
+    """Adds Gaussian noise of a learned variance to each vector in training; returns the vector itself in evaluation.
 
     Args:
-        spec: Slots and their width; its codebook size means nothing here.
-        beta: Weight of the KL divergence from a standard normal, in nats averaged over slots and dimensions.
+        spec: Number and width of the slots; the codebook size is not used.
+        beta: Weight of the KL divergence from a standard normal, in nats, averaged over slots and dimensions.
     """
 
     has_codes = False
@@ -37,7 +37,7 @@ class ContinuousBottleneck(Quantizer):
         if not self.training:
             return Quantized(latents, ids, latents.new_zeros(()))
         log_variance = torch.einsum("b s v, s v w -> b s w", latents, self.weight) + self.bias
-        log_variance = log_variance.clamp(-10, 10)
+        log_variance = log_variance.clamp(-10, 10)  # keeps exp() finite
         vectors = latents + (0.5 * log_variance).exp() * normal_rows(latents)
         divergence = 0.5 * (latents.square() + log_variance.exp() - 1 - log_variance).mean()
         return Quantized(vectors, ids, self.beta * divergence)

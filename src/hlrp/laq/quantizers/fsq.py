@@ -18,15 +18,15 @@ from hlrp.latents import LatentSpec
 from hlrp.training.ranks import mean_over_ranks
 
 _USAGE_WEIGHT = 0.2
-"""Small beside the reconstruction: it breaks ties between codes, it does not make them."""
+"""Weight of `usage_loss`: small beside the reconstruction loss, which should decide what the codes mean."""
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds a few bounded dimensions of each slot: no codebook to learn, none to collapse.
+    """Rounds a few bounded dimensions of each slot to a few levels each; there is no learned codebook to collapse.
 
-    The dimensions are standardized over the batch first. Without it FSQ still leaves codes unused, because an encoder
-    may keep a dimension on one side of its threshold; a zero mean puts the threshold where the data is. The loss asks
-    for the rest of what equal usage needs: dimensions symmetric around the threshold, and independent of each other.
+    The dimensions are first standardized over the batch: otherwise an encoder may keep a dimension on one side of a
+    rounding threshold, so that codes stay unused. `usage_loss` adds what else equal usage of the codes needs:
+    dimensions that are symmetric around 0 and uncorrelated.
     """
 
     def __init__(self, spec: LatentSpec) -> None:
@@ -53,8 +53,8 @@ class FiniteScalarQuantizer(Quantizer):
 
 
 def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
-    """0 where every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
-    sides = torch.tanh(2 * bounded)
+    """Loss that is 0 if every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
+    sides = torch.tanh(2 * bounded)  # a smooth sign, in (-1, 1)
     balance = mean_over_ranks(sides.mean(0)).square().mean()
     together = mean_over_ranks(torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides))
     apart = together - torch.diag_embed(together.diagonal(dim1=1, dim2=2))
@@ -62,10 +62,10 @@ def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
 
 
 def factor_levels(codebook_size: int) -> list[int]:
-    """Levels per FSQ dimension whose product is `codebook_size`: its prime factors, the fewest levels each.
+    """Levels of each FSQ dimension: the prime factors of `codebook_size`, so that their product is `codebook_size`.
 
     Raises:
-        ValueError: If a factor is so large that one dimension would have to carry it all.
+        ValueError: If a prime factor is above 16, since rounding one dimension to so many levels works badly.
     """
     levels, rest = [], codebook_size
     for factor in range(2, math.isqrt(codebook_size) + 1):

@@ -1,13 +1,13 @@
-"""Learned codebooks that start where the encoder is, and stay there.
+"""Base class of quantizers with learned codebooks, with remedies against codebook collapse.
 
-A codebook collapses when some entries are never the nearest: nothing then moves them. Three remedies, part of the
-checkpoint and the same on every process:
+A codebook collapses if some entries are never the nearest to a latent, since such entries get no update. There are
+three remedies. Their state is saved in checkpoints and is the same on every process:
 
-- latents are standardized first, and codes live among standardized latents. Early in training all latents drift
-  together, by many times what sets them apart: only the codes in use follow, and the others are left behind;
-- in training, entries start on latents of the first batch;
-- in training, an entry that is hardly used is placed anew on a recent latent. (Restarting codes from the data is from
-  Jukebox, arXiv:2005.00341; LAPA, arXiv:2410.11758, copies entries that are used instead.)
+- Latents are standardized before they are compared with codes. Early in training all latents drift together, by much
+  more than the distances between them. Only codes in use follow such a drift, and the others are left behind.
+- Codes start on latents of the first training batch.
+- Codes that are hardly used are placed anew on recent latents during training. (Restarting codes from data is from
+  Jukebox, arXiv:2005.00341. LAPA, arXiv:2410.11758, copies used codes instead.)
 
 Shapes: b batch, s code slots, k codebook entries, v code width, m remembered latents.
 """
@@ -28,32 +28,35 @@ from hlrp.latents import LatentSpec
 from hlrp.training.ranks import from_first_rank, rows_of_all_ranks
 
 CHECK_STEPS = 20
-"""Fewest training steps between two checks for dead codes: a new code needs time to be used."""
+"""Smallest number of training steps between two checks for dead codes: a new code needs time to come into use."""
 CHECK_USES = 16
-"""Fewest uses per code, on average, between two checks: in small batches a good code is often missing by chance."""
+"""Smallest average number of uses per code between two checks: with fewer, a good code may be unused by chance."""
 DEAD_SHARE = 0.2
-"""A code is dead when it is used less than this share of an equal share."""
+"""A code is dead if it is used at most this fraction of what equal usage of all codes would give."""
 REMEMBERED = 8
-"""Recent latents kept for each code."""
+"""Number of recent latents kept, as a multiple of the codebook size k."""
 COMMITMENT = 0.01
-"""Weight of the pull of latents towards their codes, where a quantizer has one. Standardized latents cannot run away,
-which is what VQ-VAE's 0.25 prevents; at 0.25 it outweighs the reconstruction, and held-out clips use fewer codes."""
+"""Weight of the commitment loss, which pulls latents towards their codes. VQ-VAE's 0.25 prevents latents from growing
+without bound; standardized latents cannot grow. With 0.25 this loss outweighs the reconstruction loss, and held-out
+clips use fewer codes."""
 SPREAD = 0.01
-"""Noise on a code that is placed anew, over the spread of the latents: two codes on one latent then part."""
+"""Noise on a code that is placed anew, relative to the standard deviation of the latents. It separates two codes that
+are placed on the same latent."""
 
 
 class LearnedCodebooks(Quantizer):
-    """A quantizer whose dead codes are revived."""
+    """A quantizer that standardizes latents, and that places dead codes anew on recent latents during training."""
 
     recent: Tensor
     """Standardized latents of the last batches, (m, s, v); the first rows are empty until `remembered` reaches m."""
     remembered: Tensor
+    """Number of filled rows of `recent`."""
     steps: Tensor
-    """Training steps since dead codes were looked for; 0 before the first step."""
+    """Training steps since the last check for dead codes; 0 before the first training step."""
     uses: Tensor
-    """How often each code was the nearest since then, (s, k)."""
+    """How often each code was the nearest since the last check for dead codes, (s, k)."""
     revived: Tensor
-    """Codes placed anew since `replaced_values` was last asked, (s, k); no part of a checkpoint."""
+    """Whether each code was placed anew since the last call of `replaced_values`, (s, k); not saved in checkpoints."""
 
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__()
@@ -77,24 +80,25 @@ class LearnedCodebooks(Quantizer):
 
     @abstractmethod
     def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:
-        """Replace each vector by the nearest entry of its slot's codebook."""
+        """Replace each standardized vector by the nearest entry of its slot's codebook."""
 
     @abstractmethod
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
-        """Put the codes `which` of a slot at `vectors`, one each."""
+        """Set the d codes of `slot` that are true in `which` to `vectors`, in their order."""
 
     @abstractmethod
     def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
-        """Where the values of `codes` are: masks, broadcastable to the parameters and buffers that hold them."""
+        """Masks of the values of `codes`, by the name of the parameter or buffer, and broadcastable to its shape."""
 
     def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
-        """Values that were replaced in training since the last call, of which an average over time means nothing."""
+        """Masks of the values that training replaced since the last call, so that weight averaging leaves them out; see
+        `hlrp.training.callbacks.ReplacesValues`."""
         replaced = self.values_of(self.revived.clone())
         self.revived.zero_()
         return {"recent": torch.ones_like(self.recent, dtype=torch.bool), **replaced}
 
     def slot_inputs(self, latents: Float[Tensor, "m s v"], slot: int) -> Float[Tensor, "m v"]:
-        """What the codebook of `slot` is compared to."""
+        """Vectors with which the codebook of `slot` is compared."""
         return latents[:, slot]
 
     @torch.no_grad()
@@ -110,24 +114,27 @@ class LearnedCodebooks(Quantizer):
 
     @torch.no_grad()
     def _revive(self) -> None:
-        """Place dead codes anew, and all codes before the first step."""
+        """If a check is due, place dead codes anew on recent latents; before the first step, place all codes."""
         slots, k = self.uses.shape
-        total = self.uses[0].sum()  # the same in every slot
+        total = self.uses[0].sum()  # every slot has the same total, as each clip uses one code of each slot
         due = (self.steps == 0) | ((self.steps >= CHECK_STEPS) & (total >= CHECK_USES * k))
         if not due:
             return
-        dead = k * self.uses <= DEAD_SHARE * total  # all of them where none was used yet
+        dead = k * self.uses <= DEAD_SHARE * total  # all true before the first step, where `uses` is 0
         latents = self.recent[-self.remembered :]
         for slot in range(slots):
             if dead[slot].any():
                 self.place(slot, dead[slot], _draw(self.slot_inputs(latents, slot), int(dead[slot].sum())))
         self.revived |= dead
         self.uses.zero_()
-        self.steps.fill_(1)  # 0 is a codebook that saw no data
+        self.steps.fill_(1)  # not 0, which stands for a codebook that has seen no data yet
 
 
 def _draw(vectors: Float[Tensor, "m v"], count: int) -> Float[Tensor, "d v"]:
-    """Random vectors, none twice before each was drawn once, with a little noise; the same on every process."""
+    """Draw `count` random rows of `vectors` and add a little noise; the result is the same on every process.
+
+    No row is drawn twice before every row is drawn once.
+    """
     order = torch.randperm(len(vectors), device=vectors.device)
     drawn = vectors[repeat(order, "m -> (times m)", times=-(-count // len(order)))[:count]]
     noise = SPREAD * vectors.std(0, correction=0) * torch.randn_like(drawn)

@@ -17,18 +17,20 @@ from hlrp.training.ranks import normal_rows
 
 
 class NoiseSubstitutionQuantizer(LearnedCodebooks):
-    """In training, adds noise as long as the quantization error instead of the error itself.
+    """Replaces the quantization error in training by random noise of its length; evaluation uses the nearest code.
 
-    The encoder then gets its exact gradient, and the codebook learns from the same loss, through the length of the
-    error: no loss of its own, no straight-through estimate. Evaluation uses the nearest code.
+    The output is then differentiable in the encoder's vector and, through the length of the error, in the code. The
+    quantizer needs neither a loss of its own nor a straight-through gradient.
     """
 
     anchors: Tensor
+    """Vectors at which codes were last placed, (s, k, v); a code is its anchor plus its learned offset."""
 
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__(spec)
         shape = (spec.code_seq_len, spec.codebook_size, spec.code_dim)
-        # A code is the place it was last put at plus what it learned since: reviving it never writes to a parameter.
+        # A code is anchor + offset. Placing a code anew changes its anchor, so that only the optimizer writes to the
+        # parameter.
         self.register_buffer("anchors", torch.randn(shape))
         self.offsets = nn.Parameter(torch.zeros(shape))
 
@@ -54,5 +56,5 @@ class NoiseSubstitutionQuantizer(LearnedCodebooks):
 
 @torch.no_grad()
 def nearest_ids(latents: Float[Tensor, "b s v"], codes: Float[Tensor, "s k v"]) -> Int[Tensor, "b s"]:
-    """Nearest entry of each slot's own codebook."""
+    """Index of the nearest code (Euclidean distance) to each vector, in the codebook of the vector's slot."""
     return torch.cdist(latents.transpose(0, 1), codes).argmin(-1).transpose(0, 1)

@@ -14,11 +14,11 @@ from hlrp.laq.quantizers.vq import VectorQuantizer
 
 
 class ResidualVectorQuantizer(VectorQuantizer):
-    """Slots as the levels of one chain, coarse to fine, over the mean of the (standardized) encoder slots.
+    """Code slots are the levels of one residual quantization of the mean over the (standardized) encoder slots.
 
-    Level 0 quantizes the mean, each level after it what the levels before left over: the sum of a transition's code
-    vectors approximates its mean latent ever better, and the first codes alone are a coarse latent action. The decoder
-    still sees one vector per level. Every code depends on all encoder slots, but on no codebook after its own.
+    Level 0 quantizes the mean, each further level the residual of the levels before it. The sum of a transition's code
+    vectors approximates the mean, and the first codes alone are a coarse latent action. The decoder still gets one
+    vector per level. Each code depends on all encoder slots, and on the codebooks up to its own level.
     """
 
     def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:

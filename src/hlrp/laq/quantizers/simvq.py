@@ -1,4 +1,4 @@
-"""SimVQ (arXiv:2411.02038): codes are a learned linear map of fixed random vectors, so that no code moves alone.
+"""SimVQ (arXiv:2411.02038): codes are a learned linear map of fixed random vectors, so that all codes move together.
 
 Shapes: b batch, s code slots, k codebook entries, v code width.
 """
@@ -16,26 +16,27 @@ from hlrp.latents import LatentSpec
 
 
 class LinearCodebookQuantizer(LearnedCodebooks):
-    """Nearest neighbour among mapped vectors; one map and one set of vectors per slot.
+    """Nearest neighbour among linearly mapped vectors, with one map and one set of fixed vectors per slot.
 
-    The map alone keeps a codebook alive once it spans the latents, which takes longer than a short run: so its vectors
-    too start where they map to encoder outputs, and a dead code gets another vector.
+    The map keeps all codes in use once the codes span the latents, but this takes longer than a short run. Therefore
+    the fixed vectors start where the map sends them to encoder outputs, and a dead code gets a new vector.
     """
 
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__(spec)
-        # By name, not in a list: sharded training keeps the elements of a list apart, and `place` reads the maps.
+        # A ModuleDict, since sharded training (`hlrp.training.sharding`) shards the elements of a ModuleList one by one, and
+        # `place` needs the whole maps.
         self.slots = nn.ModuleDict({str(i): _slot(spec) for i in range(spec.code_seq_len)})
 
     @property
     def books(self) -> list[SimVQ]:
-        """The codebook of every slot."""
+        """The codebook module of every slot."""
         return list(self.slots.values())  # pyright: ignore[reportReturnType]
 
     def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:
         results = [slot(latents[:, i, None]) for i, slot in enumerate(self.books)]
         vectors, ids, losses = zip(*results, strict=True)
-        if not self.training:  # the library rotates, and so rounds, in evaluation too
+        if not self.training:  # the library applies the rotation trick in evaluation too, with rounding errors
             return Quantized(self.lookup(torch.cat(ids, 1)), torch.cat(ids, 1), latents.new_zeros(()))
         return Quantized(torch.cat(vectors, 1), torch.cat(ids, 1), torch.stack(losses).sum())
 
@@ -45,6 +46,7 @@ class LinearCodebookQuantizer(LearnedCodebooks):
 
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         book = self.books[slot]
+        # A code is W f: the fixed vector f that the map W sends to the wanted code is found by the pseudo-inverse of W.
         inverse = torch.linalg.pinv(book.code_transform.weight)  # pyright: ignore[reportOptionalMemberAccess]
         book.frozen_codebook[which] = vectors @ inverse.T  # pyright: ignore[reportIndexIssue]
 

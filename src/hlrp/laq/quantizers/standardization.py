@@ -1,4 +1,4 @@
-"""Latents with zero mean and unit variance: a quantizer that does not care where the encoder is.
+"""Standardization of latents to mean 0 and variance 1, so that a quantizer does not depend on the encoder's scale.
 
 Shapes: b batch, s code slots, v width of what is standardized.
 """
@@ -13,14 +13,16 @@ from hlrp.training.ranks import mean_over_ranks
 
 
 class BatchStandardization(nn.Module):
-    """Batch normalization without an affine map, over the batch of all processes, on any device.
+    """Batch normalization without an affine map; statistics are computed over the batches of all processes.
 
-    In evaluation it uses running statistics: plain averages at first, which forget their start, then moving ones.
+    PyTorch's SyncBatchNorm needs GPUs. Evaluation uses running statistics: the plain mean over batches at first, so
+    that the initial values have no weight, and a moving average after 1 / `momentum` batches.
     """
 
     mean: Tensor
     variance: Tensor
     batches: Tensor
+    """Number of training batches so far."""
 
     def __init__(self, *shape: int, momentum: float = 0.2) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class BatchStandardization(nn.Module):
         self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, values: Float[Tensor, "b s v"]) -> Float[Tensor, "b s v"]:
-        """Zero mean and unit variance in every place."""
+        """Standardize every element of `values` by its mean and variance over the batch, or by running statistics."""
         mean, variance = self.mean, self.variance
         if self.training:
             mean = mean_over_ranks(values.mean(0))
@@ -42,5 +44,5 @@ class BatchStandardization(nn.Module):
         return (values - mean) * (variance + 1e-8).rsqrt()
 
     def replaced_values(self) -> dict[str, Bool[Tensor, ""]]:
-        """The count of batches, of which an average over time means nothing."""
+        """Mask of the batch counter, which weight averaging must leave out."""
         return {"batches": torch.ones_like(self.batches, dtype=torch.bool)}

@@ -1,4 +1,4 @@
-"""Vector quantization whose codes follow the encoder by moving averages (VQ-VAE, arXiv:1711.00937, appendix A.1).
+"""Vector quantization with codes that are moving averages of the latents (VQ-VAE, arXiv:1711.00937, appendix A.1).
 
 Shapes: b batch, s code slots, k codebook entries, v code width.
 """
@@ -25,7 +25,7 @@ class VectorQuantizer(LearnedCodebooks):
 
     @property
     def books(self) -> list[VectorQuantize]:
-        """The codebook of every slot."""
+        """The codebook module of every slot."""
         return list(self.slots)  # pyright: ignore[reportReturnType]
 
     def nearest(self, latents: Float[Tensor, "b s v"]) -> Quantized:
@@ -38,6 +38,7 @@ class VectorQuantizer(LearnedCodebooks):
 
     def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
         book = self.books[slot]._codebook
+        # The library computes codes as embed_avg / cluster_size: all three must be set, or the next update moves them.
         for moving_average, value in ((book.embed, vectors), (book.embed_avg, vectors), (book.cluster_size, 1.0)):
             moving_average[0, which] = value  # pyright: ignore[reportIndexIssue]
 
@@ -51,7 +52,7 @@ class VectorQuantizer(LearnedCodebooks):
 
 
 def moving_codebook(spec: LatentSpec) -> VectorQuantize:
-    """One slot's codebook: nothing of its own against dead codes, as `LearnedCodebooks` sees to them."""
+    """Codebook of one slot, without the library's own replacement of dead codes, which `LearnedCodebooks` does."""
     slot = VectorQuantize(
         spec.code_dim,
         spec.codebook_size,
@@ -60,6 +61,6 @@ def moving_codebook(spec: LatentSpec) -> VectorQuantize:
         commitment_weight=COMMITMENT,
         sync_codebook=False,
     )
-    # The library asks for other processes when it is built, which is before Lightning starts them.
+    # The library chooses its all-reduce when it is constructed, which is before Lightning starts other processes.
     slot._codebook.all_reduce_fn = sum_over_ranks_
     return slot

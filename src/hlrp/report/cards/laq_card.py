@@ -1,4 +1,4 @@
-"""The page that a quantizer's folder shows on the hub: what it does, how to use it, and its figures."""
+"""The model card (README.md) of a quantizer for the hub: what the model does, how to use it, and its metrics."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ NO_HELD_OUT = (
 def model_card(
     model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, Any]
 ) -> str:
-    """Markdown with the quality card as a table.
+    """Model card of a quantizer as Markdown, with its metrics as a table.
 
     Args:
         model: The quantizer.
-        cameras: Dataset keys of its cameras.
-        quality: Its held-out figures; None where nobody has measured them.
-        extra: What it was trained on, as `save_laq` takes it; `sources`, `license` and plain values are shown.
+        cameras: Dataset keys of the cameras that it was trained on.
+        quality: Metrics on held-out clips; None if they were not measured.
+        extra: Description of the training, as for `save_laq`; `sources`, `license` and plain values are shown.
     """
     spec, config = model.spec, model.config
     sources = sources_of(extra)
@@ -68,7 +68,7 @@ def model_card(
 
 
 def _unmeasured(extra: Mapping[str, object]) -> str:
-    """Why there is no quality card."""
+    """Sentence that says why the model card has no metrics."""
     sources = extra.get("sources")
     if isinstance(sources, list) and sources and not any(source.get("held_out_episodes") for source in sources):
         return NO_HELD_OUT

@@ -1,4 +1,4 @@
-"""What all model cards share: their metadata for the hub, and text from data that is safe in Markdown."""
+"""Parts that all model cards share: metadata for the hub, tables, and escaping of text for Markdown."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from huggingface_hub import ModelCardData
 from hlrp.report.verdicts import Conclusion, Verdict
 
 DEFAULT_LICENSE = "apache-2.0"
-"""Licence of weights that derive from no other model, where none is named."""
+"""Licence of trained weights if the user names none and the weights derive from no other model."""
 LIBRARY = "hlrp"
 PIPELINE = "robotics"
 TAGS = ("robotics", "latent-actions", "lerobot")
 _UNSAFE = {letter: f"&#{ord(letter)};" for letter in '`[]|*$"\\'}
-"""Letters that start a link, a table cell, code or a shell's substitution, as HTML names them."""
+"""HTML entities of characters that could start a link, a table cell, code or a shell substitution."""
 
 
 def metadata(*, license: str | None, sources: Iterable[str], base_model: str | None = None) -> ModelCardData:
-    """The block at the top of a card, which the hub reads.
+    """Metadata block at the top of a model card, which the hub reads.
 
     Args:
-        license: As the hub spells it; None for `DEFAULT_LICENSE`, or that of `base_model` where there is one.
-        sources: Names of what was trained on; those that are no repository of the hub are left out.
-        base_model: Repository of the model whose weights these derive from.
+        license: Licence in the hub's spelling; None for that of `base_model`, or `DEFAULT_LICENSE` without base model.
+        sources: Names of the training datasets; names that are no hub repository are left out.
+        base_model: Hub repository of the model from which the weights derive.
     """
     return ModelCardData(
         library_name=LIBRARY,
@@ -40,7 +40,7 @@ def metadata(*, license: str | None, sources: Iterable[str], base_model: str | N
 
 
 def license_entries(license: str | None, base_model: str | None) -> dict[str, str]:
-    """Metadata of a licence: as given, else that of the base model, else `DEFAULT_LICENSE`."""
+    """Metadata entries of a licence: `license` if given, else that of the base model, else `DEFAULT_LICENSE`."""
     if license is None and base_model is not None:
         link = f"https://huggingface.co/{base_model}"
         return {"license": "other", "license_name": "that-of-the-base-model", "license_link": link}
@@ -48,43 +48,44 @@ def license_entries(license: str | None, base_model: str | None) -> dict[str, st
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` is owner and name of a repository; `local/…` is the name of recordings that are on no hub."""
+    """Whether `name` has the form owner/name of a hub repository; `local/…` names recordings that are on no hub."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not name.startswith("local/")
 
 
 def hub_ids(names: Iterable[str]) -> list[str]:
-    """Those of `names` that may be repositories, each once."""
+    """The elements of `names` that have the form of a hub repository, without duplicates."""
     return [name for name in dict.fromkeys(names) if is_hub_id(name)]
 
 
 def hub_model(name: str | Path | None) -> str | None:
-    """`name` where it is a model of the hub, None where it is a local folder or nothing."""
+    """Return `name` if it is a hub repository, and None if it is a local folder or None."""
     return str(name) if name is not None and is_hub_id(str(name)) and not Path(name).exists() else None
 
 
 def markdown_text(value: object) -> str:
-    """Text from data as one line that shows as it is: no tag, link, code or table cell begins in it."""
+    """Escape `value` for one line of Markdown, so that no tag, link, code or table cell starts in it."""
     return escape(" ".join(str(value).split()), quote=False).translate(str.maketrans(_UNSAFE))
 
 
 def figures_table(verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
-    """The verdict on the whole, the next step, and every figure with its verdict."""
+    """Markdown: the conclusion about a model with the next step, then a table of all metrics with their verdicts."""
     rows = [[v.name, v.value, v.word, v.wanted, v.meaning] for v in verdicts]
     whole = f"**{conclusion.word}**: {conclusion.reason}. Next: {conclusion.next_step}."
     return f"{whole}\n\n{markdown_table(['figure', 'value', 'verdict', 'wanted', 'meaning'], rows)}"
 
 
 def sources_of(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a checkpoint's `extra` says it was trained on; without what others wrote there under the same name."""
+    """Training sources from a checkpoint's `extra`; entries of another form under the key `sources` are ignored."""
     found = extra.get("sources")
     return [part for part in found if isinstance(part, Mapping) and "name" in part] if isinstance(found, list) else []
 
 
 def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
-    """What was trained on: each name once, with its share of the samples and its episodes.
+    """Markdown table of the training sources: each name once, with its share of the samples and its episodes.
 
     Args:
-        sources: `name`, `share` in [0, 1], `episodes` and `held_out_episodes` of each; what is missing is not shown.
+        sources: `name`, `share` in [0, 1], `episodes` and `held_out_episodes` of each source; a missing value is shown
+            as a dash.
     """
     merged: dict[str, list[Mapping[str, Any]]] = {}
     for source in sources:
@@ -102,13 +103,13 @@ def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are Markdown."""
+    """Markdown table; cells are inserted as they are, and may hold Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def facts_list(facts: Mapping[str, object]) -> str:
-    """A line for each plain value; lists and mappings stay in the checkpoint's own files."""
+    """Markdown list with one line for each string or number in `facts`; lists and mappings are left out."""
     return "\n".join(
         f"- {markdown_text(name.replace('_', ' '))}: {markdown_text(_without_folders(value))}"
         for name, value in facts.items()
@@ -117,7 +118,7 @@ def facts_list(facts: Mapping[str, object]) -> str:
 
 
 def _without_folders(value: object) -> object:
-    """Of an absolute path the last part: a card is published, and nobody else has that folder."""
+    """Shorten an absolute path to its last part, since a published card should not show local paths."""
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
@@ -127,7 +128,7 @@ def _source_name(name: str) -> str:
 
 
 def _total(key: str, parts: Sequence[Mapping[str, Any]], spelling: str) -> str:
-    """Sum of numbers, or of the lengths of lists; a dash where a part does not say."""
+    """Sum of the numbers (or lengths of the lists) under `key` in all `parts`; a dash if a part has no such key."""
     if any(key not in part for part in parts):
         return "–"
     return spelling.format(sum(len(part[key]) if isinstance(part[key], list) else part[key] for part in parts))
