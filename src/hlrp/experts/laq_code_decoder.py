@@ -3,7 +3,8 @@
 The LAQ's decoder gets frame t for every transition, because later frames do not exist at inference.
 
 Shapes: b batch, n transitions of s slots, c = n*s codes, k codebook entries, v code width, p positions in a frame, d
-width of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action dimensions.
+width of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action
+dimensions.
 """
 
 from __future__ import annotations
