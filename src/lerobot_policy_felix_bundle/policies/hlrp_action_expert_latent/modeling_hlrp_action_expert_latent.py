@@ -232,7 +232,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return f"eyes.{before.index(camera)}.{weight}" if camera in before else None
 
     def _planned(self, inputs: FoundationBatch) -> Int[Tensor, "b c"]:
-        """Codes for the next chunk: new ones after `replan_every` chunks or if an instruction changes, else the last."""
+        """Codes for the next chunk; predicted anew after `replan_every` chunks or if an instruction changes."""
         plan = self._plan
         if plan is None or self._chunks_of_plan >= self.config.replan_every or plan[0] != inputs.instructions:
             self._plan = plan = (list(inputs.instructions), self.backend.predict(inputs).codes)
