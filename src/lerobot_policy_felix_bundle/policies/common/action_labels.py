@@ -91,7 +91,7 @@ class ActionLabels:
             )
 
     def lookup(self, index: Int[Tensor, " b"], steps: int) -> Bool[Tensor, "b h"]:
-        """Whether the actions of frames `index` and of the next `steps` - 1 frames are known, on the device of `index`."""
+        """Whether the actions of frames `index` and the next `steps` - 1 frames are known, on the device of `index`."""
         if self.known.device != index.device:
             self.known = self.known.to(index.device)
         # Places after the dataset's last frame are clamped; `action_is_pad` masks them.

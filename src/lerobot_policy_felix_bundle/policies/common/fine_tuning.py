@@ -186,7 +186,7 @@ def compare(policy: nn.Module, file: Path | str, saved_name: Callable[[str], str
 
 
 def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, device: str) -> None:
-    """Load the VLA of a policy strictly, and the other weights in `kept`, which maps names in the policy to the file."""
+    """Load the VLA of a policy strictly, and the other weights in `kept`: name in the file by name in the policy."""
     load_weights(policy.get_submodule("backend"), file)
     with safe_open(file, framework="pt", device=device) as weights:
         policy.load_state_dict({name: weights.get_tensor(place) for name, place in kept.items()}, strict=False)

@@ -16,7 +16,7 @@ class HLRPDiffusionPolicy(HLRPActionExpertLatentPolicy):
 
     def __init__(
         self,
-        config: HLRPDiffusionConfig,  # LeRobot reads this annotation to find the config class
+        config: HLRPDiffusionConfig,  # LeRobot's convention: the policy's own config class
         dataset_stats: dict[str, Any] | None = None,
         dataset_meta: Any | None = None,
         *,

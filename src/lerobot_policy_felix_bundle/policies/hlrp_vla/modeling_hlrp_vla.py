@@ -16,7 +16,7 @@ class HLRPVLAPolicy(HLRPVLADirectPolicy):
 
     def __init__(
         self,
-        config: HLRPVLAConfig,  # LeRobot reads this annotation to find the config class
+        config: HLRPVLAConfig,  # LeRobot's convention: the policy's own config class
         dataset_stats: dict[str, Any] | None = None,
         dataset_meta: Any | None = None,
         *,
