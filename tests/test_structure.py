@@ -14,7 +14,7 @@ ROOMS = (
     "hlrp.latent_spec",
     "hlrp.latents",
     "hlrp.storage",
-    "hlrp.training.run",
+    "hlrp.training",
     "hlrp.laq",
     "hlrp.foundation",
     "hlrp.experts",

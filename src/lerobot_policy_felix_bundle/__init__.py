@@ -1,7 +1,7 @@
-"""LeRobot plugin: importing it registers our policies, the step of their pipelines and our environment.
+"""LeRobot plugin: importing it registers the policies, their processor step and the Meta-World environment.
 
-LeRobot imports this module by the distribution's name. Modeling modules are imported by LeRobot's factories when a
-policy is built, so that other commands do not pay for them.
+LeRobot imports this module by the name of the distribution. LeRobot's factories import a modeling module only when they
+build that policy, so that other commands start fast.
 """
 
 from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as LightMetaworldConfig

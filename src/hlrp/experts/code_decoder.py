@@ -1,4 +1,4 @@
-"""From latent codes, and optionally the robot's state, to a chunk of continuous actions.
+"""Decoder from latent codes, and optionally the robot's state, to a chunk of continuous actions.
 
 Shapes: b batch, c codes of one label (n transitions times s slots), k codebook entries, d code width, r state values,
 h chunk steps, a action dimensions.
@@ -15,13 +15,13 @@ from hlrp.latents import LatentSpec
 
 
 class CodeVectors(nn.Module):
-    """The vector of every code.
+    """Lookup table from codes to vectors.
 
-    Codes are nominal: they enter as the vectors that the LAQ gave them, or as learned ones, never as numbers.
+    Codes are nominal, so a model gets the LAQ's code vectors or learned vectors, never the numbers of the codes.
 
     Args:
         spec: Geometry of the codes.
-        learned_width: Learn vectors of this width; None takes those of the LAQ, which stay as they are.
+        learned_width: Learn vectors of this width; None uses the LAQ's code vectors, which are not trained.
     """
 
     codebook: Float[Tensor, "s k d"]
@@ -31,7 +31,7 @@ class CodeVectors(nn.Module):
         self.spec = spec
         self.is_learned = learned_width is not None
         generator = torch.Generator().manual_seed(0)
-        # Distinct random vectors to start with: enough to tell codes apart.
+        # Random vectors distinguish the codes even if `use_codebook` is never called; the seed makes them reproducible.
         vectors = torch.randn(
             spec.code_seq_len, spec.codebook_size, learned_width or spec.code_dim, generator=generator
         )
@@ -42,15 +42,15 @@ class CodeVectors(nn.Module):
 
     @property
     def width(self) -> int:
-        """Values of all vectors of one label."""
+        """Total width of the vectors of one label, c * d."""
         return self.spec.num_codes * self.codebook.shape[-1]
 
     @torch.no_grad()
     def use_codebook(self, codebook: Float[Tensor, "s k d"]) -> None:
-        """Take over the code vectors of a LAQ, scaled to unit variance; learned vectors stay what they are.
+        """Copy the code vectors of a LAQ, scaled to unit variance; does nothing if vectors are learned.
 
         Raises:
-            ValueError: If the codebook is of another geometry.
+            ValueError: If the codebook has another shape.
         """
         if self.is_learned:
             return
@@ -62,16 +62,16 @@ class CodeVectors(nn.Module):
         self.codebook.copy_(codebook / codebook.std().clamp_min(1e-6))
 
     def forward(self, codes: Int[Tensor, "b c"]) -> Float[Tensor, "b c d"]:
-        """Vectors of codes in [0, k)."""
+        """Look up the vectors of codes in [0, k)."""
         slots = torch.arange(self.spec.code_seq_len, device=codes.device).repeat(self.spec.num_transitions)
         return self.codebook[slots, codes]
 
 
 class ActionHead(nn.Module):
-    """A perceptron from features to a chunk of actions.
+    """Multi-layer perceptron (MLP) from features to a chunk of actions.
 
     Args:
-        width: Features.
+        width: Number of input features.
         chunk_size: Steps h of a chunk.
         action_dim: Action dimensions a.
         hidden_dim: Width of the hidden layers.
@@ -88,12 +88,12 @@ class ActionHead(nn.Module):
         self.layers = nn.Sequential(*parts, nn.Linear(width, chunk_size * action_dim))
 
     def forward(self, features: Float[Tensor, "b _"]) -> Float[Tensor, "b h a"]:
-        """Actions of a chunk."""
+        """Predict a chunk of normalized actions."""
         return rearrange(self.layers(features), "b (h a) -> b h a", h=self.chunk_size)
 
 
 class CodeDecoder(nn.Module):
-    """A perceptron over codebook vectors.
+    """MLP from the vectors of all codes, and optionally the state, to a chunk of actions.
 
     Args:
         spec: Geometry of the codes.
@@ -126,7 +126,7 @@ class CodeDecoder(nn.Module):
         )
 
     def forward(self, codes: Int[Tensor, "b c"], state: Float[Tensor, "b r"] | None = None) -> Float[Tensor, "b h a"]:
-        """Decode codes in [0, k); the state, where the decoder was built with one, is normalized."""
+        """Decode codes in [0, k) to normalized actions; `state` is normalized, and required if `state_dim` is set."""
         features = rearrange(self.codes(codes), "b c d -> b (c d)")
         if self.state_dim is not None:
             assert state is not None, "this decoder was built with a state"

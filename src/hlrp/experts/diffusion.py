@@ -1,8 +1,9 @@
-"""An action head that denoises a chunk of actions with LeRobot's conditional UNet (diffusion policy, arXiv:2303.04137).
+"""Action head that denoises a chunk of actions with LeRobot's conditional UNet (diffusion policy, arXiv:2303.04137).
 
-The UNet is LeRobot's own, FiLM-conditioned on one vector; this adds chunks of any length.
+The UNet is LeRobot's, FiLM-conditioned on one vector. This class adds chunks of any length, by padding.
 
-Shapes: b batch, h chunk steps, p chunk steps padded to what the UNet can halve, a action dimensions, g condition width.
+Shapes: b batch, h chunk steps, p chunk steps padded to a multiple of the UNet's downsampling, a action dimensions,
+g condition width.
 """
 
 from __future__ import annotations
@@ -30,36 +31,36 @@ SCHEDULERS = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionExpertConfig:
-    """Size and noise of a `DiffusionExpert`."""
+    """Size and noise schedule of a `DiffusionExpert`."""
 
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the UNet's levels; LeRobot's diffusion policy has (512, 1024, 2048)."""
     kernel_size: int = 5
-    """Steps that a convolution of the UNet sees."""
+    """Kernel size of the UNet's convolutions, in chunk steps."""
     n_groups: int = 8
-    """Groups of its group norm; they divide every width."""
+    """Groups of the UNet's group norms; must divide every width in down_dims."""
     diffusion_step_embed_dim: int = 128
     """Width of the embedding of the noise level."""
     use_film_scale_modulation: bool = True
-    """Whether the condition scales features beside shifting them."""
+    """Whether FiLM scales the features in addition to shifting them."""
     noise_scheduler_type: str = "DDIM"
-    """DDPM or DDIM."""
+    """Noise scheduler of diffusers: DDPM or DDIM."""
     num_train_timesteps: int = 100
     """Noise levels in training."""
     beta_schedule: str = "squaredcos_cap_v2"
-    """How noise grows with the level; a name of diffusers."""
+    """Noise schedule, by its name in diffusers."""
     beta_start: float = 0.0001
-    """Smallest step of noise, in schedules that have one."""
+    """Beta (noise variance added per level) at the first level, for schedules that use it, such as linear."""
     beta_end: float = 0.02
-    """Largest step of noise, in schedules that have one."""
+    """Beta (noise variance added per level) at the last level, for schedules that use it, such as linear."""
     prediction_type: str = "epsilon"
-    """What the UNet predicts: epsilon, the noise, or sample, the actions."""
+    """Target of the UNet. epsilon: the noise. sample: the actions."""
     clip_sample: bool = True
     """Whether predicted actions are clipped while denoising."""
     clip_sample_range: float = 1.0
-    """To this size, both ways."""
+    """Predicted actions are clipped to [-clip_sample_range, clip_sample_range]."""
     num_inference_steps: int | None = 10
-    """Denoising steps at inference; DDPM is made for as many as in training, which is what None gives."""
+    """Denoising steps at inference. None: as many as num_train_timesteps, as DDPM is designed for."""
 
     def __post_init__(self) -> None:
         if self.noise_scheduler_type not in SCHEDULERS:
@@ -80,12 +81,12 @@ class DiffusionExpertConfig:
 
 
 class DiffusionExpert(nn.Module):
-    """Predicts the noise in a chunk, or the chunk without it, given a condition vector. Actions lie in [-1, 1]."""
+    """Diffusion model of action chunks given one condition vector; actions are normalized to [-1, 1]."""
 
     def __init__(self, config: DiffusionExpertConfig, *, condition_dim: int, chunk_size: int, action_dim: int) -> None:
         super().__init__()
         self.chunk_size, self.action_dim = chunk_size, action_dim
-        factor = 2 ** len(config.down_dims)
+        factor = 2 ** len(config.down_dims)  # LeRobot's UNet requires a horizon that this factor divides
         self.padded_size = -(-chunk_size // factor) * factor
         self.unet = DiffusionConditionalUnet1d(
             DiffusionConfig(
@@ -115,7 +116,7 @@ class DiffusionExpert(nn.Module):
         )
 
     def loss(self, actions: Float[Tensor, "b h a"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b h"]:
-        """Squared error of what the UNet predicts for every step, averaged over action dimensions."""
+        """Squared error of the UNet's prediction for every chunk step, averaged over action dimensions."""
         chunk = self._padded(actions)
         noise = torch.randn_like(chunk)
         levels = self.scheduler.config["num_train_timesteps"]
@@ -128,7 +129,7 @@ class DiffusionExpert(nn.Module):
     def denoise(
         self, condition: Float[Tensor, "b g"], *, noise: Float[Tensor, "b h a"] | None = None
     ) -> Float[Tensor, "b h a"]:
-        """Actions under `condition`, from `noise` or from fresh one."""
+        """Denoise a chunk of actions under `condition`, starting from `noise`, or from new noise if it is None."""
         shape = (len(condition), self.padded_size, self.action_dim)
         chunk = torch.randn(shape, device=condition.device) if noise is None else self._padded(noise)
         self.scheduler.set_timesteps(self.num_inference_steps)
@@ -139,5 +140,5 @@ class DiffusionExpert(nn.Module):
         return chunk[:, : self.chunk_size]
 
     def _padded(self, actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b p a"]:
-        """The last action repeated, up to what the UNet can halve; those steps are never scored nor executed."""
+        """Pad a chunk to p steps by repeating its last step; padded steps are neither scored nor executed."""
         return torch.cat([actions, actions[:, -1:].expand(-1, self.padded_size - actions.shape[1], -1)], dim=1)

@@ -1,8 +1,8 @@
-"""An action head that turns noise into a chunk of actions while it reads a VLM's features.
+"""Action head that denoises a chunk of actions by flow matching, with cross-attention to a VLM's features.
 
 Flow matching (arXiv:2210.02747) over action chunks, as in pi0 (arXiv:2410.24164) and SmolVLA (arXiv:2506.01844): time
-runs from 1, noise, to 0, actions; x_t = t * noise + (1 - t) * actions, and the network learns the velocity noise -
-actions. What it makes of the features is computed once and serves every denoising step.
+runs from 1 (noise) to 0 (actions), x_t = t * noise + (1 - t) * actions, and the network learns the velocity noise -
+actions. Keys and values of the features are computed once and reused in every denoising step.
 
 Shapes: b batch, h chunk steps, a action dimensions, r state values, l feature tokens, f feature width, d width,
 n heads, e width of a head.
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Velocity = Callable[[Float[Tensor, "b h a"], float], Float[Tensor, "b h a"]]
-"""Velocity of a noisy chunk at a time in [0, 1]."""
+"""Function (noisy chunk, time in [0, 1]) -> velocity of the chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,11 @@ class FlowExpertConfig:
     """Size of a `FlowExpert`."""
 
     width: int = 128
-    """Width of its tokens."""
+    """Width of the expert's tokens."""
     layers: int = 3
+    """Transformer blocks."""
     heads: int = 4
-    """Attention heads; they divide the width."""
+    """Attention heads; twice their number must divide the width."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.layers, self.heads) < 1 or self.width % (2 * self.heads):
@@ -44,7 +45,7 @@ class FlowExpertConfig:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What every denoising step reads: keys and values of each layer, the state, and which tokens count."""
+    """Observation as used in every denoising step: keys and values of each block, embedded state, token mask."""
 
     keys_values: list[tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]]]
     state: Float[Tensor, "b d"] | None
@@ -52,7 +53,7 @@ class Prefix:
 
 
 class FlowExpert(nn.Module):
-    """A transformer over the steps of a chunk that cross-attends to the VLM's features in every layer."""
+    """Transformer over the steps of a chunk; every block cross-attends to the VLM's features."""
 
     def __init__(
         self,
@@ -74,13 +75,14 @@ class FlowExpert(nn.Module):
         self.blocks = nn.ModuleList(FlowBlock(d, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         self.to_velocity = nn.Linear(d, action_dim)
+        # The initial prediction is 0 everywhere, as usual for diffusion transformers (arXiv:2212.09748).
         nn.init.zeros_(self.to_velocity.weight)
         nn.init.zeros_(self.to_velocity.bias)
 
     def prefix(
         self, features: Float[Tensor, "b l f"], mask: Bool[Tensor, "b l"], state: Float[Tensor, "b r"] | None
     ) -> Prefix:
-        """What denoising reads of the observation; `state` is normalized, and None where the expert has none."""
+        """Precompute what denoising needs of an observation; `state` is normalized, None if the expert has no state."""
         context = self.from_features(features.to(self.steps.dtype))
         if self.from_state is None:
             known = None
@@ -92,7 +94,7 @@ class FlowExpert(nn.Module):
     def velocity(
         self, noisy: Float[Tensor, "b h a"], time: Float[Tensor, " b"], prefix: Prefix
     ) -> Float[Tensor, "b h a"]:
-        """Velocity noise - actions of chunks at `time`, 1 for noise and 0 for actions."""
+        """Predicted velocity, noise - actions, of chunks at `time` in [0, 1]: 1 is noise, 0 is actions."""
         tokens = self.from_action(noisy) + self.steps
         condition = self.from_time(_waves(time, self.steps.shape[1]).to(noisy.dtype))
         if prefix.state is not None:
@@ -109,7 +111,7 @@ class FlowExpert(nn.Module):
         noise: Float[Tensor, "b h a"],
         time: Float[Tensor, " b"],
     ) -> Float[Tensor, "b h"]:
-        """Squared error of the velocity for every step, averaged over action dimensions."""
+        """Squared error of the velocity for every chunk step, averaged over action dimensions."""
         t = time[:, None, None]
         predicted = self.velocity(t * noise + (1 - t) * actions, time, prefix)
         return (predicted - (noise - actions)).square().mean(-1)
@@ -122,7 +124,7 @@ class FlowExpert(nn.Module):
         steps: int,
         guide: Callable[[Float[Tensor, "b h a"], float, Velocity], Float[Tensor, "b h a"]] | None = None,
     ) -> Float[Tensor, "b h a"]:
-        """Actions from noise in `steps` Euler steps; `guide(chunk, time, velocity)` may correct each velocity."""
+        """Integrate noise to actions in `steps` Euler steps; `guide(chunk, time, velocity)` may correct velocities."""
         chunk = noise
 
         def plain(chunk: Float[Tensor, "b h a"], time: float) -> Float[Tensor, "b h a"]:
@@ -139,7 +141,7 @@ class FlowExpert(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Attention among the steps, attention to the features, a perceptron; each scaled and shifted by the condition."""
+    """Self-attention over the chunk, cross-attention to the features, and an MLP, all modulated by the condition."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -149,11 +151,12 @@ class FlowBlock(nn.Module):
         self.qkv, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.q, self.kv, self.read = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        # Shift, scale and gate start at 0. Branches are gated by 1 + gate, so they are active from the first step.
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
     def keys_values(self, context: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]]:
-        """What the steps read."""
+        """Keys and values of the features for cross-attention."""
         k, v = rearrange(self.kv(context), "b l (two n e) -> two b n l e", two=2, n=self.heads)
         return k, v
 
@@ -164,7 +167,7 @@ class FlowBlock(nn.Module):
         keys_values: tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]],
         mask: Bool[Tensor, "b l"],
     ) -> Float[Tensor, "b h d"]:
-        """Mix, read, think."""
+        """Self-attention over the chunk, cross-attention to the VLM's features, then the MLP."""
         shift, scale, gate = rearrange(
             self.modulation(F.silu(condition)), "b (part three d) -> part three b 1 d", part=3, three=3
         )
@@ -182,12 +185,12 @@ class FlowBlock(nn.Module):
 
 
 def early_times(num: int, *, device: torch.device) -> Float[Tensor, " b"]:
-    """Times to train at, in (0, 1]: Beta(1.5, 1), which draws more of the noisy ones, since those decide most (pi0)."""
+    """Training times in [0.001, 1], drawn from Beta(1.5, 1) as in pi0, which prefers noisy chunks (times near 1)."""
     return 0.001 + 0.999 * torch.rand(num, device=device).pow(1 / 1.5)
 
 
 def _waves(time: Float[Tensor, " b"], width: int) -> Float[Tensor, "b d"]:
-    """Sines and cosines of the time, with periods from 0.004 to 4, as in pi0."""
+    """Sine and cosine features of the time, with periods from 0.004 to 4, as in pi0."""
     fraction = torch.linspace(0, 1, width // 2, device=time.device)
     angle = time.float()[:, None] * (2 * math.pi / (0.004 * (4 / 0.004) ** fraction))
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

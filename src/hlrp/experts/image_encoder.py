@@ -1,7 +1,8 @@
-"""The image encoder of an action expert: a ResNet whose features are summed up as points in the picture.
+"""Image encoder of an action expert: a ResNet whose feature maps are reduced to keypoint coordinates.
 
-As in diffusion policy (arXiv:2303.04137): group instead of batch norm, and LeRobot's SpatialSoftmax on top. Of pictures
-under 128 pixels the last two stages would leave so few places that points say little, so they are left out there.
+As in diffusion policy (arXiv:2303.04137), group norm replaces batch norm, and LeRobot's SpatialSoftmax follows. For
+images under 128 pixels, the last two ResNet stages are left out, because their feature maps have too few positions for
+keypoints.
 
 Shapes: b batch, h w pixels, q features.
 """
@@ -15,19 +16,19 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 _SMALL = 128
-"""Pixels of the shorter side below which a picture is small."""
+"""Shorter side in pixels below which the last two ResNet stages are left out."""
 
 
 class Eyes(nn.Module):
-    """Where things are in a picture.
+    """ResNet image encoder with spatial softmax.
 
     Args:
-        backbone: A ResNet of torchvision; trained from scratch.
-        image_size: Height and width of the pictures, in pixels.
-        keypoints: Points that are reported, two features each.
+        backbone: Name of a ResNet of torchvision; trained from scratch.
+        image_size: Height and width of the images, in pixels.
+        keypoints: Number of keypoints; each has two coordinates, so q = 2 * keypoints.
 
     Raises:
-        ValueError: If there is no such ResNet, or pictures are too small to have places.
+        ValueError: If there is no such ResNet, or its feature map has fewer than 16 positions at this image size.
     """
 
     def __init__(self, backbone: str, image_size: tuple[int, int], *, keypoints: int) -> None:
@@ -35,7 +36,8 @@ class Eyes(nn.Module):
         if not backbone.startswith("resnet"):
             raise ValueError(f"vision_backbone must be a ResNet of torchvision, such as resnet18, got {backbone!r}")
         network = get_model(backbone, weights=None, norm_layer=lambda width: nn.GroupNorm(width // 16, width))
-        stages = list(network.children())[: -4 if min(image_size) < _SMALL else -2]  # without pooling and classifier
+        # The last two children are pooling and classifier.
+        stages = list(network.children())[: -4 if min(image_size) < _SMALL else -2]
         self.backbone = nn.Sequential(*stages)
         with torch.no_grad():
             places = self.backbone(torch.zeros(1, 3, *image_size)).shape[1:]
@@ -46,6 +48,6 @@ class Eyes(nn.Module):
         self.out = nn.Linear(self.feature_dim, self.feature_dim)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b q"]:
-        """Features of pictures given as float32 in [0, 1]."""
+        """Features of RGB images, float32 in [0, 1]."""
         points = self.pool(self.backbone(2 * images - 1))
         return self.out(points.flatten(1)).relu()

@@ -1,9 +1,10 @@
-"""From latent codes to actions through the LAQ's own decoder: it has learnt what a code does to a frame.
+"""Decoder from latent codes to actions that reuses the LAQ's own decoder, which models how a code changes a frame.
 
-Only frame t is looked at: with several transitions, each is imagined from it.
+The LAQ's decoder gets frame t for every transition, because later frames do not exist at inference.
 
-Shapes: b batch, n transitions of s slots, c = n*s codes, k codebook entries, v code width, p places in a frame, d width
-of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action dimensions.
+Shapes: b batch, n transitions of s slots, c = n*s codes, k codebook entries, v code width, p positions in a frame, d
+width of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action
+dimensions.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from hlrp.laq.model import LatentActionQuantizer
 
 
 class LAQCodeDecoder(nn.Module):
-    """The tokens of a LAQ's decoder, summed up for a perceptron.
+    """Decoder tokens of a LAQ, pooled and mapped to actions by an MLP.
 
     Args:
-        config: The LAQ's.
+        config: Configuration of the LAQ.
         chunk_size: Steps h of a chunk.
         action_dim: Action dimensions a.
         state_dim: State values r; None decodes from codes and frame alone.
-        hidden_dim: Width of the hidden layers.
-        layers: Hidden layers.
+        hidden_dim: Width of the MLP's hidden layers.
+        layers: Hidden layers of the MLP; 0 is a linear map.
     """
 
     codebook: Float[Tensor, "s k v"]
@@ -50,7 +51,7 @@ class LAQCodeDecoder(nn.Module):
         spec = config.spec
         self.register_buffer("codebook", torch.zeros(spec.code_seq_len, spec.codebook_size, spec.code_dim))
         self.trunk = TransitionDecoder(config)
-        self.trunk.heads = nn.ModuleDict()  # pictures are not asked for
+        self.trunk.heads = nn.ModuleDict()  # drops the heads that predict frames; only tokens are used
         width = spec.num_transitions * (spec.code_seq_len + 1) * config.dim + (state_dim or 0)
         self.head = ActionHead(
             width, chunk_size=chunk_size, action_dim=action_dim, hidden_dim=hidden_dim, layers=layers
@@ -59,14 +60,14 @@ class LAQCodeDecoder(nn.Module):
     @classmethod
     @torch.no_grad()
     def of_laq(cls, laq: LatentActionQuantizer, **head: Any) -> LAQCodeDecoder:
-        """A decoder with the codebook and the decoder of `laq`, and a new perceptron.
+        """Build a decoder with copies of the codebook and the decoder of `laq`, and a new MLP.
 
         Args:
-            laq: The quantizer.
-            **head: Of the class, all but `config`.
+            laq: The latent action quantizer.
+            **head: Arguments of the constructor except `config`.
 
         Raises:
-            ValueError: If `laq` is of another architecture.
+            ValueError: If `laq` has no `TransitionDecoder`, as in other architectures.
         """
         if not isinstance(laq.decoder, TransitionDecoder):
             raise ValueError(
@@ -82,11 +83,12 @@ class LAQCodeDecoder(nn.Module):
     def forward(
         self, codes: Int[Tensor, "b c"], frame: Float[Tensor, "b e y x"], state: Float[Tensor, "b r"] | None = None
     ) -> Float[Tensor, "b h a"]:
-        """Decode codes in [0, k), given frame t (float32 in [0, 1]) and the normalized state."""
+        """Decode codes in [0, k) to normalized actions, given frame t (float32 in [0, 1]) and the normalized state."""
         n = self.config.spec.num_transitions
         by_transition = rearrange(codes, "b (n s) -> b n s", n=n)
         vectors = self.codebook[torch.arange(self.config.spec.code_seq_len, device=codes.device), by_transition]
         places, slots = self.trunk.tokens(repeat(frame, "b e y x -> b n e y x", n=n), vectors)
+        # Patch tokens are averaged, but slot tokens are kept apart, since each stands for one code.
         summary = torch.cat([places.mean(1, keepdim=True), slots], dim=1)
         features = rearrange(summary, "(b n) l d -> b (n l d)", n=n)
         if self.state_dim is not None:

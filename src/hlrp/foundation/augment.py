@@ -1,4 +1,4 @@
-"""Light image augmentation, batched on the device."""
+"""Image augmentation by random shifts, batched on the images' device."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def random_shift(images: Float[Tensor, "n c h w"], max_shift: int, *, draws: Row
     """Shift every image by its own whole-pixel offset in [-max_shift, max_shift], repeating the border.
 
     Args:
-        images: Pixels of any range; as many images for each row of the batch, those of a row one after the other.
+        images: Pixels of any range. Every row of the batch has the same number of images, which are adjacent.
         max_shift: Largest shift along each axis, in pixels; 0 returns `images` unchanged.
-        draws: Draws of the rows.
+        draws: Random numbers of the rows of the batch.
     """
     if max_shift == 0:
         return images

@@ -1,8 +1,8 @@
-"""What a foundation VLA sees: one frame per camera, one instruction, and in training the codes to predict.
+"""Input batch of a foundation VLA: one frame per camera, one instruction, and in training the codes to predict.
 
 Shapes: b batch, v cameras, c colour channels (RGB), h and w pixels, s codes (`LatentSpec.num_codes`), d width of a
 code vector.
-There is no time axis: a frame later than t cannot be written into a `FoundationBatch`.
+Images have no time axis, so that a `FoundationBatch` cannot hold a frame later than t.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class FoundationBatch:
     instructions: list[str]
     """One non-empty instruction per sample, length b."""
     codes: Int[Tensor, "b s"] | None = None
-    """Latent codes in [0, k), transitions flattened to n*s; -1 where there is no label. None at inference."""
+    """Latent codes in [0, k), transitions flattened to n*s; -1 marks a missing label. None at inference."""
     valid: Bool[Tensor, " b"] | None = None
-    """False where the label must not teach (clip cut by its episode's end); None: all labels count."""
+    """False where the label must not be learned, because the episode ends inside the clip. None: all labels count."""
     vectors: Float[Tensor, "b s d"] | None = None
-    """Latent vectors before quantization, for a backend with a continuous head; None where nobody asked for them."""
+    """Latent vectors before quantization, for a backend with a continuous head. None: not loaded."""
     draws: RowDraws | None = None
-    """Random numbers of the samples in training. They come with the batch, so that a batch is the same however many
-    processes share it; None: a model draws by its own count of batches."""
+    """Random numbers of the samples in training. They come with the batch, so that the draws of a sample do not depend
+    on the number of processes. None: the model derives them from its own count of batches."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 5:
@@ -68,10 +68,13 @@ class FoundationBatch:
 
 
 def labels_to_learn(batch: FoundationBatch, spec: LatentSpec) -> tuple[Int[Tensor, "b s"], Bool[Tensor, " b"]]:
-    """Codes in [0, k), with a stand-in where there is no label, and which samples count: valid, with every slot filled.
+    """Codes to learn, clamped to [0, k), and a mask of the samples that count.
+
+    A sample counts if it is valid and every slot has a label. Missing labels are replaced by code 0, so that the
+    cross-entropy is defined; the mask has to remove these samples from the loss.
 
     Raises:
-        ValueError: If the batch has no codes, or codes of another geometry.
+        ValueError: If the batch has no codes, or the number of codes differs from `spec.num_codes`.
     """
     if batch.codes is None:
         raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
@@ -85,7 +88,7 @@ def labels_to_learn(batch: FoundationBatch, spec: LatentSpec) -> tuple[Int[Tenso
 
 
 def require_instructions(instructions: Sequence[object]) -> list[str]:
-    """Return `instructions` as a list, refusing any that says nothing.
+    """Return `instructions` as a list, after checking that each is a non-empty text.
 
     Raises:
         ValueError: If an instruction is missing, not text, empty or only whitespace.
@@ -99,15 +102,17 @@ def require_instructions(instructions: Sequence[object]) -> list[str]:
 
 
 def are_pixels(images: Float[Tensor, "..."]) -> Bool[Tensor, ""]:
-    """Whether all values are finite and of the scale of pixels in [0, 1]; augmentation may overshoot it a little."""
-    return ((images > -0.5) & (images < 1.5)).all()  # false for NaN
+    """Whether all pixels are finite and roughly in [0, 1]; augmentation may leave this range a little."""
+    return ((images > -0.5) & (images < 1.5)).all()  # comparisons with NaN are false
 
 
 def require_finite(images: Float[Tensor, "..."]) -> None:
-    """Refuse images with NaN, infinite or unscaled pixels (copies a flag to the host: for edges, not training steps).
+    """Refuse images with NaN, infinite or unscaled pixels.
+
+    The check copies a flag to the host. Call it where data enters, not in every training step.
 
     Raises:
-        ValueError: If any pixel is not finite, or of another scale than [0, 1].
+        ValueError: If any pixel is not finite, or lies far outside [0, 1].
     """
     if not bool(torch.isfinite(images).all()):
         raise ValueError("images hold NaN or infinite pixels, expected float32 in [0, 1]; check camera and decoder")
@@ -120,7 +125,7 @@ def require_finite(images: Float[Tensor, "..."]) -> None:
 
 
 def require_codes(codes: Int[Tensor, "b s"], spec: LatentSpec) -> None:
-    """Refuse labels that `spec` cannot have produced (copies two numbers to the host: for edges).
+    """Refuse codes that do not fit `spec`. The check copies two numbers to the host.
 
     Raises:
         ValueError: If the number of slots differs from `spec.num_codes` or a code is outside [-1, k).

@@ -1,12 +1,13 @@
 """A trained foundation model as one folder that loads offline.
 
-foundation.json      backend type and configuration, LatentSpec, fingerprint of the LAQ, extra facts
+foundation.json      backend type and configuration, LatentSpec, fingerprint of the LAQ, facts of the training run
 backbone/            architecture, tokenizer, chat template and image processor, as JSON
-model.safetensors    every weight
-README.md            the same for people, as the hub shows it
-metrics.json         every held-out figure, where it was measured
+model.safetensors    all weights
+README.md            model card, as the hub shows it
+metrics.json         all held-out metrics, if they were measured
 
-The folder of a LeRobot policy of this project has the first three too, the weights of its model among the policy's own.
+The folder of a LeRobot policy of this project also has the first three. There, `model.safetensors` holds the weights of
+the whole policy, and those of the foundation model have names that begin with `POLICY_PREFIX`.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ ASSETS_DIR = "backbone"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 POLICY_PREFIX = "backend."
-"""Begins the names of the model's weights where they lie among those of a policy."""
+"""Prefix of the names of the foundation model's weights in the weight file of a policy."""
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class FoundationDescription:
-    """What `foundation.json` says, without loading a weight."""
+    """Content of `foundation.json`."""
 
     backend: str
     config: dict[str, Any]
@@ -48,12 +49,12 @@ class FoundationDescription:
     laq_fingerprint: str
     """Fingerprint of the LAQ whose codes the model predicts."""
     extra: dict[str, Any]
-    """Facts of the training run, such as metrics and dataset."""
+    """Facts of the training run, such as dataset and metrics; plain JSON values."""
 
 
 @dataclass(frozen=True)
 class LoadedFoundation:
-    """A model in evaluation mode, with its description."""
+    """A foundation model with its description. `load_foundation` returns it in evaluation mode."""
 
     backend: FoundationBackend
     description: FoundationDescription
@@ -68,18 +69,18 @@ def write_foundation(
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write `backend` to `directory`: complete, or not at all.
+    """Write a checkpoint of `backend` to `directory`; an error leaves no incomplete folder behind.
 
     Args:
         backend: The model.
         directory: Folder to create.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: JSON-serialisable facts to keep with the model.
-        beside: Further text files of the folder, by name, such as the model card and a report.
+        beside: Content of further text files by file name, such as the model card and a report.
         overwrite: Replace an earlier checkpoint in `directory`.
 
     Raises:
-        FileExistsError: If `directory` exists and is not to be, or is not safe to be, replaced.
+        FileExistsError: If `directory` exists, and `overwrite` is false or the folder is no foundation checkpoint.
     """
     with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
         write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
@@ -96,7 +97,7 @@ def write_assets(
     laq_fingerprint: str,
     extra: Mapping[str, object] | None = None,
 ) -> None:
-    """Write all of a checkpoint but its weights into `folder`: for a host that saves weights itself."""
+    """Write a checkpoint without its weights into `folder`, for a policy whose weights LeRobot saves."""
     description = {
         "format": _FORMAT,
         "backend": backend.backend_type,
@@ -138,7 +139,7 @@ def read_description(directory: Path | str) -> FoundationDescription:
 
 
 def _hint(directory: Path) -> str:
-    """What else `directory` may be, to end the message that it is not a foundation checkpoint."""
+    """End of the message that `directory` is no foundation checkpoint: names what the folder seems to be instead."""
     for inner in ("pretrained_model", "checkpoints/last/pretrained_model"):
         if (directory / inner / DESCRIPTION_FILE).is_file():
             return f"; there is a policy in {directory / inner}, name that folder"
@@ -148,18 +149,18 @@ def _hint(directory: Path) -> str:
 
 
 def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
-    """The architecture of a checkpoint with weights still to be loaded: for a host that loads them itself.
+    """Build the architecture of a checkpoint without loading weights, for a policy whose weights LeRobot loads.
 
     `overrides` replaces settings of training and computing, such as `freeze_backbone` or `dtype`.
 
     Raises:
         FileNotFoundError: If a file of the checkpoint is missing.
-        ValueError: If one is damaged.
+        ValueError: If a file of the checkpoint is damaged.
     """
     directory = Path(directory)
     description = read_description(directory)
     for part in sorted((directory / ASSETS_DIR).glob("*.json")):
-        read_json(part)  # transformers and tokenizers do not always say which file they cannot read
+        read_json(part)  # fails with the file's name; transformers does not always name a file that it cannot read
     backend = BACKENDS[description.backend].from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )
@@ -175,14 +176,14 @@ def load_foundation(
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
 ) -> LoadedFoundation:
-    """Load a checkpoint strictly, in evaluation mode; without a network where it is a folder.
+    """Load a checkpoint strictly, in evaluation mode; a local folder needs no network.
 
     Args:
-        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `hlrp.storage.hub.fetch_folder`.
-        device: Where to put the model.
+        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `fetch_folder`.
+        device: Device of the model.
         overrides: Settings of training and computing to replace; see `rebuild`.
         revision: Branch, tag or commit of the repository.
-        cache_dir: Where downloads are kept.
+        cache_dir: Folder of downloaded repositories; None uses the default of the hub's client.
         token: Access token of a private repository.
 
     Raises:
@@ -201,7 +202,7 @@ def load_foundation(
 
 
 def load_weights(backend: nn.Module, file: Path | str) -> None:
-    """Load a model's weights strictly, out of a file of its own or of the policy that it is a part of.
+    """Load a foundation model's weights strictly, from its own file or from the file of a policy that contains it.
 
     Raises:
         ValueError: If the file is damaged, or its weights do not fit the architecture.
@@ -215,7 +216,8 @@ def load_weights(backend: nn.Module, file: Path | str) -> None:
         read_weights(backend, file)
         return
     inside = nn.ModuleDict({POLICY_PREFIX.removesuffix("."): backend})
-    missing, further = load_model(inside, str(file), strict=False)  # the policy's other weights are not expected
+    # Not strict, because the file also holds the other weights of the policy; the check below is strict for this model.
+    missing, further = load_model(inside, str(file), strict=False)
     wrong = sorted([*missing, *(name for name in further if name.startswith(POLICY_PREFIX))])
     if wrong:
         raise ValueError(f"the weights of the model in {file} do not fit its architecture: {', '.join(wrong)}")
@@ -225,7 +227,7 @@ def require_foundation(directory: Path | str) -> None:
     """Raise unless `directory` is the folder of a foundation model.
 
     Raises:
-        FileNotFoundError: Saying what is expected there.
+        FileNotFoundError: If a file is missing; the message names it.
     """
     read_description(directory)
     if not (Path(directory) / WEIGHTS_FILE).is_file():
@@ -239,4 +241,4 @@ FOUNDATION_FOLDER = FolderKind(
     files=(DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"),
     require=require_foundation,
 )
-"""For `hlrp.storage.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""
+"""Kind of folder for `hlrp.storage.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""

@@ -1,4 +1,7 @@
-"""Which foundation model, and how it is trained, as named on a command line; without torch or transformers."""
+"""Configuration of the foundation models: backbone, head, trained parts, LoRA and optimizer.
+
+The file imports neither torch nor transformers, so that `--help` and a refused option answer at once.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from hlrp.runtime.checks import require_number, require_numbers, require_one_of
 from hlrp.training.config import OptimizerConfig
 
 HEADS = ("query", "pooled")
-"""Ways to make slot features, by the name a configuration gives them."""
+"""Names of the latent heads that a configuration can choose."""
 
 
 _LOSSES = ("codes", "vocabulary")
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
-"""Types of weights, by the name a configuration gives them."""
+"""Names of the weight types that a configuration can choose."""
 EMBEDDED_SIZES = ("debug", "demo")
-"""Sizes of the models that are built offline."""
+"""Names of the sizes of the small models that are built offline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,45 +30,45 @@ class FoundationOptimizerConfig(OptimizerConfig):
     """AdamW with a linear warmup and a cosine decay."""
 
     lr: float = 2e-3
-    """Peak learning rate, for the embedded models; 1e-5 suits a pretrained hub model."""
+    """Peak learning rate. The default suits the small embedded models; use about 1e-5 for a pretrained hub model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRASettings:
-    """Size and place of the adapters."""
+    """Size and placement of the LoRA adapters."""
 
     rank: int = 0
-    """Rank of every adapter; 0 trains the weights themselves."""
+    """Rank of every LoRA adapter; 0 turns LoRA off and trains the weights directly."""
     alpha: float = 16.0
-    """Scale: an adapter's output is multiplied by alpha / rank."""
+    """Scale of LoRA: an adapter's output is multiplied by alpha / rank."""
     dropout: float = 0.0
-    """Share of an adapter's inputs that training drops."""
+    """Dropout probability on the input of every LoRA adapter, in training."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear layers of the language model that get one, by the last part of their names."""
+    """Linear layers of the language model that get a LoRA adapter, named by the last part of their module names."""
 
     def __post_init__(self) -> None:
         require_number("lora.rank", self.rank, at_least=0)
         require_number("lora.alpha", self.alpha, above=0)
         require_number("lora.dropout", self.dropout, at_least=0, below=1)
         if self.rank and not self.target_modules:
-            raise ValueError("lora.target_modules names no layer; leave it out for all of the language model's")
+            raise ValueError("lora.target_modules names no layer; leave it out for all layers of the language model")
 
     @property
     def is_on(self) -> bool:
-        """Whether there are adapters at all."""
+        """Whether LoRA adapters are used."""
         return self.rank > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionTokens:
-    """Spelling of the action tokens."""
+    """Text form of the action tokens in a chat model's answer."""
 
     action_start_token: str = "<ACTION>"
-    """Opens an answer."""
+    """Token that opens an answer in action tokens."""
     action_end_token: str = "</ACTION>"
-    """Closes an answer."""
+    """Token that closes an answer in action tokens."""
     action_token_fmt: str = "<ACT_{i}>"
-    """Spelling of code i; must contain `{i}`."""
+    """Format of the token of latent code i; must contain `{i}`."""
 
     def __post_init__(self) -> None:
         if "{i}" not in self.action_token_fmt:
@@ -76,44 +79,44 @@ class ActionTokens:
             )
 
     def spell(self, code: int) -> str:
-        """The token of one code."""
+        """Text of the token of one latent code."""
         return self.action_token_fmt.format(i=code)
 
     def format(self, codes: Sequence[int]) -> str:
-        """The answer as text, without the end-of-sequence token."""
+        """Text of a whole answer for `codes`, without the end-of-sequence token."""
         return " ".join([self.action_start_token, *map(self.spell, codes), self.action_end_token])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendConfig(draccus.ChoiceRegistry):
-    """Which backbone, how it is shown the frame, and what of it learns: what all backends have in common."""
+    """Options that all foundation backends share: backbone, image input, and which weights are trained."""
 
     model_name: str | None = None
-    """Hub name or local folder of the backbone; None builds an embedded small one, offline."""
+    """Hub name or local folder of the pretrained backbone; None builds a small untrained model offline."""
     embedded_size: str = "demo"
-    """Size of the embedded backbone where model_name is None: demo or debug."""
+    """Size of the small offline model that is built if model_name is None: demo or debug."""
     image_size: tuple[int, int] = (64, 64)
-    """Height and width every image is resized to, in pixels."""
+    """Height and width that the VLM's images are resized to, in pixels."""
     system_prompt: str = "You are a robot policy. Reply only with action tokens."
-    """Opens every conversation; empty leaves the system turn to the chat template."""
+    """System prompt of every conversation. Empty: the chat template decides whether there is a system turn."""
     attn_implementation: str = "sdpa"
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     dtype: str = "float32"
     """Type of the backbone's weights: float32, bfloat16 or float16."""
     freeze_backbone: bool = False
-    """Train only what is new: the rows of the action tokens, or the latent head."""
+    """Freeze the pretrained backbone. Only the embedding rows of the action tokens, or the latent head, are trained."""
     freeze_vision_tower: bool = False
-    """Leave the vision tower and its projection as they are."""
+    """Freeze the vision tower and its projection into the language model."""
     lora: LoRASettings = field(default_factory=LoRASettings)
-    """Adapters on the language model, whose own weights are then frozen."""
+    """LoRA adapters on the language model. If they are on, the backbone's own weights are frozen."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    """Recompute the activations in the backward pass: less memory, more time."""
     random_shift_px: int = 2
-    """In training, shift every image by up to this many pixels along each axis, before resizing."""
+    """Augmentation: in training, shift every image by up to this many pixels along each axis, before resizing."""
 
     @classmethod
     def default_choice_name(cls) -> str:
-        """The backend of a command line that names none."""
+        """Backend that a command uses if its options name none."""
         return "qwen3vl_chat"
 
     def __post_init__(self) -> None:
@@ -133,15 +136,15 @@ class BackendConfig(draccus.ChoiceRegistry):
         return False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` takes them back."""
+        """Configuration as plain JSON values, which `from_dict` reads."""
         return draccus.encode(asdict(self))
 
     @classmethod
     def from_dict[C: BackendConfig](cls: type[C], values: Mapping[str, Any]) -> C:
-        """Inverse of `to_dict`.
+        """Build a configuration from the values that `to_dict` returns.
 
         Raises:
-            ValueError: If a value is unknown or of another kind.
+            ValueError: If a name is unknown or a value has the wrong type.
         """
         try:
             return draccus.decode(cls, dict(values))
@@ -152,12 +155,12 @@ class BackendConfig(draccus.ChoiceRegistry):
 @BackendConfig.register_subclass("qwen3vl_chat")
 @dataclass(frozen=True, kw_only=True)
 class QwenVLChatConfig(BackendConfig):
-    """A Qwen3-VL chat model: image sides are multiples of its patch size times its merge size."""
+    """Options of a Qwen3-VL chat model. Image sides must be multiples of its patch size times its merge size."""
 
     tokens: ActionTokens = field(default_factory=ActionTokens)
-    """Spelling of the action tokens."""
+    """Text form of the action tokens in the model's answer."""
     loss_over: str = "codes"
-    """codes compares the k codes of each slot; vocabulary is the language-model loss on the whole answer."""
+    """Classes of the cross-entropy. codes: the k codes of each slot. vocabulary: all tokens, over the whole answer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,20 +170,20 @@ class QwenVLChatConfig(BackendConfig):
 @BackendConfig.register_subclass("smol_latent_head")
 @dataclass(frozen=True, kw_only=True)
 class SmolLatentHeadConfig(BackendConfig):
-    """A SmolVLM2 with a latent head: images are square and at most as large as its vision tower's."""
+    """Options of a SmolVLM2 with a latent head. Images must be square and at most the vision tower's image size."""
 
     system_prompt: str = "You are a robot policy."
-    """Opens every conversation; empty leaves the system turn out."""
+    """System prompt of every conversation. Empty: no system turn."""
     head: str = "query"
-    """query: one learned query per slot reads the prompt; pooled: a perceptron on the prompt's mean."""
+    """Latent head. query: one learned query per code slot attends to the prompt. pooled: an MLP on the mean token."""
     head_layers: int = 1
-    """Decoder blocks of the query head, hidden layers of the pooled one."""
+    """Transformer decoder blocks of the query head, or hidden layers of the pooled head."""
     head_heads: int = 4
-    """Attention heads of the query head; they divide the language model's width."""
+    """Attention heads of the query head; must divide the width of the language model."""
     num_vlm_layers: int | None = None
-    """Keep only this many of the language model's first layers, as SmolVLA (arXiv:2506.01844) does; None keeps all."""
+    """Use only the first so many layers of the language model, as SmolVLA (arXiv:2506.01844) does. None: all layers."""
     vector_loss_weight: float = 0.0
-    """Weight of the flow-matching loss on latent vectors; 0 leaves the continuous head out."""
+    """Weight of the flow-matching loss on latent vectors before quantization; 0 builds no continuous head."""
     flow_steps: int = 4
     """Euler steps from noise to a predicted latent vector."""
 
@@ -192,5 +195,5 @@ class SmolLatentHeadConfig(BackendConfig):
 
     @property
     def needs_vectors(self) -> bool:
-        """Whether there is a continuous head."""
+        """Whether labels must hold latent vectors: true if the model has a continuous head."""
         return self.vector_loss_weight > 0

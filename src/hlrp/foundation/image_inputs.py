@@ -1,6 +1,7 @@
-"""From camera images to a vision tower's `pixel_values`, as a handful of batched tensor operations.
+"""Turn camera images into a vision tower's `pixel_values`, with batched tensor operations on the images' device.
 
-The same pixels as the hub's own image processor for a given target size, without PIL, on the images' device.
+The result equals that of the image processor in transformers for the same target size.
+
 Shapes: n images, c channels, h w pixels, r patches of all images, p numbers in one patch.
 """
 
@@ -28,9 +29,9 @@ class ImageGeometry:
     patch_size: int
     """Side of one square patch, in pixels."""
     temporal_patch_size: int
-    """Frames of one patch; a still image is repeated to fill it."""
+    """Frames of one patch; a still image is repeated this many times."""
     merge_size: int
-    """Patches per side that become one language-model token."""
+    """Patches per side of a square block that is merged into one language-model token."""
     mean: tuple[float, ...]
     """Colour mean per channel, for pixels in [0, 1]."""
     std: tuple[float, ...]
@@ -46,7 +47,7 @@ class ImageGeometry:
 
     @classmethod
     def of(cls, processor: Qwen2VLImageProcessor, image_size: tuple[int, int]) -> ImageGeometry:
-        """Layout of `processor` at `image_size` (height, width)."""
+        """Patch layout and colour statistics of `processor`, for images of `image_size` (height, width) pixels."""
         return cls(
             height=image_size[0],
             width=image_size[1],
@@ -69,24 +70,24 @@ class ImageGeometry:
         return rows * columns // self.merge_size**2
 
     def grid(self, num_images: int) -> Int[Tensor, "n 3"]:
-        """`image_grid_thw` of `num_images` equal images, on the host: the tower reads it there."""
+        """`image_grid_thw` of `num_images` images of this size; on the CPU, where the vision tower reads it."""
         return torch.tensor([self.grid_thw]).expand(num_images, 3)
 
 
 SmolImageProcessor = SmolVLMImageProcessor | SmolVLMImageProcessorPil
-"""transformers picks the second where a folder asks for Lanczos, which tensors cannot be resized with."""
+"""Image processors of a SmolVLM. transformers loads the PIL one if a model asks for Lanczos, which needs PIL."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SquareGeometry:
-    """Target size, patch layout and colour statistics of a SmolVLM's vision tower, which sees square images."""
+    """Target size, patch layout and colour statistics of a SmolVLM's vision tower, for square images."""
 
     side: int
     """Target height and width, in pixels."""
     patch_size: int
-    """Side of one square patch, in pixels; what is left over at the border is not seen."""
+    """Side of one square patch, in pixels; a remainder at the right and lower border is cut off."""
     scale_factor: int
-    """Patches per side that become one language-model token."""
+    """Patches per side of a square block that is merged into one language-model token."""
     mean: tuple[float, ...]
     """Colour mean per channel, for pixels in [0, 1]."""
     std: tuple[float, ...]
@@ -102,10 +103,11 @@ class SquareGeometry:
 
     @classmethod
     def of(cls, processor: SmolImageProcessor, config: SmolVLMConfig, image_size: tuple[int, int]) -> SquareGeometry:
-        """Layout of a model's tower, with its processor's colours, at `image_size` (height, width).
+        """Patch layout of the vision tower in `config` and colour statistics of `processor`, at `image_size`.
 
         Raises:
-            ValueError: If the size is not square, exceeds the tower's, or does not fill whole tokens.
+            ValueError: If `image_size` (height, width) is not square, exceeds the tower's image size, or does not
+                contain a whole number of tokens.
         """
         vision = config.vision_config
         assert isinstance(vision, SmolVLMVisionConfig)
@@ -135,9 +137,9 @@ class SquareGeometry:
 def resize_and_normalize(
     images: Float[Tensor, "n c h w"], size: tuple[int, int], *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "n c height width"]:
-    """Images of `size` (height, width), centred on `mean` and divided by `std`.
+    """Resize images to `size` (height, width), subtract `mean` and divide by `std`.
 
-    Resizing is bicubic with antialiasing, as in transformers' own processors of tensors.
+    Resizing is bicubic with antialiasing, as in the tensor-based image processors of transformers.
 
     Args:
         images: RGB, float in [0, 1], any size.
@@ -147,20 +149,21 @@ def resize_and_normalize(
     """
     if images.shape[-2:] != size:
         images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)
-        images = images.clamp(0, 1)  # bicubic overshoots; 8-bit pipelines clip the same way
+        images = images.clamp(0, 1)  # bicubic resizing overshoots [0, 1]; 8-bit pipelines clip too
     shift, scale = images.new_tensor([mean, std])[:, :, None, None]
     return (images - shift) / scale
 
 
 def build_pixel_values(images: Float[Tensor, "n c h w"], geometry: ImageGeometry) -> Float[Tensor, "r p"]:
-    """Resize, normalize and cut into patches.
+    """Resize and normalize images, and cut them into the patches of a Qwen vision tower.
 
     Args:
         images: RGB, float in [0, 1], any size.
         geometry: The vision tower's layout.
 
     Returns:
-        One row per patch, in the order of Qwen's tower: merge blocks row by row, inside a block row by row.
+        One row per patch, in the order of Qwen's tower: blocks of merged patches row by row, and row by row
+        inside a block.
     """
     size = (geometry.height, geometry.width)
     images = resize_and_normalize(images, size, mean=geometry.mean, std=geometry.std)

@@ -1,7 +1,8 @@
-"""Weights out of a plain Lightning checkpoint: a pickle, so it is read with `weights_only=True` and nothing else of it.
+"""Load the weights of a Lightning checkpoint (.ckpt) into a foundation model.
 
-Two layouts are known by the prefix of their names: `backend.`, written by `hlrp-train-foundation` while it trains, and
-`vla_model.`, a Qwen3-VL as an earlier module stored it.
+The file is a pickle and is read with `weights_only=True`, so that it cannot run code. Two layouts are known by the
+prefix of their weight names: `backend.`, written by `hlrp-train-foundation`, and `vla_model.`, a Qwen3-VL in the layout
+of an earlier Lightning module.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no weights of a known layout, or those of another architecture.
+        ValueError: If the file has no weights of a known layout, or weights of another architecture.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,7 +66,7 @@ def _matched(backend: FoundationBackend, state: dict[str, Tensor], path: Path) -
 
 
 def _with_tied(target: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names that share memory in `target` may be stored once: the others are the same tensor."""
+    """Complete `weights` with tied names: a file may store only one of the names that share memory in `target`."""
     places: dict[int, list[str]] = {}
     for name, value in target.state_dict(keep_vars=True).items():
         places.setdefault(value.data_ptr(), []).append(name)

@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) on a backbone's language model, through peft.
 
-Training moves the adapters; a finished model has them folded into its weights, so that nobody who loads it needs peft.
+Training updates the adapters. A saved model has them merged into its weights, so that loading it needs no peft.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from hlrp.runtime.extras import MissingPackage
 
 
 def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:
-    """Put trainable adapters beside the linear layers of a frozen model, in place, where there are to be any.
+    """Add trainable adapters to the linear layers of a frozen model, in place, if `settings` turns LoRA on.
 
     Raises:
-        ValueError: If peft is not installed, or a name in `target_modules` fits no layer.
+        ValueError: If peft is not installed, or a name in `target_modules` matches no layer.
     """
     if not settings.is_on:
         return
@@ -39,7 +39,8 @@ def add_lora(language_model: nn.Module, settings: LoRASettings) -> None:
 
 
 def merge_lora(language_model: nn.Module) -> None:
-    """Fold every adapter into the layer it stands beside, in place; nothing happens where there is none."""
+    """Merge every adapter into its linear layer, in place; a model without adapters is unchanged."""
+    # peft renames an adapted layer to `base_layer`. Without one, peft need not be installed.
     if not any(name.endswith("base_layer") for name, _ in language_model.named_modules()):
         return
     from peft.tuners.lora import Linear

@@ -1,4 +1,4 @@
-"""Labels made while training: a frozen quantizer looks at the clip, the student at its first frame alone.
+"""Latent labels made during training: a frozen LAQ encodes the clip, the trained VLA sees only frame t.
 
 Shapes: b batch, t frames the quantizer sees, c h w a frame, s codes of one label, d width of a code vector.
 """
@@ -19,20 +19,20 @@ from hlrp.latents import LatentActions
 
 @runtime_checkable
 class Teacher(Protocol):
-    """What labels a clip: `hlrp.laq`'s `LatentActionQuantizer`."""
+    """Model that labels clips with latent actions, such as `hlrp.laq`'s `LatentActionQuantizer`."""
 
     def encode(self, clips: UInt8[Tensor, "b t c h w"], /) -> LatentActions:
-        """Latent actions of clips."""
+        """Encode clips of uint8 pixels in [0, 255] to latent actions."""
         ...
 
 
 @dataclass(frozen=True)
 class TaughtBatch:
-    """Observations at time t, and apart from them the clips that only the quantizer sees."""
+    """Observations at time t, with the clips that only the LAQ sees."""
 
     inputs: FoundationBatch
     clips: UInt8[Tensor, "b t c h w"]
-    """Frames t, t+offset, … of the quantizer's cameras at its own size; every clip lies inside its episode."""
+    """Frames t, t+offset, … of the LAQ's cameras, at the LAQ's image size. No clip leaves its episode."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -45,7 +45,10 @@ class TaughtBatch:
 
 
 class OnlineLabels:
-    """Labels batches with a frozen quantizer. No module itself: its weights are no part of the model that learns."""
+    """Labels batches with a frozen LAQ.
+
+    The class is no `nn.Module`, so that the LAQ's weights do not become part of the trained model.
+    """
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
@@ -54,9 +57,9 @@ class OnlineLabels:
 
     @torch.no_grad()
     def label(self, batch: TaughtBatch) -> FoundationBatch:
-        """The observations of `batch` with codes and vectors of its clips."""
+        """Return the observations of `batch`, with the codes and latent vectors of its clips as labels."""
         if isinstance(self.teacher, nn.Module):
-            self.teacher.to(batch.clips.device)  # does nothing after the first time
+            self.teacher.to(batch.clips.device)  # moves the weights once; later calls change nothing
         latents = self.teacher.encode(batch.clips)
         return replace(
             batch.inputs,

@@ -25,25 +25,25 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class CodePredictions:
-    """What a model said about labelled frames, without its scores: small enough to keep for every frame."""
+    """Predictions of a model for labelled frames, without logits, so that all frames fit into memory."""
 
     codes: Int[Tensor, "m s"]
-    """True codes; -1 in every slot of a frame that does not count."""
+    """True codes of the labels; -1 in every slot of a frame that does not count."""
     decoded: Int[Tensor, "m s"]
-    """Codes as the model says them at inference, each after its own codes before."""
+    """Codes predicted as at inference, each given the model's own previous codes."""
     probability: Float[Tensor, "m s"]
     """Probability of each decoded code among the k codes."""
     teacher: Int[Tensor, "m s"]
-    """The most likely code of each slot, given the true codes before it."""
+    """Most likely code of each slot, given the true previous codes (teacher forcing)."""
     nats: Float[Tensor, "m s"]
-    """Cross-entropy of the true code, given the true codes before it; 0 where a frame does not count."""
+    """Cross-entropy of the true code in nats, given the true previous codes; 0 if a frame does not count."""
 
     def __len__(self) -> int:
         return len(self.codes)
 
     @classmethod
     def of(cls, result: FoundationLoss, prediction: LatentPrediction, codes: Int[Tensor, "b s"]) -> CodePredictions:
-        """Of one batch, on its device."""
+        """Predictions of one batch, on the batch's device."""
         counted = result.counted[:, None]
         nats = F.cross_entropy(rearrange(result.logits, "b s k -> b k s").float(), codes.clamp_min(0), reduction="none")
         return cls(
@@ -56,26 +56,26 @@ class CodePredictions:
 
     @classmethod
     def joined(cls, parts: Sequence[CodePredictions]) -> CodePredictions:
-        """Batches one after the other, brought to the host in one transfer."""
+        """Concatenate the predictions of batches, and copy them to the CPU in one transfer."""
         rows = [torch.stack([value.detach().float() for value in vars(part).values()]) for part in parts]
-        codes, decoded, probability, teacher, nats = torch.cat(rows, dim=1).cpu()  # float32 holds codes below 2^24
+        codes, decoded, probability, teacher, nats = torch.cat(rows, dim=1).cpu()  # float32 is exact below 2^24
         return cls(codes.long(), decoded.long(), probability, teacher.long(), nats)
 
     @property
     def counted(self) -> Bool[Tensor, " m"]:
-        """True where a frame is labelled."""
+        """True for frames with a label in every slot."""
         return (self.codes != NO_LABEL).all(1)
 
     def kept(self, keep: Bool[Tensor, " m"]) -> CodePredictions:
-        """The frames where `keep` is true."""
+        """Predictions of the frames where `keep` is true."""
         return CodePredictions(**{name: value[keep] for name, value in vars(self).items()})
 
 
 def predict_codes(backend: FoundationBackend, batches: Iterable[FoundationBatch]) -> CodePredictions:
-    """Run a trained model over labelled batches; it is left in the mode it was in.
+    """Run a trained model over labelled batches; its training mode is restored afterwards.
 
     Raises:
-        ValueError: If there is no batch, or one has no codes.
+        ValueError: If there is no batch, or a batch has no codes.
     """
     parts = []
     with evaluation_mode(backend), torch.no_grad():
@@ -90,5 +90,5 @@ def predict_codes(backend: FoundationBackend, batches: Iterable[FoundationBatch]
 
 
 def device_of(backend: nn.Module) -> torch.device:
-    """Where the weights are."""
+    """Device of a model's weights."""
     return next(backend.parameters()).device

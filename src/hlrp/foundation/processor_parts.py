@@ -1,4 +1,4 @@
-"""Typed access to a chat processor's parts, which transformers attaches at run time, and its files."""
+"""Typed access to the parts of a chat processor, which transformers sets at run time, and saving of its files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ _CHAT_TEMPLATE_FILE = "chat_template.json"
 
 
 def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
-    """The processor's tokenizer."""
+    """Tokenizer of a chat processor."""
     return processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def image_processor_of(processor: Qwen3VLProcessor) -> Qwen2VLImageProcessor:
-    """The image part of a Qwen3-VL's processor."""
+    """Image processor of a Qwen3-VL chat processor."""
     return processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def save_processor(processor: ProcessorMixin, directory: Path) -> None:
     """Write tokenizer, chat template and image processor as JSON files.
 
-    Not by `processor.save_pretrained`, which writes a .jinja file that a hub push leaves behind.
+    `processor.save_pretrained` is not used: it writes the chat template as a .jinja file, which LeRobot's upload to the
+    hub omits.
     """
     processor.to_json_file(directory / "processor_config.json")
     tokenizer = tokenizer_of(processor)
-    template, tokenizer.chat_template = tokenizer.chat_template, None  # it travels with the processor, once
+    template, tokenizer.chat_template = tokenizer.chat_template, None  # written once, with the processor
     try:
         tokenizer.save_pretrained(directory)
     finally:
@@ -42,7 +43,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, as_plain_text: b
     Args:
         tokenizer: The tokenizer.
         text: What to encode.
-        as_plain_text: Spell special tokens out as the characters they are written with.
+        as_plain_text: Encode special tokens in `text` as ordinary characters.
     """
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=as_plain_text)
     return list(encoded["input_ids"])  # pyright: ignore[reportArgumentType]

@@ -1,11 +1,11 @@
-"""From instructions to a chat prompt's token ids and positions, cached per instruction.
+"""Turn instructions into the token ids and positions of a chat prompt, cached per instruction.
 
-The prompt is the processor's own chat template: system prompt, one image placeholder per camera, the
-instruction, and the opening of the assistant's turn. The instruction is tokenized as plain text, so nothing a
-user writes can become an action token, an image placeholder or the end of a turn.
+The prompt follows the processor's own chat template: system prompt, one image placeholder per camera, the
+instruction, and the opening of the assistant's turn. The instruction is tokenized as plain text, so that no text of a
+user can become an action token, an image placeholder or the end of a turn.
 
-Shapes: b batch, l prompt length (padded on the left), u different instructions in a batch, a rows that one prompt
-is cached as: token ids, ones (the mask), and what else its model asks for.
+Shapes: b batch, l prompt length (padded on the left), u different instructions in a batch, a rows of the cached table
+of one prompt: token ids, the mask (all ones), and for a Qwen model three rows of rotary positions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from hlrp.foundation.processor_parts import token_ids
 
 _INSTRUCTION = "\ue000"  # a private-use character: marks the instruction's place in the rendered template
 _MAX_CACHED = 50_000
+"""Prompts in the cache before the cache is emptied, so that free-form instructions cannot fill the memory."""
 
 RopeIndex = Callable[..., tuple[Tensor, Tensor]]
-"""`Qwen3VLModel.get_rope_index`."""
+"""Type of `Qwen3VLModel.get_rope_index`, which returns positions (3, 1, l) and offsets of a tokenized prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class TokenizedPrompts:
 
     input_ids: Int[Tensor, "b l"]
     mask: Bool[Tensor, "b l"]
-    """True where a token is, False on padding."""
+    """True on tokens of the prompt, False on padding."""
     is_padded: bool
-    """Known on the host: False lets attention skip the mask."""
+    """Whether any prompt of the batch is padded; a Python bool, so that attention can skip the mask without a sync."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,10 @@ class Prompts(TokenizedPrompts):
 
 
 class ChatTokenizer(ABC):
-    """Tokenizes each (instruction, number of cameras) once; a subclass knows its family's image placeholders."""
+    """Chat tokenizer that caches each (instruction, number of cameras).
+
+    A subclass expands the image placeholders of its model family.
+    """
 
     def __init__(self, processor: Qwen3VLProcessor | SmolVLMProcessor, *, system_prompt: str) -> None:
         self.processor = processor
@@ -68,23 +72,23 @@ class ChatTokenizer(ABC):
 
     @abstractmethod
     def _widen(self, text: str) -> list[int]:
-        """Token ids of a piece of the rendered template, with all tokens of every image placeholder in it."""
+        """Token ids of a piece of the rendered template, with each image placeholder expanded to all its tokens."""
 
     def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "a l"]:
-        """What is cached of a prompt: token ids, ones (the mask), and more where the model asks for it."""
+        """Cached table of one prompt: token ids, the mask (all ones), and further rows that a subclass adds."""
         return torch.cat([ids, torch.ones_like(ids)])
 
     def _batched(
         self, instructions: Sequence[str], *, num_cameras: int, device: torch.device
     ) -> tuple[TokenizedPrompts, Int[Tensor, "b a_rest l"]]:
-        """Prompts for `instructions`, in their order, and their rows after the mask."""
+        """Prompts for `instructions`, in the given order, and the cached rows that follow ids and mask."""
         row_of = {text: row for row, text in enumerate(dict.fromkeys(instructions))}
         prompts = [self._prompt(text, num_cameras) for text in row_of]
         lengths = [prompt.shape[1] for prompt in prompts]
         longest = max(lengths)
         table = torch.stack([F.pad(p, (longest - p.shape[1], 0)) for p in prompts])  # u a l
         rows = torch.tensor([row_of[text] for text in instructions])
-        batched = table[rows].to(device, non_blocking=True)  # all that a prompt is, in one transfer
+        batched = table[rows].to(device, non_blocking=True)  # ids, mask and positions in one transfer
         mask = batched[:, 1].bool()
         ids = torch.where(mask, batched[:, 0], self.pad_id)
         return TokenizedPrompts(input_ids=ids, mask=mask, is_padded=min(lengths) != longest), batched[:, 2:]
@@ -104,7 +108,7 @@ class ChatTokenizer(ABC):
         return self._rows(torch.tensor([[*before, *text, *after]]), num_cameras)
 
     def _frame(self, num_cameras: int) -> tuple[list[int], list[int]]:
-        """Token ids before and after the instruction."""
+        """Token ids of the template before and after the instruction."""
         if num_cameras not in self._frames:
             self._frames[num_cameras] = self._render(num_cameras)
         return self._frames[num_cameras]
@@ -114,7 +118,7 @@ class ChatTokenizer(ABC):
         messages = [{"role": "user", "content": content}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
-        # Through the tokenizer: SmolVLM's processor adds settings for videos and then warns about them.
+        # The tokenizer renders the template: SmolVLM's processor would add video settings and then warn about them.
         template = self.processor.chat_template  # pyright: ignore[reportAttributeAccessIssue]
         rendered = self.tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True
@@ -131,7 +135,7 @@ class ChatTokenizer(ABC):
 
 
 class PromptTokenizer(ChatTokenizer):
-    """Prompts of a Qwen model, with their multimodal rotary positions."""
+    """Tokenizer of a Qwen model's prompts; adds multimodal rotary positions."""
 
     def __init__(
         self,
@@ -153,7 +157,7 @@ class PromptTokenizer(ChatTokenizer):
             ValueError: If an instruction is empty, or the chat template has no place for image or text.
         """
         prompts, positions = self._batched(instructions, num_cameras=num_cameras, device=device)
-        position_ids = torch.stack(positions.unbind(1))
+        position_ids = torch.stack(positions.unbind(1))  # b 3 l -> 3 b l, the order that transformers expects
         return Prompts(
             input_ids=prompts.input_ids,
             mask=prompts.mask,
@@ -176,7 +180,7 @@ class PromptTokenizer(ChatTokenizer):
 
 
 class SmolPromptTokenizer(ChatTokenizer):
-    """Prompts of a SmolVLM, for images that are not split: its processor says how many tokens one image has."""
+    """Tokenizer of a SmolVLM's prompts, for images that are not split into crops."""
 
     processor: SmolVLMProcessor
 
@@ -189,6 +193,6 @@ class SmolPromptTokenizer(ChatTokenizer):
         return self._batched(instructions, num_cameras=num_cameras, device=device)[0]
 
     def _widen(self, text: str) -> list[int]:
-        whole = [[0] * text.count(self.processor.image_token)]  # no rows and columns of crops: one whole image each
+        whole = [[0] * text.count(self.processor.image_token)]  # 0 rows and 0 columns of crops for every image
         (widened,) = self.processor.expand_text_with_image_tokens([text], whole, whole)
         return token_ids(self.tokenizer, widened)

@@ -20,14 +20,14 @@ from hlrp.training.optimization import OptimizerConfig, learn_in_float32, lightn
 
 
 class VLABackendModule(pl.LightningModule):
-    """Stage 2: teach a backend to predict a LAQ's codes from one frame and an instruction.
+    """Lightning module of stage 2: a backend learns to predict latent codes from one frame and an instruction.
 
     Args:
-        backend: What learns; its trainable weights are brought to float32.
-        optimizer: How.
-        figures: Figures of the predictions of a validation, by the names under which they are logged, such as
-            `validation_log` of `code_figures`; None logs the losses alone.
-        online: What labels batches that come with clips instead of codes.
+        backend: The model to train; its trainable weights are converted to float32.
+        optimizer: Options of the optimizer and its learning-rate schedule; None takes the defaults.
+        figures: Computes the metrics that every validation logs, by their names in the log, such as `validation_log`
+            of `code_figures`; None logs the losses alone.
+        online: Labels batches that come with clips instead of codes; None if all batches have codes.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class VLABackendModule(pl.LightningModule):
         self.backend = backend
         self.optimizer_config = optimizer or OptimizerConfig()
         self.predictions: CodePredictions | None = None
-        """What the model said in the last validation, frame by frame, on the host. Under fsdp a copy of this module is
-        validated, and these stay None: run `predict_codes` then."""
+        """Predictions of the last validation, frame by frame, on the CPU. Under FSDP a copy of this module is validated
+        and this attribute stays None: run `predict_codes` afterwards."""
         self._figures = figures
         self._online = online
         self._parts: list[CodePredictions] = []
         self._loss_sums: list[dict[str, Float[Tensor, ""]]] = []
 
     def training_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss of one batch."""
+        """Compute the loss of one batch, and log it with the teacher-forced accuracy of every slot."""
         result = self.backend.loss(self._labelled(batch))
         slots = {f"train/teacher_forced_accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
         losses = {f"train/{name}": value for name, value in _losses(result).items()}
@@ -63,7 +63,7 @@ class VLABackendModule(pl.LightningModule):
         self._parts, self._loss_sums = [], []
 
     def validation_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> None:
-        """Keep what the model says; sequences are decoded as they are at inference. Nothing leaves the device."""
+        """Collect predicted codes, decoded as at inference. Nothing is copied to the CPU before the epoch's end."""
         batch = self._labelled(batch)
         result = self.backend.loss(batch)
         assert batch.codes is not None, "backends refuse a loss without codes"
@@ -71,7 +71,7 @@ class VLABackendModule(pl.LightningModule):
         self._loss_sums.append({name: value * result.counted.sum() for name, value in _losses(result).items()})
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of all frames together, so that batches weigh by their labels."""
+        """Log metrics over all validation frames together, so that each labelled frame has the same weight."""
         self.predictions = CodePredictions.joined(self._parts)
         frames = int(self.predictions.counted.sum())
         losses = {
@@ -87,14 +87,14 @@ class VLABackendModule(pl.LightningModule):
         return batch.to(device, non_blocking=True)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """AdamW over the trainable parameters, stepped by a warmup and a cosine over the whole run."""
+        """AdamW over the trainable parameters, with a linear warmup and a cosine decay over the whole run."""
         total = int(self.trainer.estimated_stepping_batches)
         return lightning_optimizers(self.backend, self.optimizer_config, total_steps=total)
 
     def _labelled(self, batch: FoundationBatch | TaughtBatch) -> FoundationBatch:
         if isinstance(batch, FoundationBatch):
             return batch
-        assert self._online is not None, "clips come with the quantizer that labels them"
+        assert self._online is not None, "a batch of clips needs the LAQ that labels it"
         return self._online.label(batch)
 
 

@@ -109,7 +109,7 @@ def load_laq(
     """Load a quantizer strictly, in evaluation mode. A local folder loads without a network.
 
     Args:
-        path_or_repo_id: Folder of the quantizer, or name of its repository on the hub; see `hlrp.storage.hub.fetch_folder`.
+        path_or_repo_id: Folder of the quantizer, or name of its repository on the hub (see `fetch_folder`).
         device: Device of the loaded model.
         revision: Branch, tag or commit of the repository.
         cache_dir: Folder for downloads from the hub.

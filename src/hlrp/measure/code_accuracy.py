@@ -1,4 +1,4 @@
-"""How often a foundation model names the right codes on unseen frames, how sure it is of them, and what guesses score.
+"""Held-out metrics of predicted codes: accuracy, calibration, and the accuracy of simple guesses.
 
 Shapes: b batch, m labelled frames, n frames of a dataset, v held-out frames, s code slots, k codebook entries, e
 episodes, q bins of confidence.
@@ -20,79 +20,79 @@ from hlrp.latents import NO_LABEL
 from hlrp.measure.intervals import bootstrap_weights, percentile_interval
 
 CALIBRATION_BINS = 15
-"""Bins of equal width between probability 0 and 1, as in Guo et al. (arXiv:1706.04599)."""
+"""Confidence bins of equal width in [0, 1]; 15 as in Guo et al. (arXiv:1706.04599)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Confidence and truth of decoded codes: bin i holds probabilities in (i/q, (i+1)/q]."""
+    """Reliability diagram of decoded codes: bin i holds codes of probability in (i/q, (i+1)/q]."""
 
     codes: list[int]
-    """Decoded codes in each bin."""
+    """Number of decoded codes in each bin."""
     confidence: list[float | None]
-    """Mean probability in each bin; None where it is empty."""
+    """Mean probability of the codes in each bin; None if the bin is empty."""
     accuracy: list[float | None]
-    """Share of them that is right."""
+    """Share of correct codes in each bin; None if the bin is empty."""
 
 
 @dataclass(frozen=True)
 class LastCodeGuess:
-    """What saying the codes of the span before again scores."""
+    """Accuracy of a guess that repeats the true codes of the previous span."""
 
     frames: int
-    """Held-out frames whose span before is labelled too; the others do not count."""
+    """Held-out frames whose previous span is labelled too; other frames do not count."""
     per_slot: list[float]
-    """Share of right codes in each slot."""
+    """Share of correct codes in each slot."""
 
     @property
     def accuracy(self) -> float:
-        """Over all slots."""
+        """Share of correct codes over all slots."""
         return sum(self.per_slot) / len(self.per_slot)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeFigures:
-    """Figures of one model on held-out frames; a share is in [0, 1], a list holds one value for each slot."""
+    """Metrics of one model on held-out frames. Shares lie in [0, 1]; lists have one value per slot."""
 
     frames: int
-    """Labelled frames behind the figures."""
+    """Labelled frames that were evaluated."""
     episodes: int | None
-    """Episodes they come from; None where nobody said."""
+    """Episodes that the frames come from; None if unknown."""
     decoded_accuracy: float
-    """Share of codes that are right when decoded as at inference, after the model's own codes before."""
+    """Share of correct codes, decoded as at inference: each code given the model's own previous codes."""
     decoded_accuracy_interval: tuple[float, float] | None
-    """95 % bootstrap interval of it over episodes; None where they are not known, or there is only one."""
+    """95 % bootstrap interval of `decoded_accuracy` over episodes; None if episodes are unknown or fewer than two."""
     decoded_accuracy_per_slot: list[float]
     teacher_forced_accuracy: float
-    """The same with the true codes before given."""
+    """Share of correct codes, each given the true previous codes."""
     teacher_forced_accuracy_per_slot: list[float]
     exact_sequence_accuracy: float
-    """Share of frames whose codes are all right, decoded as at inference."""
+    """Share of frames in which all codes are correct, decoded as at inference."""
     cross_entropy_bits: list[float]
-    """Mean -log2 of the probability of the true code, given the true codes before."""
+    """Cross-entropy of the true code in bits, given the true previous codes."""
     label_entropy_bits: list[float]
-    """Entropy of the held-out codes: what the best constant distribution costs. A model below it has learnt."""
+    """Entropy of the held-out codes in bits: cross-entropy of the best constant distribution, to be undercut."""
     calibration_error: float
-    """Expected calibration error of the decoded codes: mean distance of confidence and accuracy over the bins."""
+    """Expected calibration error of the decoded codes: mean distance of confidence and accuracy over bins."""
     reliability: Reliability
     confusion: list[list[list[int]]]
-    """Frames by slot, true code and decoded code, (s, k, k)."""
+    """Number of frames by slot, true code and decoded code, shape (s, k, k)."""
     constant_guess_accuracy: float
-    """What saying one code for each slot scores: the most frequent one in training, or here if that is unknown."""
+    """Accuracy of one constant code per slot: the most frequent in the training labels, or else in these labels."""
     constant_guess_accuracy_per_slot: list[float]
     constant_guess_is_of_training: bool
-    """Whether that code was chosen by training labels; else by these, which no constant guess can beat."""
+    """True if the constant codes come from training labels; False if from these labels, the best constant guess."""
     gain_over_guessing: float | None
-    """Share of the way from `constant_guess_accuracy` to all codes right that `decoded_accuracy` has gone: 0 is
-    guessing, 1 is perfect. None where guessing gets all codes right."""
+    """`decoded_accuracy` rescaled so that 0 equals `constant_guess_accuracy` and 1 is perfect. None if the constant
+    guess is already perfect."""
     last_code_accuracy: float | None
-    """What repeating the true codes of the span before scores; None where it was not measured."""
+    """Accuracy of repeating the true codes of the previous span; None if it was not measured."""
     last_code_accuracy_per_slot: list[float] | None
     last_code_frames: int | None
-    """Frames behind it."""
+    """Frames that `last_code_accuracy` was measured on."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Metrics as plain values, for JSON."""
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -105,14 +105,14 @@ def code_figures(
     episode: Int[Tensor, " m"] | None = None,
     last_code: LastCodeGuess | None = None,
 ) -> CodeFigures:
-    """Compute every figure.
+    """Compute all held-out metrics.
 
     Args:
         predictions: From `predict_codes`.
         codebook_size: Codes k of a slot.
-        training_counts: `code_counts` of the training labels, for the constant guess.
-        episode: Episode of each frame, for the interval.
-        last_code: From `last_code_guess`.
+        training_counts: `code_counts` of the training labels, for the constant guess; None uses these labels.
+        episode: Episode of each frame, for the bootstrap interval; None computes no interval.
+        last_code: From `last_code_guess`; None leaves its metrics None.
 
     Raises:
         ValueError: If no frame is labelled, or `episode` has another length.
@@ -156,13 +156,13 @@ def code_figures(
 
 
 def code_counts(codes: Int[Tensor, "m s"], codebook_size: int) -> Int[Tensor, "s k"]:
-    """How often each slot holds each code; frames without a label do not count."""
+    """Number of frames with each code in each slot; frames without a label do not count."""
     one_hot = F.one_hot(codes.clamp_min(0), codebook_size)
     return (one_hot * (codes != NO_LABEL).all(1)[:, None, None]).sum(0)
 
 
 def entropy_bits(counts: Int[Tensor, "s k"]) -> Float[Tensor, " s"]:
-    """Entropy of each slot's codes."""
+    """Entropy of the codes of each slot, in bits."""
     share = counts.double() / counts.sum(1, keepdim=True)
     return -torch.special.xlogy(share, share).sum(1) / math.log(2)
 
@@ -170,14 +170,15 @@ def entropy_bits(counts: Int[Tensor, "s k"]) -> Float[Tensor, " s"]:
 def confusion_counts(
     codes: Int[Tensor, "m s"], decoded: Int[Tensor, "m s"], codebook_size: int
 ) -> Int[Tensor, "s k k"]:
-    """Frames by slot, true code and decoded code."""
+    """Number of frames by slot, true code and decoded code."""
     slots, k = codes.shape[1], codebook_size
+    # Number each (slot, true code, decoded code), so that one bincount fills all confusion matrices.
     cell = (torch.arange(slots, device=codes.device) * k + codes) * k + decoded
     return rearrange(cell.flatten().bincount(minlength=slots * k * k), "(s t d) -> s t d", t=k, d=k)
 
 
 def calibration(probability: Float[Tensor, "m s"], right: Bool[Tensor, "m s"]) -> tuple[float, Reliability]:
-    """Expected calibration error (Guo et al., arXiv:1706.04599, eq. 3) over all codes, with its bins."""
+    """Expected calibration error (Guo et al., arXiv:1706.04599, eq. 3) over all codes, and its bins."""
     inside = (probability * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS).flatten() - 1
 
     def summed(values: Tensor) -> Float[Tensor, " q"]:
@@ -193,9 +194,9 @@ def calibration(probability: Float[Tensor, "m s"], right: Bool[Tensor, "m s"]) -
 
 
 def accuracy_interval(right: Bool[Tensor, "m s"], episode: Int[Tensor, " m"]) -> tuple[float, float] | None:
-    """95 % interval of the share of right codes over resampled episodes; None with fewer than two of them.
+    """95 % bootstrap interval of the share of correct codes; None with fewer than two episodes.
 
-    Frames of one episode resemble each other, so episodes are drawn, not frames.
+    Whole episodes are resampled, because frames of one episode are not independent.
     """
     names, row = episode.unique(return_inverse=True)
     if len(names) < 2:
@@ -216,20 +217,20 @@ def last_code_guess(
     *,
     span: int,
 ) -> LastCodeGuess | None:
-    """Score the guess that motion goes on: the codes of the label whose span ends where that of the frame begins.
+    """Accuracy of guessing that the codes of the previous span repeat: the span that ends where the frame's begins.
 
-    It sees labels, which need the frame itself and those before it through the LAQ; a policy has one frame and none of
-    them. So it says how much codes change from span to span, and is no rival that a model of one frame must beat.
+    The guess uses a label, which the LAQ computes from earlier frames and the frame itself. A policy sees one frame and
+    no label. The result measures how much codes change from span to span; a model of one frame need not reach it.
 
     Args:
-        codes: Labels of all frames, in the order of the dataset.
-        valid: Where they are whole.
+        codes: Codes of all frames, in the order of the dataset.
+        valid: True where the label is complete.
         episode: Episode of each frame.
-        index: Held-out frames.
+        index: Places of the held-out frames in the dataset.
         span: Frames from a label's first to its last, `max(spec.frame_deltas(fps))`.
 
     Returns:
-        None where no held-out frame has a labelled span before it.
+        Accuracy of the guess; None if no held-out frame has a labelled previous span.
     """
     if span < 1:
         raise ValueError(f"a label spans at least 1 frame, got {span}; pass max(spec.frame_deltas(fps))")
@@ -242,7 +243,7 @@ def last_code_guess(
 
 
 def validation_log(figures: CodeFigures) -> dict[str, float]:
-    """Figures under their names in the log: those of `CodeFigures`, after `val/`."""
+    """Metrics by the name under which they are logged: `val/` and the field of `CodeFigures`."""
     slots = enumerate(figures.teacher_forced_accuracy_per_slot)
     return {
         "val/decoded_accuracy": figures.decoded_accuracy,

@@ -1,4 +1,4 @@
-"""Does the instruction matter? The same frames under another instruction of the dataset.
+"""Measure how much a foundation model uses the instruction, by swapping instructions between frames.
 
 Shapes: b batch, m frames, s code slots, k codebook entries.
 """
@@ -23,67 +23,67 @@ _NOTHING_TO_SWAP = "every frame has the same instruction, so there is no other o
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageFigures:
-    """What becomes of the codes when frames keep their labels and get the instruction of another task.
+    """Metrics of predicted codes when frames keep their labels but get the instruction of another task.
 
-    Figures are None where `reason` says why, and those of accuracy also where no frame is labelled.
+    If `reason` is set, all metrics are None. The accuracies are also None if no frame is labelled.
 
-    A model that reads the instruction changes its codes and loses accuracy. One that does not may still be right: where
-    every task has a scene of its own, the frame says all. So the figures speak for themselves only among tasks that
-    share a scene; swap within each scene where a dataset has several.
+    A model that uses the instruction changes its codes and loses accuracy. A model that ignores the instruction can
+    still be accurate if every task has its own scene, because the frame then identifies the task. Compare only tasks
+    that share a scene; in a dataset of several scenes, swap instructions within each scene.
     """
 
     frames: int
     """Frames compared."""
     changed_share: float | None
-    """Share of frames with at least one code that changes, decoded as at inference."""
+    """Share of frames in which at least one code changes, decoded as at inference."""
     changed_codes: list[float] | None
-    """Share of codes that change in each slot. A slot also changes because one before it did."""
+    """Share of codes that change, per slot. A slot of an autoregressive model also changes after an earlier change."""
     total_variation: list[float] | None
-    """Mean distance of each slot's code distributions under both instructions, after the same codes before: half the
-    sum of absolute differences, 0 for equal ones and 1 for those that share no code."""
+    """Mean total variation distance, per slot, between the code distributions under both instructions, given the same
+    previous codes: half the sum of absolute differences, 0 for equal and 1 for disjoint distributions."""
     accuracy: float | None
-    """Share of right codes under the frame's own instruction, on labelled frames."""
+    """Share of correct codes under the frame's own instruction, on labelled frames."""
     swapped_accuracy: float | None
-    """The same under the other one."""
+    """Share of correct codes under the swapped instruction, on labelled frames."""
     accuracy_drop: float | None
-    """`accuracy` minus `swapped_accuracy`: what the instruction is worth."""
+    """`accuracy` minus `swapped_accuracy`: accuracy that the model gains from the instruction."""
     reason: str | None = None
-    """Why there are no figures."""
+    """Why nothing was measured; None if the metrics are present."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Metrics as plain values, for JSON."""
         return asdict(self)
 
 
 def swapped_instructions(instructions: Iterable[str], *, seed: int = 0) -> dict[str, str]:
-    """For each distinct instruction another one, and every one of them once.
+    """Assign to each distinct instruction another one, so that each is used once.
 
-    Tasks of several scenes: call it for each scene and join the results.
+    If a dataset has several scenes, call this function per scene and join the results.
 
     Args:
-        instructions: Of a dataset, in any order and any number.
-        seed: Which goes to which.
+        instructions: Instructions of a dataset, in any order, with or without repetitions.
+        seed: Seed of the assignment.
 
     Returns:
-        The other instruction by the own one; empty if there is only one.
+        Other instruction by own instruction; empty if there is only one instruction.
     """
     distinct = sorted(set(instructions))
     if len(distinct) < 2:
         return {}
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
-    following = [*order[1:], order[0]]  # one ring through all of them: nothing stays in its place
+    following = [*order[1:], order[0]]  # a single cycle, so that no instruction is assigned to itself
     return {distinct[own]: distinct[other] for own, other in zip(order, following, strict=True)}
 
 
 def language_sensitivity(
     backend: FoundationBackend, batch: FoundationBatch, other_instructions: Sequence[str]
 ) -> LanguageFigures:
-    """Compare one batch with itself under other instructions.
+    """Compare predicted codes of one batch under its own and under other instructions.
 
     Args:
-        backend: A trained model; left in the mode it was in.
-        batch: Frames, and labels where there are any.
-        other_instructions: One for each frame, different from its own.
+        backend: A trained model; its training mode is restored afterwards.
+        batch: Frames with instructions, and labels if the dataset has any.
+        other_instructions: One instruction per frame, different from the frame's own.
 
     Raises:
         ValueError: If a frame keeps its instruction, or their number differs from that of the frames.
@@ -94,12 +94,12 @@ def language_sensitivity(
 def language_figures(
     backend: FoundationBackend, batches: Iterable[FoundationBatch], others: Mapping[str, str]
 ) -> LanguageFigures:
-    """Compare any number of batches.
+    """Compare predicted codes of several batches under own and swapped instructions.
 
     Args:
-        backend: A trained model; left in the mode it was in.
-        batches: Held-out frames and their labels.
-        others: From `swapped_instructions`; the figures are None with a reason where it is empty.
+        backend: A trained model; its training mode is restored afterwards.
+        batches: Held-out frames with their labels.
+        others: From `swapped_instructions`; if empty, the metrics are None and `reason` says why.
 
     Raises:
         ValueError: If an instruction is not in `others`, or there is no batch.
@@ -122,7 +122,7 @@ def language_figures(
 
 @dataclass(frozen=True)
 class _Compared:
-    """One batch under both instructions, on the host."""
+    """Comparison of one batch under both instructions, on the CPU."""
 
     changed: Bool[Tensor, "m s"]
     variation: Float[Tensor, "m s"]
@@ -141,7 +141,8 @@ def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequenc
     swapped = replace(batch, instructions=list(others))
     with evaluation_mode(backend), torch.no_grad():
         codes, swapped_codes = backend.predict(batch).codes, backend.predict(swapped).codes
-        # Distributions are comparable only after the same codes before, and need no labels: the decoded ones serve.
+        # Code distributions are comparable only given the same previous codes. The decoded codes serve as these, since
+        # this needs no labels.
         given = codes
         own, other = (
             backend.loss(replace(asked, codes=given, valid=None)).logits.float().softmax(-1)

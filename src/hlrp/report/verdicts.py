@@ -73,7 +73,7 @@ def latent_verdicts(laq: Mapping[str, Any]) -> list[Verdict]:
     """Judge the metrics of a quantizer, in the order of a report: the probe R², which ranks quantizers, comes first.
 
     Args:
-        laq: Values of `hlrp.measure.laq_quality.LAQQuality.to_dict`. Metrics that are None were not measured and get no row.
+        laq: Values of `LAQQuality.to_dict`. Metrics that are None were not measured and get no row.
     """
     rows = (*_probe_rows(laq), *_picture_rows(laq), *_code_rows(laq), *_motion_rows(laq))
     return [row for row in rows if row is not None]

@@ -1,4 +1,4 @@
-"""Foundation backends, by the name a checkpoint stores."""
+"""Registry of the foundation backends, by the name that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKENDS: dict[str, type[FoundationBackend]] = {
 
 
 def build_backend(config: BackendConfig, spec: LatentSpec) -> FoundationBackend:
-    """A model to start training from, of the kind that `config` is for; see `FoundationBackend.build`."""
+    """Build a model to start training from, by the class that belongs to `config`; see `FoundationBackend.build`."""
     return BACKENDS[BackendConfig.get_choice_name(type(config))].build(config, spec)
 
 

@@ -1,4 +1,4 @@
-"""What every foundation backend can do, whatever model is inside.
+"""Interface of all foundation backends, and the types of their results.
 
 Shapes: b batch, s codes of one label, k codebook entries, l prompt tokens, d feature width, m candidates, w width of
 one code vector.
@@ -22,37 +22,37 @@ from hlrp.latents import LatentSpec
 from hlrp.training.row_draws import RowDraws
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
-"""Types of weights, by the name a configuration gives them."""
+"""Torch dtype by its name in a configuration."""
 
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """What the model makes of image and instruction, before any code: input of an action expert."""
+    """Hidden states of images and instruction, before any code: the input of an action expert."""
 
     hidden: Float[Tensor, "b l d"]
-    """Final hidden states of the prompt, padding on the left."""
+    """Hidden states of the last layer over the prompt, padded on the left."""
     mask: Bool[Tensor, "b l"]
-    """True where a token is, False on padding."""
+    """True on tokens of the prompt, False on padding."""
 
 
 @dataclass(frozen=True)
 class FoundationLoss:
-    """Loss of a batch, with what a log line needs."""
+    """Loss of a batch, with the values that are logged."""
 
     loss: Float[Tensor, ""]
-    """Mean of `per_sample` over the samples that count; 0 when none does."""
+    """Mean of `per_sample` over the samples that count; 0 if no sample counts."""
     per_sample: Float[Tensor, " b"]
-    """Loss of each sample: cross-entropy in nats, plus what a continuous head adds; 0 where a sample does not count."""
+    """Loss of each sample: cross-entropy in nats, plus the weighted loss of a continuous head; 0 if not counted."""
     counted: Bool[Tensor, " b"]
     """True where the sample is valid and every slot is labelled."""
     accuracy: Float[Tensor, " s"]
-    """Share of counted samples whose code is right, per slot; given the true codes before, where codes come in turn."""
+    """Share of counted samples with the correct code, per slot; autoregressive models get the true previous codes."""
     logits: Float[Tensor, "b s k"]
-    """Scores of the k codes in every slot."""
+    """Logits of the k codes in every slot."""
     features: PromptFeatures
     """Prompt features of the same forward pass, with gradients."""
     terms: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """Parts of `loss` by name and before their weights, where it has several, for the log."""
+    """Unweighted parts of `loss` by name, for the log; empty if there is only one part."""
 
 
 @dataclass(frozen=True)
@@ -60,43 +60,44 @@ class LatentPrediction:
     """Predicted latent actions."""
 
     codes: Int[Tensor, "b s"]
-    """Codes in [0, k), one after the other."""
+    """Predicted codes in [0, k)."""
     log_probs: Float[Tensor, "b s"]
     """Log-probability of each chosen code among the k codes, at temperature 1."""
     features: PromptFeatures
     """Prompt features of the same forward pass."""
     vectors: Float[Tensor, "b s w"] | None = None
-    """Latent vectors before quantization, from a backend that has a continuous head; else None."""
+    """Predicted latent vectors before quantization; None if the backend has no continuous head."""
 
 
 @dataclass(frozen=True)
 class LatentCandidates:
-    """Several label guesses for each sample."""
+    """Several candidate labels for each sample."""
 
     codes: Int[Tensor, "b m s"]
-    """Codes in [0, k)."""
+    """Candidate codes in [0, k)."""
     log_probs: Float[Tensor, "b m s"]
-    """Log-probability of each code among the k codes, at temperature 1; their sum ranks a candidate."""
+    """Log-probability of each code among the k codes, at temperature 1; the sum over slots ranks a candidate."""
 
 
 class FoundationBackend(nn.Module, ABC):
-    """Predicts latent codes from one frame and an instruction."""
+    """Model that predicts latent codes from one frame per camera and an instruction."""
 
     backend_type: ClassVar[str]
-    """Name in a checkpoint's `foundation.json`."""
+    """Name of this backend in a checkpoint's `foundation.json`."""
     spec: LatentSpec
-    """Geometry of the codes this backend predicts."""
+    """Geometry of the codes that this backend predicts."""
     draws: Int[Tensor, ""]
-    """Batches trained on so far: saved, so that a run that goes on draws what comes next."""
+    """Training batches so far. Saved as a buffer, so that a resumed run continues the sequence of random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
     def row_draws(self, batch: FoundationBatch) -> RowDraws:
-        """Random numbers of one forward pass over `batch`: in training its own, or the next of this model's count.
+        """Random numbers of one forward pass over `batch`.
 
-        In evaluation they are the same every time, and nothing is counted.
+        Training uses `batch.draws`, or draws numbered by this model's count of batches, and advances this count.
+        Evaluation always uses the same numbers and leaves the count unchanged.
         """
         if not self.training:
             return RowDraws.of_validation(len(batch), device=self.draws.device)
@@ -107,11 +108,11 @@ class FoundationBackend(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, config: Any, spec: LatentSpec) -> FoundationBackend:
-        """A model to start training from: pretrained where `config.model_name` says so, else small and random.
+        """A model to start training from: pretrained if `config.model_name` is given, otherwise small and random.
 
         Args:
-            config: Of this backend's own kind.
-            spec: Codes to predict.
+            config: Configuration of this backend's own class.
+            spec: Geometry of the codes to predict.
 
         Raises:
             ValueError: If the configuration does not fit the model.
@@ -125,12 +126,12 @@ class FoundationBackend(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        """Cross-entropy of the labels in `batch`.
+        """Loss of `batch`: cross-entropy of the codes, plus the weighted loss of a continuous head, if there is one.
 
         A sample that is invalid or has an unlabelled slot contributes exactly zero loss and gradient.
 
         Raises:
-            ValueError: If the batch has no codes, or codes of another geometry.
+            ValueError: If the batch has no codes, or the number of codes differs from `spec.num_codes`.
         """
 
     @abstractmethod
@@ -142,12 +143,12 @@ class FoundationBackend(nn.Module, ABC):
         top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> LatentPrediction:
-        """Predict codes; labels in `batch` are not looked at.
+        """Predict codes; labels in `batch` are ignored.
 
         Args:
             batch: Frames and instructions.
-            temperature: None picks the most likely code of every slot; a positive number samples.
-            top_k: Sample among this many most likely codes of a slot only.
+            temperature: None takes the most likely code of every slot; a positive number samples at this temperature.
+            top_k: Sample only among this many most likely codes of a slot; None samples among all codes.
             generator: Source of randomness for sampling, on the model's device.
         """
 
@@ -161,32 +162,32 @@ class FoundationBackend(nn.Module, ABC):
         top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> LatentCandidates:
-        """Draw `num_samples` labels for every sample, in one batch; the prompt is read once."""
+        """Draw `num_samples` candidate labels for every sample, in one batch; the prompt is computed once."""
 
     @abstractmethod
     def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
-        """The `beams` labels that a search of that width finds most likely, best first.
+        """The `beams` most likely labels by beam search of this width, best first.
 
-        Fewer where there are fewer labels, k^s.
+        If there are fewer than `beams` possible labels, k^s, all of them are returned.
         """
 
     @abstractmethod
     def merge_adapters(self) -> None:
-        """Fold LoRA adapters into the weights, in place; `config_dict` then says there are none."""
+        """Merge LoRA adapters into the weights, in place, and turn LoRA off in this model's configuration."""
 
     @abstractmethod
     def features(self, batch: FoundationBatch) -> PromptFeatures:
-        """Prompt features alone: one forward pass, with gradients where enabled."""
+        """Prompt features of `batch`: one forward pass without decoding; gradients flow if they are enabled."""
 
     @abstractmethod
     def config_dict(self) -> dict[str, Any]:
-        """Configuration as plain JSON values; `from_assets` takes it back."""
+        """Configuration as plain JSON values, which `from_assets` reads."""
 
     @abstractmethod
     def save_assets(self, directory: Path) -> None:
-        """Write everything but the weights (architecture, tokenizer, processor) as JSON files."""
+        """Write architecture, tokenizer and processor as JSON files; the weights are saved elsewhere."""
 
     @classmethod
     @abstractmethod
     def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> FoundationBackend:
-        """Rebuild the architecture from `save_assets`, offline, with weights still to be loaded."""
+        """Rebuild the architecture from the files of `save_assets`, offline; the weights are not loaded yet."""

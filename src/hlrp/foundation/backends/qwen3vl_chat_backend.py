@@ -1,6 +1,6 @@
-"""A Qwen3-VL chat model that answers an image and an instruction with action tokens.
+"""Backend `qwen3vl_chat`: a Qwen3-VL chat model answers images and an instruction with action tokens.
 
-The same code runs a hub model (`nvidia/Cosmos-Reason2-2B`), a local folder, or a small model built offline.
+The model is one from the hub (such as `nvidia/Cosmos-Reason2-2B`), one in a local folder, or a small one built offline.
 Shapes: b batch, v cameras, l prompt tokens, a answer tokens, t = l+a, s codes, k entries, d width.
 """
 
@@ -56,7 +56,7 @@ from hlrp.training.evaluation_mode import evaluation_mode
 
 
 class QwenVLChatBackend(FoundationBackend):
-    """Latent codes as the answer of a Qwen3-VL chat model."""
+    """Foundation backend that predicts latent codes as the answer of a Qwen3-VL chat model."""
 
     backend_type: ClassVar[str] = "qwen3vl_chat"
     code_ids: Int[Tensor, " k"]
@@ -68,7 +68,7 @@ class QwenVLChatBackend(FoundationBackend):
         model: Qwen3VLForConditionalGeneration,
         processor: Qwen3VLProcessor,
     ) -> None:
-        """Wrap a model whose vocabulary already holds the action tokens; see `build` and `from_assets`."""
+        """Wrap a model whose embedding already has rows for the action tokens; see `build` and `from_assets`."""
         super().__init__()
         self.config = config
         self.spec = spec
@@ -92,7 +92,7 @@ class QwenVLChatBackend(FoundationBackend):
 
     @classmethod
     def build(cls, config: QwenVLChatConfig, spec: LatentSpec) -> QwenVLChatBackend:
-        """A model to start training from: pretrained where `model_name` says so, else small and random.
+        """A model to start training from: pretrained if `model_name` is given, otherwise small and random.
 
         Raises:
             ValueError: If the image size does not fit the model.
@@ -127,10 +127,10 @@ class QwenVLChatBackend(FoundationBackend):
         if not (directory / "config.json").is_file():
             raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
-        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # a trace of this loading, not of the tokenizer
+        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # set while loading; it would be saved, too
         model_config = Qwen3VLConfig.from_pretrained(directory, local_files_only=True)
         own_config = QwenVLChatConfig.from_dict(config)
-        with no_init_weights():  # every weight is about to be loaded, strictly
+        with no_init_weights():  # all weights are loaded afterwards, strictly
             model = _from_config(own_config, model_config)
         model.tie_weights()
         return cls(own_config, spec, model, processor)
@@ -151,16 +151,17 @@ class QwenVLChatBackend(FoundationBackend):
         codes, counted = labels_to_learn(batch, self.spec)
         answer = self.tokens.answer(codes)
         whole_answer = self.config.loss_over == "vocabulary"
-        # Only what predicts something is fed: up to the last code but one, or up to the closing token.
+        # Feed only tokens that predict a target: up to the code before the last, or up to the closing token.
         prompts = self._prompts(batch)
         hidden = self._hidden(prompts, self._vision(batch), answer[:, : -1 if whole_answer else -3])
         length = prompts.input_ids.shape[1]
         if whole_answer:
+            # Hidden state i predicts token i+1, so the scores begin at the last token of the prompt.
             scores = self.model.lm_head(hidden[:, length - 1 :]).float()  # b s+3 V
             entropy = F.cross_entropy(scores.flatten(0, 1), answer.flatten(), reduction="none").view_as(answer)
             logits = scores[:, 1:-2, self.code_ids]
         else:
-            logits = F.linear(hidden[:, length:], self._code_rows()).float()
+            logits = F.linear(hidden[:, length:], self._code_rows()).float()  # the start token is given, not predicted
             entropy = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
         per_sample = torch.where(counted, entropy.mean(1), 0.0)
         num_counted = counted.sum().clamp_min(1)
@@ -263,15 +264,15 @@ def _candidates(decoded: Decoded, batch_size: int) -> LatentCandidates:
 
 @torch.no_grad()
 def _add_vocabulary(model: Qwen3VLForConditionalGeneration, new_ids: list[int]) -> None:
-    """Make room for `new_ids` and start their rows at the mean of the known ones, plus a little noise.
+    """Enlarge the vocabulary for `new_ids`; start the new rows at the mean of the known rows, plus a little noise.
 
-    Hub models often keep spare rows past their tokenizer's end, so there may be nothing to enlarge.
+    Many hub models have more rows than their tokenizer has tokens. The matrices then keep their size.
     """
     if not new_ids:
         return
     if max(new_ids) >= len(_embedding(model).weight):
         model.resize_token_embeddings(max(new_ids) + 1, mean_resizing=False)
-    matrices = {id(matrix): matrix for matrix in (_embedding(model).weight, model.lm_head.weight)}  # tied: one
+    matrices = {id(matrix): matrix for matrix in (_embedding(model).weight, model.lm_head.weight)}  # one matrix if tied
     for matrix in matrices.values():
         known = matrix[: min(new_ids)].float()
         noise = torch.randn(len(new_ids), matrix.shape[1], device=matrix.device)
@@ -285,7 +286,7 @@ def _embedding(model: Qwen3VLForConditionalGeneration) -> nn.Embedding:
 
 
 def _overlay_rows(model: Qwen3VLForConditionalGeneration, ids: tuple[int, ...]) -> None:
-    """Lay trainable rows over the frozen vocabulary of `model` at `ids`."""
+    """Make only the rows `ids` trainable in the frozen embedding and output head of `model`, in place."""
     embedding, head = _embedding(model), model.lm_head
     is_tied = head.weight is embedding.weight
     inside = EmbeddingWithRows(embedding, ids)

@@ -1,8 +1,8 @@
-"""A SmolVLM2 that reads an image and an instruction, and a latent head that predicts every code of a label at once.
+"""Backend `smol_latent_head`: a SmolVLM2 with a latent head that predicts all codes of a label at once.
 
-One forward pass, no decoding: faster than a chat answer, and the slots of a label do not depend on one another given
-the features. The same code runs a hub model (`HuggingFaceTB/SmolVLM2-500M-Video-Instruct`), a local folder, or a
-small model built offline. The language model's output head is not kept.
+One forward pass without decoding is faster than an answer in tokens; the slots of a label are independent given the
+features. The model is one from the hub (such as `HuggingFaceTB/SmolVLM2-500M-Video-Instruct`), one in a local folder,
+or a small one built offline. The language model's output head is discarded.
 
 Shapes: b batch, v cameras, l prompt tokens, p image tokens of one sample, s codes, k entries, d width, m candidates,
 w width of one latent vector.
@@ -59,14 +59,14 @@ from hlrp.training.row_draws import RowDraws
 
 
 class SmolLatentHeadBackend(FoundationBackend):
-    """Latent codes from a head on a SmolVLM2's prompt features."""
+    """Foundation backend that predicts latent codes by a head on a SmolVLM2's prompt features."""
 
     backend_type: ClassVar[str] = "smol_latent_head"
 
     def __init__(
         self, config: SmolLatentHeadConfig, spec: LatentSpec, model: SmolVLMModel, processor: SmolVLMProcessor
     ) -> None:
-        """Put a head on a model; see `build` and `from_assets`."""
+        """Add a new latent head to a model; see `build` and `from_assets`."""
         super().__init__()
         self.config = config
         self.spec = spec
@@ -101,7 +101,7 @@ class SmolLatentHeadBackend(FoundationBackend):
 
     @classmethod
     def build(cls, config: SmolLatentHeadConfig, spec: LatentSpec) -> SmolLatentHeadBackend:
-        """A model to start training from: pretrained where `model_name` says so, else small and random.
+        """A model to start training from: pretrained if `model_name` is given, otherwise small and random.
 
         Raises:
             ValueError: If the image size or the number of layers does not fit the model.
@@ -129,10 +129,10 @@ class SmolLatentHeadBackend(FoundationBackend):
         if not (directory / "config.json").is_file():
             raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
-        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # a trace of this loading, not of the tokenizer
+        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # set while loading; it would be saved, too
         model_config = SmolVLMConfig.from_pretrained(directory, local_files_only=True)
         own_config = SmolLatentHeadConfig.from_dict(config)
-        with no_init_weights():  # every weight is about to be loaded, strictly
+        with no_init_weights():  # all weights are loaded afterwards, strictly
             model = _from_config(own_config, model_config)
         return cls(own_config, spec, model, processor)
 
@@ -189,7 +189,7 @@ class SmolLatentHeadBackend(FoundationBackend):
             slots = self._slots(features)
         log_p = slots.logits.log_softmax(-1)
         codes = _pick(choice, log_p)
-        vectors = self._predict_vectors(slots, choice)  # after the codes, which then do not depend on this head
+        vectors = self._predict_vectors(slots, choice)  # drawn last: codes then do not depend on this head
         return LatentPrediction(codes, _log_prob(log_p, codes), features, vectors)
 
     @torch.no_grad()
@@ -208,7 +208,7 @@ class SmolLatentHeadBackend(FoundationBackend):
 
     @torch.no_grad()
     def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
-        """The `beams` most likely labels, best first: exact, because slots are independent given the features."""
+        """The `beams` most likely labels, best first; exact, because slots are independent given the features."""
         if beams < 1:
             raise ValueError(f"beams must be 1 or more, got {beams}")
         log_p = self._log_p(batch)
@@ -224,7 +224,8 @@ class SmolLatentHeadBackend(FoundationBackend):
 
     def _features(self, batch: FoundationBatch, draws: RowDraws) -> PromptFeatures:
         prompts = self.prompt_tokenizer(batch.instructions, num_cameras=batch.images.shape[1], device=self.draws.device)
-        # The stock model's own merge copies masks to the host, and drops an evenly grey image as if it were padding.
+        # Image tokens are inserted by `_embed`: transformers' own code would copy masks to the CPU and would drop an
+        # image of constant mid-grey, whose normalized pixels are all 0, as if it were padding.
         hidden = self.model.text_model(
             inputs_embeds=self._embed(prompts, self._image_tokens(batch, draws)),
             attention_mask=prompts.mask if prompts.is_padded else None,
@@ -234,7 +235,7 @@ class SmolLatentHeadBackend(FoundationBackend):
         return PromptFeatures(hidden, prompts.mask)
 
     def _image_tokens(self, batch: FoundationBatch, draws: RowDraws) -> Float[Tensor, "b p d"]:
-        """Language-model tokens of all images of a sample, camera after camera."""
+        """Language-model tokens of all images of each sample, ordered by camera."""
         images = rearrange(batch.images, "b v c h w -> (b v) c h w")
         if self.training:
             images = random_shift(images, self.config.random_shift_px, draws=draws)
@@ -244,10 +245,10 @@ class SmolLatentHeadBackend(FoundationBackend):
         return rearrange(self.model.connector(patches), "(b v) n d -> b (v n) d", b=len(batch))
 
     def _embed(self, prompts: TokenizedPrompts, image_tokens: Float[Tensor, "b p d"]) -> Float[Tensor, "b l d"]:
-        """Token embeddings, with `image_tokens` in the places of the prompt's image placeholders."""
+        """Token embeddings of the prompts, with `image_tokens` in place of the image placeholders."""
         words = self.model.get_input_embeddings()(prompts.input_ids)
         is_image = prompts.input_ids == self.model.image_token_id
-        order = (is_image.cumsum(1) - 1).clamp_min(0)  # which image token a placeholder stands for
+        order = (is_image.cumsum(1) - 1).clamp_min(0)  # index of the image token for each placeholder
         placed = image_tokens.gather(1, repeat(order, "b l -> b l d", d=words.shape[-1]))
         return torch.where(is_image[..., None], placed, words)
 
@@ -255,12 +256,12 @@ class SmolLatentHeadBackend(FoundationBackend):
         return self.head(features.hidden, features.mask)
 
     def _log_p(self, batch: FoundationBatch) -> Float[Tensor, "b s k"]:
-        """Log-probabilities of every code, in evaluation mode."""
+        """Log-probabilities of all codes, computed in evaluation mode."""
         with evaluation_mode(self):
             return self._slots(self.features(batch)).logits.log_softmax(-1)
 
     def _vector_labels(self, batch: FoundationBatch) -> Float[Tensor, "b s w"] | None:
-        """Latent vectors of `batch` where this model learns them, checked."""
+        """Latent vectors of `batch`, checked against the spec; None if this model has no continuous head."""
         if self.vector_head is None:
             return None
         if batch.vectors is None:
@@ -286,9 +287,10 @@ class SmolLatentHeadBackend(FoundationBackend):
 
 
 def most_likely_labels(log_p: Float[Tensor, "b s k"], count: int) -> Int[Tensor, "b m s"]:
-    """The `count` most likely labels of independent slots, best first; all k^s where there are fewer.
+    """The `count` most likely labels of independent slots, best first; all k^s labels if there are fewer.
 
-    The best m labels begin with prefixes that are among the best m of their length, so keeping m is exact.
+    Every prefix of a label among the best m is itself among the best m prefixes of its length. Keeping m prefixes per
+    slot is therefore exact.
     """
     codes = torch.zeros(len(log_p), 1, 0, dtype=torch.int64, device=log_p.device)
     total = log_p.new_zeros(len(log_p), 1)
@@ -316,7 +318,10 @@ def _from_config(config: SmolLatentHeadConfig, model_config: SmolVLMConfig) -> S
 
 
 def _show_whole_images(processor: SmolVLMProcessor, images: SmolImageProcessor, geometry: SquareGeometry) -> None:
-    """Make the processor say what the model is shown: one image per camera, squared, without crops."""
+    """Set the processor to the images that the model gets: one square image per camera, without crops.
+
+    The processor then counts the image placeholders of a prompt correctly, and a saved checkpoint describes the input.
+    """
     images.do_image_splitting = False
     images.size = {"height": geometry.side, "width": geometry.side}
     images.max_image_size = {"longest_edge": geometry.side}
@@ -324,12 +329,13 @@ def _show_whole_images(processor: SmolVLMProcessor, images: SmolImageProcessor, 
 
 
 def _keep_first_layers(model: SmolVLMModel, count: int | None) -> None:
-    """Drop the language model's layers after the first `count`; its closing norm stays."""
+    """Remove the language model's layers after the first `count`; the final norm is kept. None keeps all layers."""
     if count is None:
         return
     config, layers = model.config.get_text_config(), model.text_model.layers
     if count > len(layers):
         raise ValueError(f"num_vlm_layers must be at most {len(layers)}, the language model's layers, got {count}")
     model.text_model.layers = layers[:count]
+    # Both configurations are set: the text model may hold a copy, and a checkpoint is rebuilt from the outer one.
     config.num_hidden_layers = count
     model.text_model.config.num_hidden_layers = count

@@ -24,8 +24,8 @@ class LinearCodebookQuantizer(LearnedCodebooks):
 
     def __init__(self, spec: LatentSpec) -> None:
         super().__init__(spec)
-        # A ModuleDict, since sharded training (`hlrp.training.sharding`) shards the elements of a ModuleList one by one, and
-        # `place` needs the whole maps.
+        # A ModuleDict, since sharded training (`hlrp.training.sharding`) shards the elements of a ModuleList one by
+        # one, and `place` needs the whole maps.
         self.slots = nn.ModuleDict({str(i): _slot(spec) for i in range(spec.code_seq_len)})
 
     @property

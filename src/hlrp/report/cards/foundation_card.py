@@ -1,4 +1,4 @@
-"""The page that a foundation model's folder shows on the hub: what it does, how to use it, and its figures."""
+"""Model card of a foundation model: its purpose, its use, and its held-out metrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CARD = """---
 {metadata}
 ---
 
-# Foundation VLA that speaks latent actions
+# Foundation VLA that predicts latent actions
 
-From one frame and an instruction it predicts {num_codes} codes of {codebook_size}: the latent action of the next
-{span:g} s, in the words of the quantizer {laq}. Backend: `{backend}`.
+From one frame and an instruction, this model predicts {num_codes} codes of {codebook_size} possible values: the latent
+action of the next {span:g} s, as encoded by the quantizer {laq}. Backend: `{backend}`.
 
 ```python
 from hlrp import FoundationBatch, load_foundation
@@ -51,14 +51,14 @@ def foundation_card(
     quality: CodeFigures | None = None,
     language: LanguageFigures | None = None,
 ) -> str:
-    """Markdown with the held-out figures as a table.
+    """Model card in Markdown, with the held-out metrics as a table.
 
     Args:
         backend: The model.
-        laq_fingerprint: Fingerprint of the LAQ that made the labels; "" where it is not known.
+        laq_fingerprint: Fingerprint of the LAQ that made the labels; "" if it is unknown.
         extra: Facts of the training run; `sources`, `license` and plain values are shown.
-        quality: Its held-out figures; None where nobody has measured them.
-        language: The same frames under other instructions; None where that was not measured.
+        quality: Held-out metrics of the model; None if they were not measured.
+        language: Metrics of the held-out frames under swapped instructions; None if they were not measured.
     """
     spec, sources = backend.spec, sources_of(extra)
     base = hub_model(backend.config_dict().get("model_name"))
@@ -66,19 +66,19 @@ def foundation_card(
     parts = (
         ""
         if base is None
-        else f"Its weights derive from [{base}](https://huggingface.co/{base}), whose licence binds.",
+        else f"Its weights derive from [{base}](https://huggingface.co/{base}), whose licence applies.",
         sources_table(sources) if sources else "",
         facts_list(facts),
     )
     names = [source["name"] for source in sources]
-    # No validation figures at all: nobody has validated; empty ones: no episode was held out.
+    # `validation` is an empty dictionary if no episode was held out, and missing if validation was not run.
     unmeasured = NO_HELD_OUT if extra.get("validation") == {} else "Not measured."
     return _CARD.format(
         metadata=metadata(license=extra.get("license"), sources=names, base_model=base).to_yaml(),
         num_codes=spec.num_codes,
         codebook_size=spec.codebook_size,
         span=spec.frame_offset_s * spec.num_transitions,
-        laq=f"`{laq_fingerprint}`" if laq_fingerprint else "that nobody has named",
+        laq=f"`{laq_fingerprint}`" if laq_fingerprint else "of unknown origin",
         backend=backend.backend_type,
         figures=unmeasured if quality is None else _figures(quality, language),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
@@ -88,5 +88,5 @@ def foundation_card(
 def _figures(quality: CodeFigures, language: LanguageFigures | None) -> str:
     values, spoken = quality.to_dict(), None if language is None else language.to_dict()
     episodes = "" if quality.episodes is None else f" of {counted(quality.episodes, 'episode')}"
-    basis = f"Over {quality.frames} frames{episodes} that it was not trained on; the quantizer may have been."
+    basis = f"Over {quality.frames} frames{episodes} not used to train it; the quantizer may have been trained on them."
     return f"{basis}\n\n{figures_table(foundation_verdicts(values, spoken), foundation_conclusion(values))}"

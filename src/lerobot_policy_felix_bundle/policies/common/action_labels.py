@@ -1,6 +1,6 @@
-"""Which frames of a dataset have actions to learn from: the rest teach the latent loss alone.
+"""Which frames of a dataset have actions to learn; the other frames only contribute to the latent loss.
 
-Found by the batch's absolute frame index, like latent labels, since LeRobot's batch converter drops unknown columns.
+Frames are looked up by the absolute frame index in a batch, because LeRobot's batch converter drops unknown columns.
 
 Shapes: b batch, h chunk steps, f frames, a action dimensions.
 """
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ActionLabels:
-    """Whether the action of each frame is known. A plain object: not saved with the policy, nor sent around by DDP."""
+    """Mask of the frames whose action is known. No `nn.Module`: it is neither saved nor broadcast by DDP."""
 
     def __init__(self, known: Bool[Tensor, " f"]) -> None:
         self.known = known
@@ -40,18 +40,18 @@ class ActionLabels:
         episodes: Sequence[int] = (),
         column: str | None = None,
     ) -> ActionLabels:
-        """Known actions of the dataset being trained on: those that are chosen, and finite.
+        """Known actions of the training dataset: those that the options choose and that are finite.
 
         Args:
-            dataset_meta: Its metadata.
-            in_run: Frames of the episodes that the run uses.
-            fraction: Share of the episodes of the run, drawn once for all runs; at least one unless it is 0.
-            episodes: Or these episodes; empty for no such choice.
-            column: Or a boolean column of the dataset, true where a frame's action is known.
+            dataset_meta: Metadata of the dataset.
+            in_run: True for frames of the episodes that the run uses.
+            fraction: Share of the run's episodes, drawn with a fixed seed; at least one episode unless it is 0.
+            episodes: Episodes, as an alternative to `fraction`; empty if not used.
+            column: Boolean dataset column, true for known actions, as an alternative to `fraction`.
 
         Raises:
-            ValueError: If more than one choice is made, the run lacks the episodes or the dataset the column, or no
-                action is known.
+            ValueError: If several alternatives are used, the run lacks the episodes, the dataset lacks the column, or
+                no action is known.
         """
         if sum((fraction < 1, len(episodes) > 0, column is not None)) > 1:
             raise ValueError(
@@ -75,10 +75,12 @@ class ActionLabels:
         return cls(known)
 
     def require_some_within_clips(self, dataset_meta: Any, in_run: Bool[Tensor, " f"], spec: LatentSpec) -> None:
-        """Check that an action is known at some frame where a whole clip starts, and hence has latent codes.
+        """Check that at least one frame has both a known action and latent codes.
+
+        A frame has latent codes if the clip that starts there does not leave its episode.
 
         Raises:
-            ValueError: If none is.
+            ValueError: If there is no such frame.
         """
         labelled = clip_is_valid(episode_bounds(dataset_meta), spec.frame_deltas(float(dataset_meta.fps)))
         taught = self.known & in_run
@@ -89,15 +91,16 @@ class ActionLabels:
             )
 
     def lookup(self, index: Int[Tensor, " b"], steps: int) -> Bool[Tensor, "b h"]:
-        """Whether the actions of frames and of the `steps` - 1 that follow are known, on the device of `index`."""
+        """Whether the actions of frames `index` and the next `steps` - 1 frames are known, on the device of `index`."""
         if self.known.device != index.device:
             self.known = self.known.to(index.device)
+        # Places after the dataset's last frame are clamped; `action_is_pad` masks them.
         place = index[:, None] + torch.arange(steps, device=index.device)
         return self.known[place.clamp_max(len(self.known) - 1)]
 
 
 def _finite_actions(dataset_meta: Any, in_run: Bool[Tensor, " f"]) -> Bool[Tensor, " f"]:
-    """Frames whose action is finite; all of them where the data is not on this disk, as in streaming."""
+    """Mask of frames with a finite action; true everywhere if the data is not on this disk, as in streaming."""
     actions = read_vectors(dataset_meta, ACTION)
     if actions is None:
         return torch.ones_like(in_run)

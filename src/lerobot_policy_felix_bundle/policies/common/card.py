@@ -1,4 +1,4 @@
-"""The model card of a policy: LeRobot's, with the right sources, and without markup from the dataset's text."""
+"""Model card of a policy: LeRobot's card with corrected sources, and with the dataset's text escaped."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ from hlrp.report.cards.parts import hub_ids, hub_model, is_hub_id, markdown_text
 
 
 def trained_on(cfg: Any | None, repo_id: str) -> str:
-    """Name of the dataset of a run; `local/…` stands for recordings that are on no hub, named by their folder."""
+    """Name of the dataset of a run; `local/…` with the folder's name if the dataset is not on the hub."""
     root = None if cfg is None else cfg.dataset.root
     return repo_id if is_hub_id(repo_id) or root is None else dataset_name(None, root)
 
 
 def safe_metadata(dataset_meta: Any | None, name: str) -> Any | None:
-    """What LeRobot's template reads of a dataset, as text that shows as it is."""
+    """Dataset metadata for LeRobot's card template, with texts escaped so that they cannot add markup."""
     if dataset_meta is None:
         return None
     return SimpleNamespace(
@@ -33,13 +33,13 @@ def safe_metadata(dataset_meta: Any | None, name: str) -> Any | None:
 
 
 def finished(card: ModelCard, *, name: str, terms: dict[str, str], base_model: str | None) -> ModelCard:
-    """LeRobot's card with the sources that are on the hub alone, the base model and its licence.
+    """Add base model and licence to LeRobot's card, and remove links to a dataset that is not on the hub.
 
     Args:
-        card: From LeRobot's template, with `safe_metadata`.
-        name: From `trained_on`.
-        terms: From `license_entries`.
-        base_model: Repository of the model whose weights these derive from.
+        card: Card from LeRobot's template, made with `safe_metadata`.
+        name: Name of the dataset, from `trained_on`.
+        terms: Licence entries, from `license_entries`.
+        base_model: Repository of the model that the policy's weights derive from; None if there is none.
     """
     for key, value in {"datasets": hub_ids([name]) or None, "base_model": base_model, **terms}.items():
         setattr(card.data, key, value)
@@ -52,5 +52,5 @@ def finished(card: ModelCard, *, name: str, terms: dict[str, str], base_model: s
 
 
 def base_model(vla_checkpoint_path: str | Path | None, backbone: str | None) -> str | None:
-    """Repository that a policy derives from: its VLA's, else that of the VLA's pretrained backbone."""
+    """Repository that a policy's weights derive from: that of its VLA, or else of the VLA's pretrained backbone."""
     return hub_model(vla_checkpoint_path) or hub_model(backbone)

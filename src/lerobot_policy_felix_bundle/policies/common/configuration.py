@@ -1,6 +1,6 @@
-"""What the configurations of all policies have in common.
+"""Base configuration of all policies.
 
-Not `from __future__ import annotations`: LeRobot reads the types of the fields.
+This file must not use `from __future__ import annotations`, because LeRobot reads the types of the fields.
 """
 
 import copy
@@ -16,7 +16,7 @@ from hlrp.runtime.checks import require_numbers, told_by_draccus
 
 from .open_chunk import open_window
 
-# Not taken from `hlrp.foundation`: every LeRobot command reads this file, and would pay for transformers.
+# Repeated here from `hlrp.foundation`: every LeRobot command imports this file and would otherwise load transformers.
 VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -30,104 +30,105 @@ _NORMALIZATION = {
 
 @dataclass
 class HLRPConfig(PreTrainedConfig):
-    """One frame and an instruction in, a chunk of continuous actions out, a foundation VLA in between."""
+    """Options of all policies: a foundation VLA, and a part that maps its output to a chunk of actions."""
 
     n_obs_steps: int = 1
-    """Always 1: the policy sees the current frame only."""
+    """Number of observation steps; must be 1, because the policy sees only the current frame."""
     chunk_size: int | None = None
-    """Actions predicted at once. None: as many as the frames that a label spans, which is also the most that can be
-    decoded from codes alone."""
+    """Actions predicted at once. None: the number of frames that one latent action spans, which is also the maximum for
+    policies that decode actions from codes alone."""
     n_action_steps: int | None = None
-    """Actions executed before the next prediction, in lerobot-eval and the synchronous loop of lerobot-rollout; the
-    policy server and real-time chunking ask for whole chunks. None: half of chunk_size, rounded up."""
+    """Actions executed before the next prediction, in lerobot-eval and in the synchronous loop of lerobot-rollout. The
+    policy server and real-time chunking request whole chunks instead. None: half of chunk_size, rounded up."""
 
     vla_model_name: str | None = None
-    """Hub name or folder of a Qwen3-VL chat model. None: the embedded demo-size model, offline and untrained."""
+    """Hub name or local folder of a pretrained VLM. None: a small untrained model of size demo, built offline."""
     vla_checkpoint_path: str | None = None
-    """Folder written by hlrp-train-foundation, or its name on the hub, to start from: its settings then hold, and
-    vla_model_name is not used. Or a Lightning checkpoint (.ckpt), which holds weights alone: vla_model_name and the
-    settings below are its model's."""
+    """Foundation VLA to start from: a folder written by hlrp-train-foundation, or its name on the hub. Its settings are
+    used and vla_model_name is ignored. Or a Lightning checkpoint (.ckpt), which has only weights: vla_model_name and
+    the settings below must describe its model."""
     vla_backend: str | None = None
-    """qwen3vl_chat or smol_latent_head. None: the checkpoint's, else qwen3vl_chat."""
+    """Foundation backend: qwen3vl_chat or smol_latent_head. None: that of vla_checkpoint_path, or else qwen3vl_chat."""
     instruction: str | None = None
-    """Used wherever a batch names no task, as PushT's environment does. None: such a batch is refused."""
+    """Instruction for batches without a task, such as those of the PushT environment. None: refuse such batches."""
     image_size: tuple[int, int] | None = None
-    """Height and width the VLM sees. None: the checkpoint's, else 64x64."""
+    """Height and width of the VLM's input images, in pixels. None: those of vla_checkpoint_path, or else 64x64."""
     system_prompt: str | None = None
-    """Opens every prompt. None: the checkpoint's, else the default of QwenVLChatConfig."""
+    """System prompt of the VLM. None: that of vla_checkpoint_path, or else the backend's default."""
     attn_implementation: str = "sdpa"
-    """Attention implementation of transformers."""
+    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     dtype: str = "float32"
-    """float32, bfloat16 or float16: Accelerate's mixed precision, and the type of the VLM's weights; those that learn
-    are float32 while they do, as steps of a usual size would round to nothing."""
+    """Type of the VLM's weights, and Accelerate's mixed precision: float32, bfloat16 or float16. Trained weights are
+    kept in float32 during training, because updates of usual size would be lost in rounding."""
     gradient_checkpointing: bool = False
-    """Recompute the VLM's activations in the backward pass."""
+    """Recompute the VLM's activations in the backward pass: less memory, more time."""
     compile_model: bool = False
-    """Compile the layers of VLM and expert with torch.compile: a slow start, then faster steps on a GPU."""
+    """Compile the layers of VLM and action expert with torch.compile: a slow start, then faster steps on a GPU."""
     compile_mode: str = "default"
-    """Mode of torch.compile."""
+    """Mode of torch.compile, if compile_model is true."""
     random_shift_px: int = 2
-    """In training, shift every picture by up to this many pixels along each axis."""
+    """Augmentation: in training, shift every image by up to this many pixels along each axis."""
 
     codebook_size: int | None = None
-    """Codes k per slot. None: the LAQ's, as the VLA's checkpoint, the labels or the LAQ itself tell it."""
+    """Codebook size k of the LAQ. None: read from vla_checkpoint_path, the latent labels or the LAQ."""
     code_seq_len: int | None = None
-    """Code slots s per transition. None: the LAQ's, likewise."""
+    """Code slots s per transition of the LAQ. None: read from vla_checkpoint_path, the latent labels or the LAQ."""
     latent_targets: str = "precomputed"
-    """precomputed: labels written by hlrp-precompute-latent-codes. online: a frozen LAQ labels every batch."""
+    """Source of latent labels. precomputed: read what hlrp-precompute-latent-codes wrote. online: run a frozen LAQ."""
     laq_checkpoint_path: str | None = None
-    """Folder of the LAQ, or its name on the hub, for online targets and for a decoder that is its own; not needed to
-    act."""
+    """Folder of the LAQ, or its name on the hub. Training needs it if latent_targets is online or if actions are
+    decoded by the LAQ's decoder; inference does not need it."""
     teacher_offsets: tuple[int, ...] = ()
-    """Frames after t that the LAQ sees in online training, and nothing else does: its offset in seconds times the
-    dataset's fps, and the multiples of that where it sees more than two frames."""
+    """Offsets in frames, relative to t, of the later frames that the LAQ sees if latent_targets is online: its offset
+    in seconds times the dataset's fps, and multiples of this if the LAQ sees more than two frames."""
     teacher_cameras: list[str] = field(default_factory=list)
-    """Cameras the LAQ sees in online training. Empty: those it was trained on."""
+    """Cameras that the LAQ sees, if it is used in training. Empty: the cameras that it was trained on."""
     latent_labels_path: str | None = None
-    """Folder of the latent labels. None: `latents` in the dataset's folder, else its own columns. Not saved with the
-    policy, which may go on to another dataset; LeRobot's train_config.json keeps it to resume a run."""
+    """Folder of the precomputed latent labels. None: `latents` in the dataset's folder, or else the dataset's columns.
+    Not saved with the policy, which may be fine-tuned on another dataset; a resumed run reads train_config.json."""
     labelled_fraction: float = 1.0
-    """Share of the episodes of the run whose actions may be learnt from; the others teach the latent loss alone."""
+    """Share of the run's episodes whose actions are learned; the others only contribute to the latent loss."""
     labelled_episodes: list[int] = field(default_factory=list)
-    """Or these episodes."""
+    """Episodes whose actions are learned, as an alternative to labelled_fraction. Empty: not used."""
     action_valid_column: str | None = None
-    """Or a boolean column of the dataset that is true where a frame's action is known. NaN and infinity never are."""
+    """Boolean dataset column, true for frames whose action is known, as an alternative to labelled_fraction. Actions
+    that are NaN or infinite are never learned."""
     laq_fingerprint: str | None = None
-    """The LAQ whose codes this policy speaks; filled in from the labels, and checked ever after."""
+    """Fingerprint of the LAQ whose codes this policy uses. Filled in by the first training run, and then checked."""
 
     freeze_vla: bool = False
-    """Train only what turns codes or features into actions."""
+    """Freeze the foundation VLA; train only the action decoder or expert."""
     freeze_vla_backbone: bool = False
-    """Train only what is new in the VLM (action tokens' rows or latent head), and what turns it into actions."""
+    """Freeze the pretrained VLM; train its new weights (rows of action tokens, or latent head) and the action part."""
     latent_loss_weight: float = 1.0
-    """Weight of the cross-entropy of the codes."""
+    """Weight of the foundation VLA's loss on latent codes."""
     action_loss_weight: float = 1.0
-    """Weight of the error of the actions (normalized)."""
+    """Weight of the loss on actions, which are normalized."""
 
     optimizer_lr: float = 5e-4
-    """Learning rate of AdamW after the warmup."""
+    """Peak learning rate of AdamW, reached after the warmup."""
     optimizer_betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of AdamW's running means of the gradient and of its square."""
+    """Decay rates (betas) of AdamW's running means of the gradient and of its square."""
     optimizer_eps: float = 1e-8
-    """Added to AdamW's denominator."""
+    """Epsilon that AdamW adds to the denominator."""
     optimizer_weight_decay: float = 0.05
-    """Weight decay of matrices; vectors have none."""
+    """Weight decay of weight matrices; biases and norms have none."""
     optimizer_grad_clip_norm: float = 1.0
-    """Norm that gradients are clipped to; 0 leaves them."""
+    """Maximum norm of the gradient; 0 turns clipping off."""
     scheduler_warmup_steps: int = 50
-    """Steps over which the learning rate grows from 0."""
+    """Optimizer steps over which the learning rate grows from 0 to its peak."""
     scheduler_decay_steps: int = 100_000
-    """Longer than the run: LeRobot scales the schedule down to the run's steps."""
+    """Optimizer steps of the cosine decay. If the run is shorter, LeRobot scales the schedule down to its steps."""
     scheduler_decay_lr: float = 1e-5
     """Learning rate at the end of the schedule."""
 
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
-    """How each kind of feature is normalized; a kind that is not named keeps its default."""
+    """Normalization by kind of feature (VISUAL, STATE, ACTION); a kind that is not named keeps its default."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
-        # draccus replaces the whole mapping by the kinds that a flag names; LeRobot would not normalize the others.
+        # A flag that names some kinds replaces the whole mapping, and LeRobot would not normalize the other kinds.
         (mapping,) = (f for f in fields(self) if f.name == "normalization_mapping")
         self.normalization_mapping = {**mapping.default_factory(), **self.normalization_mapping}  # pyright: ignore[reportCallIssue]
         if self.n_obs_steps != 1:
@@ -169,12 +170,12 @@ class HLRPConfig(PreTrainedConfig):
             )
 
     def require_effect(self) -> None:
-        """Raise where an option would have no effect in training beside the others.
+        """Refuse an option that has no effect in training, given the other options.
 
-        Not a part of `__post_init__`: a saved policy acts whatever it was trained with.
+        `__post_init__` does not call this, because a saved policy must load for inference with any of them.
 
         Raises:
-            ValueError: Naming the option.
+            ValueError: If an option has no effect; the message names it.
         """
         if self.latent_targets == "online":
             if self.latent_labels_path:
@@ -187,41 +188,41 @@ class HLRPConfig(PreTrainedConfig):
 
     @property
     def looks_through_laq(self) -> bool:
-        """Whether a part of the LAQ is a part of the policy."""
+        """Whether the policy contains the LAQ's decoder."""
         return False
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write config.json without the place of this dataset's labels."""
+        """Write config.json without `latent_labels_path`, which belongs to one dataset."""
         saved = copy.copy(self)
         saved.latent_labels_path = None
         super(HLRPConfig, saved)._save_pretrained(save_directory)
 
     def vla_choices(self) -> dict[str, Any]:
-        """Settings that a trained VLA has made for good, as plain values; those that are left open are missing."""
+        """Settings that must equal those of a trained VLA, as plain values; settings that are None are left out."""
         size = None if self.image_size is None else list(self.image_size)
         chosen = {"image_size": size, "system_prompt": self.system_prompt}
         return {name: value for name, value in chosen.items() if value is not None}
 
     @property
     def observation_delta_indices(self) -> list[int] | None:
-        """One frame, at t; an online teacher adds those that only it sees."""
+        """Frames to load, relative to t: only frame t (None), or also the later frames that an online LAQ sees."""
         return [0, *self.teacher_offsets] if self.teacher_offsets else None
 
     @property
     def image_observation_delta_indices(self) -> list[int] | None:
-        """Where LeRobot tells pictures from states: only pictures have later frames."""
+        """Frames to load of cameras, relative to t, in LeRobot versions that distinguish cameras from states."""
         return self.observation_delta_indices
 
     @property
     def state_observation_delta_indices(self) -> None:
-        """The state at t."""
+        """None: the state is loaded at t only."""
         return None
 
     def settle_chunk(self, chunk_size: int) -> None:
-        """Fix the length of a chunk, and with it how much of it is executed where that is left open.
+        """Set `chunk_size`, and set `n_action_steps` to half of it if that is None.
 
         Raises:
-            ValueError: If a chunk is shorter than what shall be executed of it.
+            ValueError: If `chunk_size` is below 1, or `n_action_steps` does not lie in [1, chunk_size].
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}")
@@ -233,16 +234,16 @@ class HLRPConfig(PreTrainedConfig):
 
     @property
     def action_delta_indices(self) -> list[int]:
-        """The chunk that starts at t; where its length is left open, enough actions for any, see `open_window`."""
+        """Actions to load, relative to t: one chunk, or a long window while `chunk_size` is None; see `open_window`."""
         return list(range(self.chunk_size or open_window(self.pretrained_path, self.vla_checkpoint_path)))
 
     @property
     def reward_delta_indices(self) -> None:
-        """No rewards."""
+        """None: no rewards are loaded."""
         return None
 
     def get_optimizer_preset(self) -> AdamWConfig:
-        """AdamW with the fields above."""
+        """AdamW with the `optimizer_*` options."""
         return AdamWConfig(
             lr=self.optimizer_lr,
             betas=self.optimizer_betas,
@@ -252,7 +253,7 @@ class HLRPConfig(PreTrainedConfig):
         )
 
     def get_scheduler_preset(self) -> CosineDecayWithWarmupSchedulerConfig:
-        """Warmup and cosine with the fields above."""
+        """Linear warmup and cosine decay with the `scheduler_*` options."""
         return CosineDecayWithWarmupSchedulerConfig(
             peak_lr=self.optimizer_lr,
             decay_lr=self.scheduler_decay_lr,
@@ -261,10 +262,10 @@ class HLRPConfig(PreTrainedConfig):
         )
 
     def validate_features(self) -> None:
-        """Check the features once they are known.
+        """Check the input and output features, which LeRobot fills in from the dataset or environment.
 
         Raises:
-            ValueError: If there is no camera, or no action.
+            ValueError: If there is no camera or no action, or if images are normalized.
         """
         if not self.image_features:
             raise ValueError(f"{self.type} needs a camera, and the input features have none")

@@ -1,4 +1,4 @@
-"""Which features of a dataset a policy looks at, and whether it can."""
+"""Choose and check the dataset features that a policy uses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 def keep_used_features(config: HLRPConfig, dataset_meta: Any | None, *, state_option: str) -> None:
-    """Leave in `config.input_features` what the policy looks at: colour cameras, and `observation.state` where used.
+    """Reduce `config.input_features` to what the policy uses: colour cameras, and `observation.state` if it is on.
 
-    The pipelines are built from this configuration afterwards, so nothing that the policy ignores is normalized: a
-    depth map, a boolean or a text beside the state would stop the run there.
+    The pipelines are built from this configuration afterwards. Unused features must not reach the normalizer, which
+    would fail on a depth map, a boolean or a text.
 
     Args:
-        config: Of the policy; changed in place.
-        dataset_meta: Metadata of the dataset trained on; None outside training, where nothing is known but shapes.
-        state_option: Name of the option by which the policy does without the state.
+        config: Configuration of the policy; modified in place.
+        dataset_meta: Metadata of the training dataset; None outside training.
+        state_option: Name of the option that turns the state off.
 
     Raises:
-        ValueError: If no colour camera is left, or the policy cannot work on a camera, the state or the action.
+        ValueError: If no colour camera is left, or a camera, the state or the action has an unusable type or shape.
     """
     given = config.input_features or {}
     depth = [] if dataset_meta is None else [key for key in given if key in dataset_meta.depth_keys]
@@ -48,7 +48,7 @@ def keep_used_features(config: HLRPConfig, dataset_meta: Any | None, *, state_op
         logger.info(f"{config.type} does not look at {', '.join(left_out)}")
     for key in kept:
         if key not in dataset_meta.features:
-            continue  # the dataset has it under another name, which LeRobot's rename_map maps to this one
+            continue  # in the dataset under another name, which LeRobot's rename_map maps
         if key == OBS_STATE:
             _require_vector(key, dataset_meta, remedy=f"or do without it: --policy.{state_option}=false")
         else:
@@ -61,7 +61,7 @@ def _require_vector(key: str, dataset_meta: Any, *, remedy: str) -> None:
     dtype, shape = dataset_meta.features[key]["dtype"], tuple(dataset_meta.features[key]["shape"])
     try:
         is_numeric = np.dtype(dtype).kind in "biuf"
-    except TypeError:  # LeRobot's "string" or "image"
+    except TypeError:  # LeRobot's own types "string" and "image"
         is_numeric = False
     if not is_numeric or len(shape) != 1:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""From a saved policy to one for another robot: what fits is kept, the rest of the action head is started anew.
+"""Fine-tune a saved policy for another robot: keep matching weights, and start the other layers of the head anew.
 
-LeRobot builds a policy that it loads for the actions of the dataset or environment at hand, but for the observations
-that the policy was saved with. In training, those follow the dataset (`follow_dataset`). The saved weights are then
-compared with the policy by name and shape (`compare`). A layer whose weights differ is started anew as a whole, in the
-action head alone and in training alone; everything else has to fit exactly.
+When LeRobot loads a policy, it takes the action features from the current dataset or environment, but the observation
+features from the saved policy. In training, `follow_dataset` takes the observation features from the dataset, too.
+`compare` then compares the saved weights with the policy by name and shape. A layer with any difference is started
+anew as a whole, but only in the action head and only in training; all other weights must fit exactly.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ SHAPING = (
     "latent_conditioning",
     "latent_embed_dim",
 )
-"""Settings that shape an action head."""
+"""Options of the policies that determine the shapes of an action head's weights."""
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:
-    """Configuration of the policy in `folder`, as plain values."""
+    """Configuration of the policy saved in `folder`, as plain values."""
     return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
 
 
 def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
-    """Let the input features of a saved policy be those of the dataset that it is trained on.
+    """Adapt the input features of a saved policy to the dataset that it is fine-tuned on, in place.
 
-    A state of another width takes the place of the saved one; a state or a camera that the dataset lacks is left out.
-    Cameras of other names stay: LeRobot alone knows what its `rename_map` makes of them, and refuses those that fit no
-    name.
+    A state of another width replaces the saved one, and a state or camera that the dataset lacks is removed. If the
+    dataset has other camera names, the saved names are kept: LeRobot's `rename_map` may map them, and LeRobot refuses
+    names that do not match.
 
     Raises:
         ValueError: If the dataset has no camera.
@@ -90,10 +90,10 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
 
 
 def require_no_other_vla(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
-    """Raise where a configuration asks for another type or another VLA than the folder of the policy holds.
+    """Refuse a configuration whose policy type or VLA differs from the saved policy.
 
     Raises:
-        ValueError: Saying how to move the VLA into a new policy.
+        ValueError: If they differ; the message says how to use the saved VLA in a new policy.
     """
     if saved["type"] != config.type:
         raise ValueError(
@@ -110,7 +110,7 @@ def require_no_other_vla(config: HLRPConfig, saved: Mapping[str, Any], folder: P
 
 
 def changes(saved: Mapping[str, Any], config: HLRPConfig) -> list[str]:
-    """What shapes an action head and differs from the saved policy, one short text for each."""
+    """Differences to a saved policy that change the shapes of the action head's weights, one short text each."""
     now = draccus.encode(config)
     found = [
         f"{name} {saved[name]} -> {now[name]}"
@@ -128,7 +128,7 @@ def changes(saved: Mapping[str, Any], config: HLRPConfig) -> list[str]:
 
 
 def cameras_of(settings: Mapping[str, Any]) -> list[str]:
-    """Cameras of a configuration in plain values, in the order in which the policy sees them."""
+    """Cameras of a configuration given as plain values, in the policy's order."""
     return [key for key, one in (settings["input_features"] or {}).items() if one["type"] == FeatureType.VISUAL.value]
 
 
@@ -138,12 +138,12 @@ def _width(features: Mapping[str, Any] | None, key: str) -> int:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the weights in a file fit a policy, its VLA aside."""
+    """How the weights in a file match those of a policy; the weights of its VLA are not compared."""
 
     source: dict[str, str]
-    """Name in the file of every weight that is to be loaded, by its name in the policy."""
+    """Name in the file of each weight to load, by its name in the policy."""
     anew: list[str]
-    """Layers of the policy whose weights differ in name or shape."""
+    """Layers of the policy to start anew, because a weight is missing in the file or has another shape."""
     dropped: list[str]
     """Layers in the file that the policy does not have."""
     layers: list[str]
@@ -151,11 +151,11 @@ class Comparison:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every weight fits under its own name."""
+        """Whether all weights match under the same name."""
         return not self.anew and not self.dropped and all(mine == theirs for mine, theirs in self.source.items())
 
     def summary(self) -> str:
-        """The layers to start anew, or how many of every part where they are many."""
+        """Text for the log: the layers to start anew, or their number per part if there are more than six."""
         if len(self.anew) <= 6:
             return ", ".join(self.anew)
         parts = dict.fromkeys(name.split(".")[0] for name in self.anew)
@@ -167,9 +167,9 @@ def compare(policy: nn.Module, file: Path | str, saved_name: Callable[[str], str
     """Compare the weights of a policy with those in a file.
 
     Args:
-        policy: The policy, its VLA under the name `backend`.
-        file: Weights of a policy, as safetensors.
-        saved_name: Name in the file of a weight of the policy; None for one that cannot be there.
+        policy: The policy, whose VLA is its submodule `backend`.
+        file: Weights of the saved policy, as safetensors.
+        saved_name: Maps the name of a weight in the policy to its name in the file; None if the file cannot have it.
     """
     with safe_open(file, framework="pt") as weights:
         theirs = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
@@ -186,17 +186,17 @@ def compare(policy: nn.Module, file: Path | str, saved_name: Callable[[str], str
 
 
 def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, device: str) -> None:
-    """Load the VLA of a policy strictly, and of the rest the weights that are `kept`: names in the policy and file."""
+    """Load the VLA of a policy strictly, and the other weights in `kept`: name in the file by name in the policy."""
     load_weights(policy.get_submodule("backend"), file)
     with safe_open(file, framework="pt", device=device) as weights:
         policy.load_state_dict({name: weights.get_tensor(place) for name, place in kept.items()}, strict=False)
 
 
 def require_in_adapter(layers: Sequence[str], config: HLRPConfig, where: str) -> None:
-    """Raise unless the adapter that follows brings the weights of `layers`, as one does that was trained with new ones.
+    """Check that the PEFT adapter, which LeRobot loads next, contains the weights of `layers`.
 
     Raises:
-        ValueError: If it lacks them, or has them for another robot; begins with `where`.
+        ValueError: If the adapter lacks them or was trained for another robot; the message begins with `where`.
     """
     adapter = Path(str(config.pretrained_path))
     if (adapter / CONFIG_NAME).is_file():

@@ -1,7 +1,7 @@
-"""Latent labels written beforehand, found by the batch's absolute frame index.
+"""Precomputed latent labels, looked up by the absolute frame index in a batch.
 
-LeRobot's batch converter drops columns it does not know, so a label column does not reach a policy by itself, and a
-custom converter is lost on resume; `index` always arrives.
+LeRobot's batch converter drops unknown columns, so a label column would not reach the policy, and a custom converter is
+lost on resume. The column `index` always arrives.
 
 Shapes: b batch, c codes of one label, s slots, k codebook entries, d width of a code vector.
 """
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class LabelTable:
-    """Labels of every frame. A plain object: neither saved with the policy nor sent around by DDP."""
+    """Latent labels of all frames of a dataset. No `nn.Module`: they are neither saved nor broadcast by DDP."""
 
     def __init__(self, labels: LatentLabels) -> None:
         self.metadata = labels.metadata
@@ -39,11 +39,11 @@ class LabelTable:
 
     @classmethod
     def of_dataset(cls, dataset_meta: Any, labels_path: str | None, *, with_vectors: bool) -> LabelTable | None:
-        """Labels of the dataset being trained on, checked to be of its frames; None where there are none.
+        """Latent labels of the training dataset; None if it has none and no path is given.
 
         Raises:
-            FileNotFoundError: If `labels_path` is given and holds none.
-            ValueError: If they are of other frames, or hold no codes.
+            FileNotFoundError: If `labels_path` is given and has no labels.
+            ValueError: If the labels were made from other frames, or have no codes.
         """
         try:
             labels = labels_of_dataset(dataset_meta, labels_path, with_vectors=with_vectors)
@@ -56,21 +56,21 @@ class LabelTable:
 
     @property
     def spec(self) -> LatentSpec:
-        """Geometry of the codes."""
+        """Geometry of the label codes."""
         return self.metadata.spec
 
     @property
     def laq_fingerprint(self) -> str:
-        """The quantizer that wrote the labels."""
+        """Fingerprint of the LAQ that wrote the labels."""
         return self.metadata.laq_fingerprint
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
-        """Its code vectors."""
+        """Code vectors of the LAQ that wrote the labels."""
         return self._codebook
 
     def label(self, batch: Mapping[str, Any]) -> Labels:
-        """Labels of the batch's frames, on the device of `batch["index"]`."""
+        """Latent labels of the frames `batch["index"]`, on the device of this tensor."""
         index, rows = batch["index"], self._rows
         if rows.codes.device != index.device:
             vectors = None if rows.vectors is None else rows.vectors.to(index.device)
@@ -79,15 +79,15 @@ class LabelTable:
 
 
 def own_labels_first(labels_path: str | None, dataset_meta: Any, checkpoint_dir: Path) -> str | None:
-    """The labels to read for a policy that goes on from `checkpoint_dir`, which may be of another dataset.
+    """Path of the labels for a policy that is fine-tuned from `checkpoint_dir`; None for the dataset's own labels.
 
-    Policies saved by earlier versions carry the path of the labels they were trained on. Where that is the path asked
-    for, it gives way to labels that the dataset has itself; a path named for this run is kept.
+    Policies saved by earlier versions contain the path of their training labels, which may belong to another dataset.
+    If `labels_path` is this saved path and the dataset has its own labels, these are used; any other path is kept.
     """
     if labels_path is None or not has_labels(dataset_meta.root):
         return labels_path
     saved = json.loads((checkpoint_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     if saved.get("latent_labels_path") != labels_path:
         return labels_path
-    logger.info(f"{checkpoint_dir} names latent labels in {labels_path}; taking those of {dataset_meta.root} itself")
+    logger.info(f"{checkpoint_dir} names latent labels in {labels_path}; using those of {dataset_meta.root} itself")
     return None

@@ -1,4 +1,4 @@
-"""Latent labels of a training batch, wherever they come from.
+"""Latent labels of a training batch, and the interface of their sources.
 
 Shapes: b batch, c codes of one label, s slots, k codebook entries, d width of a code vector.
 """
@@ -19,50 +19,50 @@ LATENT_CODES, LATENT_VALID = "latent_codes", "latent_valid"
 
 @dataclass(frozen=True)
 class Labels:
-    """Latent actions of a batch."""
+    """Latent labels of a batch."""
 
     codes: Int[Tensor, "b c"]
-    """Codes in [0, k), or -1 where a frame has no label."""
+    """Codes in [0, k); -1 if a frame has no label."""
     valid: Bool[Tensor, " b"]
-    """False where the clip was cut by the end of its episode."""
+    """False where the label must not be learned, because the episode ends inside the clip."""
     vectors: Float[Tensor, "b c d"] | None = None
-    """Latent vectors before quantization, for a VLA that learns them too."""
+    """Latent vectors before quantization, for a VLA that also learns them; otherwise None."""
 
     @property
     def counted(self) -> Bool[Tensor, " b"]:
-        """Samples that teach: valid, with every slot filled."""
+        """True for samples whose codes are learned: valid, with a code in every slot."""
         return self.valid & (self.codes >= 0).all(-1)
 
 
 @runtime_checkable
 class LabelSource(Protocol):
-    """Where labels of a dataset come from: a table, or a quantizer that looks at the batch."""
+    """Source of latent labels: a table of precomputed labels, or a LAQ that encodes the clips of a batch."""
 
     @property
     def spec(self) -> LatentSpec:
-        """Geometry of the codes."""
+        """Geometry of the label codes."""
         ...
 
     @property
     def laq_fingerprint(self) -> str:
-        """The quantizer whose codes these are."""
+        """Fingerprint of the LAQ that makes the labels."""
         ...
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
-        """Its code vectors."""
+        """Code vectors of the LAQ that makes the labels."""
         ...
 
     def label(self, batch: Mapping[str, Any]) -> Labels:
-        """Labels of a training batch."""
+        """Latent labels of the samples of a training batch."""
         ...
 
 
 def batch_labels(batch: Mapping[str, Any], source: LabelSource | None, spec: LatentSpec) -> Labels:
-    """Labels of a training batch: from the batch itself if it carries them, else from `source`.
+    """Latent labels of a training batch: from the batch itself if it contains them, or else from `source`.
 
     Raises:
-        ValueError: If there are neither, naming the remedies, or they are of another geometry.
+        ValueError: If there are no labels, or the number of codes differs from `spec.num_codes`.
     """
     codes = batch.get(LATENT_CODES)
     if codes is not None:

@@ -1,4 +1,4 @@
-"""What the policies have in common: a foundation VLA with its labels, loading and saving, and the queue of actions.
+"""Base class of all policies: foundation VLA, latent labels, action masks, loading, saving, and the action queue.
 
 Shapes: b batch, h chunk steps, a action dimensions, r state values.
 """
@@ -63,13 +63,13 @@ from .vla import new_vla, saved_vla
 logger = logging.getLogger(__name__)
 
 _CHUNK_WITHOUT_DATASET = 8
-"""Length of a chunk that is left open where there is no dataset whose frame rate would tell it."""
+"""Chunk size if the option is None and there is no dataset whose frame rate would determine it."""
 _LANGUAGE_PROJECTIONS = r"backend\.model\..*(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj"
-"""Linear layers of the VLM's language model, by name."""
+"""Regular expression for the linear layers of the VLM's language model, which get PEFT adapters by default."""
 
 
 class HLRPPolicy(PreTrainedPolicy):
-    """A foundation VLA and, in a subclass, what turns it into actions."""
+    """Policy with a foundation VLA; a subclass adds the part that predicts actions."""
 
     config_class = HLRPConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPConfig
@@ -83,12 +83,12 @@ class HLRPPolicy(PreTrainedPolicy):
         "DiffusionConditionalResidualBlock1d",
     )
     action_modules: tuple[str, ...] = ()
-    """Parts that turn codes or features into actions."""
+    """Names of the submodules that map codes or features to actions: the action head."""
     supports_gradient_checkpointing = True
     chunk_ends_with_label = False
-    """Whether actions come from codes alone, which say nothing of what follows the frames they span."""
+    """Whether actions are decoded from codes alone, so that a chunk cannot be longer than the span of a label."""
     state_option = "expert_uses_state"
-    """Name of the option by which a policy does without the robot's state."""
+    """Name of the option that turns the robot's state off as an input."""
 
     def __init__(
         self,
@@ -100,22 +100,23 @@ class HLRPPolicy(PreTrainedPolicy):
         saved: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Build labels and VLA; a subclass builds the rest, and ends with `reset`.
+        """Load labels and build the VLA; a subclass builds the action head and then calls `reset`.
 
         Args:
-            config: Its configuration.
-            dataset_stats: Not used: normalization is the processors' work.
-            dataset_meta: Metadata of the dataset trained on; None outside training. Its statistics of action and state
-                are replaced where they are not those of the frames that teach; see `use_statistics_of_run`.
-            checkpoint_dir: Folder this policy is being loaded from; its weights follow.
-            saved: Configuration in that folder, as plain values.
+            config: Configuration of the policy; unset values are filled in.
+            dataset_stats: Ignored, because the processors normalize the data; LeRobot passes it to every policy.
+            dataset_meta: Metadata of the training dataset; None outside training. Its statistics of action and state
+                may be replaced by those of the frames that are learned; see `use_statistics_of_run`.
+            checkpoint_dir: Folder of the saved policy that is being loaded; its weights are loaded afterwards.
+            saved: Configuration in `checkpoint_dir`, as plain values.
+            **kwargs: Further arguments of LeRobot, which are ignored.
         """
         super().__init__(config)
         keep_used_features(config, dataset_meta, state_option=self.state_option)
         config.validate_features()
         if dataset_meta is not None:
             config.require_effect()
-            # Labels and actions are found by `index`: it must be the frame's place.
+            # Labels and actions are looked up by the column `index`, so it must count the frames from 0.
             require_sound_rows(dataset_meta, whole=False, tolerance_s=None)
         self._checkpoint_dir = checkpoint_dir
         self._saved = saved or {}
@@ -142,17 +143,17 @@ class HLRPPolicy(PreTrainedPolicy):
             self.backend.requires_grad_(False)
         if dataset_meta is not None:
             learn_in_float32(self.backend)
-        self._seed: int | None = None  # of the random state, where this process's own was set in training
+        self._seed: int | None = None  # seed of this process's random state, set in training
         self._check_compatibility(fps)
 
     @property
     def needs_labels(self) -> bool:
-        """Whether training looks at latent labels."""
+        """Whether training needs latent labels."""
         return True
 
     @property
     def actions_need_codes(self) -> bool:
-        """Whether an action can be learnt only where the frame has latent codes."""
+        """Whether actions can be learned only on frames with latent codes."""
         return False
 
     @property
@@ -178,10 +179,10 @@ class HLRPPolicy(PreTrainedPolicy):
         return LabelTable.of_dataset(dataset_meta, self.config.latent_labels_path, with_vectors=with_vectors)
 
     def _find_action_labels(self, dataset_meta: Any) -> ActionLabels | None:
-        """Which frames have an action to learn from; None where all of them do.
+        """Mask of the frames with a known action, or None if every frame has one; also corrects the statistics.
 
         Raises:
-            ValueError: If none has, or a state of the run is not finite.
+            ValueError: If no frame has a known action, or a state of the run is not finite.
         """
         config = self.config
         if self._checkpoint_dir is not None:
@@ -211,12 +212,12 @@ class HLRPPolicy(PreTrainedPolicy):
         return None if labels.known.all() else labels
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
-        """The LAQ this policy speaks, after `owner` names its own; "" names none."""
+        """Fingerprint of this policy's LAQ, checked against the `fingerprint` in `owner`; "" means unknown."""
         known = self.config.laq_fingerprint
         if known and fingerprint and known != fingerprint:
             raise ValueError(
-                f"{owner} speaks the codes of LAQ {fingerprint}, this policy those of LAQ {known}; label the dataset "
-                "with the same LAQ, or start a new policy"
+                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with the "
+                "same LAQ, or start a new policy"
             )
         return known or fingerprint or None
 
@@ -231,17 +232,18 @@ class HLRPPolicy(PreTrainedPolicy):
                 )
             setattr(config, name, theirs)
         if self.labels is not None:
-            config.laq_fingerprint = self._same_laq(self.labels.laq_fingerprint, "whoever labels this dataset")
+            config.laq_fingerprint = self._same_laq(self.labels.laq_fingerprint, "the latent labels")
             spec.require_same_codes(self.labels.spec, this="the foundation model", that="the latent labels")
         self._settle_chunk(fps)
 
     def _settle_chunk(self, fps: float | None) -> None:
-        """Fix the length of a chunk by the dataset's frame rate; where there is no dataset, take the default.
+        """Set the chunk size from the option, from the span of a label at the dataset's frame rate, or to the default.
 
         Raises:
-            ValueError: If it is longer than what codes can say, or than the window that the dataset was asked for.
+            ValueError: If a chunk is longer than the span of a label or than the window of actions that was loaded.
         """
         config, spec = self.config, self.backend.spec
+        # A decoder from codes alone cannot predict beyond the span; other action heads accept any chunk size.
         is_free = config.chunk_size is not None and not self.chunk_ends_with_label
         if fps is None or is_free:
             config.settle_chunk(config.chunk_size or _CHUNK_WITHOUT_DATASET)
@@ -264,18 +266,18 @@ class HLRPPolicy(PreTrainedPolicy):
     def from_pretrained(
         cls, pretrained_name_or_path: str | Path, *, config: HLRPConfig | None = None, **kwargs: Any
     ) -> "HLRPPolicy":
-        """Load a saved policy; offline where `pretrained_name_or_path` is a folder.
+        """Load a saved policy; a local folder needs no network.
 
-        Everything that is saved has to fit. Only where there is a dataset to train on, layers of the action head that
-        are of another shape than its actions, state or cameras ask for are started anew, which is logged.
+        All weights must fit. Only in training, layers of the action head whose shapes do not fit the dataset's actions,
+        state or cameras are started anew, with a warning in the log.
 
         Args:
             pretrained_name_or_path: Folder, or name of a repository on the hub.
-            config: Configuration to load it with; None for its own.
-            **kwargs: Of LeRobot: where to look on the hub, `dataset_stats` and `dataset_meta`.
+            config: Configuration to use; None for the saved one.
+            **kwargs: Arguments of LeRobot: access to the hub, `dataset_stats` and `dataset_meta`.
 
         Raises:
-            ValueError: If `config` describes another policy than the saved one.
+            ValueError: If `config` has another policy type or VLA, or weights do not fit.
         """
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
@@ -312,17 +314,17 @@ class HLRPPolicy(PreTrainedPolicy):
         return model
 
     def saved_name(self, name: str) -> str | None:
-        """Name in the saved policy of a weight of this one; None for one that cannot be there."""
+        """Name in the saved policy of the weight `name`; None if the saved policy cannot have it."""
         return name
 
     def require_new_layers(self, comparison: Comparison, differences: str) -> None:
-        """Say in the log which layers are started anew, because of which differences to the saved policy.
+        """Log which layers are started anew, and the differences to the saved policy that cause this.
 
         Raises:
-            ValueError: If nothing would train them.
+            ValueError: If the new layers would not be trained.
         """
         where = f"the policy in {self._checkpoint_dir} differs from the one asked for ({differences})"
-        if self.config.use_peft:  # the weights that differ follow with the adapter
+        if self.config.use_peft:  # LeRobot loads these weights with the adapter
             require_in_adapter(comparison.anew, self.config, where)
             return
         if not self._is_trained:
@@ -358,7 +360,7 @@ class HLRPPolicy(PreTrainedPolicy):
         cfg: Any | None = None,
         dataset_meta: Any | None = None,
     ) -> ModelCard:
-        """LeRobot's card, with the sources, the base model and the licence that are this policy's; see `card.py`."""
+        """LeRobot's model card, with the sources, base model and licence of this policy; see `card.py`."""
         name = trained_on(cfg, dataset_repo_id)
         base = base_model(self.config.vla_checkpoint_path, self.backend.config_dict().get("model_name"))
         terms = license_entries(license, base)
@@ -368,12 +370,12 @@ class HLRPPolicy(PreTrainedPolicy):
         return finished(card, name=name, terms=terms, base_model=base)
 
     def _get_default_peft_targets(self) -> dict[str, Any]:
-        """Adapters on the VLM's language model; what turns codes or features into actions is trained as it is."""
+        """Defaults for PEFT: adapters on the VLM's language model; the action head is trained in full."""
         saved = [name for part in self.action_modules for name in self._trained_whole(part)]
         return {"target_modules": _LANGUAGE_PROJECTIONS, "modules_to_save": saved}
 
     def _trained_whole(self, name: str) -> list[str]:
-        """A part of the policy if all of it is trained, else those of its own parts of which that is true."""
+        """Largest submodules of `name`, or `name` itself, whose parameters are all trained."""
         part = self.get_submodule(name)
         trained = [parameter.requires_grad for parameter in part.parameters()]
         if not any(trained):
@@ -388,7 +390,7 @@ class HLRPPolicy(PreTrainedPolicy):
             raise ValueError("adapters on a frozen VLA would learn nothing; set --policy.freeze_vla=false")
 
     def _compile(self) -> None:
-        """Compile the repeated blocks in place, where that is asked for; names of weights stay."""
+        """Compile the repeated blocks in place, if `compile_model` is true; weight names do not change."""
         if not self.config.compile_model:
             return
         for module in self.modules():
@@ -396,15 +398,15 @@ class HLRPPolicy(PreTrainedPolicy):
                 module.compile(mode=self.config.compile_mode)
 
     def get_optim_params(self) -> list[dict[str, object]]:
-        """Matrices with weight decay, vectors without."""
+        """Parameter groups for the optimizer: weight matrices with weight decay, biases and norms without."""
         return parameter_groups(self, self.config.optimizer_weight_decay)
 
     def reset(self) -> None:
-        """Forget the actions still to be executed."""
+        """Discard the queued actions; LeRobot calls this at the start of every episode."""
         self._action_queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
     def train(self, mode: bool = True) -> "HLRPPolicy":
-        """Training mode; a frozen VLA stays as it acts."""
+        """Set training or evaluation mode; a frozen VLA stays in evaluation mode."""
         super().train(mode)
         if self.config.freeze_vla:
             self.backend.eval()
@@ -413,14 +415,14 @@ class HLRPPolicy(PreTrainedPolicy):
         return self
 
     def _see(self, batch: dict[str, Any], **labels: Any) -> FoundationBatch:
-        """What the VLA is shown of a batch: frames at t, instructions, and in training the labels."""
+        """Input of the VLA: frames at t, instructions, and in training the labels."""
         return foundation_batch(batch, self.config.image_features, instruction=self.config.instruction, **labels)
 
     def _see_to_act(self, batch: dict[str, Any]) -> FoundationBatch:
-        """The same at inference; labels are not looked at.
+        """Input of the VLA at inference, without labels, and with a check of the pixels.
 
         Raises:
-            ValueError: If a pixel is not finite.
+            ValueError: If a pixel is not finite or far outside [0, 1].
         """
         inputs = self._see(batch)
         require_finite(inputs.images)
@@ -428,17 +430,17 @@ class HLRPPolicy(PreTrainedPolicy):
 
     @property
     def _learns_codes(self) -> bool:
-        """Whether the VLA is trained to predict codes here."""
+        """Whether training updates the VLA with the loss on latent codes."""
         return self.config.latent_loss_weight > 0 and not self.config.freeze_vla
 
     def _actions_known(self, batch: dict[str, Any]) -> Bool[Tensor, " b"]:
-        """Which samples have an action to learn from: that of frame t is known."""
+        """Mask of the samples whose action at frame t is known; the others do not contribute to the action loss."""
         if self.action_labels is None:
             return torch.ones(len(batch[ACTION]), dtype=torch.bool, device=batch[ACTION].device)
         return self.action_labels.lookup(batch["index"], 1)[:, 0]
 
     def _is_pad(self, batch: dict[str, Any]) -> Bool[Tensor, "b h"] | None:
-        """Steps of the chunk that are not learnt: beyond the episode, and all from the first unknown action on."""
+        """Mask of the chunk steps that are not learned: after the episode's end or after the first unknown action."""
         is_pad = batch.get(f"{ACTION}_is_pad")
         is_pad = None if is_pad is None else is_pad[:, : self.chunk_size]
         if self.action_labels is None:
@@ -447,9 +449,9 @@ class HLRPPolicy(PreTrainedPolicy):
         return (unknown if is_pad is None else unknown | is_pad).cumsum(1) > 0
 
     def _target(self, batch: dict[str, Any], taught: Bool[Tensor, " b"]) -> Float[Tensor, "b h a"]:
-        """Actions to learn; see `action_target`."""
+        """Normalized target actions of a chunk; see `action_target`."""
         actions = batch[ACTION]
-        if actions.ndim == 2 and self.action_dim == 1:  # LeRobot stores an action of one value as a plain number
+        if actions.ndim == 2 and self.action_dim == 1:  # LeRobot omits the last axis of a one-dimensional action
             actions = actions[..., None]
         if actions.shape[1] < self.chunk_size:
             raise ValueError(
@@ -460,7 +462,7 @@ class HLRPPolicy(PreTrainedPolicy):
     def _over_steps(
         self, error: Float[Tensor, "b h"], batch: dict[str, Any], taught: Bool[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
-        """Error of each sample; see `mean_over_steps`."""
+        """Mean action error of each sample over its learned steps; see `mean_over_steps`."""
         return mean_over_steps(error, self._is_pad(batch), taught)
 
     def _add_up(
@@ -473,18 +475,18 @@ class HLRPPolicy(PreTrainedPolicy):
         taught: Bool[Tensor, " b"],
         shares: dict[str, Float[Tensor, ""]] | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch and its parts as plain numbers, with one copy to the host.
+        """Weighted sum of the losses, and their values as plain numbers for the log, copied to the CPU in one transfer.
 
         Args:
-            inputs: What the VLA was shown.
+            inputs: Input of the VLA; its pixels are checked here, so that the check needs no transfer of its own.
             reduction: "mean", or "none" for a loss per sample.
-            latent: Loss of the codes, where they are learnt.
-            error: Error of the actions.
-            taught: Samples whose actions are learnt.
+            latent: Loss on latent codes; None if they are not learned.
+            error: Action error of each sample.
+            taught: Samples whose actions are learned.
             shares: Further numbers for the log.
 
         Raises:
-            ValueError: If a pixel is not finite, or the reduction unknown.
+            ValueError: If a pixel is not finite, or `reduction` is unknown.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f"reduction must be mean or none, got {reduction!r}")
@@ -507,17 +509,17 @@ class HLRPPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """The next action (b, a): predicts a chunk whenever the last one's first `n_action_steps` are used up."""
+        """The next action (b, a) from a queue, which `n_action_steps` actions of a new chunk fill when it is empty."""
         if not self._action_queue:
             chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.unbind(1))
         return self._action_queue.popleft()
 
     def _current_state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"]:
-        """The robot's state at time t.
+        """Normalized state of the robot at time t.
 
         Raises:
-            ValueError: If the batch has none, or at inference a value of it is not finite.
+            ValueError: If the batch has no state or one of another width, or at inference a value is not finite.
         """
         if OBS_STATE not in batch:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""From a LeRobot batch to what the library's models take.
+"""Convert a LeRobot batch to the input of the foundation models.
 
-Shapes: b batch, t observation steps, c h w a picture (y x at another size), v cameras, r state values.
+Shapes: b batch, t observation steps, c h w an image (y x at another size), v cameras, r state values.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .labels import Labels
 
 
 def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, "b ..."]:
-    """The observation at time t: index 0 of a window that LeRobot's delta indices add, or the observation itself.
+    """Observation at time t: entry 0 of the time window that LeRobot's delta indices add, or the observation itself.
 
-    This is the only place where a window is opened: nothing later than t leaves it.
+    Policies read observations only through this function, so that they cannot use a frame later than t.
     """
     return observation[:, 0] if observation.ndim == ndim + 1 else observation
 
 
 def as_rgb(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Pictures with three channels: a grey one repeated, and the alpha of an RGBA one left out, as stages 1 and 2 do.
+    """Images with three channels: grey is repeated and alpha is dropped, as in training of LAQ and foundation model.
 
     Raises:
-        ValueError: If they have another number of channels.
+        ValueError: If the images do not have 1, 3 or 4 channels.
     """
     channels = frames.shape[-3]
     if channels == 1:
@@ -42,9 +42,9 @@ def as_rgb(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
 
 
 def one_value_per_sample(state: Float[Tensor, "..."], batch_size: int) -> Float[Tensor, "b ..."]:
-    """A state of one value with an axis for it, which LeRobot leaves out: (b, 1), or with a window (b, t, 1).
+    """Add the axis that LeRobot omits for a state of one value: returns (b, 1), or (b, t, 1) with a time window.
 
-    LeRobot's batching step takes the values (b,) of a batch for one state, so they may arrive as (1, b).
+    LeRobot's batching step mistakes the values (b,) of a batch for one state, so that they may arrive as (1, b).
     """
     if state.numel() == batch_size:
         return state.reshape(batch_size, 1)
@@ -52,7 +52,7 @@ def one_value_per_sample(state: Float[Tensor, "..."], batch_size: int) -> Float[
 
 
 def resized(frames: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c y x"]:
-    """`frames` at `size` (height, width), bilinear with antialiasing; unchanged where the size already fits."""
+    """`frames` at `size` (height, width), bilinear with antialiasing; unchanged if they have this size."""
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
     return F.interpolate(frames, tuple(size), mode="bilinear", antialias=True, align_corners=False)
@@ -65,13 +65,15 @@ def foundation_batch(
     instruction: str | None = None,
     labels: Labels | None = None,
 ) -> FoundationBatch:
-    """Current pictures and instructions of a LeRobot batch.
+    """Images at time t, instructions and labels of a LeRobot batch, as input of a foundation model.
+
+    All cameras are resized to the size of the first one.
 
     Args:
         batch: A batch of a dataset or an environment.
-        image_keys: Its cameras, in the order the VLM sees them.
-        instruction: Stands in where the batch names no task.
-        labels: What to learn, in training.
+        image_keys: Camera keys, in the order in which the VLM sees them.
+        instruction: Used for samples without a task; None refuses them.
+        labels: Latent labels, in training.
 
     Raises:
         ValueError: If a camera or the instruction is missing, or an instruction is empty.
@@ -91,10 +93,10 @@ def foundation_batch(
 
 
 def instructions(batch: Mapping[str, Any], batch_size: int, instead: str | None = None) -> list[str]:
-    """One non-empty instruction per sample, from `task` (a list, or one text for all), or `instead` where it is empty.
+    """One instruction per sample: `task` of the batch (a list, or one text for all), or `instead` if it is empty.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If a sample has no instruction.
     """
     task = batch.get("task")
     if task is None:

@@ -1,4 +1,4 @@
-"""Labels made while a policy trains: a frozen quantizer sees the frames t, t+offset, …, the policy frame t alone.
+"""Latent labels made while a policy trains: a frozen LAQ sees frames t, t+offset, …; the policy sees only frame t.
 
 Shapes: b batch, t frames of a clip, c h w a frame, s slots, k codebook entries, d width of a code vector.
 """
@@ -23,7 +23,7 @@ from .observations import as_rgb
 
 
 class OnlineTeacher:
-    """A frozen quantizer. A plain object: neither saved with the policy nor sent around by DDP."""
+    """Frozen LAQ that labels training batches. No `nn.Module`: it is neither saved nor broadcast by DDP."""
 
     def __init__(self, laq: LoadedLAQ, cameras: Sequence[str]) -> None:
         self._laq = laq
@@ -32,12 +32,11 @@ class OnlineTeacher:
 
     @classmethod
     def of_config(cls, config: HLRPConfig, *, fps: float) -> OnlineTeacher:
-        """The quantizer that `config` names, checked against its cameras and the dataset's frame rate.
+        """Load the LAQ in `config`, and check it against the policy's cameras and the dataset's frame rate.
 
         Raises:
-            FileNotFoundError: If there is no quantizer.
-            ValueError: If it has no codes, looks at other frames than `teacher_offsets`, or at cameras that are not
-                there.
+            FileNotFoundError: If there is no LAQ at `laq_checkpoint_path`.
+            ValueError: If the LAQ has no codes, its offsets differ from `teacher_offsets`, or its cameras are missing.
         """
         assert config.laq_checkpoint_path, "checked by the configuration"
         laq = load_laq(config.laq_checkpoint_path)
@@ -52,28 +51,28 @@ class OnlineTeacher:
 
     @property
     def spec(self) -> LatentSpec:
-        """Geometry of the codes."""
+        """Geometry of the LAQ's codes."""
         return self._laq.model.spec
 
     @property
     def laq_fingerprint(self) -> str:
-        """The quantizer itself."""
+        """Fingerprint of the LAQ."""
         return self._laq.fingerprint
 
     @property
     def codebook(self) -> Float[Tensor, "s k d"]:
-        """Its code vectors."""
+        """Code vectors of the LAQ."""
         return self._laq.model.codebook().detach()
 
     @torch.no_grad()
     def label(self, batch: Mapping[str, Any]) -> Labels:
-        """Labels of the clips in a training batch; a clip that its episode cuts short is not valid.
+        """Latent labels of the clips in a training batch; a clip that leaves its episode is marked as not valid.
 
         Raises:
             ValueError: If the batch holds no clips.
         """
         windows = [self._window(batch, camera) for camera in self._cameras]
-        self._laq.model.to(windows[0].device)  # does nothing after the first time
+        self._laq.model.to(windows[0].device)  # moves the weights once; later calls change nothing
         clips = torch.cat([self._bytes(window) for window in windows], dim=2)
         found = self._laq.model.encode(clips)
         valid = found.valid
@@ -95,15 +94,15 @@ class OnlineTeacher:
         return as_rgb(window)
 
     def _bytes(self, window: Float[Tensor, "b t 3 h w"]) -> UInt8[Tensor, "b t 3 y x"]:
-        """Frames as they were stored, at the quantizer's size: what hlrp-precompute-latent-codes sees."""
+        """Frames as uint8 in [0, 255] at the LAQ's image size, as hlrp-precompute-latent-codes gets them."""
         return resize((255 * window).round().clamp(0, 255).to(torch.uint8), self._laq.model.config.image_size)
 
 
 def laq_cameras(laq: LoadedLAQ, config: HLRPConfig) -> list[str]:
-    """Camera keys of a policy that a quantizer looks at, in its order.
+    """Camera keys of a policy for the input of a LAQ, in the LAQ's order.
 
     Raises:
-        ValueError: If they are not named, too few or too many, or not among the policy's.
+        ValueError: If the cameras are unknown, missing in the policy, or too few or too many.
     """
     cameras = list(config.teacher_cameras) or laq.cameras
     if not cameras and len(config.image_features) == 1:

@@ -1,8 +1,8 @@
-"""How many actions to ask a dataset for while the length of a chunk is left open.
+"""Number of actions to load from a dataset while `chunk_size` is None.
 
-LeRobot opens the dataset, with the window of actions that a configuration asks for, before it builds the policy. How
-many frames a label spans is only known together with the dataset's frame rate, which the policy learns. So the window
-is as long as any chunk may become, and the policy takes the first actions of it.
+LeRobot opens the dataset, with the window of actions that the configuration requests, before it builds the policy. The
+number of frames that a label spans depends on the dataset's frame rate, which only the policy gets. The window is
+therefore as long as any chunk may become, and the policy uses its first actions.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import math
 from pathlib import Path
 
 HIGHEST_FPS = 120
-"""Frame rate up to which the window is long enough, where the seconds that a label spans are known beforehand."""
+"""Highest frame rate, in Hz, for which the window is long enough if the span of a label in seconds is known."""
 WINDOW = 64
-"""Actions in the window where they are not known. LeRobot takes about 0.1 ms for each, hence no more than needed."""
+"""Actions in the window if that span is unknown; not more, because LeRobot takes about 0.1 ms to load each."""
 
 
 def open_window(*folders: Path | str | None) -> int:
-    """Actions in the window of a chunk of open length.
+    """Number of actions in the window while `chunk_size` is None.
 
     Args:
-        folders: Of a foundation model or a policy, whose codes the labels hold; the first that is one counts.
+        *folders: Folders of a foundation model or a policy; the first one that exists gives the span of a label.
     """
-    # Not imported above: every LeRobot command reads the configurations, and would pay for transformers.
+    # Imported here: every LeRobot command imports the configurations and would otherwise load transformers.
     from hlrp.foundation.checkpoint import DESCRIPTION_FILE, read_description
 
     for folder in folders:

@@ -1,6 +1,7 @@
-"""The pipelines of every policy: LeRobot's standard ones, with states and actions as float32 before normalization.
+"""Pre- and postprocessing of all policies: LeRobot's standard pipelines, with a conversion to float32.
 
-Language and pixels are prepared by the foundation backend, batched on the device.
+States and actions are converted before normalization. The foundation backend tokenizes instructions and prepares
+images, batched on the device.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ from .configuration import HLRPConfig
 from .statistics import require_finite_statistics
 
 FLOAT_STEP = "hlrp_float_vectors_processor"
+"""Name of the conversion step in saved pipelines; must not change."""
 
 
 @dataclass
 @ProcessorStepRegistry.register(name=FLOAT_STEP)
 class FloatVectorsProcessorStep(ProcessorStep):
-    """States and actions as float32.
+    """Processor step that converts states and actions to float32.
 
-    LeRobot's normalizer brings its statistics to the type of what it normalizes: a standard deviation of 0.8 becomes 0
-    for integers, and booleans cannot be subtracted at all.
+    LeRobot's normalizer converts its statistics to the dtype of the data: for integers a standard deviation of 0.8
+    becomes 0, and booleans cannot be subtracted at all.
     """
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
-        """The transition with its state and action as float32; everything else as it came."""
+        """Return the transition with state and action as float32, and everything else unchanged."""
         changed: dict[Any, Any] = {**transition}
         observation, action = changed.get(TransitionKey.OBSERVATION), changed.get(TransitionKey.ACTION)
         if observation is not None and isinstance(observation.get(OBS_STATE), Tensor):
@@ -49,12 +51,12 @@ class FloatVectorsProcessorStep(ProcessorStep):
     def transform_features(
         self, features: dict[PipelineFeatureType, dict[str, PolicyFeature]]
     ) -> dict[PipelineFeatureType, dict[str, PolicyFeature]]:
-        """The features as they are: shapes stay."""
+        """Return the features unchanged, since the step keeps all shapes."""
         return features
 
 
 def require_float_step(folder: Path, dataset_meta: Any) -> None:
-    """Check that the pipelines saved with a policy suit the types of the dataset it is trained on next.
+    """Check that the pipelines saved with a policy can process the dtypes of a dataset for fine-tuning.
 
     Raises:
         ValueError: If the dataset has states or actions that are not float32, and the pipelines do not convert them.
@@ -75,12 +77,16 @@ def require_float_step(folder: Path, dataset_meta: Any) -> None:
 def make_processors(
     config: HLRPConfig, dataset_stats: dict[str, Any] | None = None
 ) -> tuple[PolicyProcessorPipeline[Any, Any], PolicyProcessorPipeline[Any, Any]]:
-    """Rename, batch, move, float32, normalize; and on the way out unnormalize, move to the CPU.
+    """Pre- and postprocessor of a policy.
+
+    The preprocessor renames features, adds a batch axis, moves tensors to the device, converts to float32 and
+    normalizes. The postprocessor undoes the normalization of actions and moves them to the CPU.
 
     Raises:
-        ValueError: If statistics that would be used are not finite.
+        ValueError: If statistics that are used for normalization are not finite.
     """
     require_finite_statistics(config, dataset_stats)
     before, after = make_default_pre_post_processors(config, dataset_stats)
+    # The normalizer is the last step; the conversion has to come before it.
     before.steps = [*before.steps[:-1], FloatVectorsProcessorStep(), before.steps[-1]]
     return before, after

@@ -1,4 +1,4 @@
-"""Real-time chunking (arXiv:2506.07339): a new chunk continues the one that is being executed.
+"""Real-time chunking (arXiv:2506.07339): each new chunk is consistent with the chunk that is being executed.
 
 Shapes: b batch, h chunk steps, a action dimensions.
 """
@@ -19,16 +19,16 @@ Guide = Callable[[Float[Tensor, "b h a"], float, Velocity], Float[Tensor, "b h a
 
 
 def make_processor(config: RTCConfig | None) -> RTCProcessor | None:
-    """LeRobot's guidance, where it is configured."""
+    """LeRobot's RTC processor for `config`; None if `config` is None."""
     return None if config is None else RTCProcessor(config)
 
 
 def chunk_guide(rtc: RTCProcessor | None, kwargs: Mapping[str, Any]) -> Guide | None:
-    """What corrects the velocity of every denoising step; None where real-time chunking is off.
+    """Function that corrects the velocity of every denoising step; None if real-time chunking is off.
 
     Args:
-        rtc: LeRobot's guidance.
-        kwargs: Of `predict_action_chunk`: `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
+        rtc: LeRobot's RTC processor.
+        kwargs: Arguments of `predict_action_chunk`: `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
     """
     if rtc is None or not rtc.rtc_config.enabled:
         return None

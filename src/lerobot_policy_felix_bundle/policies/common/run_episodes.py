@@ -1,4 +1,4 @@
-"""Which episodes of its dataset a training run uses, so that actions are chosen among those.
+"""Find the episodes of the dataset that a training run uses; labelled actions are chosen among them.
 
 Shapes: f frames of the dataset.
 """
@@ -18,14 +18,14 @@ from hlrp.data.dataset import episode_bounds, episode_of_frame
 
 
 def episodes_of_run(dataset_meta: Any) -> list[int]:
-    """Numbers of the episodes of the dataset that owns `dataset_meta`, in ascending order.
+    """Numbers of the episodes that the run uses, in ascending order.
 
-    `--dataset.episodes` and `--dataset.eval_split` choose episodes, and LeRobot hands a policy the metadata alone,
-    which does not know of the choice. The dataset object does, and is alive while its policy is built: it is looked up
-    among the objects that Python manages. Without one, the run uses every episode.
+    `--dataset.episodes` and `--dataset.eval_split` choose episodes, but LeRobot gives a policy only the metadata, which
+    does not contain this choice. The dataset object does, and it exists while the policy is built. It is therefore
+    searched among all objects of Python's garbage collector. Without such an object, all episodes are returned.
     """
     kinds = (LeRobotDataset, StreamingLeRobotDataset)
-    # By `type`, since `isinstance` asks some proxies for attributes that are expensive or warn.
+    # `type` instead of `isinstance`, which reads attributes of proxy objects; some are expensive or warn.
     owners: list[Any] = [found for found in gc.get_objects() if type(found) in kinds and found.meta is dataset_meta]
     if not owners or any(owner.episodes is None for owner in owners):
         return list(range(dataset_meta.total_episodes))
@@ -33,5 +33,5 @@ def episodes_of_run(dataset_meta: Any) -> list[int]:
 
 
 def frames_of_run(dataset_meta: Any) -> Bool[Tensor, " f"]:
-    """Whether each frame of the dataset is of an episode that the run uses."""
+    """Mask of the frames of the dataset that belong to an episode of the run."""
     return torch.isin(episode_of_frame(episode_bounds(dataset_meta)), torch.tensor(episodes_of_run(dataset_meta)))

@@ -1,6 +1,6 @@
-"""Statistics that states and actions are normalized by: those of the frames that teach, all of them finite.
+"""Statistics for the normalization of states and actions, computed over the finite frames that a run learns from.
 
-LeRobot computes them over every frame, so that one action that is not finite makes them NaN, and with them each loss.
+LeRobot computes statistics over all frames: a single NaN action makes them NaN, and with them every loss.
 
 Shapes: f frames.
 """
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 def use_statistics_of_run(
     dataset_meta: Any, *, in_run: Bool[Tensor, " f"], known: Bool[Tensor, " f"], state_option: str | None
 ) -> None:
-    """Replace statistics in `dataset_meta.stats`, from which LeRobot builds the pipelines, where they are not right.
+    """Correct the statistics in `dataset_meta.stats`, from which LeRobot builds the pipelines afterwards.
 
-    Those of the action count the frames whose action is known, where others are not. Those of the state are computed
-    again where they are missing or not finite, as in a dataset that was mended by hand.
+    Action statistics are recomputed over frames with a known action if some actions are unknown. State statistics are
+    recomputed if they are missing or not finite, as in a dataset that was repaired by hand.
 
     Args:
-        dataset_meta: Metadata of the dataset; its `stats` are changed in place.
+        dataset_meta: Metadata of the dataset; its `stats` are modified in place.
         in_run: Frames of the episodes that the run uses.
         known: Frames whose action is known.
-        state_option: Name of the option by which the policy does without the state; None where it does.
+        state_option: Name of the option that turns the state off; None if the policy does not use the state.
 
     Raises:
-        ValueError: If a state of the run is not finite, or statistics are not and the data is not on this disk.
+        ValueError: If a state of the run is not finite, or statistics cannot be recomputed without local data.
     """
     taught = known & in_run
     if not (known[in_run].all() and _are_finite(dataset_meta, ACTION)):
@@ -62,10 +62,10 @@ def use_statistics_of_run(
 
 
 def require_finite_statistics(config: HLRPConfig, stats: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """Refuse statistics that would turn what is normalized by them into NaN.
+    """Refuse statistics that would turn normalized states or actions into NaN.
 
     Raises:
-        ValueError: If those of the state or the action hold a number that is not finite.
+        ValueError: If statistics of the state or the action are not finite.
     """
     stats = stats or {}
     for key, kind in ((OBS_STATE, FeatureType.STATE), (ACTION, FeatureType.ACTION)):
@@ -91,7 +91,7 @@ def _recompute(dataset_meta: Any, key: str, rows: Bool[Tensor, " f"]) -> None:
     values = read_vectors(dataset_meta, key)
     if values is None:
         if _are_finite(dataset_meta, key):
-            return  # of every frame: the best there is without the data
+            return  # LeRobot's statistics over all frames; better ones need the data
         raise ValueError(
             f"the statistics of {key!r} in meta/stats.json are not finite, and the data to compute them again is "
             "not on this disk; train from a local copy of the dataset"

@@ -1,4 +1,4 @@
-"""The foundation VLA inside a policy: a new one, or one out of a checkpoint."""
+"""Build the foundation VLA of a policy, new or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 
 def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | str | None) -> FoundationBackend:
-    """A VLA to start from.
+    """A new VLA for training, without a foundation checkpoint.
 
     Args:
-        config: The policy's.
-        spec: Codes that the labels hold; None takes the policy's word for it, or the usual ones.
-        lightning: A Lightning checkpoint to take the weights from.
+        config: Configuration of the policy.
+        spec: Geometry of the label codes; None uses the options of the policy and the defaults of `LatentSpec`.
+        lightning: Lightning checkpoint with the weights; None keeps the pretrained or random weights.
     """
     if config.vla_model_name is None and lightning is None:
         logger.warning(
@@ -45,10 +45,12 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
 def saved_vla(
     config: HLRPConfig, folder: str, saved: FoundationDescription, *, with_weights: bool
 ) -> FoundationBackend:
-    """The VLA of a foundation checkpoint; of a policy's own without weights, which LeRobot loads.
+    """The VLA of a foundation checkpoint or of a saved policy.
+
+    Set `with_weights` to false for a saved policy, whose weights LeRobot loads.
 
     Raises:
-        ValueError: If the policy asks for another backend, prompt or picture size than it was trained with.
+        ValueError: If the policy's options for backend, prompt or image size differ from those of the checkpoint.
     """
     theirs = {**saved.config, "vla_backend": saved.backend}
     mine = {**config.vla_choices(), "vla_backend": config.vla_backend or saved.backend}
@@ -61,13 +63,13 @@ def saved_vla(
                 f"out, or set --policy.{name}={theirs[name]}"
             )
     if with_weights and config.vla_model_name not in (None, type(config).vla_model_name):
-        logger.warning(f"--policy.vla_model_name={config.vla_model_name} is not used: {folder} brings its own model")
+        logger.warning(f"--policy.vla_model_name={config.vla_model_name} is ignored: the VLA is loaded from {folder}")
     load = load_foundation if with_weights else rebuild
     return load(folder, overrides=_run_settings(config)).backend
 
 
 def _run_settings(config: HLRPConfig) -> dict[str, Any]:
-    """Settings of training and computing, which may change from run to run."""
+    """Settings of training and computing, which may differ from those of a checkpoint."""
     return {
         "freeze_backbone": config.freeze_vla_backbone,
         "attn_implementation": config.attn_implementation,

@@ -13,26 +13,27 @@ from ..common.configuration import HLRPConfig
 @PreTrainedConfig.register_subclass("hlrp_action_expert_direct")
 @dataclass
 class HLRPActionExpertDirectConfig(HLRPConfig):
-    """One frame and an instruction in, a chunk of continuous actions out; no latent code is decoded in between."""
+    """Flow-matching expert on the foundation VLA's features; no latent code is decoded to predict actions."""
 
     chunk_size: int | None = 16
-    """Actions predicted at once. None: as many as the frames that a label spans."""
+    """Actions predicted at once. None: the number of frames that one latent action spans."""
 
     latent_loss_weight: float = 0.0
-    """Weight of the cross-entropy of latent codes: above 0, frames without actions teach the VLM too; needs labels."""
+    """Weight of the loss on latent codes. Above 0: latent labels are needed, and the VLA also learns from frames
+    without actions."""
 
     expert_width: int = 128
-    """Width of the action expert."""
+    """Width of the action expert's tokens."""
     expert_layers: int = 3
-    """Its transformer layers."""
+    """Transformer layers of the action expert."""
     expert_heads: int = 4
-    """Its attention heads; twice their number divides the width."""
+    """Attention heads of the action expert; twice their number must divide expert_width."""
     expert_uses_state: bool = True
-    """Give the expert the robot's state, where the dataset has one."""
+    """Give the expert the robot's state, if the dataset has one."""
     num_denoising_steps: int = 10
-    """Euler steps from noise to actions."""
+    """Denoising (Euler) steps from noise to actions at inference."""
     rtc_config: RTCConfig | None = None
-    """Real-time chunking (arXiv:2506.07339): how a chunk continues the one that is being executed. LeRobot sets it."""
+    """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent. LeRobot sets them."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
@@ -40,10 +41,10 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
         require_numbers(self, "num_denoising_steps", "expert_width", "expert_layers", "expert_heads", at_least=1)
 
     def require_effect(self) -> None:
-        """Raise where an option would have no effect in training beside the others.
+        """Refuse an option that has no effect in training, given the other options.
 
         Raises:
-            ValueError: Naming the option.
+            ValueError: If an option has no effect; the message names it.
         """
         super().require_effect()
         if self.latent_loss_weight > 0 and self.freeze_vla:

@@ -1,4 +1,4 @@
-"""`hlrp_action_expert_direct`: a flow-matching expert reads the foundation VLA's features and writes actions.
+"""`hlrp_action_expert_direct`: a flow-matching expert predicts actions from the foundation VLA's features.
 
 Shapes: b batch, h chunk steps, a action dimensions, r state values.
 """
@@ -22,7 +22,7 @@ from .configuration_hlrp_action_expert_direct import HLRPActionExpertDirectConfi
 
 
 class HLRPActionExpertDirectPolicy(HLRPPolicy):
-    """Foundation VLA and flow-matching expert, trained together or the expert alone."""
+    """Foundation VLA with a flow-matching expert on its features; both are trained, or only the expert."""
 
     config_class = HLRPActionExpertDirectConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPActionExpertDirectConfig
@@ -54,29 +54,29 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether frames teach the VLM their latent codes too."""
+        """Whether training needs latent labels: true if the VLA also learns latent codes."""
         return self._learns_codes
 
     def supports_rtc(self) -> bool:
-        """Real-time chunking guides every denoising step."""
+        """Whether LeRobot may use real-time chunking with this policy: true, for flow matching supports it."""
         return True
 
     def init_rtc_processor(self) -> None:
-        """Take over `config.rtc_config`, which LeRobot may set after the policy was loaded."""
+        """Create the RTC processor from `config.rtc_config`; LeRobot calls this again if it sets that later."""
         self.rtc_processor = make_processor(self.config.rtc_config)
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
-        """Flow-matching error of the actions, plus cross-entropy of the codes where that has a weight.
+        """Flow-matching loss of the actions, plus the loss on latent codes if `latent_loss_weight` is above 0.
 
         Args:
-            batch: A preprocessed training batch; it is not changed.
+            batch: A preprocessed training batch; it is not modified.
             reduction: "mean", or "none" for a loss per sample.
 
         Returns:
-            Loss, a scalar or (b,), and its parts as numbers.
+            Loss, a scalar or (b,), and its parts as numbers for the log.
 
         Raises:
-            ValueError: If the batch has no instruction, no labels that the latent loss needs, or a pixel is not finite.
+            ValueError: If the batch lacks instructions or required latent labels, or a pixel is not finite.
         """
         inputs, features, latent = self._observe(batch)
         taught = self._actions_known(batch)
@@ -88,7 +88,7 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
 
     def _observe(self, batch: dict[str, Any]) -> tuple[FoundationBatch, PromptFeatures, FoundationLoss | None]:
-        """Inputs and features of the VLM, and its latent loss where that counts; one forward pass."""
+        """Inputs and features of the VLA, and its loss on latent codes (None if unused), in one forward pass."""
         if self._learns_codes:
             inputs = self._see(batch, labels=batch_labels(batch, self.labels, self.backend.spec))
             latent = self.backend.loss(inputs)
@@ -98,11 +98,11 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
 
     @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at.
+        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored.
 
         Args:
-            batch: Observation and instruction.
-            **kwargs: `noise` (b, chunk_size, a) to start from; and of real-time chunking `inference_delay`,
+            batch: Observations and instructions.
+            **kwargs: `noise` (b, chunk_size, a) to start from; and for real-time chunking `inference_delay`,
                 `prev_chunk_left_over` and `execution_horizon`.
         """
         inputs = self._see_to_act(batch)

@@ -1,4 +1,4 @@
-"""Configuration of `hlrp_action_expert_latent`: an expert that turns picture, state and latent codes into actions."""
+"""Configuration of `hlrp_action_expert_latent`: an expert maps images, state and latent codes to actions."""
 
 from dataclasses import dataclass, field
 
@@ -19,73 +19,73 @@ _NORMALIZATION = {
 @PreTrainedConfig.register_subclass("hlrp_action_expert_latent")
 @dataclass
 class HLRPActionExpertLatentConfig(HLRPConfig):
-    """The foundation VLA plans in latent codes; an expert of its own eyes carries the plan out."""
+    """Foundation VLA that predicts latent codes, and an action expert with its own image encoder that follows them."""
 
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
-    """How each kind of feature is normalized; a kind that is not named keeps its default."""
+    """Normalization by kind of feature (VISUAL, STATE, ACTION); a kind that is not named keeps its default."""
 
     chunk_size: int | None = 16
-    """Actions predicted at once. None: as many as the frames that a label spans."""
+    """Actions predicted at once. None: the number of frames that one latent action spans."""
 
     expert: str = "diffusion"
-    """diffusion: LeRobot's UNet with FiLM; flow: a flow-matching transformer."""
+    """Type of the action expert. diffusion: LeRobot's FiLM-conditioned UNet. flow: a flow-matching transformer."""
     expert_uses_state: bool = True
-    """Give the expert the robot's state, where the dataset has one."""
+    """Give the expert the robot's state, if the dataset has one."""
     vision_backbone: str = "resnet18"
-    """The expert's own image encoder, of torchvision, trained from scratch."""
+    """ResNet of torchvision that is the expert's image encoder, trained from scratch; one per camera."""
     expert_image_size: tuple[int, int] = (64, 64)
-    """Height and width of the pictures it sees."""
+    """Height and width of the images for the expert's image encoder, in pixels; at least 32x32."""
     spatial_softmax_num_keypoints: int = 32
-    """Points in the picture that it reports."""
+    """Keypoints of the spatial softmax in the expert's image encoder."""
     down_dims: tuple[int, ...] = (64, 128)
     """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
     kernel_size: int = 5
-    """Steps that a convolution of the UNet spans."""
+    """Kernel size of the diffusion UNet's convolutions, in action steps."""
     n_groups: int = 8
-    """Groups of its group norms; they divide every width."""
+    """Groups of the diffusion UNet's group norms; must divide every width in down_dims."""
     diffusion_step_embed_dim: int = 128
-    """Width of the embedding of the noise level."""
+    """Width of the diffusion UNet's embedding of the noise level."""
     use_film_scale_modulation: bool = True
-    """Let the condition scale the UNet's features as well as shift them."""
+    """Whether FiLM scales the diffusion UNet's features in addition to shifting them."""
     noise_scheduler_type: str = "DDIM"
-    """DDPM or DDIM. Like the UNet's sizes above and the schedule below, as in LeRobot's diffusion policy."""
+    """Noise scheduler of the diffusion expert: DDPM or DDIM."""
     num_train_timesteps: int = 100
-    """Noise levels in training."""
+    """Noise levels of the diffusion expert in training."""
     beta_schedule: str = "squaredcos_cap_v2"
-    """How the variance of the noise grows with the level."""
+    """Noise schedule of the diffusion expert, by its name in diffusers."""
     beta_start: float = 0.0001
-    """Variance of the noise at the first level, for a linear schedule."""
+    """Beta (noise variance added) at the first noise level, for schedules that use it, such as linear."""
     beta_end: float = 0.02
-    """Variance of the noise at the last level, for a linear schedule."""
+    """Beta (noise variance added) at the last noise level, for schedules that use it, such as linear."""
     prediction_type: str = "sample"
-    """sample or epsilon: whether the UNet predicts the actions, which it learns in far fewer steps, or the noise."""
+    """Target of the diffusion UNet. sample: the actions, learned in far fewer steps. epsilon: the noise."""
     clip_sample: bool = True
-    """Clip the predicted actions in every denoising step."""
+    """Clip the diffusion expert's predicted actions in every denoising step."""
     clip_sample_range: float = 1.0
-    """Where they are clipped, above and below 0."""
+    """Predicted actions are clipped to [-clip_sample_range, clip_sample_range], if clip_sample is true."""
     expert_width: int = 128
-    """Width of the flow expert."""
+    """Width of the flow expert's tokens."""
     expert_layers: int = 3
-    """Layers of the flow expert."""
+    """Transformer layers of the flow expert."""
     expert_heads: int = 4
-    """Attention heads of the flow expert; twice their number divides the width."""
+    """Attention heads of the flow expert; twice their number must divide expert_width."""
     num_inference_steps: int | None = 10
-    """Denoising steps of either expert; None: as many as noise levels in training, for the diffusion expert."""
+    """Denoising steps of the expert at inference. None: as many as num_train_timesteps (diffusion expert only)."""
     rtc_config: RTCConfig | None = None
-    """Real-time chunking (arXiv:2506.07339) of the flow expert. LeRobot sets it."""
+    """Options of real-time chunking (arXiv:2506.07339), for the flow expert. LeRobot sets them."""
 
     latent_conditioning: bool = True
-    """False: the same expert without latents, as a reference; the VLA then neither learns nor plans."""
+    """Give the expert latent codes. False: a baseline without codes, in which the VLA is neither trained nor used."""
     latent_embed_dim: int | None = None
-    """Learn a vector of this width for every code. None: the LAQ's own code vectors."""
+    """Width of learned vectors, one per code, that represent codes. None: use the LAQ's own code vectors, frozen."""
     predicted_codes: float = 0.0
-    """Share of the samples whose labels are replaced by the VLA's own predictions, at its largest: training then meets
-    what inference sees, at the price of decoding in every step."""
+    """Final share of training samples for which the expert gets the VLA's predicted codes instead of the labels. This
+    makes training resemble inference, but every step has to decode codes."""
     predicted_codes_after: int = 1000
-    """Training steps over which that share grows from 0."""
+    """Training steps over which the share of predicted codes grows from 0 to predicted_codes."""
     replan_every: int = 1
-    """Chunks of actions that are made from one plan before the VLA plans anew, whoever asks for them. Another
-    instruction or the start of an episode needs a new plan in any case."""
+    """Number of action chunks that use the same predicted codes before the VLA predicts new ones. A new instruction or
+    a new episode always triggers a new prediction."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
@@ -122,10 +122,10 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
         )
 
     def require_effect(self) -> None:
-        """Raise where an option would have no effect in training beside the others.
+        """Refuse an option that has no effect in training, given the other options.
 
         Raises:
-            ValueError: Naming the option.
+            ValueError: If an option has no effect; the message names it.
         """
         super().require_effect()
         if not self.latent_conditioning:

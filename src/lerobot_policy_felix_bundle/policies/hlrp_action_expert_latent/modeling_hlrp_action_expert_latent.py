@@ -1,4 +1,4 @@
-"""`hlrp_action_expert_latent`: the foundation VLA predicts latent codes, an expert turns picture, state and codes into
+"""`hlrp_action_expert_latent`: the foundation VLA predicts latent codes, and an expert maps images, state and codes to
 actions.
 
 Shapes: b batch, v cameras, c codes of one label, h chunk steps, a action dimensions, r state values, g condition width,
@@ -32,13 +32,14 @@ from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfi
 
 
 class HLRPActionExpertLatentPolicy(HLRPPolicy):
-    """Foundation VLA as planner, diffusion or flow-matching expert as hand."""
+    """Foundation VLA that predicts latent codes, with a diffusion or flow-matching expert that predicts actions."""
 
     config_class = HLRPActionExpertLatentConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPActionExpertLatentConfig
     name = "hlrp_action_expert_latent"  # pyright: ignore[reportAssignmentType]
     action_modules = ("expert", "eyes", "codes")
     steps_trained: Int[Tensor, ""]
+    """Training batches so far, on which the share of predicted codes depends."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
             for _ in config.image_features
         )
         self.expert = self._new_flow_expert() if config.expert == "flow" else self._new_diffusion_expert()
-        # How far the schedule of predicted codes has come; saved, so that a resumed run goes on.
+        # A buffer, so that it is saved and a resumed run continues the schedule of predicted codes.
         self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
         self.init_rtc_processor()
         self._compile()
@@ -71,12 +72,12 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether there are latents at all."""
+        """Whether training needs latent labels: true unless `latent_conditioning` is off."""
         return self.config.latent_conditioning
 
     @property
     def actions_need_codes(self) -> bool:
-        """The expert is shown codes wherever there are latents."""
+        """Whether actions can be learned only on frames with codes: true unless `latent_conditioning` is off."""
         return self.config.latent_conditioning
 
     def _new_flow_expert(self) -> FlowExpert:
@@ -117,31 +118,31 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         )
 
     def supports_rtc(self) -> bool:
-        """Real-time chunking guides every step of flow matching; diffusion has no such steps."""
+        """Whether LeRobot may use real-time chunking with this policy: only the flow expert supports it."""
         return self.config.expert == "flow"
 
     def init_rtc_processor(self) -> None:
-        """Take over `config.rtc_config`, which LeRobot may set after the policy was loaded."""
+        """Create the RTC processor from `config.rtc_config`; LeRobot calls this again if it sets that later."""
         self.rtc_processor = make_processor(self.config.rtc_config)
 
     def reset(self) -> None:
-        """Forget the actions still to be executed, and the plan."""
+        """Discard the queued actions and the predicted codes; LeRobot calls this at the start of every episode."""
         super().reset()
         self._plan: tuple[list[str], Int[Tensor, "b c"]] | None = None
         self._chunks_of_plan = 0
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
-        """Error of the expert under the codes of the labels or, by schedule, the predicted ones; and of the codes.
+        """Loss of the action expert, given label codes or predicted codes, plus the loss on latent codes.
 
         Args:
-            batch: A preprocessed training batch; it is not changed.
+            batch: A preprocessed training batch; it is not modified.
             reduction: "mean", or "none" for a loss per sample.
 
         Returns:
-            Loss, a scalar or (b,), and its parts as numbers.
+            Loss, a scalar or (b,), and its parts as numbers for the log.
 
         Raises:
-            ValueError: If the batch has no labels or instruction, or a pixel is not finite.
+            ValueError: If the batch lacks latent labels or instructions, or a pixel is not finite.
         """
         taught = self._actions_known(batch)
         if self.training:
@@ -162,10 +163,11 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     def _training_codes(
         self, inputs: FoundationBatch, labels: Int[Tensor, "b c"]
     ) -> tuple[Int[Tensor, "b c"], Bool[Tensor, " b"]]:
-        """Codes that the expert is shown, and which of them are predictions."""
+        """Codes for the expert in training, and a mask of the samples whose codes are predictions."""
         predicted = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         if self.config.predicted_codes == 0 or not self.training:
             return labels, predicted
+        # The share of predicted codes grows linearly over `predicted_codes_after` steps.
         grown = (self.steps_trained / self.config.predicted_codes_after).clamp_max(1)
         predicted = torch.rand(len(labels), device=labels.device) < self.config.predicted_codes * grown
         with torch.no_grad():
@@ -181,7 +183,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     ) -> Float[Tensor, " b"]:
         features, actions = self._seen(inputs), self._target(batch, taught)
         if self.config.expert == "flow":
-            flow = cast(FlowExpert, self.expert)  # no isinstance: PEFT wraps modules
+            flow = cast(FlowExpert, self.expert)  # isinstance would fail if PEFT wraps the module
             prefix = flow.prefix(*self._tokens(features, codes), self._state(batch))
             time = early_times(len(actions), device=actions.device)
             error = flow.loss(actions, prefix, noise=torch.randn_like(actions), time=time)
@@ -191,13 +193,13 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
 
     @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at.
+        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored.
 
-        A plan is kept for the next calls where `replan_every` is above 1, until `reset` or another instruction.
+        If `replan_every` is above 1, the next calls reuse the predicted codes, until `reset` or a new instruction.
 
         Args:
-            batch: Observation and instruction.
-            **kwargs: `codes` (b, c) to carry out instead of planning; `noise` (b, chunk_size, a) to start from; and of
+            batch: Observations and instructions.
+            **kwargs: `codes` (b, c) to use instead of predicting them; `noise` (b, chunk_size, a) to start from; for
                 real-time chunking `inference_delay`, `prev_chunk_left_over` and `execution_horizon`.
         """
         inputs = self._see_to_act(batch)
@@ -217,9 +219,9 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return flow.denoise(noise, prefix, steps=steps, guide=chunk_guide(self.rtc_processor, kwargs))
 
     def saved_name(self, name: str) -> str | None:
-        """Name in the saved policy of a weight of this one: an image encoder stays with its camera.
+        """Name of a weight in the saved policy: an image encoder is matched by the name of its camera.
 
-        Where no camera has a name that was known before, the encoders are taken over in their order.
+        If no camera has the name of a saved one, encoders are matched by their order. None means a new camera.
         """
         part, _, rest = name.partition(".")
         before, now = cameras_of(self._saved), list(self.config.image_features)
@@ -230,7 +232,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return f"eyes.{before.index(camera)}.{weight}" if camera in before else None
 
     def _planned(self, inputs: FoundationBatch) -> Int[Tensor, "b c"]:
-        """Codes to carry out: a plan of the VLA serves `replan_every` chunks, as long as the instructions stay."""
+        """Codes for the next chunk; predicted anew after `replan_every` chunks or if an instruction changes."""
         plan = self._plan
         if plan is None or self._chunks_of_plan >= self.config.replan_every or plan[0] != inputs.instructions:
             self._plan = plan = (list(inputs.instructions), self.backend.predict(inputs).codes)
@@ -239,7 +241,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         return plan[1]
 
     def _seen(self, inputs: FoundationBatch) -> Float[Tensor, "b v q"]:
-        """What the expert's own eyes report of every camera."""
+        """Features of every camera from the expert's own image encoders."""
         images = resized(rearrange(inputs.images, "b v c h w -> (b v) c h w"), self.config.expert_image_size)
         if self.training:
             draws = RowDraws.of_process(self.steps_trained, len(inputs))
@@ -257,7 +259,10 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     def _tokens(
         self, features: Float[Tensor, "b v q"], codes: Int[Tensor, "b c"] | None
     ) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
-        """One token per camera and per code; each kind has channels of its own."""
+        """Tokens for the flow expert, one per camera and per code, and their mask.
+
+        Zero padding gives camera features and code vectors separate channels, so that one projection serves both.
+        """
         tokens = features
         if codes is not None:
             vectors, q = self.codes(codes), features.shape[-1]

@@ -13,38 +13,38 @@ from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import 
 @PreTrainedConfig.register_subclass("hlrp_diffusion")
 @dataclass
 class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
-    """A diffusion policy under the latent codes of Cosmos-Reason2-2B, which stays as it is."""
+    """Diffusion policy that gets latent codes predicted by a frozen Cosmos-Reason2-2B."""
 
     horizon: int = 16
-    """Actions of a chunk: chunk_size by the name that LeRobot's diffusion policy gives it."""
+    """Actions predicted at once: chunk_size under the name of LeRobot's diffusion policy."""
     n_action_steps: int | None = 8
     """Actions executed before the next prediction. None: half of horizon, rounded up."""
     chunk_size: int | None = None
-    """Follows horizon."""
+    """Set from horizon; leave it out."""
     codebook_size: int | None = 8
-    """Codes k per slot; must be the LAQ's. None: take it from there."""
+    """Codebook size k; must equal that of the LAQ. None: read it from the LAQ."""
     code_seq_len: int | None = 4
-    """Code slots s per transition; must be the LAQ's. None: take it from there."""
+    """Code slots s per transition; must equal those of the LAQ. None: read them from the LAQ."""
     latent_embed_dim: int | None = 64
-    """Width of the vector learned for every code. None: the LAQ's own code vectors."""
+    """Width of learned vectors, one per code, that represent codes. None: use the LAQ's own code vectors, frozen."""
     freeze_vla: bool = True
-    """Train the expert alone."""
+    """Freeze the foundation VLA; train only the action expert."""
 
     expert_image_size: tuple[int, int] = (96, 96)
-    """Height and width of the pictures the expert sees."""
+    """Height and width of the images for the expert's image encoder, in pixels."""
     down_dims: tuple[int, ...] = (512, 1024, 2048)
     """Widths of the diffusion UNet."""
     noise_scheduler_type: str = "DDPM"
-    """DDPM or DDIM."""
+    """Noise scheduler of the diffusion expert: DDPM or DDIM."""
     num_inference_steps: int | None = None
-    """Denoising steps; None: as many as noise levels in training."""
+    """Denoising steps at inference. None: as many as num_train_timesteps."""
     prediction_type: str = "epsilon"
-    """sample or epsilon: whether the UNet predicts the actions or the noise."""
+    """Target of the diffusion UNet. sample: the actions. epsilon: the noise."""
 
     optimizer_lr: float = 1e-4
     """Peak learning rate of AdamW."""
     scheduler_warmup_steps: int = 500
-    """Optimizer steps until the peak of the learning rate."""
+    """Optimizer steps over which the learning rate grows from 0 to its peak."""
 
     @told_by_draccus
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from .configuration_hlrp_diffusion import HLRPDiffusionConfig
 
 
 class HLRPDiffusionPolicy(HLRPActionExpertLatentPolicy):
-    """A chat model as planner, LeRobot's diffusion UNet as hand."""
+    """Foundation VLA that predicts latent codes, with LeRobot's diffusion UNet that predicts actions."""
 
     config_class = HLRPDiffusionConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPDiffusionConfig
@@ -16,7 +16,7 @@ class HLRPDiffusionPolicy(HLRPActionExpertLatentPolicy):
 
     def __init__(
         self,
-        config: HLRPDiffusionConfig,  # LeRobot looks at this annotation
+        config: HLRPDiffusionConfig,  # LeRobot's convention: the policy's own config class
         dataset_stats: dict[str, Any] | None = None,
         dataset_meta: Any | None = None,
         *,

@@ -1,4 +1,4 @@
-"""The pipelines of `hlrp_diffusion`: those of every policy."""
+"""Pre- and postprocessing pipelines of `hlrp_diffusion`, which are the same for all policies."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ from .configuration_hlrp_diffusion import HLRPDiffusionConfig
 def make_hlrp_diffusion_pre_post_processors(
     config: HLRPDiffusionConfig, dataset_stats: dict[str, Any] | None = None
 ) -> tuple[PolicyProcessorPipeline[Any, Any], PolicyProcessorPipeline[Any, Any]]:
-    """See `make_processors`."""
+    """Build the pipelines, by the name under which LeRobot looks for them; see `make_processors`."""
     return make_processors(config, dataset_stats)

@@ -1,4 +1,4 @@
-"""Configuration of `hlrp_vla`: `hlrp_vla_direct` around Cosmos-Reason2-2B, one action at a time."""
+"""Configuration of `hlrp_vla`: `hlrp_vla_direct` with Cosmos-Reason2-2B and chunks of one action."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,34 +20,35 @@ _DECODERS: dict[str, dict[str, Any]] = {
 @PreTrainedConfig.register_subclass("hlrp_vla")
 @dataclass
 class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
-    """Discrete action tokens of a chat model, decoded by the LAQ to continuous actions."""
+    """Chat model that predicts latent codes as action tokens, which are decoded to continuous actions."""
 
     chunk_size: int | None = 1
-    """Actions predicted at once. None: as many as the frames that a label spans, which is also the most."""
+    """Actions predicted at once. None: the number of frames that one latent action spans, which is also the maximum."""
     n_action_steps: int | None = 1
     """Actions executed before the next prediction. None: half of chunk_size, rounded up."""
     codebook_size: int | None = 8
-    """Codes k per slot; must be the LAQ's. None: take it from there."""
+    """Codebook size k; must equal that of the LAQ. None: read it from the LAQ."""
     code_seq_len: int | None = 4
-    """Code slots s per transition; must be the LAQ's. None: take it from there."""
+    """Code slots s per transition; must equal those of the LAQ. None: read them from the LAQ."""
     laq_decoder_type: str = "learned"
-    """learned: through the LAQ's own decoder. codebook_lookup: a linear map of the codes' vectors."""
+    """Decoder from codes to actions. learned: an MLP on the tokens of the LAQ's decoder. codebook_lookup: a linear map
+    of the code vectors."""
     decoder: str = ""
-    """Follows laq_decoder_type: laq or mlp."""
+    """Set from laq_decoder_type to laq or mlp; leave it out."""
     decoder_layers: int = -1
-    """Follows laq_decoder_type: 2 or 0."""
+    """Hidden layers of the MLP, set from laq_decoder_type to 2 or 0; leave it out."""
 
     max_state_dim: int = 32
-    """State values the robot may have."""
+    """Largest allowed number of state values; a larger state is refused."""
     max_action_dim: int = 32
-    """Action dimensions it may have."""
+    """Largest allowed number of action dimensions; a larger action is refused."""
 
     optimizer_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's moments."""
+    """Decay rates (betas) of AdamW's running means of the gradient and of its square."""
     optimizer_weight_decay: float = 0.01
-    """Decoupled weight decay."""
+    """Weight decay of weight matrices; biases and norms have none."""
     use_scheduler: bool = True
-    """Whether the learning rate warms up and decays."""
+    """Use warmup and cosine decay. False: a constant learning rate."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
         super().__post_init__()
 
     def validate_features(self) -> None:
-        """Check the features once they are known.
+        """Check the input and output features, which LeRobot fills in from the dataset or environment.
 
         Raises:
             ValueError: If there is no camera or action, or state or action have too many values.
@@ -82,5 +83,5 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
                 )
 
     def get_scheduler_preset(self) -> CosineDecayWithWarmupSchedulerConfig | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Warmup and cosine with the fields above, or none."""
+        """Linear warmup and cosine decay with the `scheduler_*` options; None if `use_scheduler` is false."""
         return super().get_scheduler_preset() if self.use_scheduler else None

@@ -8,7 +8,7 @@ from .configuration_hlrp_vla import HLRPVLAConfig
 
 
 class HLRPVLAPolicy(HLRPVLADirectPolicy):
-    """A chat model that answers in action tokens, and the decoder of the LAQ."""
+    """Chat model that answers in action tokens, with a decoder from these codes to actions."""
 
     config_class = HLRPVLAConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPVLAConfig
@@ -16,7 +16,7 @@ class HLRPVLAPolicy(HLRPVLADirectPolicy):
 
     def __init__(
         self,
-        config: HLRPVLAConfig,  # LeRobot looks at this annotation
+        config: HLRPVLAConfig,  # LeRobot's convention: the policy's own config class
         dataset_stats: dict[str, Any] | None = None,
         dataset_meta: Any | None = None,
         *,

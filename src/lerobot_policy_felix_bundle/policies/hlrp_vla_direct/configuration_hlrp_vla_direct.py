@@ -1,4 +1,4 @@
-"""Configuration of `hlrp_vla_direct`: codes predicted by the foundation VLA, decoded to actions."""
+"""Configuration of `hlrp_vla_direct`: the foundation VLA predicts latent codes, which are decoded to actions."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from ..common.configuration import HLRPConfig
 @PreTrainedConfig.register_subclass("hlrp_vla_direct")
 @dataclass
 class HLRPVLADirectConfig(HLRPConfig):
-    """One frame and an instruction in, latent codes inside, a chunk of continuous actions out."""
+    """Foundation VLA that predicts latent codes, and a decoder that maps them to a chunk of continuous actions."""
 
     decoder: str = "mlp"
-    """From codes to actions. mlp: a perceptron on the codes' vectors. laq: on what the LAQ's own decoder makes of frame
-    t and the codes; needs laq_checkpoint_path in training."""
+    """Decoder from codes to actions. mlp: an MLP on the code vectors. laq: an MLP on the tokens that the LAQ's own
+    decoder computes from frame t and the codes; training then needs laq_checkpoint_path."""
     decoder_hidden_dim: int = 256
-    """Width of the perceptron."""
+    """Width of the hidden layers of the decoder's MLP."""
     decoder_layers: int = 2
-    """Its hidden layers; 0 is a linear map."""
+    """Hidden layers of the decoder's MLP; 0 is a linear map."""
     decoder_uses_state: bool = True
-    """Give the decoder the robot's state beside the codes, where the dataset has one."""
+    """Give the decoder the robot's state in addition to the codes, if the dataset has one."""
     freeze_decoder: bool = False
-    """Train the VLA alone."""
+    """Freeze the decoder from codes to actions; train only the foundation VLA."""
     freeze_laq_decoder: bool = True
-    """Leave the LAQ's own decoder as it is, where decoder is laq."""
+    """Freeze the LAQ's own decoder and train only the MLP on top of it, if decoder is laq."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
@@ -37,10 +37,10 @@ class HLRPVLADirectConfig(HLRPConfig):
         require_numbers(self, "decoder_hidden_dim", at_least=1)
 
     def require_effect(self) -> None:
-        """Raise where an option would have no effect in training beside the others.
+        """Refuse an option that has no effect in training, given the other options.
 
         Raises:
-            ValueError: Naming the option.
+            ValueError: If an option has no effect; the message names it.
         """
         super().require_effect()
         if not self.freeze_laq_decoder and not self.looks_through_laq:
@@ -50,5 +50,5 @@ class HLRPVLADirectConfig(HLRPConfig):
 
     @property
     def looks_through_laq(self) -> bool:
-        """Whether actions are decoded through the LAQ's own decoder."""
+        """Whether the policy contains the LAQ's decoder: true if `decoder` is laq."""
         return self.decoder == "laq"

@@ -1,4 +1,4 @@
-"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, a decoder turns them into a chunk of actions.
+"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, and a decoder maps them to a chunk of actions.
 
 Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values, e y x a frame of the LAQ.
 """
@@ -29,7 +29,7 @@ _LAQ_DECODER_FILE = "laq_decoder.json"
 
 
 class HLRPVLADirectPolicy(HLRPPolicy):
-    """Foundation VLA and code decoder, trained together or one of them alone."""
+    """Foundation VLA with a decoder from codes to actions; both are trained, or only one of them."""
 
     config_class = HLRPVLADirectConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPVLADirectConfig
@@ -65,7 +65,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
 
     @property
     def actions_need_codes(self) -> bool:
-        """Actions are decoded from codes."""
+        """Whether actions can be learned only on frames with codes: true, since actions are decoded from codes."""
         return True
 
     def _mlp_decoder(self, head: dict[str, Any]) -> CodeDecoder:
@@ -75,7 +75,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         return decoder
 
     def _laq_decoder(self, head: dict[str, Any]) -> LAQCodeDecoder:
-        """A decoder around the LAQ's own: its weights from the LAQ, or to be loaded with this policy's."""
+        """Build a decoder around the LAQ's decoder, with weights of the LAQ; a saved policy loads its weights later."""
         config = self.config
         if self._checkpoint_dir is not None:
             path = self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE
@@ -95,10 +95,10 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         return decoder
 
     def _known_cameras(self, saved: list[str]) -> list[str]:
-        """Cameras that the LAQ's decoder sees: the saved ones, or where this robot has others, those that are named.
+        """Cameras for the LAQ's decoder: the saved ones, or `teacher_cameras` if this robot has other cameras.
 
         Raises:
-            ValueError: If they are not there, too few or too many.
+            ValueError: If a camera does not exist, or their number differs from that of the saved ones.
         """
         config = self.config
         if set(saved) <= set(config.image_features):
@@ -118,30 +118,31 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             write_json(save_directory / ASSETS_DIR / _LAQ_DECODER_FILE, saved)
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of the codes plus L1 error of the actions decoded from the true codes.
+        """Loss on latent codes, plus L1 loss of the actions decoded from the true codes.
 
         Args:
-            batch: A preprocessed training batch; it is not changed.
+            batch: A preprocessed training batch; it is not modified.
             reduction: "mean", or "none" for a loss per sample.
 
         Returns:
-            Loss, a scalar or (b,), and its parts as numbers.
+            Loss, a scalar or (b,), and its parts as numbers for the log.
 
         Raises:
-            ValueError: If the batch has no labels or instruction, or a pixel is not finite.
+            ValueError: If the batch lacks latent labels or instructions, or a pixel is not finite.
         """
         labels = batch_labels(batch, self.labels, self.backend.spec)
         inputs = self._see(batch, labels=labels)
         latent = self.backend.loss(inputs) if self._learns_codes else None
         taught = labels.counted & self._actions_known(batch)
-        actions = self._decode(labels.codes.clamp_min(0), batch)
+        actions = self._decode(labels.codes.clamp_min(0), batch)  # samples without a code are masked by `taught`
         error = self._over_steps((actions - self._target(batch, taught)).abs().mean(-1), batch, taught)
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
 
     @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are not looked at."""
-        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()  # also under autocast
+        """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored."""
+        # float, because the decoder returns bfloat16 under autocast.
+        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()
 
     def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
         state = None if self.decoder.state_dim is None else self._current_state(batch)
@@ -151,6 +152,6 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         return self.decoder(codes, self._laq_frame(batch, size), state)
 
     def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
-        """Frame t as the LAQ sees it: its cameras along the channels, at its size."""
+        """Frame t as the LAQ's input: the LAQ's cameras concatenated along the channels, at the LAQ's image size."""
         frames = [as_rgb(current(batch[key], ndim=4)) for key in self._laq_cameras]
         return torch.cat([resized(frame, size) for frame in frames], dim=1)

@@ -1,7 +1,7 @@
-"""Action tokens: how latent codes are spelled in a language model's vocabulary.
+"""Action tokens: latent codes as tokens of a language model's vocabulary.
 
-An answer reads `<ACTION> <ACT_3> <ACT_1> </ACTION>` and is, in ids, exactly [start, code * s, end, eos]: the
-tokens swallow the spaces around them, so tokenizing the text gives the ids that are built directly.
+An answer reads `<ACTION> <ACT_3> <ACT_1> </ACTION>`; its token ids are exactly [start, code * s, end, eos]. The
+tokens absorb the spaces around them, so that tokenizing this text gives the same ids as building them directly.
 
 Shapes: b batch, s codes of one label, k codebook entries.
 """
@@ -31,7 +31,7 @@ class ActionTokenIds:
 
     @property
     def added(self) -> tuple[int, ...]:
-        """Ids that a language model has to learn: start, end and the codes, not the eos it knows."""
+        """Ids that are new to the language model: start, end and the codes, but not eos, which is pretrained."""
         return (self.start, self.end, *self.codes)
 
     def code_ids(self, codes: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
@@ -46,16 +46,17 @@ class ActionTokenIds:
 
 
 def add_action_tokens(tokenizer: PreTrainedTokenizerBase, tokens: ActionTokens, codebook_size: int) -> ActionTokenIds:
-    """Add those of `tokens` that `tokenizer` lacks and return the ids of all of them.
+    """Add the action tokens that `tokenizer` lacks, in place, and return the ids of all action tokens.
 
     Raises:
-        ValueError: If the tokenizer has no end-of-sequence token, or cannot keep a token whole.
+        ValueError: If the tokenizer has no end-of-sequence token, splits an action token, or two tokens are the same.
     """
     eos = tokenizer.eos_token_id
     if not isinstance(eos, int):
         raise ValueError("the tokenizer has no end-of-sequence token; use a chat model's tokenizer")
     texts = [tokens.action_start_token, tokens.action_end_token, *map(tokens.spell, range(codebook_size))]
     known = tokenizer.get_vocab()
+    # lstrip and rstrip absorb the spaces between the tokens of an answer.
     new = [
         AddedToken(text, special=True, lstrip=True, rstrip=True, normalized=False)
         for text in texts

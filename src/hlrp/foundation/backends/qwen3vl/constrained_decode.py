@@ -1,11 +1,11 @@
-"""Decode an answer of fixed form: s codes after a forced start token, each one of k.
+"""Constrained decoding: a forced start token, then s codes, each chosen among k action tokens.
 
-The prompt and the start token are prefilled together; then s-1 single-token steps follow on the key-value
-cache, and only the k rows of the output head that can win are evaluated. Positions count from the prompt's
-end, so action tokens written by a user change nothing.
+The prompt and the start token are prefilled together. Then s-1 single-token steps follow on the key-value cache, and
+only the k rows of the output head that belong to action tokens are evaluated. Positions are counted from the end of
+the prompt, so that action tokens in a user's text change nothing.
 
 Shapes: b batch, l prompt tokens, s codes, k codebook entries, d width, a answer tokens, t = l+a, r = b*m rows of m
-candidates for each sample.
+candidates of each sample.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from hlrp.runtime.checks import require_numbers
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded codes with the prompt's hidden states."""
+    """Decoded codes, with the hidden states of the prompt."""
 
     codes: Int[Tensor, "r s"]
     log_probs: Float[Tensor, "r s"]
-    """Of each code among the k codes, at temperature 1."""
+    """Log-probability of each decoded code among the k codes, at temperature 1."""
     prompt_hidden: Float[Tensor, "b l d"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a code is picked from its scores."""
+    """Rule by which a code is chosen from log-probabilities."""
 
     temperature: float | None = None
-    """None takes the most likely code; a positive number samples."""
+    """None: take the most likely code. A positive number: sample at this temperature."""
     top_k: int | None = None
-    """Sample among this many most likely codes only; None: among all."""
+    """Sample only among this many most likely codes. None: among all codes."""
     generator: torch.Generator | None = None
     """Source of randomness for sampling."""
 
@@ -49,7 +49,7 @@ class Choice:
         require_numbers(self, "top_k", at_least=1)
 
     def pick(self, log_p: Float[Tensor, "r k"]) -> Int[Tensor, "r 1"]:
-        """A code for each row."""
+        """Choose one code for each row."""
         if self.temperature is None:
             return log_p.argmax(-1, keepdim=True)
         if self.top_k is not None and self.top_k < log_p.shape[1]:
@@ -61,7 +61,7 @@ class Choice:
 def with_answer(
     prompts: Prompts, answer: Int[Tensor, "b a"]
 ) -> tuple[Int[Tensor, "b t"], Int[Tensor, "3 b t"], Bool[Tensor, "b t"] | None]:
-    """Token ids, rotary positions and mask of prompts with `answer` appended; no mask without padding."""
+    """Token ids, rotary positions and mask of prompts with `answer` appended; the mask is None if nothing is padded."""
     steps = torch.arange(answer.shape[1], device=answer.device)
     positions = (prompts.next_position[:, None] + steps).expand(3, -1, -1)
     mask = F.pad(prompts.mask, (0, answer.shape[1]), value=True) if prompts.is_padded else None
@@ -69,15 +69,15 @@ def with_answer(
 
 
 class CodeDecoder:
-    """One answer being decoded: the prompt is read when it is made, then `step` appends code after code.
+    """State of decoding: the constructor runs the model over the prompt, and each `step` appends one code.
 
     Args:
-        model: The model under the output head, in evaluation mode.
+        model: Qwen3-VL without its output head, in evaluation mode.
         prompts: Tokenized prompts.
         vision: `pixel_values` and `image_grid_thw` of the prompts' images.
-        start_id: Token that opens an answer.
-        code_ids: Token of each code.
-        code_rows: Output-head row of each code.
+        start_id: Id of the token that opens an answer.
+        code_ids: Token id of each code.
+        code_rows: Row of the output head for each code.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class CodeDecoder:
         ).last_hidden_state
         self.prompt_hidden: Float[Tensor, "b l d"] = hidden[:, :-1]
         self.log_p: Float[Tensor, "r k"] = self._log_p(hidden)
-        """Log-probabilities of the next code."""
+        """Log-probabilities of the next code, after all codes so far."""
         self.position = prompts.next_position
 
     def keep(self, rows: Int[Tensor, " r"]) -> None:
-        """Go on with these rows, in this order; a row may be taken several times."""
+        """Continue with these rows of the state, in this order; a row may be repeated."""
         self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
         self.log_p, self.position = self.log_p[rows], self.position[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 
     def step(self, codes: Int[Tensor, "r 1"]) -> None:
-        """Append one code to every row."""
+        """Append one code to every row and compute the log-probabilities of the next one."""
         self.position = self.position + 1
         self.mask = None if self.mask is None else F.pad(self.mask, (0, 1), value=True)
         hidden = self.model(
@@ -132,7 +132,7 @@ class CodeDecoder:
 
 
 def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
-    """Decode `num_codes` codes, `num_samples` times for each prompt, all in one batch; r = b * num_samples."""
+    """Decode `num_codes` codes, `num_samples` times for each prompt, in one batch of r = b * num_samples rows."""
     if num_samples > 1:
         rows = torch.arange(len(decoder.log_p), device=decoder.log_p.device)
         decoder.keep(rows.repeat_interleave(num_samples))
@@ -146,7 +146,7 @@ def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_sa
 
 
 def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
-    """The `beams` most likely answers that a search of this width finds, best first; r = b * min(beams, k^s).
+    """Beam search for the most likely answers, best first; r = b * min(beams, k^s).
 
     Raises:
         ValueError: If `beams` is not positive.
@@ -161,7 +161,7 @@ def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
         if slot > 0:
             decoder.step(codes[:, -1:])
         total = rearrange(log_probs.sum(1, keepdim=True) + decoder.log_p, "(b m) k -> b (m k)", b=b)
-        best = total.topk(min(beams, total.shape[1]), dim=1).indices
+        best = total.topk(min(beams, total.shape[1]), dim=1).indices  # index = beam * k + code
         rows = (sample * (len(codes) // b) + best // k).flatten()
         code = (best % k).reshape(-1, 1)
         log_probs = torch.cat([log_probs[rows], decoder.log_p[rows].gather(1, code)], 1)

@@ -1,7 +1,7 @@
-"""A Qwen3-VL small enough for a laptop, built offline: configuration, tokenizer, chat template and processor.
+"""A small Qwen3-VL for laptops, built offline: configuration, tokenizer, chat template and processor.
 
-Everything is transformers' own classes; only sizes and vocabulary are ours. The tokenizer is a byte-level
-BPE, trained in milliseconds on the sentences below: any text encodes, common instructions take few tokens.
+The classes are those of transformers; only sizes and vocabulary are defined here. The tokenizer is a byte-level BPE,
+trained in milliseconds on the sentences below: it encodes any text, and common instructions take few tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Qwen's names, so that templates and processors of the family find what they expect."""
+"""Special tokens under the names that Qwen's templates and processors require."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role + '\\n' }}"
@@ -130,7 +130,7 @@ class TinySize:
     text_heads: int
     """Attention heads of the language model."""
     mlp_ratio: int = 2
-    """Width of the feed-forward layers over the width of the stream."""
+    """Width of the feed-forward layers as a multiple of the model's width."""
     deepstack: tuple[int, ...] = ()
     """Vision blocks whose features are also added to the first language-model layers."""
     initializer_range: float = 0.02
@@ -151,11 +151,11 @@ def debug_size() -> TinySize:
 
 
 def demo_size() -> TinySize:
-    """Best code accuracy per second of training on a two-core CPU, on 64 x 64 images.
+    """The size with the best code accuracy per second of training on a two-core CPU, on 64 x 64 images.
 
-    On four Meta-World tasks 45 seconds of one core teach it more than they teach wider or deeper models,
-    which take fewer steps in that time. Two language layers are the fewest in which an answer token can read
-    the instruction before it looks at the image.
+    On four Meta-World tasks this size was the most accurate after 45 seconds on one core; wider and deeper models take
+    fewer steps in that time. With two language layers, the least that suffices, an answer token can attend to the
+    instruction first and then to the image.
     """
     return TinySize(
         vision_width=64,
@@ -181,7 +181,7 @@ def tiny_size(name: str) -> TinySize:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on the embedded sentences; the same on every machine."""
+    """Byte-level BPE tokenizer trained on the embedded sentences; identical on every machine."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -205,7 +205,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_processor(size: TinySize, image_size: tuple[int, int]) -> Qwen3VLProcessor:
-    """A Qwen3-VL processor for still images of `image_size` (height, width)."""
+    """Qwen3-VL processor for still images of `image_size` (height, width), in pixels."""
     pixels = image_size[0] * image_size[1]
     images = Qwen2VLImageProcessor(
         patch_size=size.patch_size,
@@ -216,7 +216,7 @@ def tiny_processor(size: TinySize, image_size: tuple[int, int]) -> Qwen3VLProces
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    # The processor class insists on a video part; nothing here uses it.
+    # The processor's constructor requires a video processor, which is never used here.
     videos = Qwen3VLVideoProcessor(patch_size=size.patch_size, merge_size=size.merge_size, temporal_patch_size=1)
     return Qwen3VLProcessor(images, tiny_tokenizer(), videos, chat_template=CHAT_TEMPLATE)
 
@@ -224,7 +224,7 @@ def tiny_processor(size: TinySize, image_size: tuple[int, int]) -> Qwen3VLProces
 def tiny_qwen3vl_config(size: TinySize, processor: Qwen3VLProcessor, image_size: tuple[int, int]) -> Qwen3VLConfig:
     """Configuration of a Qwen3-VL of `size` over the vocabulary of `processor`, action tokens included."""
     tokenizer = tokenizer_of(processor)
-    # The position table is square; the tower interpolates it to the image's own grid.
+    # The position table is square; the vision tower interpolates it to the patch grid of an image.
     side = max(image_size) // size.patch_size
     head_dim = size.text_width // size.text_heads
     third = head_dim // 6  # rotary frequencies come in pairs and are shared by time, height and width

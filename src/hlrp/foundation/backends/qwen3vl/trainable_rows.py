@@ -1,12 +1,12 @@
-"""Train the action tokens' rows of a frozen vocabulary, and nothing else of it.
+"""Train only the rows of the action tokens in a frozen embedding or output head.
 
-`weight[ids].requires_grad = True` acts on a copy and trains nothing, and a gradient mask still lets weight
-decay shrink the frozen rows. Here the rows are a parameter of their own, laid over the frozen matrix.
+`weight[ids].requires_grad = True` acts on a copy and trains nothing, and a gradient mask still lets weight decay
+shrink the frozen rows. Here the trained rows are a separate parameter that replaces rows of the frozen matrix.
 
-State dicts hold the matrix with its rows in place, as the plain layer would: a checkpoint does not tell whether its
-vocabulary was frozen, and loads into a model where it is or is not.
+State dicts hold the whole matrix with the trained rows inserted, like the plain layer. A checkpoint therefore loads
+into a model with a frozen vocabulary and into one without.
 
-Shapes: b batch, l tokens, d width, a overlaid rows, V vocabulary.
+Shapes: b batch, l tokens, d width, a trained rows, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 
 class _WithRows(nn.Module):
-    """A frozen matrix whose rows `ids` come from the parameter `rows`; which the matrix of `tied_to` may share."""
+    """A frozen matrix whose rows `ids` are replaced by the parameter `rows`.
+
+    An output head that is tied to the embedding shares the parameter `rows` of `tied_to`.
+    """
 
     ids: Int[Tensor, " a"]
     slot_of_token: Int[Tensor, " V"]
@@ -43,25 +46,25 @@ class _WithRows(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "V d"]:
-        """The frozen matrix: its dtype and device are this module's."""
+        """The frozen matrix, with the initial values in the trained rows; transformers reads its dtype and device."""
         return self.base.weight
 
 
 class EmbeddingWithRows(_WithRows):
-    """A frozen embedding whose rows `ids` are trained."""
+    """A frozen embedding of which only the rows `ids` are trained."""
 
     def __init__(self, base: nn.Embedding, ids: Sequence[int]) -> None:
         super().__init__(base, ids, None)
 
     def forward(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
-        """Embed `ids`."""
+        """Embeddings of the tokens `ids`."""
         slots = self.slot_of_token[ids]
         known = self.base(ids)
         return torch.where((slots >= 0)[..., None], self.rows[slots.clamp_min(0)].to(known.dtype), known)
 
 
 class HeadWithRows(_WithRows):
-    """A frozen output head whose logits of the tokens `ids` come from trained rows: its own or the embedding's."""
+    """A frozen output head of which only the rows `ids` are trained; they may be shared with the embedding."""
 
     def __init__(self, base: nn.Linear, ids: Sequence[int], *, tied_to: EmbeddingWithRows | None = None) -> None:
         super().__init__(base, ids, tied_to)
@@ -73,7 +76,7 @@ class HeadWithRows(_WithRows):
 
 
 def output_rows(head: nn.Module, ids: Int[Tensor, " a"]) -> Float[Tensor, "a d"]:
-    """Rows of an output head for the tokens `ids`; a `HeadWithRows` must overlay all of them."""
+    """Weights of an output head for the tokens `ids`; in a `HeadWithRows`, all of them must be trained rows."""
     if isinstance(head, HeadWithRows):
         return head.rows[head.slot_of_token[ids]].to(head.weight.dtype)
     assert isinstance(head, nn.Linear)
@@ -81,9 +84,10 @@ def output_rows(head: nn.Module, ids: Int[Tensor, " a"]) -> Float[Tensor, "a d"]
 
 
 def _join_rows(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Mapping[str, Any]) -> None:
-    """A tied head is left out, as safetensors leaves out all but one of the tensors that share memory.
+    """State-dict hook: replace `base.weight` and `rows` by one matrix, named `weight` as in the plain layer.
 
-    Rows that learn in float32 beside a frozen matrix of fewer bits keep theirs: the joined matrix has the wider type.
+    A tied head is left out, because safetensors stores tensors that share memory only once. The joined matrix has the
+    wider of the two dtypes: rows are trained in float32, and a bfloat16 matrix would round them.
     """
     assert isinstance(module, _WithRows)
     base, rows = state.pop(f"{prefix}base.weight"), state.pop(f"{prefix}rows")
@@ -93,10 +97,14 @@ def _join_rows(module: nn.Module, state: dict[str, Any], prefix: str, _metadata:
 
 
 def _split_rows(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Which of two tied names a file holds is not known: the missing one keeps what it shares with the other."""
+    """Hook before loading: split the matrix `weight` of a file into the frozen matrix and the trained rows.
+
+    A file holds only one of two tied matrices, and either may be missing. The missing one is filled with its own
+    current values here, because the rows are shared and are loaded through the other one.
+    """
     assert isinstance(module, _WithRows)
     weight = state.pop(f"{prefix}weight", None)
     if weight is None and module._is_shared:
         weight = module.weight.index_copy(0, module.ids, module.rows.detach().to(module.weight.dtype))
-    if weight is not None:  # else loading says what is missing
+    if weight is not None:  # otherwise strict loading reports the missing name
         state[f"{prefix}base.weight"], state[f"{prefix}rows"] = weight, weight[module.ids]

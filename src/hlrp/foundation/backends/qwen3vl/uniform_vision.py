@@ -1,9 +1,9 @@
 """The stock Qwen3-VL vision tower without its per-image Python loops, for batches of equally sized images.
 
 The stock tower interpolates position embeddings, builds rotary tables and runs attention one image at a time.
-Our images all have one size, so the tables are made for one image and repeated, and attention runs once over
-the batch. The patch embedding, a convolution whose stride equals its kernel, is the matrix product it amounts
-to. Weights, names and numbers are the stock model's.
+Here all images have one size: the tables are made for one image and repeated, and attention runs once over the batch.
+The patch embedding is a convolution whose stride equals its kernel, so it is computed as a matrix product. Weights,
+state-dict names and outputs are those of the stock model.
 
 Shapes: n images, g patches of one image, r = n*g rows, h heads, d width, p numbers a patch, m = n+1 bounds.
 """
@@ -28,7 +28,7 @@ from transformers.utils.generic import is_flash_attention_requested
 
 
 class UniformVisionModel(Qwen3VLVisionModel):
-    """Makes the position tables of the first image and repeats them."""
+    """Vision tower that computes the position tables of the first image and repeats them for the others."""
 
     def rot_pos_emb(self, grid_thw: Int[Tensor, "n 3"]) -> Float[Tensor, "r d"]:
         return super().rot_pos_emb(grid_thw[:1]).repeat(len(grid_thw), 1)
@@ -38,7 +38,7 @@ class UniformVisionModel(Qwen3VLVisionModel):
 
 
 class UniformVisionAttention(Qwen3VLVisionAttention):
-    """Attends inside every image with one call for the whole batch."""
+    """Attention within each image, computed in one call for the whole batch."""
 
     def forward(
         self,
@@ -48,7 +48,7 @@ class UniformVisionAttention(Qwen3VLVisionAttention):
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         **kwargs: object,
     ) -> Float[Tensor, "r d"]:
-        """Same result as the stock attention; the number of images is read off `cu_seqlens`' shape."""
+        """Attend as the stock layer does; `cu_seqlens` holds the n+1 bounds of the images, all of one length."""
         if is_flash_attention_requested(self.config):
             cu_seqlens = cu_seqlens.to(hidden_states.device)
             return super().forward(hidden_states, cu_seqlens, rotary_pos_emb, position_embeddings, **kwargs)
@@ -61,7 +61,7 @@ class UniformVisionAttention(Qwen3VLVisionAttention):
             three=3,
             h=self.num_heads,
         ).unbind(0)
-        # Every image has the same angles, and both halves of a head share them.
+        # All images have the same rotary angles, and the two halves of a head share them: one copy is enough.
         cos, sin = (table[: query.shape[2], : query.shape[3] // 2] for table in position_embeddings)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -92,7 +92,10 @@ class LinearPatchEmbed(Qwen3VLVisionPatchEmbed):
 def _rotate(
     x: Float[Tensor, "n h g d"], cos: Float[Tensor, "g half"], sin: Float[Tensor, "g half"]
 ) -> Float[Tensor, "n h g d"]:
-    """Rotary position embedding in float32 whose backward pass allocates no zero-padded halves."""
+    """Rotary position embedding, computed in float32.
+
+    `chunk` is used instead of slices: the gradient of a slice would allocate a zero-padded tensor for each half.
+    """
     first, second = x.float().chunk(2, dim=-1)
     cos, sin = cos.float(), sin.float()
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
@@ -101,7 +104,7 @@ def _rotate(
 def use_uniform_vision(visual: Qwen3VLVisionModel) -> None:
     """Turn a stock vision tower, in place, into one for batches of equally sized images.
 
-    Only methods change: parameters, buffers and state-dict names stay.
+    Only the methods change. Parameters, buffers and state-dict names stay the same.
     """
     visual.__class__ = UniformVisionModel
     visual.patch_embed.__class__ = LinearPatchEmbed

@@ -1,7 +1,6 @@
-"""A SmolVLM2 small enough for a laptop, built offline: configuration, tokenizer, chat template and processor.
+"""A small SmolVLM2 for laptops, built offline: configuration, tokenizer, chat template and processor.
 
-Everything is transformers' own classes, and the chat template is the one transformers keeps for the family; only
-sizes and vocabulary are ours.
+The classes and the chat template are those of transformers; only sizes and vocabulary are defined here.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_tokenizer
 
 IMAGE_TOKENS = ("<fake_token_around_image>", "<global-img>", "<image>")
-"""SmolVLM's names, which its processor looks for."""
+"""Image tokens under the names that SmolVLM's processor requires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ class TinySmolSize:
     text_heads: int
     """Attention heads of the language model."""
     mlp_ratio: int = 2
-    """Width of the feed-forward layers over the width of the stream."""
+    """Width of the feed-forward layers as a multiple of the model's width."""
     initializer_range: float = 0.02
     """Standard deviation of the initial weights."""
     position_std: float = 1.0
@@ -59,9 +58,9 @@ def debug_smol_size() -> TinySmolSize:
 
 
 def demo_smol_size() -> TinySmolSize:
-    """The layout of the embedded Qwen3-VL's demo size: as many patches and tokens, as wide and as deep.
+    """Width, depth, patches and tokens of the embedded Qwen3-VL of size demo; see `demo_size` of the embedded Qwen3-VL.
 
-    A training step takes no longer than its sibling's.
+    A training step takes no longer than a step of that Qwen3-VL.
     """
     return TinySmolSize(
         vision_width=64,
@@ -87,16 +86,16 @@ def tiny_smol_size(name: str) -> TinySmolSize:
 
 
 def tiny_smol_tokenizer() -> PreTrainedTokenizerFast:
-    """The embedded byte-level BPE tokenizer with SmolVLM's special tokens; the same on every machine."""
+    """Embedded byte-level BPE tokenizer with SmolVLM's special tokens; identical on every machine."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<end_of_utterance>", "additional_special_tokens": list(IMAGE_TOKENS)})
     return tokenizer
 
 
 def tiny_smol_processor() -> SmolVLMProcessor:
-    """A SmolVLM processor; the backend sets its image size."""
+    """SmolVLM processor over the embedded tokenizer; the backend sets its image size."""
     images = SmolVLMImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    videos = SmolVLMVideoProcessor()  # the processor class insists on it; nothing here uses it
+    videos = SmolVLMVideoProcessor()  # required by the processor's constructor, but never used here
     return SmolVLMProcessor(images, tiny_smol_tokenizer(), videos, chat_template=DEFAULT_CHAT_TEMPLATE)
 
 
@@ -141,10 +140,10 @@ def tiny_smolvlm_config(size: TinySmolSize, processor: SmolVLMProcessor, image_s
 
 
 def set_position_spread(model: SmolVLMModel, size: TinySmolSize) -> None:
-    """Draw the patches' position embeddings anew, as wide as `size` says.
+    """Draw the position embeddings of the image patches again, with standard deviation `size.position_std`.
 
-    transformers starts them with the standard deviation of every other weight, next to which a patch's colours are
-    loud: the model then takes hundreds of steps to find out where in the image something is.
+    transformers initializes them with the small standard deviation of all weights. The colour features of a patch are
+    much larger, and the model then needs hundreds of steps to learn where in the image something is.
     """
     positions = model.vision_model.embeddings.get_submodule("position_embedding")
     assert isinstance(positions, nn.Embedding)

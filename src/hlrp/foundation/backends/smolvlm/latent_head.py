@@ -1,7 +1,7 @@
-"""From prompt features to the codes of a label, all slots at once.
+"""Heads that predict all code slots of a label at once from prompt features.
 
-A head makes one vector for every slot; a linear layer per slot turns it into scores of the k entries. Given the
-features, slots do not depend on one another.
+A head computes one feature vector per slot, and a linear layer per slot turns this vector into logits of the k codes.
+Given the prompt features, the slots are independent of each other.
 
 Shapes: b batch, l prompt tokens, d feature width, s codes of one label, k codebook entries.
 """
@@ -20,16 +20,16 @@ from hlrp.foundation.config import HEADS
 
 @dataclass(frozen=True)
 class SlotScores:
-    """What a head makes of prompt features."""
+    """Slot features and code logits of a batch."""
 
     features: Float[Tensor, "b s d"]
-    """One vector for each slot."""
+    """One feature vector per slot, after layer norm."""
     logits: Float[Tensor, "b s k"]
-    """Scores of the k codes in every slot."""
+    """Logits of the k codes in every slot."""
 
 
 class QuerySlots(nn.Module):
-    """One learned query per slot reads the prompt through pre-norm transformer decoder blocks."""
+    """One learned query per slot, refined by pre-norm transformer decoder blocks that attend to the prompt."""
 
     def __init__(self, *, width: int, num_slots: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class QuerySlots(nn.Module):
         )
 
     def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
-        """Slot features of every sample; tokens outside `mask` are not read."""
+        """Slot features of every sample; tokens where `mask` is false are not attended to."""
         prompt = self.norm(hidden)
         slots = repeat(self.queries, "s d -> b s d", b=len(hidden))
         for block in self.blocks:
@@ -54,7 +54,7 @@ class QuerySlots(nn.Module):
 
 
 class PooledSlots(nn.Module):
-    """The mean of the prompt, through a multi-layer perceptron with one output vector per slot."""
+    """The mean of the prompt tokens, mapped by an MLP to one vector per slot."""
 
     def __init__(self, *, width: int, num_slots: int, layers: int) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class PooledSlots(nn.Module):
         self.mlp = nn.Sequential(*inner, nn.Linear(width, num_slots * width), nn.GELU())
 
     def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
-        """Slot features of every sample; tokens outside `mask` do not count."""
+        """Slot features of every sample; tokens where `mask` is false do not enter the mean."""
         kept = torch.where(mask[..., None], self.norm(hidden), 0.0)
         pooled = kept.sum(1) / mask.sum(1, keepdim=True)
         return rearrange(self.mlp(pooled), "b (s d) -> b s d", s=self.num_slots)
 
 
 class LatentHead(nn.Module):
-    """Slot features, and scores of the k codes of every slot.
+    """Slot features, and logits of the k codes of every slot.
 
     Args:
         kind: `query` or `pooled`.
@@ -98,7 +98,7 @@ class LatentHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_slots * codebook_size))
 
     def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> SlotScores:
-        """Read prompt features of any floating type; the head itself computes in its own."""
+        """Compute slot features and logits in the head's own dtype; `hidden` may have any floating dtype."""
         features = self.norm(self.slots(hidden.to(self.rows.dtype), mask))
         logits = einsum(features, self.rows, "b s d, s k d -> b s k")
         return SlotScores(features, logits + self.bias.view(self.rows.shape[:2]))

@@ -1,7 +1,8 @@
-"""Latent vectors from slot features, by conditional flow matching (Lipman et al., arXiv:2210.02747).
+"""Head that predicts latent vectors from slot features by conditional flow matching (arXiv:2210.02747).
 
-Along the straight path x_t = (1-t) noise + t x_1 a small network learns the velocity x_1 - noise; integrating it from
-noise at t = 0 gives a vector at t = 1. Vectors are standardized by statistics collected in training.
+A small network learns the velocity x_1 - noise along the straight path x_t = (1-t) noise + t x_1. Integrating this
+velocity from noise at t = 0 gives a vector at t = 1: the direction of time is opposite to that of `FlowExpert`.
+Vectors are standardized by statistics collected in training.
 
 Shapes: b batch, s slots, d width of slot features, w width of one latent vector, f time frequencies.
 """
@@ -19,13 +20,13 @@ from hlrp.training.ranks import sum_over_ranks_
 from hlrp.training.row_draws import RowDraws
 
 _FREQUENCIES = 8
-_SMALLEST_STD = 1e-4
+_SMALLEST_STD = 1e-4  # a constant channel would otherwise be divided by zero
 _NOISE, _TIME = 0, 1
-"""Streams of the draws of a row."""
+"""Numbers of the independent random streams of `RowDraws` for noise and time."""
 
 
 class Standardizer(nn.Module):
-    """Mean and standard deviation, per slot and channel, of all the vectors that any process saw in training."""
+    """Running mean and standard deviation, per slot and channel, over the training vectors of all processes."""
 
     count: Int[Tensor, ""]
     mean: Float[Tensor, "s w"]
@@ -39,7 +40,10 @@ class Standardizer(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Float[Tensor, "b s w"], keep: Bool[Tensor, " b"]) -> None:
-        """Add the vectors of the samples to `keep`; exact, whatever the batch sizes were."""
+        """Add the vectors of the samples where `keep` is true to the statistics of all processes.
+
+        The result is exact for any sequence of batch sizes (parallel variance of Chan et al.).
+        """
         rows = keep[:, None, None]
         new, batch_sum = keep.sum(), torch.where(rows, vectors, 0.0).sum(0)
         sum_over_ranks_(new)
@@ -56,15 +60,15 @@ class Standardizer(nn.Module):
         self.count.add_(new)
 
     def standardize(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
-        """Vectors of mean 0 and standard deviation 1."""
+        """Scale `vectors` to mean 0 and standard deviation 1."""
         return (vectors - self.mean) / self._std()
 
     def restore(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
-        """Inverse of `standardize`."""
+        """Undo `standardize`: return vectors in the LAQ's own scale."""
         return vectors * self._std() + self.mean
 
     def replaced_values(self) -> dict[str, Bool[Tensor, "s w"]]:
-        """Mean and variance: they are averages over all the data already."""
+        """Buffers that averaging of weights has to copy: mean and variance are averages over all data already."""
         everywhere = torch.ones_like(self.mean, dtype=torch.bool)
         return {"mean": everywhere, "variance": everywhere}
 
@@ -73,7 +77,7 @@ class Standardizer(nn.Module):
 
 
 class VectorFlowHead(nn.Module):
-    """Velocity of one slot's vector, given its slot features; the same network serves every slot.
+    """Network for the velocity of one slot's vector given its slot features; all slots share the network.
 
     Args:
         condition_width: Width d of the slot features.
@@ -107,15 +111,15 @@ class VectorFlowHead(nn.Module):
         *,
         draws: RowDraws,
     ) -> Float[Tensor, " b"]:
-        """Flow-matching loss of each sample, 0 for one not to keep.
+        """Flow-matching loss of each sample; 0 where `keep` is false.
 
         In training mode the kept vectors enter the statistics first.
 
         Args:
-            vectors: Latent vectors; those of samples not to keep may hold anything.
+            vectors: Latent vectors; rows where `keep` is false may hold any value, NaN included.
             condition: Slot features.
             keep: True for samples that count.
-            draws: Where noise and time of each sample come from.
+            draws: Random numbers for noise and time of each sample.
         """
         vectors = torch.where(keep[:, None, None], vectors, 0.0)
         if self.training:
@@ -131,7 +135,10 @@ class VectorFlowHead(nn.Module):
     def integrate(
         self, noise: Float[Tensor, "b s w"], condition: Float[Tensor, "b s d"], *, steps: int
     ) -> Float[Tensor, "b s w"]:
-        """Latent vectors from standard normal `noise`, in `steps` Euler steps; zeros start at the middle of it."""
+        """Latent vectors from standard normal `noise`, in `steps` Euler steps.
+
+        `noise` of zeros, the mean of the distribution, makes the prediction deterministic.
+        """
         x = noise
         for step in range(steps):
             x = x + self.velocity(x, x.new_full(x.shape[:2], step / steps), condition) / steps
@@ -139,6 +146,6 @@ class VectorFlowHead(nn.Module):
 
 
 def _time_features(time: Float[Tensor, "b s"]) -> Float[Tensor, "b s f"]:
-    """Sines and cosines of `time` at frequencies 1, 2, 3, … half turns."""
+    """Sines and cosines of `time` at 1, 2, 3, … half periods per unit of time."""
     angles = time[..., None] * math.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
     return rearrange([angles.sin(), angles.cos()], "two b s f -> b s (two f)")
