@@ -216,8 +216,8 @@ class HLRPPolicy(PreTrainedPolicy):
         known = self.config.laq_fingerprint
         if known and fingerprint and known != fingerprint:
             raise ValueError(
-                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with the "
-                "same LAQ, or start a new policy"
+                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with "
+                "the same LAQ, or start a new policy"
             )
         return known or fingerprint or None
 
