@@ -1,4 +1,4 @@
-"""What every `hlrp-*` command does the same way."""
+"""Code that all `hlrp-*` commands share: error messages, exit status, resuming, the choice of device and cameras."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from yaml import YAMLError
 from hlrp.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+"""Exceptions that stand for a mistake of the user: a command reports them in one line, without a traceback."""
 
 
 def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
-    """Run `command`; a user's mistake ends in one line on stderr and exit status 2, a full disk in status 1.
+    """Run `command` and turn expected errors into one line on stderr and an exit status.
 
-    A signal ends it in one line too, after it has cleared up: SIGINT in status 130, SIGTERM in 143, SIGHUP in 129. The
-    line then ends with `when_stopped`.
+    The exit status is 2 for a mistake of the user, 1 for an error of the system such as a full disk, 130 after SIGINT,
+    143 after SIGTERM and 129 after SIGHUP. `command` clears up before a signal ends the process.
+
+    Args:
+        command: The work to do.
+        when_stopped: End of the line that is printed after a signal.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -35,6 +40,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     except Stopped as stop:
         print(f"{stop}{when_stopped}", file=sys.stderr)
         raise
+    # Four of the user errors are subclasses of OSError, so they must be caught before it.
     except USER_ERRORS as error:
         sys.exit(_one_line(error, status=2))
     except (ParsingError, YAMLError) as error:
@@ -44,13 +50,20 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
 
 
 def resume_command(name: str) -> str:
-    """What to type to resume this run of the training command `name`, which is an installed script."""
+    """Return the command line that resumes this run, for an error message or a log line.
+
+    Args:
+        name: Installed script of the training command, such as "hlrp-train-laq".
+
+    Returns:
+        A command line to paste, or a description where it cannot be known (called from Python, several processes).
+    """
     program, *flags = sys.argv
     called = Path(program).stem
     if called.replace("_", "-") != name.removeprefix("hlrp-") and called != name:
         return f"{name} with the same options and --resume=true"
     if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        # This process is one of several, and does not know how they were started.
+        # torchrun or Slurm started this process as one of several; how they were called is not in sys.argv.
         return "the command that started it, with --resume=true"
     kept = [
         flag
@@ -65,12 +78,12 @@ def resume_command(name: str) -> str:
 
 
 def choose_device(name: str | None) -> str:
-    """`name` where this machine has such a device; the best it has where `name` is None.
+    """Return the device `name`, or if it is None the best device of this machine: cuda, else mps, else cpu.
 
     Raises:
-        ValueError: If this machine has no such device.
+        ValueError: If this machine has no device `name`.
     """
-    import torch  # late: `hlrp-collect-demos` does without
+    import torch  # imported here, since the import takes seconds and `--help` needs no torch
 
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kinds = [kind for kind, is_here in found.items() if is_here]
@@ -80,10 +93,10 @@ def choose_device(name: str | None) -> str:
 
 
 def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
-    """The cameras that `--camera` or `--cameras` names; empty where neither does.
+    """Return the dataset keys of the cameras given by `--camera` or `--cameras`; empty if neither is given.
 
     Raises:
-        ValueError: If both do.
+        ValueError: If both are given.
     """
     if camera is not None and cameras:
         raise ValueError("name one camera with camera or several with cameras, not both")
@@ -91,8 +104,10 @@ def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
 
 
 def _reason(error: BaseException) -> BaseException:
-    """What a configuration's own check says, which draccus wraps; its own message, with the name of the option, where a
-    value could not be read at all."""
+    """Return the innermost cause of an error of draccus: the message of the check in `__post_init__`.
+
+    A `DecodingError` is kept as it is, since its message names the option whose value could not be parsed.
+    """
     while error.__cause__ is not None and not isinstance(error, DecodingError):
         error = error.__cause__
     return error
