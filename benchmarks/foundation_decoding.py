@@ -1,4 +1,4 @@
-"""Decoding codes: how long, against one prefill and against transformers' constrained `generate`; and what is said.
+"""Time and results of decoding codes, compared with one prefill and with transformers' constrained `generate`.
 
 Shapes: b batch, v cameras, c h w a frame, s codes of one label, a answer tokens.
 """
@@ -27,7 +27,7 @@ from hlrp.foundation.tiny import TinySize, tiny_processor, tiny_qwen3vl_config
 from hlrp.latents import LatentSpec
 
 VOCABULARY = 151_936
-"""Of Qwen3-VL."""
+"""Size of Qwen3-VL's vocabulary."""
 BATCH, IMAGE = 4, 224
 _WORDS = [
     *(
@@ -48,7 +48,7 @@ _WORDS = [
     ),
     *("<ACTION>", "<ACT_3>", "</ACTION>", "<|im_end|>", "<|image_pad|>", "slowly", "3", "times", "übermütig", "机器人"),
 ]
-"""Some of which no instruction should be able to mean."""
+"""Words of random instructions. Some spell special tokens, which must be read as plain text in an instruction."""
 
 
 def run(*, device: str | None, repeats: int, prompts: int) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def scaled(backend: QwenVLChatBackend) -> QwenVLChatBackend:
 
 
 def random_batch(size: int, pixels: int, *, seed: int, tokens: int | None = None) -> FoundationBatch:
-    """Noise and nonsense, of different lengths unless `tokens` words are asked for."""
+    """Return random images with random words as instructions, or with `tokens` equal words if given."""
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(_WORDS, k=draw.randint(1, 12))) for _ in range(size)]
     if tokens is not None:

@@ -1,4 +1,4 @@
-"""How often does the codebook collapse? Many short trainings of a small LAQ, for every quantizer.
+"""Measure how often the codebook collapses, in many short training runs of a small LAQ with every quantizer.
 
 A run counts as collapsed when the perplexity exp(entropy) of the codes of any slot, over held-out clips, is below a
 quarter of the codebook: with 8 codes, below 2, which is fewer choices than a fair coin gives.

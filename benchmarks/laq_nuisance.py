@@ -1,8 +1,8 @@
-"""Do codes follow the robot, or something else that moves?
+"""Measure whether codes describe the motion of the robot or that of a nuisance.
 
-Meta-World with a ball that moves on its own, or a camera that wanders. Every variant is one `hlrp-train-laq`; linear
-probes then read the action chunk, and the nuisance's displacement over the clip, from the one-hot codes of held-out
-episodes.
+The data is Meta-World with a ball that moves on its own, or with a camera that moves. Every variant is trained with
+`hlrp-train-laq`. Linear probes then predict the action chunk, and the displacement of the nuisance over the clip, from
+the one-hot codes of held-out episodes.
 
 Shapes: m clips, f features, d nuisance dimensions.
 """

@@ -1,8 +1,8 @@
-"""How long a policy takes to act: ours beside LeRobot's diffusion, SmolVLA and ACT.
+"""Latency of our policies and of LeRobot's diffusion policy, SmolVLA and ACT.
 
-Weights are random, on which the time does not depend. Everything is batch 1: one camera of 64 x 64 pixels, a state and
-an action of four numbers; chunks of 16 actions, of which 8 are executed. Policies are called in turn, and medians
-reported, so that whatever else the machine does meets all of them alike.
+Weights are random, since the time does not depend on them. All calls have batch size 1: one camera of 64 x 64 pixels, a
+state and an action of four numbers, chunks of 16 actions of which 8 are executed. Policies are called in turn and
+medians are reported, so that other work on the machine slows all policies alike.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _SIDE = 64
 _INSTRUCTION = "Open a door with a revolving joint"
 _CHUNK, _EXECUTED = 16, 8
 _DENOISING_STEPS = 10
-"""Of flow-matching and DDIM alike; also SmolVLA's default."""
+"""Denoising steps of the flow-matching experts and of DDIM, which is SmolVLA's default."""
 _EXPERT_SHARE = 0.75
-"""Width of SmolVLA's expert over that of its language model, its default; ours is as wide."""
+"""Width of the action expert over that of the language model: SmolVLA's default, used for our expert too."""
 _WARM_UP = 3
-"""Rounds that do not count."""
+"""Number of first rounds that are not counted."""
 
 _LARGE = {
     "vision_width": 192,
@@ -62,7 +62,7 @@ SIZES: dict[str, tuple[TinySize, TinySmolSize]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A policy and what it is shown."""
+    """A policy and its inputs."""
 
     policy: PreTrainedPolicy
     chunk_batch: dict[str, Any]
@@ -70,7 +70,7 @@ class Entry:
     step_batch: dict[str, Any]
     """Input of `select_action`."""
     bare: Callable[[], object] | None = None
-    """The calls of the networks alone that make the same chunk, on prepared tensors."""
+    """Call of the policy's networks alone, on prepared tensors, that computes the same chunk; None if not measured."""
 
 
 def run(*, repeats: int) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _figures(policy: PreTrainedPolicy, times: Mapping[str, list[float]]) -> dict
     }
     if times["bare"]:
         found["bare_ms"] = 1000 * median(times["bare"])
-        # Of neighbours in time, so that a busy moment hits both.
+        # Ratio of calls that follow each other, so that other work on the machine slows both alike.
         found["overhead"] = median(whole / bare for whole, bare in zip(times["chunk"], times["bare"], strict=True))
     return found
 
@@ -277,7 +277,7 @@ def _act() -> Entry:
 
 
 def aims(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What was aimed at beside what was found: a ratio of two times of a chunk, and its bound."""
+    """Return the aims, each a ratio of two chunk times: its bound, the measured value, and whether the bound is met."""
 
     def ratio(slow: str, fast: str) -> float:
         return found[slow]["chunk_ms"] / found[fast]["chunk_ms"]

@@ -1,9 +1,9 @@
-"""Which policy solves most after the same training time: ours, ours without latents, and LeRobot's ACT and diffusion.
+"""Success rates of our policies, with and without latents, and of ACT and diffusion policy, after equal training time.
 
-Every policy trains with `lerobot-train` on one thread, two at a time, for the same time. LAQ, labels and foundation
-count as training of the policies that use them. lerobot-train wants a number of steps, by which it also plans its
-learning rate; so two short runs of the very command tell what a step costs, in CPU seconds, which other work on the
-machine hardly changes.
+Every policy trains with `lerobot-train` on one thread, two policies at a time, for the same time. The time of LAQ,
+labels and foundation model counts as training time of the policies that use them. lerobot-train takes a number of
+steps, on which the learning rate depends too. So two short runs of the same command measure the CPU seconds of a step;
+CPU time hardly depends on other work on the machine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Contestant:
 
     policy_type: str
     on_foundation: bool
-    """Starts from the foundation checkpoint, with latent labels."""
+    """Whether the policy starts from the foundation checkpoint, with latent labels."""
     pays_upstream: bool
-    """LAQ, labels and foundation count as its training."""
+    """Whether the time of LAQ, labels and foundation model counts as training time of the policy."""
     flags: tuple[str, ...] = ()
 
 
@@ -56,7 +56,7 @@ CONTESTANTS = {
     "hlrp_vla_direct": _ours("hlrp_vla_direct"),
     "hlrp_action_expert_latent": _ours("hlrp_action_expert_latent", "--policy.freeze_vla=true"),
     "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct"),
-    # Its VLM is loaded and never asked: nothing of stages 1 and 2 reaches its actions.
+    # The VLM is loaded but not used: without latent conditioning, nothing of stages 1 and 2 affects the actions.
     "hlrp_action_expert_latent_without": _ours(
         "hlrp_action_expert_latent", "--policy.latent_conditioning=false", pays_upstream=False
     ),
@@ -86,16 +86,16 @@ CONTESTANTS = {
         "--policy.scheduler_warmup_steps=50",
     ),
 }
-"""By the name in the figures. LeRobot's defaults are for pretrained weights, large pictures and hours on a GPU; sizes
-and learning rates here suit minutes on a CPU."""
+"""Policies by their name in the results. LeRobot's defaults suit pretrained weights, large images and hours on a GPU;
+the sizes and learning rates here suit minutes on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What all policies have in common."""
+    """Settings that all policies share."""
 
     folder: Path
-    """Everything is kept here, in a folder for each policy."""
+    """Folder of all results, with a folder for each policy."""
     dataset: Path
     tasks: tuple[str, ...]
     minutes: float
@@ -105,12 +105,12 @@ class Contest:
     laq_steps: int
     foundation_steps: int
     calibration_steps: tuple[int, int]
-    """Lengths of the two short runs that tell what a step costs."""
+    """Numbers of steps of the two short runs that measure the time of a step."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """What stages 1 and 2 made, and their time."""
+    """Results of stages 1 and 2, and the time they took."""
 
     labels: Path
     foundation: Path
@@ -120,13 +120,13 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a policy trains; written to `plan.json` and kept, so that an interrupted run ends as it began."""
+    """How long a policy trains. The plan is kept in `plan.json`, so that a resumed run has the same number of steps."""
 
     minutes: float
     flags: list[str]
-    """Of the policy."""
+    """Options of lerobot-train for the policy."""
     upstream_seconds: float
-    """Spent on LAQ, labels and foundation, where they count."""
+    """CPU seconds spent on LAQ, labels and foundation model; 0 if they do not count for the policy."""
     seconds_per_step: float
     """CPU seconds of one training step."""
     steps: int
@@ -165,7 +165,10 @@ def train_upstream(contest: Contest) -> Upstream:
 
 
 def _once(output: Path, module: str, *flags: str) -> Cost:
-    """What it cost to make `output`, now or earlier. An interrupted run starts over: half of its cost is not known."""
+    """Make `output`, if not done earlier, and return its cost.
+
+    An interrupted run starts over, since the cost of its first part is not known.
+    """
     record = output / "cost.json"
     if not record.is_file():
         for leftover in (output, output.with_name(f"{output.name}.training")):

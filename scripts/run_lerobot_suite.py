@@ -266,7 +266,7 @@ class OurTypes:
         return request.param
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out tests that are not in `cases` and note the reason; tests of a newer LeRobot are noted as unknown."""
+        """Leave out tests that are not in `cases` and note the reason; tests of a newer LeRobot are noted so."""
         kept = []
         for item in items:
             assert isinstance(item, pytest.Function)
