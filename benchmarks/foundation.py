@@ -110,7 +110,7 @@ def accuracy(config: BenchConfig) -> dict[str, Any]:
 
 
 def language(config: BenchConfig) -> dict[str, Any]:
-    """Measure the code accuracy that is lost with wrong instructions, on tasks that only the instruction tells apart."""
+    """Measure the code accuracy that is lost with wrong instructions on tasks that only the instruction tells apart."""
     tasks = tuple(task for scene in SCENES for task in scene)
     root, labels = _labelled(config, "shared_scenes", episodes=20, tasks=tasks)
     outputs = {name: config.runs / f"language_{name}" for name in BACKENDS}

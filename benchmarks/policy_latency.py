@@ -52,12 +52,12 @@ _LARGE = {
     "text_depth": 8,
     "text_heads": 6,
 }
-"""A VLM with as many parameters as LeRobot's diffusion policy on a ResNet-18, or its ACT."""
+"""Size of a VLM with about as many parameters as LeRobot's diffusion policy with a ResNet-18, or LeRobot's ACT."""
 SIZES: dict[str, tuple[TinySize, TinySmolSize]] = {
     "": (TinySize(**_LARGE), TinySmolSize(**_LARGE)),
     "_demo": (demo_size(), demo_smol_size()),
 }
-"""VLMs by the ending of a policy's name: of comparable size, and the embedded one that `success` trains."""
+"""Sizes of the VLMs by the ending of a policy's name: a large one, and the embedded one that `success` trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Entry:
 
 
 def run(*, repeats: int) -> dict[str, Any]:
-    """Milliseconds of every policy; see the module."""
+    """Measure the latency of every policy, in milliseconds, as the module's docstring describes."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         entries = make_entries(Path(scratch))
@@ -90,9 +90,10 @@ def run(*, repeats: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _one_round(entry: Entry, *, bare_first: bool) -> dict[str, float]:
-    """Seconds of a chunk, of the bare networks where they are known, and of all actions executed from one chunk.
+    """Return the seconds of a chunk, of the bare networks if known, and of all actions executed from one chunk.
 
-    What comes first finds the weights of another policy in the processor's cache: chunk and bare networks by turns.
+    The first call is slower, since the processor's cache still holds the weights of another policy; so chunk and bare
+    networks come first by turns.
     """
     policy = entry.policy
     policy.reset()
@@ -126,7 +127,7 @@ def _figures(policy: PreTrainedPolicy, times: Mapping[str, list[float]]) -> dict
 
 
 def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize]] = SIZES) -> dict[str, Entry]:
-    """All policies by name, on VLMs of `sizes`; `scratch` may go afterwards."""
+    """Build all policies, on VLMs of `sizes`; the folder `scratch` is not needed afterwards."""
     entries = {}
     for ending, (qwen_size, smol_size) in sizes.items():
         qwen = save_foundation(_qwen(qwen_size), scratch / f"qwen{ending}", laq_fingerprint="")
@@ -135,7 +136,7 @@ def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize
         smol_backend.save_assets(scratch / f"smolvla{ending}")
         expert = {
             "expert_width": int(_EXPERT_SHARE * smol_size.text_width),
-            # One of our blocks attends to the other steps and to the features; SmolVLA's layers do it by turns.
+            # One of our blocks has self-attention and cross-attention; SmolVLA's layers have one of them in turn.
             "expert_layers": smol_size.text_depth // 2,
             "expert_heads": smol_size.text_heads,
             "num_denoising_steps": _DENOISING_STEPS,
@@ -230,7 +231,7 @@ def _expert_direct(foundation: Path, expert: Mapping[str, Any]) -> Entry:
 
 
 def _smolvla(assets: Path) -> Entry:
-    """SmolVLA on the architecture and the tokenizer in `assets`; its own names for special tokens are added there."""
+    """Build SmolVLA on the VLM in `assets`; SmolVLA's special tokens are added to the tokenizer there."""
     settings = assets / "tokenizer_config.json"
     names = {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
     known = json.loads(settings.read_text(encoding="utf-8"))
@@ -255,7 +256,7 @@ def _smolvla(assets: Path) -> Entry:
 
 
 def _diffusion(ddim_steps: int | None = None) -> Entry:
-    """LeRobot's diffusion policy with its default scheduler and number of steps, or with so many DDIM steps."""
+    """Build LeRobot's diffusion policy, with its default scheduler or with `ddim_steps` DDIM steps."""
     scheduler = {} if ddim_steps is None else {"noise_scheduler_type": "DDIM", "num_inference_steps": ddim_steps}
     policy = _policy(
         "diffusion",
@@ -303,13 +304,13 @@ def _at_most(bound: float, value: float) -> dict[str, Any]:
 
 
 def aim_row(name: str, aim: Mapping[str, Any]) -> list[str]:
-    """An aim as a row of a table."""
+    """Format an aim as a row of a table."""
     wanted = f"≥ {aim['at_least']:g}" if "at_least" in aim else f"≤ {aim['at_most']:g}"
     return [name, wanted, f"{aim['found']:.2f}", "met" if aim["met"] else "missed"]
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures as a table, a row for each policy."""
+    """Format latencies as a table with a row for each policy."""
     return table(
         ["policy", "ms per action", "ms per chunk", "over its networks", "parameters"],
         [

@@ -133,7 +133,7 @@ class Plan:
 
 
 def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
-    """Train and evaluate `names`, as far as that is not done; figures of every policy that is finished."""
+    """Train and evaluate the policies `names`, unless done earlier; returns the results of all finished policies."""
     upstream = train_upstream(contest)
     side_by_side([partial(_train_and_evaluate, contest, upstream, name) for name in names])
     finished = [name for name in CONTESTANTS if _is_finished(contest, name)]
@@ -141,7 +141,7 @@ def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
 
 
 def train_upstream(contest: Contest) -> Upstream:
-    """LAQ, labels and foundation, each made once."""
+    """Train the LAQ, make the labels and train the foundation model, unless done earlier."""
     dataset = f"--dataset_root={contest.dataset}"
     laq, labels, foundation = (contest.folder / name for name in ("laq", "labels", "foundation"))
     costs = [
@@ -196,7 +196,7 @@ def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None
 
 
 def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
-    """What lerobot-train is told about the policy."""
+    """Return the options of lerobot-train that describe the policy."""
     on_foundation = (
         f"--policy.vla_checkpoint_path={upstream.foundation}",
         f"--policy.latent_labels_path={upstream.labels}",
@@ -209,10 +209,10 @@ def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
 
 
 def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: float) -> Plan:
-    """The plan of a policy: an earlier one if there is one, else a new one after two short runs.
+    """Return the saved plan of a policy; without one, measure two short runs and make a plan.
 
     Raises:
-        ValueError: If the earlier one was made with other settings.
+        ValueError: If the saved plan was made with other settings.
     """
     folder = contest.folder / name
     path = folder / "plan.json"
@@ -231,10 +231,10 @@ def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: fl
 
 
 def remaining_seconds(minutes: float, upstream_seconds: float) -> float:
-    """Training time that is left to a policy.
+    """Return the training time, in seconds, that remains for a policy after stages 1 and 2.
 
     Raises:
-        ValueError: If nothing is left.
+        ValueError: If no time remains.
     """
     left = 60 * minutes - upstream_seconds
     if left <= 0:
@@ -246,7 +246,7 @@ def remaining_seconds(minutes: float, upstream_seconds: float) -> float:
 
 
 def seconds_per_step(steps: Sequence[int], seconds: Sequence[float]) -> float:
-    """Time of one step, from the times of a shorter and a longer run: what both spend besides steps cancels out.
+    """Return the seconds of one step, from a shorter and a longer run; the time of start-up and end cancels out.
 
     Raises:
         ValueError: If the longer run did not take longer.
@@ -261,7 +261,7 @@ def seconds_per_step(steps: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def steps_within(budget_seconds: float, step_seconds: float) -> int:
-    """Whole steps that fit the time, at least one."""
+    """Return the number of whole steps that fit the time, at least one."""
     return max(int(budget_seconds / step_seconds), 1)
 
 
@@ -276,7 +276,7 @@ def _short_run(contest: Contest, folder: Path, flags: list[str], steps: int) -> 
 
 
 def _train(contest: Contest, folder: Path, plan: Plan) -> dict[str, Any]:
-    """Train, or go on from the last checkpoint; what that cost."""
+    """Train the policy, or resume from its last checkpoint; returns the cost of this run."""
     output, log = folder / "train", folder / "train.log"
     saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     resumed = saved.is_file()
@@ -323,7 +323,7 @@ def _eval_flags(contest: Contest, folder: Path) -> list[str]:
 
 
 def _is_finished(contest: Contest, name: str) -> bool:
-    """Whether a policy is trained for the time, and evaluated on as many episodes, as are asked for."""
+    """Return whether a policy was trained for `contest.minutes` and evaluated on `contest.eval_episodes` per task."""
     folder = contest.folder / name
     evaluation = folder / "eval" / "eval_info.json"
     if not (folder / "cost.json").is_file() or not evaluation.is_file():
@@ -334,14 +334,14 @@ def _is_finished(contest: Contest, name: str) -> bool:
 
 
 def _spent(log: Path, plan: Plan, cost: Mapping[str, Any], upstream_wall_seconds: float) -> dict[str, Any]:
-    """What training took, for `cost.json`."""
+    """Return the cost of training, for `cost.json`."""
     wall = trained_seconds(log, plan.steps)
     return {
         # On one free core; a busy one takes longer by the clock.
         "train_seconds": plan.upstream_seconds + plan.steps * plan.seconds_per_step,
         "wall_seconds": wall + (upstream_wall_seconds if plan.upstream_seconds else 0.0),
         "upstream_seconds": plan.upstream_seconds,
-        # An interrupted run takes what it cost with it.
+        # The CPU time of the interrupted part of a resumed run is not known.
         "cpu_minutes": None if cost["resumed"] else cost["cpu_minutes"] + plan.upstream_seconds / 60,
         "steps": plan.steps,
         "parameters": parameter_count(log),
@@ -350,9 +350,9 @@ def _spent(log: Path, plan: Plan, cost: Mapping[str, Any], upstream_wall_seconds
 
 
 def trained_seconds(log: Path, steps: int) -> float:
-    """Wall time of `steps` training steps, loading included, from the step times that lerobot-train logged.
+    """Return the wall time of `steps` training steps with data loading, from the step times that lerobot-train logged.
 
-    Their mean counts, so that a run in pieces is told right.
+    The mean of the logged times is multiplied by `steps`, which is also right for a run that was resumed.
     """
     curves = read_lerobot_log(log)
     times = [update + load for update, load in zip(curves["updt_s"].values, curves["data_s"].values, strict=True)]
@@ -360,10 +360,10 @@ def trained_seconds(log: Path, steps: int) -> float:
 
 
 def parameter_count(log: Path) -> int:
-    """Parameters of the policy that lerobot-train built.
+    """Return the number of parameters of the policy, from the log of lerobot-train.
 
     Raises:
-        ValueError: If the log does not tell.
+        ValueError: If the log does not hold the number.
     """
     found = re.search(r"num_total_params=(\d+)", log.read_text(encoding="utf-8"))
     if found is None:
@@ -372,13 +372,13 @@ def parameter_count(log: Path) -> int:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """The figures of one finished policy."""
+    """Return success rates and cost of one finished policy."""
     cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
     return {**success(folder / "eval" / "eval_info.json"), **cost}
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures as a table, a row for each policy."""
+    """Format results as a table with a row for each policy."""
     tasks = list(dict.fromkeys(task for card in found.values() for task in card["tasks"]))
     header = ["policy", "success", "95 %", *tasks, "train s", "steps", "parameters"]
     return table(
