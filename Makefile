@@ -2,13 +2,14 @@
 .PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies lint format constraints clean
 
 PYTHON := .venv/bin/python
-# Named after what it depends on: a changed requirement makes a new stamp, and set-up runs again.
+# The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
+# is missing, and make runs set-up again.
 STAMP := .venv/.stamp-$(shell cat pyproject.toml constraints.txt scripts/setup.sh scripts/system_packages.py | cksum | cut -d ' ' -f 1)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Create .venv and install everything (the other targets do it by themselves)
+setup: $(STAMP) ## Create .venv and install all packages (the other targets run this when needed)
 	@echo "Set up: .venv holds the pinned packages"
 
 $(STAMP):
@@ -25,13 +26,13 @@ test: $(STAMP) ## Run the fast tests; pytest flags go in ARGS
 test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
-bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; ARGS=--quick for ten minutes
+bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; with ARGS=--quick a rough run of ten minutes
 	$(PYTHON) -m benchmarks.laq $(ARGS)
 
-bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/foundation.json; ARGS=--quick for a short look
+bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/foundation.json; with ARGS=--quick a rough, short run
 	$(PYTHON) -m benchmarks.foundation $(ARGS)
 
-bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policies.json; ARGS=--quick for half an hour
+bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policies.json; with ARGS=--quick a rough run of half an hour
 	$(PYTHON) -m benchmarks.policies $(ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types

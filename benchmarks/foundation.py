@@ -1,8 +1,8 @@
 """Every measurement of stage 2, the foundation VLA, in one command: `make bench-foundation`.
 
-Sections: `decoding` (time and identity with transformers' `generate`), `grammar` (is every answer an answer), `step`
-(the training step over the bare model), `accuracy` (both backends on six tasks), `language` (does the instruction
-matter where tasks share a scene). Each writes its part of `outputs/benchmarks/foundation.json` when it is done.
+Sections: `decoding` (time, and equality with transformers' `generate`), `grammar` (share of valid answers), `step`
+(time of a training step over that of the bare model), `accuracy` (both backends on six tasks), `language` (effect of
+the instruction on tasks that share a scene). Each section writes its part of `outputs/benchmarks/foundation.json`.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from hlrp.sim.tasks import task_sentence
 from hlrp.storage.files import write_json
 
 SCENES = (("reach-v3", "push-v3", "pick-place-v3"), ("drawer-open-v3", "drawer-close-v3"))
-"""Tasks by scene: a puck on a table, which is reached past, pushed or lifted; a drawer, which is opened or closed."""
+"""Groups of tasks whose first frames look alike: three tasks with a puck on a table, two tasks with a drawer."""
 BACKENDS = {"qwen3vl_chat": (), "smol_latent_head": ("--backend.type=smol_latent_head",)}
 
 
 @dataclass
 class BenchConfig:
-    """What to measure, and where to keep it."""
+    """Measure stage 2, the foundation model."""
 
     output: Path = Path("outputs/benchmarks/foundation.json")
-    """Figures; sections that are not run now are kept."""
+    """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
-    """A tenth of the work: fewer prompts, fewer steps. For a look, not for a figure."""
+    """Do a tenth of the work (fewer prompts, fewer steps), to see whether everything runs; the results are rough."""
     sections: list[str] = field(default_factory=lambda: ["decoding", "grammar", "step", "accuracy", "language"])
     seeds: int = 3
     """Seeds 0, 1, … of each run of `accuracy`: of the weights, the batches and the held-out episodes."""
     steps: int = 1500
     """Training steps of each run of `accuracy` and `language`."""
     device: str | None = None
-    """Where decoding is measured: cpu or cuda; default: the best there is."""
+    """Device on which decoding is measured: cpu or cuda; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.sections) - set(SECTIONS):
@@ -59,17 +59,17 @@ class BenchConfig:
 
     @property
     def runs(self) -> Path:
-        """Trained models."""
+        """Folder of the trained models."""
         return self.output.parent / ("foundation_quick" if self.quick else "foundation")
 
     @property
     def training_steps(self) -> int:
-        """Of a foundation model."""
+        """Optimizer steps of a foundation model."""
         return 150 if self.quick else self.steps
 
 
 def decoding(config: BenchConfig) -> dict[str, Any]:
-    """Seconds of a prefill, of `generate` and of our decoder, and whether the two say the same."""
+    """Measure the seconds of a prefill, of `generate` and of our decoder, and whether both decode the same codes."""
     figures = foundation_decoding.run(
         device=config.device, repeats=5 if config.quick else 15, prompts=100 if config.quick else 1000
     )
@@ -78,21 +78,21 @@ def decoding(config: BenchConfig) -> dict[str, Any]:
 
 
 def grammar(config: BenchConfig) -> dict[str, Any]:
-    """Answers of random models that are answers."""
+    """Count the valid answers that models with random weights sample."""
     figures = foundation_decoding.grammar(1000 if config.quick else 10_000)
     print(f"{figures['valid']} of {figures['total']} answers are valid")
     return figures
 
 
 def step(config: BenchConfig) -> float:
-    """Seconds of a training step over those of the bare forward and backward pass."""
+    """Measure the time of a training step, divided by that of the bare forward and backward pass."""
     figures = foundation_step.run(repeats=5 if config.quick else 20)
     print(table(["training step", ""], [[name, f"{value:.3f}"] for name, value in figures.items()]))
     return figures["ratio"]
 
 
 def accuracy(config: BenchConfig) -> dict[str, Any]:
-    """Code accuracy of both backends on held-out episodes of six tasks, for several seeds."""
+    """Measure the code accuracy of both backends on held-out episodes of six tasks, for several seeds."""
     root, labels = _labelled(config, "six_tasks", episodes=40)
     seeds = range(1 if config.quick else config.seeds)
     outputs = {(name, seed): config.runs / f"accuracy_{name}_{seed}" for seed in seeds for name in BACKENDS}
@@ -110,7 +110,7 @@ def accuracy(config: BenchConfig) -> dict[str, Any]:
 
 
 def language(config: BenchConfig) -> dict[str, Any]:
-    """What the instruction is worth where only it tells the task."""
+    """Measure the code accuracy that is lost with wrong instructions on tasks that only the instruction tells apart."""
     tasks = tuple(task for scene in SCENES for task in scene)
     root, labels = _labelled(config, "shared_scenes", episodes=20, tasks=tasks)
     outputs = {name: config.runs / f"language_{name}" for name in BACKENDS}
@@ -122,7 +122,7 @@ def language(config: BenchConfig) -> dict[str, Any]:
 
 
 def _swapped_within_scenes(model: Path, root: Path, labels: Path) -> dict[str, Any]:
-    """Held-out frames under the instruction of another task of the same scene."""
+    """Measure held-out frames with the instruction of another task of the same scene."""
     backend = load_foundation(model).backend
     source = open_labelled(
         ObservationConfig(dataset_root=str(root), labels_path=str(labels)),
@@ -143,7 +143,7 @@ def _swapped_within_scenes(model: Path, root: Path, labels: Path) -> dict[str, A
 def _labelled(
     config: BenchConfig, name: str, *, episodes: int, tasks: tuple[str, ...] | None = None
 ) -> tuple[Path, Path]:
-    """A recording, and its labels by a quantizer trained on it; both made once."""
+    """Return a recording and its labels, made by a quantizer trained on the recording; both are made only once."""
     laq_config = LAQBenchConfig(output=config.output.with_name("laq.json"), quick=config.quick)
     root = demonstrations(laq_config, name, episodes=episodes, **({} if tasks is None else {"tasks": tasks}))
     laq, labels = config.runs / f"laq_{name}", config.runs / f"labels_{name}"
@@ -207,7 +207,7 @@ _COLUMNS = {
     "cross_entropy_bits": "bits a code costs",
     "label_entropy_bits": "bits by frequency",
 }
-"""Figures of `accuracy`: their keys in the file, and their names."""
+"""Columns of the table of `accuracy`: keys in the JSON file and names."""
 
 
 SECTIONS: dict[str, Callable[[BenchConfig], Any]] = {
@@ -218,7 +218,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], Any]] = {
     "language": language,
 }
 _KEYS = {"step": "step_ratio", "language": "language_sensitivity"}
-"""Names of sections in the file, where they differ."""
+"""Keys in the JSON file of sections whose key is not their name."""
 
 
 def main(config: BenchConfig) -> None:

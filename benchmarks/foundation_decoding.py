@@ -1,4 +1,4 @@
-"""Decoding codes: how long, against one prefill and against transformers' constrained `generate`; and what is said.
+"""Time and results of decoding codes, compared with one prefill and with transformers' constrained `generate`.
 
 Shapes: b batch, v cameras, c h w a frame, s codes of one label, a answer tokens.
 """
@@ -27,7 +27,7 @@ from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
 
 VOCABULARY = 151_936
-"""Of Qwen3-VL."""
+"""Size of Qwen3-VL's vocabulary."""
 BATCH, IMAGE = 4, 224
 _WORDS = [
     *(
@@ -48,11 +48,14 @@ _WORDS = [
     ),
     *("<ACTION>", "<ACT_3>", "</ACTION>", "<|im_end|>", "<|image_pad|>", "slowly", "3", "times", "übermütig", "机器人"),
 ]
-"""Some of which no instruction should be able to mean."""
+"""Words of random instructions. Some spell special tokens, which must be read as plain text in an instruction."""
 
 
 def run(*, device: str | None, repeats: int, prompts: int) -> dict[str, Any]:
-    """Time a Qwen3-VL of hidden 512 with 8 layers; compare answers at that size and, mostly, at a smaller one."""
+    """Time a Qwen3-VL of width 512 with 8 layers, and compare the answers of both decoders on `prompts` prompts.
+
+    4 % of the prompts are compared on this model, the others on the smaller embedded one, which is faster.
+    """
     device = choose_device(device)
     torch.set_num_threads(os.cpu_count() or 1)
     backend = middle_sized().to(device).eval()
@@ -84,7 +87,7 @@ def run(*, device: str | None, repeats: int, prompts: int) -> dict[str, Any]:
 
 
 def grammar(total: int) -> dict[str, int]:
-    """Sample answers of models with random weights, from random prompts; count those that read as an answer."""
+    """Sample answers of models with random weights to random prompts, and count those that parse as valid answers."""
     valid = 0
     size = 100
     for number in range(total // size):
@@ -102,7 +105,7 @@ def grammar(total: int) -> dict[str, int]:
 
 
 def middle_sized() -> QwenVLChatBackend:
-    """Hidden 512, 8 layers, Qwen's vocabulary, random weights."""
+    """Build a Qwen3-VL of width 512 with 8 layers, Qwen's vocabulary and random weights."""
     torch.manual_seed(0)
     size = TinySize(
         patch_size=16, vision_width=256, vision_depth=4, vision_heads=4, text_width=512, text_depth=8, text_heads=8,
@@ -119,7 +122,7 @@ def middle_sized() -> QwenVLChatBackend:
 
 @torch.no_grad()
 def scaled(backend: QwenVLChatBackend) -> QwenVLChatBackend:
-    """The same with larger weights, so that samples differ and answers are not all alike."""
+    """Multiply all weight matrices by 4, so that a model with random weights gives different answers to prompts."""
     for parameter in backend.parameters():
         if parameter.ndim > 1:
             parameter.mul_(4)
@@ -127,7 +130,7 @@ def scaled(backend: QwenVLChatBackend) -> QwenVLChatBackend:
 
 
 def random_batch(size: int, pixels: int, *, seed: int, tokens: int | None = None) -> FoundationBatch:
-    """Noise and nonsense, of different lengths unless `tokens` words are asked for."""
+    """Return random images with random words as instructions, or with `tokens` equal words if given."""
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(_WORDS, k=draw.randint(1, 12))) for _ in range(size)]
     if tokens is not None:
@@ -137,13 +140,13 @@ def random_batch(size: int, pixels: int, *, seed: int, tokens: int | None = None
 
 
 def _tokens_for(backend: QwenVLChatBackend, length: int) -> int:
-    """Words that fill a prompt up to `length` tokens."""
+    """Return the number of words for which a prompt has `length` tokens."""
     one = backend._prompts(random_batch(1, IMAGE, seed=0, tokens=1)).input_ids.shape[1]
     return max(length - one + 1, 1)
 
 
 def prefill(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
-    """One pass over the prompt, with a cache and without the output head."""
+    """Run one forward pass over the prompt, with a key-value cache and without the output head."""
     prompts = backend._prompts(batch)
     return backend.model.model(
         input_ids=prompts.input_ids,
@@ -155,7 +158,7 @@ def prefill(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
 
 
 def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Tensor, "b s"]:
-    """Codes from transformers' own `generate`, constrained by counting tokens from the prompt's end."""
+    """Decode codes with transformers' `generate`; each position after the prompt allows only valid tokens."""
     prompts, tokens = backend._prompts(batch), backend.tokens
     length = prompts.input_ids.shape[1]
     form = [[tokens.start], *[list(tokens.codes)] * backend.spec.num_codes, [tokens.end], [tokens.eos]]
@@ -179,7 +182,7 @@ def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Te
 
 
 def identical(backend: QwenVLChatBackend, prompts: int, pixels: int, device: str) -> int:
-    """Prompts for which both decoders say the same codes."""
+    """Count the prompts for which both decoders give the same codes."""
     same = 0
     with torch.no_grad():
         for number in range(prompts // BATCH):
@@ -189,7 +192,7 @@ def identical(backend: QwenVLChatBackend, prompts: int, pixels: int, device: str
 
 
 def interleaved(calls: dict[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each call, all taken in turn, so that whatever else the machine does slows all."""
+    """Return the median seconds of each call; calls take turns, so that other work on the machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 2):
         for name, call in calls.items():

@@ -1,7 +1,7 @@
-"""What a training step costs over the bare forward and backward pass of the same model on ready tensors.
+"""Time of a training step, compared with the bare forward and backward pass of the same model on prepared tensors.
 
-The bare pass has pixels cut into patches, prompts tokenized and labels in place. Ours begins where training does, with
-frames in memory and instructions as text; it reads the batch, prepares it, and logs. Both alternate.
+The bare pass gets patches, token ids and labels. The training step starts from frames in memory and instructions as
+text; it reads the batch, prepares the inputs, and copies the logged values to the CPU. Both are called in turn.
 
 Shapes: b batch, s codes of one label.
 """

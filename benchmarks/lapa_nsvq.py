@@ -1,15 +1,16 @@
-"""The control: noise substitution as in LAPA's released code, with its defects, behind our signature.
+"""LAPA's noise-substitution quantizer, with the defects of the released code, as a control for the collapse benchmark.
 
-It follows https://github.com/LatentActionPretraining/LAPA (laq/laq_model/nsvq.py, and the schedule in
-latent_action_quantization.py), re-told, not copied. What our own `nsvq` does differently, and why it collapses less:
+The code is written anew after https://github.com/LatentActionPretraining/LAPA (laq/laq_model/nsvq.py, and the schedule
+in latent_action_quantization.py). LAPA's quantizer has these properties, which our own `nsvq` avoids and which make it
+collapse more often:
 
-- one codebook for all slots, drawn from N(0, 1) wherever the encoder is;
-- the code vectors of a clip are read in the wrong order of axes, so that every slot that is decoded holds parts of all;
-- a code counts as used at most once per batch, and the count is divided by the batch size;
-- unused codes become copies of used ones, at steps that end with 5,000; if none counts as used, nothing happens;
-- counts are no part of the checkpoint, and every process has its own.
+- All slots share one codebook, drawn from N(0, 1) independently of the encoder's outputs.
+- The code vectors of a clip are reshaped with the wrong order of axes, so that each decoded slot mixes all slots.
+- A code counts as used at most once per batch, and the count is divided by the batch size.
+- Unused codes become copies of used ones, only up to step 5,000; if no code counts as used, nothing happens.
+- The counts are not saved in checkpoints, and every process counts on its own.
 
-Left out: LAPA's projections and convolutions around the quantizer, for which our encoder and decoder have their own.
+LAPA's projections and convolutions around the quantizer are left out; our encoder and decoder have their own.
 
 Shapes: b batch, s code slots, k codebook entries, v code width.
 """
@@ -25,12 +26,12 @@ from hlrp.laq.quantizers import Quantized, Quantizer
 from hlrp.latents import LatentSpec
 
 _USED_SHARE = 0.1
-"""LAPA's `discarding_threshold`."""
+"""Use count over batch size from which a code counts as used; LAPA's `discarding_threshold`."""
 _TINY = 1e-12
 
 
 class LapaNSVQ(Quantizer):
-    """LAPA's quantizer."""
+    """Noise-substitution quantizer with the defects of LAPA's released code; see the module's docstring."""
 
     used: Tensor
 
@@ -50,7 +51,7 @@ class LapaNSVQ(Quantizer):
         noise = torch.randn_like(rows)
         error = (rows - self.codes[nearest]).norm(dim=1, keepdim=True)
         vectors = _in_wrong_order(rows + (error / noise.norm(dim=1, keepdim=True) + _TINY) * noise, len(latents))
-        self.used[nearest] += 1  # once, however often a code occurs
+        self.used[nearest] += 1  # indexing adds 1 only once, even if a code occurs several times: a defect of LAPA's
         self._replace_on_schedule(len(latents))
         return Quantized(vectors, ids, loss)
 
@@ -66,7 +67,7 @@ class LapaNSVQ(Quantizer):
         used = self.used / batch_size >= _USED_SHARE
         unused = (~used).nonzero()[:, 0]
         self.used.zero_()
-        if not used.any():  # LAPA "shuffles" with noise of 1e-12
+        if not used.any():  # LAPA then only adds noise of 1e-12, which changes nothing
             return
         copies = self.codes[used]
         if len(copies) < len(unused):
@@ -76,5 +77,5 @@ class LapaNSVQ(Quantizer):
 
 
 def _in_wrong_order(rows: Float[Tensor, "bs v"], batch_size: int) -> Float[Tensor, "b s v"]:
-    """Rows (b s) v taken for b v s."""
+    """Reshape rows "(b s) v" as if they were "b v s", the defect of LAPA's code that mixes the slots."""
     return rows.reshape(batch_size, rows.shape[1], -1).permute(0, 2, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Are the codes of an imported LAPA quantizer those of LAPA's own code, at the size of its released weights?
+"""Compare the codes of an imported LAPA quantizer with those of LAPA's own code, at the size of the released weights.
 
     python -m benchmarks.lapa_parity --lapa_repo CLONE
 

@@ -1,8 +1,9 @@
 """Every measurement of stage 1, the latent action quantizer, in one command: `make bench-laq`.
 
-Sections: `meta_world` (quality over seeds), `collapse` (of every quantizer), `nuisance` (do codes follow the robot or
-a distractor), `throughput` (beside LAPA's own code), `loader` (beside the bare decoder), `robot` (a real one). Each
-writes its part of `outputs/benchmarks/laq.json` when it is done; what is trained already is not trained again.
+Sections: `meta_world` (quality over seeds), `collapse` (collapsed codebooks of every quantizer), `nuisance` (whether
+codes follow the robot or a nuisance), `throughput` (training speed beside LAPA's code), `loader` (speed of the clip
+loader beside the bare video decoder), `robot` (quality on a real robot's recording). Each section writes its part of
+`outputs/benchmarks/laq.json` when it is done; models that were trained earlier are used again.
 """
 
 from __future__ import annotations
@@ -29,32 +30,32 @@ TASKS = (
     "door-open-v3",
     "plate-slide-side-v3",
 )
-"""Six tasks whose experts keep the gripper's command at +1. With others, such as drawer-open (-1) or reach (0), that
-command tells the task apart, which no motion shows; and door-close's expert commands full speed throughout, whatever
-the hand does."""
+"""Six tasks whose experts keep the gripper's command at +1. In other tasks, such as drawer-open (-1) or reach (0), this
+command identifies the task, although no motion shows it. door-close is left out, since its expert commands full speed
+in every step, however the hand moves."""
 
 
 @dataclass
 class BenchConfig:
-    """What to measure, and where to keep it."""
+    """Measure stage 1, the latent action quantizer."""
 
     output: Path = Path("outputs/benchmarks/laq.json")
-    """Figures; sections that are not run now are kept."""
+    """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
-    """A tenth of the work: one seed, few steps. For a look, not for a figure."""
+    """Do a tenth of the work (one seed, few steps), to see whether everything runs; the results are rough."""
     sections: list[str] = field(
         default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot"]
     )
     seeds: int = 3
-    """Seeds 0, 1, … of `meta_world`; the labelled variant of `nuisance` takes the first two."""
+    """Number of seeds (0, 1, …) of `meta_world`; the labelled variant of `nuisance` uses at most two of them."""
     steps: int = 500
     """Training steps of each run of `meta_world`."""
     nuisance_kinds: list[str] = field(default_factory=lambda: list(laq_nuisance.KINDS))
-    """What moves besides the robot, in `nuisance`."""
+    """Kinds of nuisance that `nuisance` measures: distractor, camera."""
     robot_dataset: Path | None = None
     """Folder of a real robot's LeRobotDataset, with actions."""
     lapa_repo: Path | None = None
-    """A git clone of https://github.com/LatentActionPretraining/LAPA, run for the measurement only."""
+    """Git clone of https://github.com/LatentActionPretraining/LAPA, whose code `throughput` measures."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.sections) - set(SECTIONS):
@@ -62,19 +63,19 @@ class BenchConfig:
 
     @property
     def data(self) -> Path:
-        """Recorded demonstrations."""
+        """Folder of the recorded demonstrations."""
         return self.output.parent / "data"
 
     @property
     def runs(self) -> Path:
-        """Trained quantizers."""
+        """Folder of the trained quantizers."""
         return self.output.parent / ("laq_quick" if self.quick else "laq")
 
 
 def demonstrations(
     config: BenchConfig, name: str, *, episodes: int, nuisance: str = "none", tasks: tuple[str, ...] = TASKS
 ) -> Path:
-    """A recording of tasks, made once."""
+    """Return the folder of a recording of `tasks`, which is made only once."""
     root = config.data / name
     if not root.exists():
         print(f"recording {root}", flush=True)
@@ -90,7 +91,7 @@ def demonstrations(
 
 
 def meta_world(config: BenchConfig) -> dict[str, Any]:
-    """Quality of the preset `small` on held-out episodes, for several seeds."""
+    """Measure the quality of the preset `small` on held-out episodes, for several seeds."""
     root = demonstrations(config, "six_tasks", episodes=40)
     seeds, steps = (1, 150) if config.quick else (config.seeds, config.steps)
     outputs = {seed: config.runs / f"meta_world_{seed}" for seed in range(seeds)}
@@ -108,7 +109,7 @@ def meta_world(config: BenchConfig) -> dict[str, Any]:
 
 
 def quality_figures(output: Path) -> dict[str, Any]:
-    """The figures of one trained LAQ, from its quality card."""
+    """Return the metrics and the training time of a trained LAQ, from the files in its folder."""
     card = json.loads((output / "quality.json").read_text(encoding="utf-8"))
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
     return {
@@ -125,7 +126,7 @@ def quality_figures(output: Path) -> dict[str, Any]:
 
 
 def quality_rows(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures as a table, a row for each run."""
+    """Format metrics as a table with a row for each run."""
 
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"
@@ -151,7 +152,7 @@ def quality_rows(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def collapse(config: BenchConfig) -> dict[str, Any]:
-    """Short trainings whose codebook collapsed, of all, for every quantizer."""
+    """Count, for every quantizer, the short training runs whose codebook collapsed: `[collapsed, runs]`."""
     root = demonstrations(config, "six_tasks", episodes=40)
     counts = laq_collapse.run(root, steps=40 if config.quick else 100, seeds=range(1 if config.quick else 6))
     print(table(["quantizer", "collapsed", "runs"], [[name, str(a), str(b)] for name, (a, b) in counts.items()]))
@@ -159,7 +160,7 @@ def collapse(config: BenchConfig) -> dict[str, Any]:
 
 
 def nuisance(config: BenchConfig) -> dict[str, Any]:
-    """What codes tell of the action, and of a nuisance, without and with a few labels."""
+    """Measure how well codes predict actions and the nuisance, without and with a few labelled episodes."""
     roots = {
         kind: demonstrations(config, f"nuisance_{kind}", episodes=40, nuisance=kind) for kind in config.nuisance_kinds
     }
@@ -168,19 +169,19 @@ def nuisance(config: BenchConfig) -> dict[str, Any]:
 
 
 def throughput(config: BenchConfig) -> dict[str, Any]:
-    """Training samples per second, beside LAPA's code where there is a clone of it."""
+    """Measure training samples per second, also of LAPA's code if there is a clone of it."""
     return laq_throughput.run(config.lapa_repo)
 
 
 def loader(config: BenchConfig) -> dict[str, Any]:
-    """Frames per second of our loader over the bare decoder's."""
+    """Measure frames per second of our loader, divided by those of the bare video decoder."""
     if config.robot_dataset is None:
         return skipped("loader", "robot_dataset")
     return laq_loader.run(config.robot_dataset)
 
 
 def robot(config: BenchConfig) -> dict[str, Any]:
-    """The same figures on a real robot's recording."""
+    """Measure the quality of a LAQ trained on a real robot's recording."""
     if config.robot_dataset is None:
         return skipped("robot", "robot_dataset")
     output = config.runs / "robot"
@@ -194,7 +195,7 @@ def robot(config: BenchConfig) -> dict[str, Any]:
 
 
 def skipped(section: str, flag: str) -> dict[str, Any]:
-    """What a section without its data writes."""
+    """Return the result of a section that cannot run, since the option `flag` was not given."""
     print(f"{section}: skipped, --{flag} names no folder")
     return {"skipped": f"--{flag} was not given"}
 
@@ -208,7 +209,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "robot": robot,
 }
 _KEYS = {"robot": "g1"}
-"""Names of sections in the file, where they differ."""
+"""Keys in the JSON file of sections whose key is not their name."""
 
 
 def main(config: BenchConfig) -> None:

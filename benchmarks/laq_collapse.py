@@ -1,4 +1,4 @@
-"""How often does the codebook collapse? Many short trainings of a small LAQ, for every quantizer.
+"""Measure how often the codebook collapses, in many short training runs of a small LAQ with every quantizer.
 
 A run counts as collapsed when the perplexity exp(entropy) of the codes of any slot, over held-out clips, is below a
 quarter of the codebook: with 8 codes, below 2, which is fewer choices than a fair coin gives.
@@ -39,9 +39,9 @@ from hlrp.runtime.tables import table
 from hlrp.training.optimization import parameter_groups
 
 CONTROL = "lapa_nsvq"
-"""`LapaNSVQ` in the place of the model's quantizer."""
+"""Name of the control, a LAQ with `LapaNSVQ` as its quantizer."""
 QUANTIZERS = (*(name for name in get_args(QuantizerName) if name != "continuous"), CONTROL)
-"""Everything that has codes to collapse."""
+"""All quantizers that have codes."""
 BATCH_SIZES = (8, 64, 256)
 HELD_OUT_CLIPS = 2048
 HELD_OUT_SHARE = 0.1
@@ -50,32 +50,32 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training and what it left of the codebook."""
+    """Settings and results of one training run."""
 
     quantizer: str
     batch_size: int
     seed: int
     perplexity: list[float]
-    """Of each slot, over held-out clips."""
+    """Perplexity of each slot's codes over held-out clips."""
     error: float
     """Motion-weighted reconstruction error of held-out clips, over that of copying the first frame."""
     seconds: float
 
     def collapsed(self, codebook_size: int) -> bool:
-        """Whether any slot has lost three quarters of its codes or more."""
+        """Return whether the perplexity of any slot is below `collapsed_below(codebook_size)`."""
         return min(self.perplexity) < collapsed_below(codebook_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Frames in memory, and which of their clips train and which measure."""
+    """Training source with its frames in memory, and held-out clips."""
 
     train: TrainingSource
     held_out: UInt8[Tensor, "b t c h w"]
 
     @classmethod
     def load(cls, dataset_root: Path, spec: LatentSpec) -> Clips:
-        """Decode a LeRobotDataset once."""
+        """Decode a LeRobotDataset once and split its episodes."""
         source = open_lerobot_source(
             "local/laq_collapse", dataset_root, cameras=[], image_size=debug().image_size, cache_gib=2.0
         )
@@ -124,7 +124,7 @@ def train_all(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     spec: LatentSpec | None = None,
 ) -> Iterator[Run]:
-    """The runs behind `run`, one by one."""
+    """Train every quantizer at every batch size and seed, and yield each run when it is done."""
     spec = spec or LatentSpec()
     clips = Clips.load(dataset_root, spec)
     for quantizer in quantizers:
@@ -169,7 +169,7 @@ def train_one(clips: Clips, quantizer: str, spec: LatentSpec, *, batch_size: int
 
 
 def build(quantizer: str, spec: LatentSpec) -> LatentActionQuantizer:
-    """A debug-size LAQ with a quantizer of this name."""
+    """Build a debug-size LAQ with the quantizer of this name."""
     config = replace(debug(), spec=spec, patch_size=8)
     if quantizer != CONTROL:
         return LatentActionQuantizer(replace(config, quantizer=quantizer))
@@ -182,7 +182,7 @@ def build(quantizer: str, spec: LatentSpec) -> LatentActionQuantizer:
 def measure(
     model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], motion_strength: float
 ) -> tuple[list[float], float]:
-    """Perplexity of each slot, and the error over that of copying the first frame."""
+    """Return the perplexity of each slot, and the reconstruction error divided by that of copying the first frame."""
     model.eval()
     frames = model.to_pixels(clips)
     results = [model(part) for part in frames.split(512)]
@@ -196,7 +196,7 @@ def measure(
 
 
 def slot_perplexity(usage: Float[Tensor, "s k"]) -> list[float]:
-    """exp(entropy) of each slot's codes."""
+    """Return exp(entropy) of each slot's code frequencies."""
     return torch.special.entr(usage).sum(-1).exp().tolist()
 
 

@@ -1,12 +1,12 @@
-"""How much of the decoder's speed reaches training: our loader against torchcodec doing the very same accesses.
+"""Speed of our clip loader, compared with torchcodec alone decoding the same frames.
 
     python -m benchmarks.laq_loader --video_dir=films
     python -m benchmarks.laq_loader --dataset_root=outputs/demos
 
-Two accesses: batches of random clips of two frames, as training reads them, and runs of consecutive clips, as labelling
-reads them. The decoder gets the sorted frame numbers of each file and nothing else to do; the loader also finds the
-files, resizes, and puts frames into clips. Both take turns, and medians of their times are compared, so that other work
-on the machine weighs on both.
+Two access patterns are measured: batches of random clips of two frames, as in training, and runs of consecutive clips,
+as in labelling. The decoder is given the sorted frame times of each file; the loader also finds the files, resizes the
+frames and groups them into clips. Loader and decoder are called in turn and medians are compared, so that other work on
+the machine slows both alike.
 
 Shapes: b clips, t frames of a clip.
 """
@@ -40,19 +40,19 @@ class LoaderBenchmarkConfig:
     dataset_root: str | None = None
     """Folder of a LeRobotDataset with a video camera."""
     camera: str | None = None
-    """Its camera; may be left out where there is only one."""
+    """Dataset key of the camera; not needed if the dataset has only one camera."""
     video_dir: str | None = None
-    """Or a folder of videos."""
+    """Folder of plain videos, instead of a dataset."""
     image_size: int = 64
     """Side of the frames the loader returns, in pixels."""
     batch_size: int = 64
     """Clips of two frames that are read together."""
     offset: int = 3
-    """Frames between the two."""
+    """Number of frames from the first to the second frame of a clip."""
     batches: int = 4
-    """Different batches in a round."""
+    """Number of different batches in a round."""
     rounds: int = 5
-    """Times that each is measured."""
+    """Number of rounds that are measured."""
 
 
 def run(

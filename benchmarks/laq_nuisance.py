@@ -1,8 +1,8 @@
-"""Do codes follow the robot, or something else that moves?
+"""Measure whether codes describe the motion of the robot or that of a nuisance.
 
-Meta-World with a ball that moves on its own, or a camera that wanders. Every variant is one `hlrp-train-laq`; linear
-probes then read the action chunk, and the nuisance's displacement over the clip, from the one-hot codes of held-out
-episodes.
+The data is Meta-World with a ball that moves on its own, or with a camera that moves. Every variant is trained with
+`hlrp-train-laq`. Linear probes then predict the action chunk, and the displacement of the nuisance over the clip, from
+the one-hot codes of held-out episodes.
 
 Shapes: m clips, f features, d nuisance dimensions.
 """
@@ -31,13 +31,14 @@ from hlrp.measure.linear_probe import linear_probe
 from hlrp.runtime.tables import table
 
 KINDS = ("distractor", "camera")
-"""What moves besides the robot."""
+"""Kinds of nuisance that are measured."""
 LABELLED_SHARE = 0.025
+"""Share of the training episodes whose actions the labelled variant uses."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training."""
+    """Name and options of one way to train the LAQ."""
 
     name: str
     flags: tuple[str, ...]
@@ -87,7 +88,10 @@ def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dic
 
 
 def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
-    """What codes tell linearly on held-out episodes, of the action chunk and of the nuisance's displacement."""
+    """Return the R² of linear probes from codes to the action chunk and to the nuisance's displacement.
+
+    The probes are scored on the held-out episodes of the LAQ's training.
+    """
     laq = load_laq(laq_path)
     dataset = open_dataset("local/nuisance", dataset_root)
     source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=2.0)

@@ -1,4 +1,4 @@
-"""Training throughput of our quantizer beside LAPA's own code, at equal size, batch and data.
+"""Training throughput of our quantizer and of LAPA's code, at equal size, batch size and data.
 
 Both get 128-pixel clips of two frames, patches of 16 pixels (the grid of 8x8 that LAPA's convolutions are made for),
 width 256, 4 heads, 4 codes of 8 per transition, and the same AdamW; one step is forward, backward and update. LAPA's
@@ -51,14 +51,14 @@ _MAX_LAYERS = 16
 def run(
     lapa_repo: Path | None, *, batch_size: int = 8, repeats: int = 15, warmup: int = 3, device: str | None = None
 ) -> dict[str, Any]:
-    """Measure both.
+    """Measure the training throughput of our quantizer and of LAPA's.
 
     Args:
         lapa_repo: Clone of https://github.com/LatentActionPretraining/LAPA, bare or not; None measures ours alone.
         batch_size: Clips per step.
         repeats: Timed steps of each.
-        warmup: Steps of each before those.
-        device: cpu or cuda; default: the best there is.
+        warmup: Steps of each before the timed steps.
+        device: cpu or cuda; default: the best device of this machine.
 
     Returns:
         Clips per second of `ours` and `lapa` (medians), their `ratio`, and the parameters of both; None, with a `note`,
@@ -100,7 +100,7 @@ def _figures(
 
 
 def our_config(encoder_layers: int, decoder_layers: int = LAYERS) -> LAQConfig:
-    """Ours at LAPA's size, with its quantizer."""
+    """Return the configuration of our LAQ with LAPA's width, patches and kind of quantizer."""
     return LAQConfig(
         image_size=(SIZE, SIZE),
         patch_size=PATCH,
@@ -113,15 +113,15 @@ def our_config(encoder_layers: int, decoder_layers: int = LAYERS) -> LAQConfig:
 
 
 def closest_config(parameters: int) -> LAQConfig:
-    """Ours with about as many parameters: layers are added to the encoder and the decoder in turn."""
+    """Return our configuration whose number of parameters is closest; encoder and decoder get layers in turn."""
     sizes = [our_config(layers - layers // 2, layers // 2) for layers in range(2, 2 * _MAX_LAYERS)]
-    with torch.device("meta"):  # counted without being filled
+    with torch.device("meta"):  # parameters can be counted without memory for their values
         counts = [count(LatentActionQuantizer(config)) for config in sizes]
     return min(zip(sizes, counts, strict=True), key=lambda sized: abs(sized[1] - parameters))[0]
 
 
 def count(module: nn.Module) -> int:
-    """Trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
@@ -144,7 +144,7 @@ def our_step(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"] | 
 
 
 def lapa_step(model: nn.Module, frames: Tensor) -> Callable[[], None]:
-    """One training step of LAPA's: its own loss, and the optimizer that ours has."""
+    """Return a training step of LAPA's quantizer, with LAPA's loss and the same optimizer as ours."""
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     model.train()
 
@@ -172,7 +172,7 @@ def interleaved(steps: list[Callable[[], None]], *, repeats: int, warmup: int, d
 
 
 def build_lapa(module: Any, device: str) -> nn.Module:
-    """LAPA's quantizer."""
+    """Build LAPA's quantizer at the size of this benchmark."""
     return module.LatentActionQuantization(
         dim=DIM,
         quant_dim=32,
@@ -197,7 +197,7 @@ def lapa_module(repo: Path) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch) / "laq_model"
         package.mkdir()
-        (package / "__init__.py").touch()  # its own imports the trainer, with all that one needs
+        (package / "__init__.py").touch()  # LAPA's own __init__ imports the trainer, which needs further packages
         for name in _FILES:
             found = subprocess.run(
                 ["git", "-C", str(repo), "show", f"HEAD:laq/laq_model/{name}"],
@@ -207,7 +207,7 @@ def lapa_module(repo: Path) -> Iterator[Any]:
             )
             if found.returncode:
                 raise ValueError(f"{repo} is no clone of LAPA: {found.stderr.strip()}")
-            # It builds its codebook on a GPU whether there is one or not.
+            # LAPA's code builds its codebook on a GPU, even on a machine without one.
             device = "cuda" if torch.cuda.is_available() else "cpu"
             (package / name).write_text(found.stdout.replace("device='cuda'", f"device='{device}'"), encoding="utf-8")
         sys.path.insert(0, scratch)
@@ -230,7 +230,7 @@ class ThroughputConfig:
     repeats: int = 15
     """Timed steps of each."""
     device: str | None = None
-    """cpu or cuda; default: the best there is."""
+    """Device: cpu or cuda; default: the best device of this machine."""
 
 
 def main() -> None:

@@ -27,12 +27,12 @@ from hlrp.storage.files import write_json
 
 @dataclass
 class BenchConfig:
-    """What to measure, and where to keep it."""
+    """Measure stage 3, the policies."""
 
     output: Path = Path("outputs/benchmarks/policies.json")
-    """Figures; sections that are not run now are kept."""
+    """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
-    """A look and not a figure: 5 minutes of training, 5 evaluation episodes of each task, few repeats."""
+    """Rough results: 5 minutes of training, 5 evaluation episodes of each task, few repeats."""
     sections: list[str] = field(default_factory=lambda: ["success", "latency"])
     policies: list[str] = field(default_factory=lambda: list(policy_success.CONTESTANTS))
     """Policies that `success` trains and evaluates now; those it has finished before stay in the figures."""
@@ -53,12 +53,12 @@ class BenchConfig:
 
     @property
     def runs(self) -> Path:
-        """Trained models and evaluations."""
+        """Folder of trained models and evaluations."""
         return self.output.parent / ("policies_quick" if self.quick else "policies")
 
 
 def success(config: BenchConfig) -> dict[str, Any]:
-    """Success rates in simulation after equal training time."""
+    """Measure success rates in simulation after equal training time."""
     laq_config = LAQBenchConfig(output=config.output.with_name("laq.json"), quick=config.quick)
     contest = policy_success.Contest(
         folder=config.runs,
@@ -76,7 +76,7 @@ def success(config: BenchConfig) -> dict[str, Any]:
 
 
 def latency(config: BenchConfig) -> dict[str, Any]:
-    """Milliseconds of an action and of a chunk."""
+    """Measure the milliseconds until an action and until a chunk."""
     figures = policy_latency.run(repeats=6 if config.quick else 20)
     print(policy_latency.rows(figures))
     return figures
@@ -86,7 +86,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {"success": succe
 
 
 def main(config: BenchConfig) -> None:
-    """Run the sections one after the other, then hold the times against the aims."""
+    """Run the sections one after the other, then compare the measured times with the aims."""
     run_sections(config.sections, SECTIONS, config, config.output, keys={}, quick=config.quick)
     if "latency" in config.sections:
         figures = json.loads(config.output.read_text(encoding="utf-8"))

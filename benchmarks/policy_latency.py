@@ -1,8 +1,8 @@
-"""How long a policy takes to act: ours beside LeRobot's diffusion, SmolVLA and ACT.
+"""Latency of our policies and of LeRobot's diffusion policy, SmolVLA and ACT.
 
-Weights are random, on which the time does not depend. Everything is batch 1: one camera of 64 x 64 pixels, a state and
-an action of four numbers; chunks of 16 actions, of which 8 are executed. Policies are called in turn, and medians
-reported, so that whatever else the machine does meets all of them alike.
+Weights are random, since the time does not depend on them. All calls have batch size 1: one camera of 64 x 64 pixels, a
+state and an action of four numbers, chunks of 16 actions of which 8 are executed. Policies are called in turn and
+medians are reported, so that other work on the machine slows all policies alike.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _SIDE = 64
 _INSTRUCTION = "Open a door with a revolving joint"
 _CHUNK, _EXECUTED = 16, 8
 _DENOISING_STEPS = 10
-"""Of flow-matching and DDIM alike; also SmolVLA's default."""
+"""Denoising steps of the flow-matching experts and of DDIM, which is SmolVLA's default."""
 _EXPERT_SHARE = 0.75
-"""Width of SmolVLA's expert over that of its language model, its default; ours is as wide."""
+"""Width of the action expert over that of the language model: SmolVLA's default, used for our expert too."""
 _WARM_UP = 3
-"""Rounds that do not count."""
+"""Number of first rounds that are not counted."""
 
 _LARGE = {
     "vision_width": 192,
@@ -57,17 +57,17 @@ _LARGE = {
     "text_depth": 8,
     "text_heads": 6,
 }
-"""A VLM with as many parameters as LeRobot's diffusion policy on a ResNet-18, or its ACT."""
+"""Size of a VLM with about as many parameters as LeRobot's diffusion policy with a ResNet-18, or LeRobot's ACT."""
 SIZES: dict[str, tuple[TinySize, TinySmolSize]] = {
     "": (TinySize(**_LARGE), TinySmolSize(**_LARGE)),
     "_demo": (demo_size(), demo_smol_size()),
 }
-"""VLMs by the ending of a policy's name: of comparable size, and the embedded one that `success` trains."""
+"""Sizes of the VLMs by the ending of a policy's name: a large one, and the embedded one that `success` trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A policy and what it is shown."""
+    """A policy and its inputs."""
 
     policy: PreTrainedPolicy
     chunk_batch: dict[str, Any]
@@ -75,11 +75,11 @@ class Entry:
     step_batch: dict[str, Any]
     """Input of `select_action`."""
     bare: Callable[[], object] | None = None
-    """The calls of the networks alone that make the same chunk, on prepared tensors."""
+    """Call of the policy's networks alone, on prepared tensors, that computes the same chunk; None if not measured."""
 
 
 def run(*, repeats: int) -> dict[str, Any]:
-    """Milliseconds of every policy; see the module."""
+    """Measure the latency of every policy, in milliseconds, as the module's docstring describes."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         entries = make_entries(Path(scratch))
@@ -95,9 +95,10 @@ def run(*, repeats: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _one_round(entry: Entry, *, bare_first: bool) -> dict[str, float]:
-    """Seconds of a chunk, of the bare networks where they are known, and of all actions executed from one chunk.
+    """Return the seconds of a chunk, of the bare networks if known, and of all actions executed from one chunk.
 
-    What comes first finds the weights of another policy in the processor's cache: chunk and bare networks by turns.
+    The first call is slower, since the processor's cache still holds the weights of another policy; so chunk and bare
+    networks come first by turns.
     """
     policy = entry.policy
     policy.reset()
@@ -125,13 +126,13 @@ def _figures(policy: PreTrainedPolicy, times: Mapping[str, list[float]]) -> dict
     }
     if times["bare"]:
         found["bare_ms"] = 1000 * median(times["bare"])
-        # Of neighbours in time, so that a busy moment hits both.
+        # Ratio of calls that follow each other, so that other work on the machine slows both alike.
         found["overhead"] = median(whole / bare for whole, bare in zip(times["chunk"], times["bare"], strict=True))
     return found
 
 
 def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize]] = SIZES) -> dict[str, Entry]:
-    """All policies by name, on VLMs of `sizes`; `scratch` may go afterwards."""
+    """Build all policies, on VLMs of `sizes`; the folder `scratch` is not needed afterwards."""
     entries = {}
     for ending, (qwen_size, smol_size) in sizes.items():
         qwen = save_foundation(_qwen(qwen_size), scratch / f"qwen{ending}", laq_fingerprint="")
@@ -140,7 +141,7 @@ def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize
         smol_backend.save_assets(scratch / f"smolvla{ending}")
         expert = {
             "expert_width": int(_EXPERT_SHARE * smol_size.text_width),
-            # One of our blocks attends to the other steps and to the features; SmolVLA's layers do it by turns.
+            # One of our blocks has self-attention and cross-attention; SmolVLA's layers have one of them in turn.
             "expert_layers": smol_size.text_depth // 2,
             "expert_heads": smol_size.text_heads,
             "num_denoising_steps": _DENOISING_STEPS,
@@ -235,7 +236,7 @@ def _expert_direct(foundation: Path, expert: Mapping[str, Any]) -> Entry:
 
 
 def _smolvla(assets: Path) -> Entry:
-    """SmolVLA on the architecture and the tokenizer in `assets`; its own names for special tokens are added there."""
+    """Build SmolVLA on the VLM in `assets`; SmolVLA's special tokens are added to the tokenizer there."""
     settings = assets / "tokenizer_config.json"
     names = {"fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>"}
     known = json.loads(settings.read_text(encoding="utf-8"))
@@ -260,7 +261,7 @@ def _smolvla(assets: Path) -> Entry:
 
 
 def _diffusion(ddim_steps: int | None = None) -> Entry:
-    """LeRobot's diffusion policy with its default scheduler and number of steps, or with so many DDIM steps."""
+    """Build LeRobot's diffusion policy, with its default scheduler or with `ddim_steps` DDIM steps."""
     scheduler = {} if ddim_steps is None else {"noise_scheduler_type": "DDIM", "num_inference_steps": ddim_steps}
     policy = _policy(
         "diffusion",
@@ -282,7 +283,7 @@ def _act() -> Entry:
 
 
 def aims(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What was aimed at beside what was found: a ratio of two times of a chunk, and its bound."""
+    """Return the aims, each a ratio of two chunk times: its bound, the measured value, and whether the bound is met."""
 
     def ratio(slow: str, fast: str) -> float:
         return found[slow]["chunk_ms"] / found[fast]["chunk_ms"]
@@ -308,13 +309,13 @@ def _at_most(bound: float, value: float) -> dict[str, Any]:
 
 
 def aim_row(name: str, aim: Mapping[str, Any]) -> list[str]:
-    """An aim as a row of a table."""
+    """Format an aim as a row of a table."""
     wanted = f"≥ {aim['at_least']:g}" if "at_least" in aim else f"≤ {aim['at_most']:g}"
     return [name, wanted, f"{aim['found']:.2f}", "met" if aim["met"] else "missed"]
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures as a table, a row for each policy."""
+    """Format latencies as a table with a row for each policy."""
     return table(
         ["policy", "ms per action", "ms per chunk", "over its networks", "parameters"],
         [

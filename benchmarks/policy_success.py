@@ -1,9 +1,9 @@
-"""Which policy solves most after the same training time: ours, ours without latents, and LeRobot's ACT and diffusion.
+"""Success rates of our policies, with and without latents, and of ACT and diffusion policy, after equal training time.
 
-Every policy trains with `lerobot-train` on one thread, two at a time, for the same time. LAQ, labels and foundation
-count as training of the policies that use them. lerobot-train wants a number of steps, by which it also plans its
-learning rate; so two short runs of the very command tell what a step costs, in CPU seconds, which other work on the
-machine hardly changes.
+Every policy trains with `lerobot-train` on one thread, two policies at a time, for the same time. The time of LAQ,
+labels and foundation model counts as training time of the policies that use them. lerobot-train takes a number of
+steps, on which the learning rate depends too. So two short runs of the same command measure the CPU seconds of a step;
+CPU time hardly depends on other work on the machine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Contestant:
 
     policy_type: str
     on_foundation: bool
-    """Starts from the foundation checkpoint, with latent labels."""
+    """Whether the policy starts from the foundation checkpoint, with latent labels."""
     pays_upstream: bool
-    """LAQ, labels and foundation count as its training."""
+    """Whether the time of LAQ, labels and foundation model counts as training time of the policy."""
     flags: tuple[str, ...] = ()
 
 
@@ -56,7 +56,7 @@ CONTESTANTS = {
     "hlrp_vla_direct": _ours("hlrp_vla_direct"),
     "hlrp_action_expert_latent": _ours("hlrp_action_expert_latent", "--policy.freeze_vla=true"),
     "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct"),
-    # Its VLM is loaded and never asked: nothing of stages 1 and 2 reaches its actions.
+    # The VLM is loaded but not used: without latent conditioning, nothing of stages 1 and 2 affects the actions.
     "hlrp_action_expert_latent_without": _ours(
         "hlrp_action_expert_latent", "--policy.latent_conditioning=false", pays_upstream=False
     ),
@@ -86,16 +86,16 @@ CONTESTANTS = {
         "--policy.scheduler_warmup_steps=50",
     ),
 }
-"""By the name in the figures. LeRobot's defaults are for pretrained weights, large pictures and hours on a GPU; sizes
-and learning rates here suit minutes on a CPU."""
+"""Policies by their name in the results. LeRobot's defaults suit pretrained weights, large images and hours on a GPU;
+the sizes and learning rates here suit minutes on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What all policies have in common."""
+    """Settings that all policies share."""
 
     folder: Path
-    """Everything is kept here, in a folder for each policy."""
+    """Folder of all results, with a folder for each policy."""
     dataset: Path
     tasks: tuple[str, ...]
     minutes: float
@@ -105,12 +105,12 @@ class Contest:
     laq_steps: int
     foundation_steps: int
     calibration_steps: tuple[int, int]
-    """Lengths of the two short runs that tell what a step costs."""
+    """Numbers of steps of the two short runs that measure the time of a step."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """What stages 1 and 2 made, and their time."""
+    """Results of stages 1 and 2, and the time they took."""
 
     labels: Path
     foundation: Path
@@ -120,20 +120,20 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a policy trains; written to `plan.json` and kept, so that an interrupted run ends as it began."""
+    """How long a policy trains. The plan is kept in `plan.json`, so that a resumed run has the same number of steps."""
 
     minutes: float
     flags: list[str]
-    """Of the policy."""
+    """Options of lerobot-train for the policy."""
     upstream_seconds: float
-    """Spent on LAQ, labels and foundation, where they count."""
+    """CPU seconds spent on LAQ, labels and foundation model; 0 if they do not count for the policy."""
     seconds_per_step: float
     """CPU seconds of one training step."""
     steps: int
 
 
 def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
-    """Train and evaluate `names`, as far as that is not done; figures of every policy that is finished."""
+    """Train and evaluate the policies `names`, unless done earlier; returns the results of all finished policies."""
     upstream = train_upstream(contest)
     side_by_side([partial(_train_and_evaluate, contest, upstream, name) for name in names])
     finished = [name for name in CONTESTANTS if _is_finished(contest, name)]
@@ -141,7 +141,7 @@ def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
 
 
 def train_upstream(contest: Contest) -> Upstream:
-    """LAQ, labels and foundation, each made once."""
+    """Train the LAQ, make the labels and train the foundation model, unless done earlier."""
     dataset = f"--dataset_root={contest.dataset}"
     laq, labels, foundation = (contest.folder / name for name in ("laq", "labels", "foundation"))
     costs = [
@@ -165,7 +165,10 @@ def train_upstream(contest: Contest) -> Upstream:
 
 
 def _once(output: Path, module: str, *flags: str) -> Cost:
-    """What it cost to make `output`, now or earlier. An interrupted run starts over: half of its cost is not known."""
+    """Make `output`, if not done earlier, and return its cost.
+
+    An interrupted run starts over, since the cost of its first part is not known.
+    """
     record = output / "cost.json"
     if not record.is_file():
         for leftover in (output, output.with_name(f"{output.name}.training")):
@@ -193,7 +196,7 @@ def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None
 
 
 def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
-    """What lerobot-train is told about the policy."""
+    """Return the options of lerobot-train that describe the policy."""
     on_foundation = (
         f"--policy.vla_checkpoint_path={upstream.foundation}",
         f"--policy.latent_labels_path={upstream.labels}",
@@ -206,10 +209,10 @@ def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
 
 
 def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: float) -> Plan:
-    """The plan of a policy: an earlier one if there is one, else a new one after two short runs.
+    """Return the saved plan of a policy; without one, measure two short runs and make a plan.
 
     Raises:
-        ValueError: If the earlier one was made with other settings.
+        ValueError: If the saved plan was made with other settings.
     """
     folder = contest.folder / name
     path = folder / "plan.json"
@@ -228,10 +231,10 @@ def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: fl
 
 
 def remaining_seconds(minutes: float, upstream_seconds: float) -> float:
-    """Training time that is left to a policy.
+    """Return the training time, in seconds, that remains for a policy after stages 1 and 2.
 
     Raises:
-        ValueError: If nothing is left.
+        ValueError: If no time remains.
     """
     left = 60 * minutes - upstream_seconds
     if left <= 0:
@@ -243,7 +246,7 @@ def remaining_seconds(minutes: float, upstream_seconds: float) -> float:
 
 
 def seconds_per_step(steps: Sequence[int], seconds: Sequence[float]) -> float:
-    """Time of one step, from the times of a shorter and a longer run: what both spend besides steps cancels out.
+    """Return the seconds of one step, from a shorter and a longer run; the time of start-up and end cancels out.
 
     Raises:
         ValueError: If the longer run did not take longer.
@@ -258,7 +261,7 @@ def seconds_per_step(steps: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def steps_within(budget_seconds: float, step_seconds: float) -> int:
-    """Whole steps that fit the time, at least one."""
+    """Return the number of whole steps that fit the time, at least one."""
     return max(int(budget_seconds / step_seconds), 1)
 
 
@@ -273,7 +276,7 @@ def _short_run(contest: Contest, folder: Path, flags: list[str], steps: int) -> 
 
 
 def _train(contest: Contest, folder: Path, plan: Plan) -> dict[str, Any]:
-    """Train, or go on from the last checkpoint; what that cost."""
+    """Train the policy, or resume from its last checkpoint; returns the cost of this run."""
     output, log = folder / "train", folder / "train.log"
     saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     resumed = saved.is_file()
@@ -320,7 +323,7 @@ def _eval_flags(contest: Contest, folder: Path) -> list[str]:
 
 
 def _is_finished(contest: Contest, name: str) -> bool:
-    """Whether a policy is trained for the time, and evaluated on as many episodes, as are asked for."""
+    """Return whether a policy was trained for `contest.minutes` and evaluated on `contest.eval_episodes` per task."""
     folder = contest.folder / name
     evaluation = folder / "eval" / "eval_info.json"
     if not (folder / "cost.json").is_file() or not evaluation.is_file():
@@ -331,14 +334,14 @@ def _is_finished(contest: Contest, name: str) -> bool:
 
 
 def _spent(log: Path, plan: Plan, cost: Mapping[str, Any], upstream_wall_seconds: float) -> dict[str, Any]:
-    """What training took, for `cost.json`."""
+    """Return the cost of training, for `cost.json`."""
     wall = trained_seconds(log, plan.steps)
     return {
         # On one free core; a busy one takes longer by the clock.
         "train_seconds": plan.upstream_seconds + plan.steps * plan.seconds_per_step,
         "wall_seconds": wall + (upstream_wall_seconds if plan.upstream_seconds else 0.0),
         "upstream_seconds": plan.upstream_seconds,
-        # An interrupted run takes what it cost with it.
+        # The CPU time of the interrupted part of a resumed run is not known.
         "cpu_minutes": None if cost["resumed"] else cost["cpu_minutes"] + plan.upstream_seconds / 60,
         "steps": plan.steps,
         "parameters": parameter_count(log),
@@ -347,9 +350,9 @@ def _spent(log: Path, plan: Plan, cost: Mapping[str, Any], upstream_wall_seconds
 
 
 def trained_seconds(log: Path, steps: int) -> float:
-    """Wall time of `steps` training steps, loading included, from the step times that lerobot-train logged.
+    """Return the wall time of `steps` training steps with data loading, from the step times that lerobot-train logged.
 
-    Their mean counts, so that a run in pieces is told right.
+    The mean of the logged times is multiplied by `steps`, which is also right for a run that was resumed.
     """
     curves = read_lerobot_log(log)
     times = [update + load for update, load in zip(curves["updt_s"].values, curves["data_s"].values, strict=True)]
@@ -357,10 +360,10 @@ def trained_seconds(log: Path, steps: int) -> float:
 
 
 def parameter_count(log: Path) -> int:
-    """Parameters of the policy that lerobot-train built.
+    """Return the number of parameters of the policy, from the log of lerobot-train.
 
     Raises:
-        ValueError: If the log does not tell.
+        ValueError: If the log does not hold the number.
     """
     found = re.search(r"num_total_params=(\d+)", log.read_text(encoding="utf-8"))
     if found is None:
@@ -369,13 +372,13 @@ def parameter_count(log: Path) -> int:
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """The figures of one finished policy."""
+    """Return success rates and cost of one finished policy."""
     cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
     return {**success(folder / "eval" / "eval_info.json"), **cost}
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Figures as a table, a row for each policy."""
+    """Format results as a table with a row for each policy."""
     tasks = list(dict.fromkeys(task for card in found.values() for task in card["tasks"]))
     header = ["policy", "success", "95 %", *tasks, "train s", "steps", "parameters"]
     return table(

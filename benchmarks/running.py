@@ -1,4 +1,4 @@
-"""Run the project's own commands as a user would, and know what they cost."""
+"""Run the project's commands in subprocesses, and measure their CPU time and wall time."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from hlrp.storage.files import write_json
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command used."""
+    """Time that a command took."""
 
     cpu_minutes: float
-    """Of it and its children, over all cores."""
+    """CPU time of the command and its child processes, summed over all cores."""
     wall_minutes: float
+    """Time by the clock."""
 
 
 def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: bool = False) -> Cost:
     """Run `python -m module flags` on `threads` threads; its output goes to `log`, or with `append` to its end.
 
     Raises:
-        RuntimeError: If it fails; the end of its log is in the message.
+        RuntimeError: If the command fails; the message holds the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
@@ -68,11 +69,11 @@ def run_sections[C](
 
     Args:
         names: Sections to run.
-        sections: What each of them does.
-        config: What they are given.
-        output: JSON file of the figures.
-        keys: Names of sections in the file, where they differ.
-        quick: Whether this is a look and not a measurement; told in the file.
+        sections: Function of each section, by name.
+        config: Argument of these functions.
+        output: JSON file of the results.
+        keys: Keys in the file of sections whose key is not their name.
+        quick: Whether the results are rough; noted in the file.
     """
     for name in names:
         print(f"── {name}", flush=True)

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The whole road on a LeRobotDataset of a real robot, at laptop size.
+# Run the whole pipeline on a LeRobotDataset of a real robot, with small models that train on a laptop.
 #
 #   bash examples/real_robot.sh DATASET_FOLDER OUTPUT_FOLDER
 #
-# STEPS sets the length of every training (default 300); OFFSET_S the seconds between the frames of a clip.
+# The environment variable STEPS sets the optimizer steps of every stage (default 300), OFFSET_S the time between the two
+# frames of a clip in seconds (default 0.25).
 set -euo pipefail
 dataset=$1 out=$2 steps=${STEPS:-300} offset=${OFFSET_S:-0.25}
 
-# The policy's chunk is as long as what a code describes: the offset in frames of this dataset, 8 for 0.25 s at 30 fps.
+# The policy predicts one action for each frame of the time span that a code describes. So its chunk size is the offset in
+# frames of this dataset: 8 for 0.25 s at 30 fps.
 chunk=$(python - "$dataset/meta/info.json" "$offset" <<'PYTHON'
 import json, sys
 from hlrp.latents import LatentSpec

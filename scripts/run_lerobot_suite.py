@@ -1,10 +1,10 @@
-"""Run LeRobot's own tests of policies on our policy types: its test functions, imported from a clone, with our types.
+"""Run LeRobot's own policy tests on the policy types of this plugin.
 
     python scripts/run_lerobot_suite.py --lerobot_repo=../lerobot
 
-The clone is read at the tag of the installed LeRobot, whatever it has checked out. Nothing is downloaded: datasets that
-LeRobot's tests take from the hub are replaced by short recordings of the same simulators, and each of its tests that
-is not run on our types is named with the reason.
+The tests are read from a clone of LeRobot, at the tag of the installed version, whatever the clone has checked out. A
+pytest plugin replaces LeRobot's policy types by ours. Nothing is downloaded: the datasets that the tests load from the
+hub are replaced by short recordings of the same simulators. The summary names every test that is left out, and why.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WITHOUT_HUB: dict[str, dict[str, Any]] = {
     "hlrp_vla": {"vla_model_name": None, "laq_decoder_type": "codebook_lookup"},
     "hlrp_diffusion": {"vla_model_name": None, "image_size": None},
 }
-"""What the presets need where there is neither the hub nor a quantizer."""
+"""Settings with which the presets can be built offline and without a LAQ checkpoint."""
 
 
 # ---- What stands in for the hub ----
@@ -41,12 +41,12 @@ WITHOUT_HUB: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Materials:
-    """Recorded datasets in LeRobot's home, and what comes before a policy."""
+    """Recorded datasets in a temporary LeRobot home, with labels and foundation models to build policies from."""
 
     folder: Path
 
     def record(self) -> None:
-        """Record PushT and Meta-World, label them, and save untrained foundation models: seconds each."""
+        """Record PushT and Meta-World, label the frames and save untrained foundation models; takes seconds."""
         from lerobot.envs.configs import PushtEnv
 
         from environment_recordings import prepare_stages, record_episodes
@@ -60,11 +60,11 @@ class Materials:
 
     @property
     def home(self) -> Path:
-        """What LeRobot takes for its home."""
+        """Folder for HF_LEROBOT_HOME, in which LeRobot looks for datasets."""
         return self.folder / "home"
 
     def settings(self, kind: str, repo_id: str) -> dict[str, Any]:
-        """Settings of a policy of debug size for a recorded dataset."""
+        """Return the settings of a small policy of type `kind` for a recorded dataset."""
         from policy_workshop import SMALL
 
         return {
@@ -75,7 +75,7 @@ class Materials:
         }
 
     def saved_policy(self, kind: str) -> str:
-        """Folder of an untrained policy for PushT."""
+        """Save an untrained policy of type `kind` for PushT, if not done yet, and return its folder."""
         from lerobot.datasets.lerobot_dataset import LeRobotDatasetMetadata
         from lerobot.policies.factory import make_policy, make_policy_config, make_pre_post_processors
 
@@ -89,14 +89,14 @@ class Materials:
         return str(folder)
 
 
-# ---- How each of LeRobot's test files speaks of a policy ----
+# ---- How our types are put into each of LeRobot's test files ----
 
 type Names = dict[str, Any]
-"""Names in one of LeRobot's test modules, and what they stand for on our types."""
+"""Replacements for names in one of LeRobot's test modules."""
 
 
 def names_in_test_policies(kind: str, module: ModuleType, test: str, materials: Materials) -> Names:
-    """Types are named by strings; ACT stands for any where the test names none."""
+    """Return replacements for `test_policies.py`, whose tests name a policy type by a string or use ACT."""
     from policy_workshop import SMALL
 
     small = {"chunk_size": 4, "n_action_steps": 2, **SMALL[kind]}
@@ -110,7 +110,7 @@ def names_in_test_policies(kind: str, module: ModuleType, test: str, materials: 
 
 
 def names_in_processor_tests(kind: str, module: ModuleType, test: str, materials: Materials) -> Names:
-    """Configuration and factory are imported by name; the modules have one of each."""
+    """Return replacements for a processor's test module, which imports one configuration class and one factory."""
     from lerobot.policies.factory import make_policy_config, make_pre_post_processors
 
     (config,) = (name for name in vars(module) if name.endswith("Config"))
@@ -122,11 +122,14 @@ def names_in_processor_tests(kind: str, module: ModuleType, test: str, materials
 
 
 def names_in_test_cli_peft(kind: str, module: ModuleType, test: str, materials: Materials) -> Names:
-    """The command is LeRobot's; worker processes would import everything anew for its one step."""
+    """Return replacements for `test_cli_peft.py`, which runs lerobot-train for one step.
+
+    Worker processes are switched off, since each would import all packages for that step.
+    """
     command = module.lerobot_train
 
     def lerobot_train(flags: list[str]) -> None:
-        # LeRobot 0.6.1 calls the option by a name that it does not have.
+        # The test of LeRobot 0.6.1 uses --peft.method, but the option is called --peft.method_type.
         known = [flag.replace("--peft.method=", "--peft.method_type=") for flag in flags]
         command([*known, "--num_workers=0"])
 
@@ -134,12 +137,15 @@ def names_in_test_cli_peft(kind: str, module: ModuleType, test: str, materials: 
 
 
 def of_policy_name(kind: str, materials: Materials) -> list[dict[str, Any]]:
-    """One case: the type."""
+    """Return the only case of a test with the parameter `policy_name`."""
     return [{"policy_name": kind}]
 
 
 def of_simulators(kind: str, materials: Materials) -> list[dict[str, Any]]:
-    """A dataset and its simulator; neither names a task to the policy there, so the instruction is a setting."""
+    """Return the cases of a test on a dataset and its simulator.
+
+    LeRobot's test passes no task to the policy, so the instruction is set in the policy's configuration.
+    """
     return [
         {
             "ds_repo_id": repo_id,
@@ -156,25 +162,26 @@ def of_simulators(kind: str, materials: Materials) -> list[dict[str, Any]]:
 
 
 def of_policy_type(kind: str, materials: Materials) -> list[dict[str, Any]]:
-    """One case: the type."""
+    """Return the only case of a test with the parameter `policy_type`."""
     return [{"policy_type": kind}]
 
 
 def of_nothing(kind: str, materials: Materials) -> list[dict[str, Any]]:
-    """One case that names no type: the names in the module do."""
+    """Return the only case of a test without a parameter for the policy type; replaced names select the type."""
     return [{}]
 
 
 @dataclass(frozen=True)
 class TestFile:
-    """A file of LeRobot's tests, and what of it our types are put to."""
+    """A file of LeRobot's tests, and which of its tests run on our types."""
 
     path: str
     names: Callable[[str, ModuleType, str, Materials], Names]
+    """Function that returns the replaced names, given a policy type, the test module, the test and the materials."""
     cases: Mapping[str, Callable[[str, Materials], list[dict[str, Any]]]] = field(default_factory=dict)
-    """Tests run, and what fills their parameters; empty runs all of them."""
+    """Tests to run, each with a function that returns the values of its parameters; if empty, all tests run."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """The others, with the reason."""
+    """Tests that are not run, each with the reason."""
 
 
 FILES = (
@@ -211,26 +218,26 @@ FILES = (
 )
 
 
-# ---- The plugin that puts our types in ----
+# ---- The pytest plugin ----
 
 
 class OurTypes:
-    """Pytest plugin: fills LeRobot's parameters with our types, and tells what became of every test."""
+    """Pytest plugin that runs LeRobot's tests on our policy types and collects the outcomes."""
 
     def __init__(self, root: Path, materials: Materials) -> None:
         self.root = root
         self.materials = materials
         self.outcomes: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-        """By file and test: outcome and reason of each case."""
+        """Outcome and reason of each case, by (file, test)."""
 
     def file_of(self, path: Path) -> TestFile:
-        """The description of a test file."""
+        """Return the entry of `FILES` for a test file."""
         (found,) = (file for file in FILES if self.root / file.path == path)
         return found
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Replace the parameters that name LeRobot's types."""
+        """Parametrize a test with our types, in place of LeRobot's own parametrization of the same arguments."""
         file, test = self.file_of(metafunc.definition.path), metafunc.definition.name
         cases_of = file.cases.get(test, of_nothing)
         cases = {kind: cases_of(kind, self.materials) for kind in OURS}
@@ -248,18 +255,18 @@ class OurTypes:
 
     @pytest.fixture(autouse=True)
     def our_type(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-        """Let the names in LeRobot's module stand for one of our types."""
+        """Replace names in LeRobot's test module, so that the test runs on one of our types."""
         file = self.file_of(request.path)
         test = request.node.originalname
         for name, value in file.names(request.param, request.module, test, self.materials).items():
             monkeypatch.setattr(request.module, name, value)
-        # LeRobot looks for a package named after the environment; ours comes with the types.
+        # LeRobot skips a test if the package gym_<environment> is missing; our environment is part of the plugin.
         monkeypatch.setitem(sys.modules["tests.utils"].__dict__, "is_package_available", _is_available)
         monkeypatch.setattr("huggingface_hub.ModelCard.validate", lambda card: None)  # asks the hub
         return request.param
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out what is about one of LeRobot's policies; of a test that came with a new version, say so."""
+        """Leave out tests that are not in `cases` and note the reason; tests of a newer LeRobot are noted so."""
         kept = []
         for item in items:
             assert isinstance(item, pytest.Function)
@@ -273,7 +280,7 @@ class OurTypes:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Function, call: pytest.CallInfo[None]) -> Any:
-        """Note the outcome of a case: of its call, or of a set-up that failed or was skipped."""
+        """Note the outcome of a case: of the test itself, or of a set-up or tear-down that did not pass."""
         report = yield
         if report.when == "call" or report.outcome != "passed":
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext[-400:]
@@ -281,7 +288,7 @@ class OurTypes:
         return report
 
     def summary(self) -> Iterable[str]:
-        """A line for every test."""
+        """Yield a line for every test file and every test."""
         for path in (file.path for file in FILES):
             yield f"\n{path}"
             for (where, test), cases in self.outcomes.items():
@@ -290,20 +297,20 @@ class OurTypes:
 
 
 def _is_available(pkg_name: str, **options: Any) -> bool:
-    """LeRobot's own function, for all but one environment."""
+    """Replacement for LeRobot's function: our environment counts as an installed package."""
     from lerobot.utils.import_utils import is_package_available
 
     return pkg_name == "gym_hlrp_metaworld" or is_package_available(pkg_name, **options)
 
 
 def _arguments(mark: pytest.Mark) -> set[str]:
-    """Parameters that a mark fills."""
+    """Return the names of the arguments in a `parametrize` mark."""
     names = mark.args[0]
     return {name.strip() for name in (names.split(",") if isinstance(names, str) else names)}
 
 
 def _told(cases: list[tuple[str, str]]) -> str:
-    """Outcomes of a test with how often each came, and why."""
+    """Format the outcomes of a test: how often each occurred, and the reasons of those that did not pass."""
     counts = Counter(outcome for outcome, _ in cases)
     reasons = sorted({reason.removeprefix("Skipped: ") for outcome, reason in cases if outcome != "passed"})
     return ", ".join(
@@ -315,10 +322,10 @@ def _told(cases: list[tuple[str, str]]) -> str:
 
 
 def export_tests(repo: Path, folder: Path) -> None:
-    """Write the tests of the installed LeRobot's version to `folder`.
+    """Extract the tests of the installed version of LeRobot from the clone `repo` into `folder`.
 
     Raises:
-        SystemExit: If `repo` is not a clone of LeRobot that has that version.
+        SystemExit: If `repo` is not a clone of LeRobot with the tag of the installed version.
     """
     tag = f"v{version('lerobot')}"
     found = subprocess.run(["git", "-C", str(repo), "archive", tag, "tests"], capture_output=True, check=False)
@@ -332,7 +339,7 @@ def export_tests(repo: Path, folder: Path) -> None:
 
 
 def main() -> int:
-    """Run the tests; 0 if none failed."""
+    """Run the tests and print the summary; returns the exit status of pytest, 0 if no test failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lerobot_repo", type=Path, required=True, help="a clone of huggingface/lerobot")
     options, pytest_flags = parser.parse_known_args()
@@ -340,7 +347,7 @@ def main() -> int:
         folder = Path(temporary).resolve()
         export_tests(options.lerobot_repo, folder / "lerobot")
         materials = Materials(folder)
-        # Read when LeRobot is imported, hence the imports in functions.
+        # LeRobot reads these variables at its import, so this script imports LeRobot only inside functions.
         os.environ |= {"HF_LEROBOT_HOME": str(materials.home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests")]
         import lerobot_policy_felix_bundle  # noqa: F401  registers the types
@@ -348,7 +355,7 @@ def main() -> int:
         materials.record()
         plugin = OurTypes(folder / "lerobot", materials)
         paths = [str(folder / "lerobot" / file.path) for file in FILES]
-        os.chdir(folder / "lerobot")  # some of the tests name files from there
+        os.chdir(folder / "lerobot")  # some tests use file names relative to the repository
         flags = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short", f"--rootdir={folder / 'lerobot'}"]
         status = pytest.main([*flags, *pytest_flags, *paths], plugins=[plugin])
         print(*plugin.summary(), sep="\n")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Create .venv with Python 3.12 and install the project into it, at the versions of constraints.txt.
-# Package indexes, proxies and caches come from the usual uv and pip settings of the machine.
+# Package indexes, proxies and caches are those of the machine's uv and pip settings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
-"""Install the two system pieces that pip cannot: a renderer without a display (EGL) and FFmpeg's libraries.
+"""Install two system libraries that pip cannot install: EGL, to render without a display, and FFmpeg.
 
-Linux only; macOS and Windows bring a renderer. A piece that cannot be installed ends in one sentence with the
-command to run, and exit status 0: everything that does not need the piece still works.
+This script does nothing on macOS and Windows, which bring a renderer. If a library cannot be installed, the script
+prints the command for it and still exits with status 0, since everything else works without the library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 
 FFMPEG_UTIL_VERSIONS = range(56, 61)
-"""Sonames of libavutil in FFmpeg 4 to 8, those torchcodec can load."""
+"""Soname versions of libavutil in FFmpeg 4 to 8, the versions that torchcodec can load."""
 
 RENDER_ONE_IMAGE = """
 import mujoco
@@ -29,12 +29,12 @@ with mujoco.Renderer(model, 16, 16) as renderer:
 
 @dataclass(frozen=True)
 class Piece:
-    """A system piece that is missing."""
+    """A system library that this project uses."""
 
     purpose: str
-    """What does not work without it."""
+    """What does not work without the library, and what needs it."""
     packages: tuple[str, ...]
-    """Its names in Debian and Ubuntu."""
+    """Packages of the library in Debian and Ubuntu."""
 
 
 RENDERER = Piece(
@@ -48,7 +48,7 @@ FFMPEG = Piece(
 
 
 def can_render() -> bool:
-    """Whether MuJoCo renders one image here; a failure can crash, hence the process of its own."""
+    """Return whether MuJoCo can render an image; tried in a separate process, since a failure may crash Python."""
     return any(
         subprocess.run(
             [sys.executable, "-c", RENDER_ONE_IMAGE],
@@ -61,7 +61,7 @@ def can_render() -> bool:
 
 
 def can_load(library: str) -> bool:
-    """Whether the dynamic linker finds `library`."""
+    """Return whether the dynamic linker finds and loads `library`."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -70,7 +70,7 @@ def can_load(library: str) -> bool:
 
 
 def missing_pieces() -> list[Piece]:
-    """The pieces this machine lacks."""
+    """Return the libraries that this machine lacks."""
     missing = []
     if not can_render():
         missing.append(RENDERER)
@@ -80,7 +80,7 @@ def missing_pieces() -> list[Piece]:
 
 
 def apt_get() -> list[str] | None:
-    """The apt-get command line of a user who may install packages without a password, else None."""
+    """Return the apt-get command line if the user may install packages without a password, else None."""
     if shutil.which("apt-get") is None:
         return None
     if os.geteuid() == 0:
@@ -91,7 +91,7 @@ def apt_get() -> list[str] | None:
 
 
 def install(apt: list[str], packages: list[str]) -> None:
-    """Install `packages`, quietly; whether it helped is checked afterwards."""
+    """Install `packages` with little output. Failures are ignored here; the caller checks again what is missing."""
     print(f"Installing system packages: {' '.join(packages)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
@@ -99,7 +99,7 @@ def install(apt: list[str], packages: list[str]) -> None:
 
 
 def main() -> None:
-    """Install what is missing where that is allowed, and say what is left."""
+    """Install missing libraries if the user may, and print the commands for those that are still missing."""
     if sys.platform != "linux":
         return
     missing = missing_pieces()

@@ -1,4 +1,4 @@
-"""`hlrp-collect-demos`: Meta-World's scripted experts as a LeRobotDataset, without download or robot."""
+"""Options and entry point of `hlrp-collect-demos`, which records Meta-World's scripted experts as a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hlrp.options.collect_demos import CollectDemosConfig
 
 
 def collect_demos(config: CollectDemosConfig) -> None:
-    """Do what `hlrp.commands.collect_demos` describes; its imports take many seconds and so come last."""
+    """Record the dataset. LeRobot is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import collect_demos as command
 
     command.collect_demos(config)

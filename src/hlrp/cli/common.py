@@ -1,4 +1,4 @@
-"""What every `hlrp-*` command does the same way."""
+"""Code that all `hlrp-*` commands share: one-line error messages and the exit status."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from yaml import YAMLError
 from hlrp.runtime.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+"""Exceptions that stand for a mistake of the user: a command reports them in one line, without a traceback."""
 
 
 def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
-    """Run `command`; a user's mistake ends in one line on stderr and exit status 2, a full disk in status 1.
+    """Run `command` and turn expected errors into one line on stderr and an exit status.
 
-    A signal ends it in one line too, after it has cleared up: SIGINT in status 130, SIGTERM in 143, SIGHUP in 129. The
-    line then ends with `when_stopped`.
+    The exit status is 2 for a mistake of the user, 1 for an error of the system such as a full disk, 130 after SIGINT,
+    143 after SIGTERM and 129 after SIGHUP. `command` clears up before a signal ends the process.
+
+    Args:
+        command: The work to do.
+        when_stopped: End of the line that is printed after a signal.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
@@ -32,6 +37,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     except Stopped as stop:
         print(f"{stop}{when_stopped}", file=sys.stderr)
         raise
+    # Four of the user errors are subclasses of OSError, so they must be caught before it.
     except USER_ERRORS as error:
         sys.exit(_one_line(error, status=2))
     except (ParsingError, YAMLError) as error:
@@ -41,8 +47,10 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
 
 
 def _reason(error: BaseException) -> BaseException:
-    """What a configuration's own check says, which draccus wraps; its own message, with the name of the option, where a
-    value could not be read at all."""
+    """Return the innermost cause of an error of draccus: the message of the check in `__post_init__`.
+
+    A `DecodingError` is kept as it is, since its message names the option whose value could not be parsed.
+    """
     while error.__cause__ is not None and not isinstance(error, DecodingError):
         error = error.__cause__
     return error

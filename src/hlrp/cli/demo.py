@@ -1,4 +1,4 @@
-"""`hlrp-demo`: from recorded episodes to an evaluated robot policy, on a laptop, without downloads."""
+"""Entry point of `hlrp-demo`: the whole pipeline, from recording to an evaluated policy, on a laptop and offline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hlrp.runtime.extras import require_packages
 
 
 def demo(config: DemoConfig) -> Path:
-    """Do what `hlrp.commands.demo` describes; its imports take many seconds and so come last."""
+    """Run the demo and return the path of its report; torch is imported here, so that `--help` does not wait for it."""
     require_packages("metaworld", "psutil", needed_for="the demo")
     from hlrp.commands import demo as command
 
@@ -20,7 +20,7 @@ def demo(config: DemoConfig) -> Path:
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-demo`."""
     run_cli(lambda: demo(draccus.parse(DemoConfig)), when_stopped="; the same command continues where it stopped")
 
 

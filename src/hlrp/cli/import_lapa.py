@@ -1,4 +1,4 @@
-"""`hlrp-import-lapa`: LAPA's released quantizer as a checkpoint of ours, to label any dataset with."""
+"""Options and entry point of `hlrp-import-lapa`, which converts LAPA's released quantizer into a LAQ checkpoint."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hlrp.options.import_lapa import ImportLapaConfig
 
 
 def import_lapa(config: ImportLapaConfig) -> Any:
-    """Do what `hlrp.commands.import_lapa` describes; its imports take many seconds and so come last."""
+    """Convert the weights; torch is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import import_lapa as command
 
     return command.import_lapa(config)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-import-lapa`."""
     run_cli(lambda: import_lapa(draccus.parse(ImportLapaConfig)))
 
 

@@ -1,4 +1,4 @@
-"""`hlrp-inspect-latents`: the quality report of a trained LAQ on any dataset."""
+"""Options and entry point of `hlrp-inspect-latents`, which measures the quality of a trained LAQ on a dataset."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hlrp.options.inspect_latents import InspectConfig
 
 
 def inspect_latents(config: InspectConfig) -> Any:
-    """Do what `hlrp.commands.inspect_latents` describes; its imports take many seconds and so come last."""
+    """Measure the LAQ; torch is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import inspect_latents as command
 
     return command.inspect_latents(config)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-inspect-latents`."""
     run_cli(lambda: inspect_latents(draccus.parse(InspectConfig)))
 
 

@@ -1,4 +1,4 @@
-"""`hlrp-precompute-latent-codes`: label every frame of a dataset with the latent action that starts there."""
+"""Options and entry point of `hlrp-precompute-latent-codes`, which labels every frame of a dataset with LAQ codes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hlrp.options.precompute_latent_codes import PrecomputeConfig
 
 
 def precompute_latent_codes(config: PrecomputeConfig) -> Any:
-    """Do what `hlrp.commands.precompute_latent_codes` describes; its imports take many seconds and so come last."""
+    """Label the dataset; torch is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import precompute_latent_codes as command
 
     return command.precompute_latent_codes(config)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-precompute-latent-codes`."""
     run_cli(lambda: precompute_latent_codes(draccus.parse(PrecomputeConfig)))
 
 

@@ -1,4 +1,4 @@
-"""`hlrp-train-foundation`: stage 2, teach a vision-language model to speak latent actions."""
+"""Options and entry point of `hlrp-train-foundation`, stage 2: train a VLM to predict latent action codes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hlrp.options.train_foundation import TrainFoundationConfig
 
 
 def train_foundation(config: TrainFoundationConfig) -> Any:
-    """Do what `hlrp.commands.train_foundation` describes; its imports take many seconds and so come last."""
+    """Train the model; torch is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import train_foundation as command
 
     return command.train_foundation(config)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-train-foundation`."""
     run_cli(lambda: train_foundation(draccus.parse(TrainFoundationConfig)))
 
 

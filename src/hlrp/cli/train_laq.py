@@ -1,4 +1,4 @@
-"""`hlrp-train-laq`: stage 1, learn latent actions from video alone."""
+"""Options and entry point of `hlrp-train-laq`, stage 1: train a latent action quantizer (LAQ) on video."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hlrp.options.train_laq import TrainLAQConfig
 
 
 def train_laq(config: TrainLAQConfig) -> Any:
-    """Do what `hlrp.commands.train_laq` describes; its imports take many seconds and so come last."""
+    """Train the quantizer; torch is imported here and not at the top, so that `--help` does not wait for it."""
     from hlrp.commands import train_laq as command
 
     return command.train_laq(config)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of `hlrp-train-laq`."""
     run_cli(lambda: train_laq(draccus.parse(TrainLAQConfig)))
 
 

@@ -1,1 +1,1 @@
-"""What each command does, once `hlrp.cli` has read and checked its options."""
+"""Implementations of the `hlrp-*` commands; their options are read and checked in `hlrp.cli`."""

@@ -9,11 +9,11 @@ from hlrp.sim.demonstrations import record_demonstrations
 
 
 def collect_demos(config: CollectDemosConfig) -> None:
-    """Record, then print what was kept.
+    """Record the demonstrations and print, for each task, how many episodes were kept and dropped.
 
     Raises:
-        FileExistsError: If the dataset's folder exists.
-        ValueError: If a task is unknown, or its expert fails too often.
+        FileExistsError: If `config.output_dir` exists.
+        ValueError: If a task is unknown, or the scripted expert of a task fails too often.
     """
     start = time.perf_counter()
     counts = record_demonstrations(

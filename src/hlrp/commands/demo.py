@@ -1,4 +1,4 @@
-"""`hlrp-demo`: the stages one after the other, then the report."""
+"""`hlrp-demo`: run the stages of the pipeline one after the other, then write the report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from hlrp.storage.files import sole_writer
 
 
 def demo(config: DemoConfig) -> Path:
-    """Run the road, or what is left of it, and report."""
-    choose_gl_backend()
+    """Run the stages that are not done yet, write the report and return its path.
+
+    Raises:
+        FileNotFoundError: If nothing on this machine can render without a display.
+        FileExistsError: If another process is writing to `config.output_dir`.
+        SystemExit: If a stage fails.
+    """
+    choose_gl_backend()  # first, so that a machine that cannot render is told before any stage runs
     with sole_writer(config.output_dir):
         config.output_dir.mkdir(exist_ok=True)
         return _run(config)
@@ -27,6 +33,7 @@ def _run(config: DemoConfig) -> Path:
     try:
         run_stages(main_stages(config), progress, logs)
         if config.baseline == "act":
+            # ACT gets the measured training time of all stages of ours, so it can start only when they are done.
             seconds = sum(progress.stages[name]["seconds"] for name in TRAINING_STAGES)
             run_stages(act_stages(config, seconds=round(seconds)), progress, logs)
     except StageFailed as error:

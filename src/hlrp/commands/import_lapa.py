@@ -1,4 +1,4 @@
-"""`hlrp-import-lapa`: LAPA's released quantizer as a checkpoint of ours, to label any dataset with."""
+"""`hlrp-import-lapa`: convert LAPA's released quantizer into a LAQ checkpoint that can label any dataset."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def import_lapa(config: ImportLapaConfig) -> LapaQuantizer:
-    """Convert and write; the quality card is left to `hlrp-inspect-latents`.
+    """Convert LAPA's weights and write the checkpoint, without a quality card (see `hlrp-inspect-latents`).
 
     Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If they are not those of a LAPA quantizer, or no offset is given.
-        FileExistsError: If the output folder is in use.
+        FileNotFoundError: If the file `config.weights` does not exist.
+        ValueError: If the file does not hold the weights of a LAPA quantizer.
+        FileExistsError: If the folder `config.output_dir` exists.
     """
-    assert config.frame_offset_s is not None, "the options were checked"
+    assert config.frame_offset_s is not None, "ImportLapaConfig refuses a missing frame_offset_s"
     refuse_existing(config.output_dir)
     state = load_lapa_weights(config.weights)
     lapa_config = infer_config(

@@ -1,4 +1,4 @@
-"""`hlrp-inspect-latents`: the quality report of a trained LAQ on any dataset."""
+"""`hlrp-inspect-latents`: measure the quality of a trained LAQ on a dataset, and write a report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ PAGE_FILE = "report.html"
 
 
 def inspect_latents(config: InspectConfig) -> LAQQuality:
-    """Measure and print; write where asked."""
+    """Measure the LAQ, print its quality card, and write the report if `config.output_dir` is given.
+
+    Raises:
+        FileNotFoundError: If the LAQ or the dataset does not exist.
+        FileExistsError: If `config.output_dir` exists.
+        ValueError: If the cameras do not fit the LAQ, or the episodes are too few or too short to measure on.
+    """
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
     if config.output_dir is not None:
-        refuse_existing(config.output_dir)
+        refuse_existing(config.output_dir)  # before measuring, which takes minutes
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
     seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
@@ -43,6 +49,7 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
     print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
     rows = []
     if config.baselines:
+        # The inverse-dynamics baseline learns from few episodes, as a LAQ trained with labelled_fraction does.
         known = episodes_with_actions(source, episodes.fit)
         few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
         labelled = labelled_clips(source, laq.model.spec, few)
@@ -77,6 +84,7 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
 
 
 def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource, episodes: MeasuredEpisodes) -> dict[str, str]:
+    """Return what was measured on what, as rows of the report's last table."""
     spec = laq.model.spec
     codes = f"{spec.code_seq_len} codes of {spec.codebook_size}" if laq.model.quantizer.has_codes else "vectors"
     return {

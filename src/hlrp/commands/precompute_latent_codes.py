@@ -1,4 +1,4 @@
-"""`hlrp-precompute-latent-codes`: label every frame of a dataset with the latent action that starts there."""
+"""`hlrp-precompute-latent-codes`: label every frame of a dataset with the codes of the clip that starts there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
-    """Label the dataset and write the labels where `config` says."""
+    """Label the dataset and write the labels to `output_dir`, or a labelled copy of the dataset to `output_dataset`.
+
+    Raises:
+        FileNotFoundError: If the LAQ or the dataset does not exist.
+        FileExistsError: If the target exists and may not be replaced, or another process is writing it.
+        ValueError: If the cameras do not fit the LAQ.
+    """
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device)
     name = dataset_name(config.dataset_repo_id, config.dataset_root)

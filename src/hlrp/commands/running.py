@@ -12,10 +12,10 @@ import torch
 
 
 def choose_device(name: str | None) -> str:
-    """`name` where this machine has such a device; the best it has where `name` is None.
+    """Return the device `name`, or if it is None the best device of this machine: cuda, else mps, else cpu.
 
     Raises:
-        ValueError: If this machine has no such device.
+        ValueError: If this machine has no device `name`.
     """
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kinds = [kind for kind, is_here in found.items() if is_here]
@@ -25,13 +25,20 @@ def choose_device(name: str | None) -> str:
 
 
 def resume_command(name: str) -> str:
-    """What to type to resume this run of the training command `name`, which is an installed script."""
+    """Return the command line that resumes this run, for an error message or a log line.
+
+    Args:
+        name: Installed script of the training command, such as "hlrp-train-laq".
+
+    Returns:
+        A command line to paste, or a description where it cannot be known (called from Python, several processes).
+    """
     program, *flags = sys.argv
     called = Path(program).stem
     if called.replace("_", "-") != name.removeprefix("hlrp-") and called != name:
         return f"{name} with the same options and --resume=true"
     if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        # This process is one of several, and does not know how they were started.
+        # torchrun or Slurm started this process as one of several; how they were called is not in sys.argv.
         return "the command that started it, with --resume=true"
     kept = [
         flag

@@ -1,4 +1,4 @@
-"""`hlrp-train-foundation`: stage 2, teach a vision-language model to speak latent actions."""
+"""`hlrp-train-foundation`: stage 2, train a vision-language model (VLM) to predict latent action codes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,23 @@ logger = logging.getLogger(__name__)
 
 PAGE_FILE = "report.html"
 _VALIDATION_FRAMES = 1024
+"""Largest number of held-out frames to validate on, summed over all datasets."""
 _LANGUAGE_FRAMES = 512
+"""About how many held-out frames are predicted again under another instruction."""
 _EXAMPLES = 12
+"""About how many held-out frames the report shows."""
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
-    """Train, validate on held-out episodes, save; returns the validation figures, none where nothing is held out.
+    """Train the model, validate it on held-out episodes and save the checkpoint; with several processes, rank 0 saves.
 
-    With several processes, the first one alone saves.
+    Returns:
+        Validation metrics by name; empty if no episode is held out.
+
+    Raises:
+        FileExistsError: If `config.output_dir` exists, or an unfinished run is there and `config.resume` is false.
+        FileNotFoundError: If a dataset or its labels do not exist.
+        ValueError: If labels of different LAQs are mixed, or a resumed run has other settings or data.
     """
     with TrainingRun(
         config.output_dir,
@@ -117,7 +126,8 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     numbers = progress(range(len(validation)), "reading held-out frames")
     measured = [_labelled(validation[number].to(device), online) for number in numbers]
     predictions = module.predictions
-    # Under fsdp a copy was validated; folding adapters in rounds the weights, and mixed precision what they compute.
+    # The saved weights must be measured anew if the validated ones differ from them: under fsdp a copy was validated
+    # (predictions is None), merging LoRA adapters rounds the weights, and mixed precision rounds the activations.
     if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
         predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
     quality = _quality(predictions, sources, spec.codebook_size)
@@ -132,7 +142,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
         "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
     }
-    # One batch holds neighbouring frames: examples come from all over the held-out episodes.
+    # A batch holds neighbouring frames, which look alike: take a few examples from each of several distant batches.
     spread = torch.linspace(0, len(measured) - 1, min(_EXAMPLES, len(measured))).long().tolist()
     each = -(-_EXAMPLES // len(spread))
     examples = [
@@ -164,7 +174,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
 
 
 def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], OnlineLabels | None]:
-    """All datasets, and the quantizer that labels them online where there is one."""
+    """Open all datasets; with `laq_path`, also load the LAQ that labels them during training."""
     held_out = HeldOut(share=config.held_out, frames=_VALIDATION_FRAMES // len(config.datasets), seed=config.seed)
     size, cache = config.backend.image_size, config.cache_gib / len(config.datasets)
     laq = None if config.laq_path is None else load_laq(config.laq_path)
@@ -182,7 +192,7 @@ def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], Onlin
 def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None) -> FoundationBatch:
     if isinstance(batch, FoundationBatch):
         return batch
-    assert online is not None, "clips come with the quantizer that labels them"
+    assert online is not None, "only a run with laq_path has batches of clips"
     return online.label(batch)
 
 
@@ -199,7 +209,7 @@ def _validation_figures(
 
 
 def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:
-    """How often each slot holds each code in training; None where labels are made online."""
+    """Count the training frames of each code of each slot, shape (s, k); None if labels are made during training."""
     counts = [
         code_counts(source.labels.codes[source.train.index], codebook_size)
         for source in sources
@@ -209,6 +219,7 @@ def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -
 
 
 def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeFigures:
+    # Episodes of every dataset are numbered from 0; an offset keeps them apart for the bootstrap over episodes.
     offsets = torch.tensor([0, *(len(source.episode) for source in sources[:-1])]).cumsum(0)
     episode = torch.cat(
         [source.episode[source.held_out.index] + offset for source, offset in zip(sources, offsets, strict=True)]
@@ -223,6 +234,7 @@ def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource],
 
 
 def _last_code(source: ObservationSource) -> LastCodeGuess | None:
+    """Measure the guess that the codes of the clip before frame t repeat; None if labels are made during training."""
     labels = source.labels
     if labels is None:
         return None
@@ -240,7 +252,7 @@ def _language(
 
 
 def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:
-    """What a checkpoint keeps of a dataset it was trained on, as plain values."""
+    """Return what the checkpoint records about a dataset it was trained on, as JSON values."""
     trained = set(source.episode[source.train.index].tolist())
     episodes = sorted(set(source.episode.tolist()))
     return {
@@ -252,6 +264,7 @@ def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:
 
 
 def _millions(backend: FoundationBackend) -> tuple[str, str]:
+    """Return the numbers of all and of the trained parameters, such as ("4.2 M", "1.3 M")."""
     counts = [[p.numel() for p in backend.parameters() if p.requires_grad or not only] for only in (False, True)]
     total, trained = (f"{sum(count) / 1e6:.3g} M" for count in counts)
     return total, trained

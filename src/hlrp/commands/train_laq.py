@@ -1,4 +1,4 @@
-"""`hlrp-train-laq`: stage 1, learn latent actions from video alone."""
+"""`hlrp-train-laq`: stage 1, train a latent action quantizer (LAQ) on video."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
-    """Train, measure on held-out episodes, save; with several processes, the first alone measures and saves.
+    """Train the LAQ, measure it on held-out episodes and save it; with several processes, rank 0 measures and saves.
 
     Returns:
-        The quality card; None on other processes than the first, and where no episode was held out.
+        The quality card; None on other ranks than 0, and if no episode is held out.
+
+    Raises:
+        FileExistsError: If `config.output_dir` exists, or an unfinished run is there and `config.resume` is false.
+        FileNotFoundError: If a dataset or a folder of videos does not exist.
+        ValueError: If no episode has room for a clip, or a resumed run has other settings or data.
     """
     with TrainingRun(
         config.output_dir,
@@ -65,6 +70,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         augmentation=config.augmentation,
         idle=config.idle_clips(),
     )
+    # The networks that make frozen targets also set the decoder's output sizes, so they are loaded before the model.
     first = sources[0].source
     frozen = frozen_targets(
         config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
@@ -77,7 +83,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         action_dim=batches.action_size,
     )
 
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed)  # only now: loading the targets' networks may draw random numbers too
     model = LatentActionQuantizer(laq_config)
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     for part in sources:
@@ -97,6 +103,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     if not run.is_main:
         return None
     model.to(device)
+    # Metrics of different sources cannot be averaged: the card describes the first source with held-out episodes.
     measured = next((part for part in sources if len(part.held_out)), None)
     quality = (
         None

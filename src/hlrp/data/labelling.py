@@ -40,13 +40,17 @@ from hlrp.storage.files import new_directory
 def label_source(
     laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: FrameIdentity | None = None
 ) -> LatentLabels:
-    """Latent actions of every frame of `source`; frames whose clip leaves the episode are invalid.
+    """Label every frame of `source` with the latent action of the clip that starts at the frame.
 
     Args:
-        laq: Who labels.
-        source: What is labelled.
+        laq: The LAQ whose codes become labels.
+        source: The frames to label.
         batch_size: Clips per forward pass.
-        frames: Identity of the frames of `source`, to be kept with the labels.
+        frames: Identity of the frames of `source`, kept with the labels to recognize their dataset.
+
+    Returns:
+        Labels in the order of the frames. A frame whose clip passes the end of its episode is invalid: its codes are
+        `NO_LABEL` and its vectors 0.
     """
     model, spec = laq.model, laq.model.spec
     bounds = source.bounds
@@ -80,9 +84,9 @@ def label_source(
 
 
 def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: Path) -> None:
-    """Write a copy of `dataset` whose frames carry `labels` as columns, in place of those it may carry already."""
+    """Write a copy of `dataset` to the folder `root`, with `labels` as columns; older label columns are replaced."""
     assert labels.vectors is not None
-    # Without the identity of the frames, which differs from dataset to dataset: LeRobot merges only equal features.
+    # LeRobot merges datasets only if their features are equal, and the identity of the frames differs between datasets.
     metadata = replace(labels.metadata, frames=None)
     marks = np.full((len(labels.codes), 1), metadata.mark)
     columns = {
@@ -99,5 +103,5 @@ def write_labelled_dataset(dataset: LeRobotDataset, labels: LatentLabels, root: 
 
 
 def _feature(dtype: str, size: int) -> dict[str, object]:
-    """How LeRobot describes a column of `size` numbers a row."""
+    """Return LeRobot's feature description of a column with `size` numbers per row."""
     return {"dtype": dtype, "shape": (size,), "names": None}

@@ -1,1 +1,1 @@
-"""The whole road in one command: stages, each a command that a user could type, and their report."""
+"""`hlrp-demo`: the whole pipeline as a list of stages, each a command that a user could type, and the report."""

@@ -1,4 +1,4 @@
-"""Options of the demo."""
+"""Options of `hlrp-demo`."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from hlrp.sim.config import DEFAULT_TASKS, MAX_EPISODE_STEPS
 
 @dataclass
 class DemoConfig:
-    """From recorded episodes to an evaluated policy, in one command."""
+    """Run the whole pipeline: record demonstrations, train LAQ, foundation model and policy, evaluate, report."""
 
     output_dir: Path = Path("outputs/demo")
-    """Everything goes here; a second call continues where the first one stopped."""
+    """Folder of all results and logs. A second call with the same folder continues where the first call stopped."""
     tasks: list[str] = field(default_factory=DEFAULT_TASKS.copy)
-    """Meta-World tasks."""
+    """Names of the Meta-World tasks, each once."""
     episodes_per_task: int = 30
-    """Demonstrations of each task."""
+    """Number of demonstrations of each task."""
     eval_episodes_per_task: int = 10
-    """Evaluation episodes of each task."""
+    """Number of evaluation episodes of each task."""
     episode_length: int = 300
-    """Steps an evaluation episode may take; the experts need fewer than 100."""
+    """Largest number of steps of an evaluation episode; the scripted experts need fewer than 100."""
     image_size: int = 64
-    """Side of the frames, in pixels."""
+    """Height and width of the frames, in pixels."""
     laq_steps: int = 500
-    """Optimizer steps of stage 1, the LAQ."""
+    """Optimizer steps of stage 1, the latent action quantizer (LAQ)."""
     foundation_steps: int = 1500
     """Optimizer steps of stage 2, the foundation model."""
     policy_steps: int = 700
     """Optimizer steps of stage 3, the policy."""
     batch_size: int = 64
-    """Clips or frames of one optimizer step, in every stage."""
+    """Clips (stage 1) or frames (stages 2 and 3) per optimizer step."""
     baseline: str | None = None
-    """act: also train LeRobot's ACT on the same episodes, for the seconds that all our training took."""
+    """With act: also train LeRobot's ACT on the same episodes, for as many seconds as all our training stages took
+    together. Default: no baseline."""
     seed: int = 0
-    """Of the demonstrations, of every stage's weights and draws, and of the evaluation."""
+    """Seed of the demonstrations, and of the initial weights and random draws of every training stage."""
 
     def __post_init__(self) -> None:
         if self.baseline not in (None, "act"):
@@ -53,30 +54,31 @@ class DemoConfig:
             at_least=1,
         )
         require_numbers(self, "episode_length", at_least=1, at_most=MAX_EPISODE_STEPS)
-        replace(small(), image_size=(self.image_size, self.image_size))  # says what the quantizer cannot divide
+        # The LAQ's configuration refuses an image size that does not divide into patches: refuse it before recording.
+        replace(small(), image_size=(self.image_size, self.image_size))
         require_seed(self.seed)
         if len(self.tasks) != len(set(self.tasks)) or not self.tasks:
             raise ValueError(f"tasks must be at least one, each once, got {self.tasks}")
 
     @property
     def dataset(self) -> Path:
-        """The demonstrations."""
+        """Folder of the recorded demonstrations."""
         return self.output_dir / "dataset"
 
     @property
     def laq(self) -> Path:
-        """The LAQ checkpoint."""
+        """Folder of the LAQ checkpoint."""
         return self.output_dir / "laq"
 
     @property
     def foundation(self) -> Path:
-        """The foundation checkpoint."""
+        """Folder of the foundation model's checkpoint."""
         return self.output_dir / "foundation"
 
     def training(self, policy: str) -> Path:
-        """lerobot-train's folder for a policy type."""
+        """Output folder of lerobot-train for the policy type `policy`."""
         return self.output_dir / policy
 
     def evaluation(self, policy: str) -> Path:
-        """lerobot-eval's folder for a policy type."""
+        """Output folder of lerobot-eval for the policy type `policy`."""
         return self.output_dir / f"eval_{policy}"

@@ -1,4 +1,4 @@
-"""The commands of the demo, in order."""
+"""Stages of the demo: which commands it runs, with which flags, in which order, and how each is resumed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hlrp.demo.config import DemoConfig
 from hlrp.demo.stages import Stage
 
 _EVAL_SEED = 1000
-"""First seed of evaluation episodes; demonstrations use seeds from 100,000 on."""
-
+"""First seed of evaluation episodes, LeRobot's default. Demonstrations use seeds from 100,000 on, so that no policy is
+evaluated on an episode it was trained on."""
 
 OUR_POLICY = "hlrp_vla_direct"
 TRAINING_STAGES = ("laq", "labels", "foundation", OUR_POLICY)
-"""What a baseline's training time is held against."""
+"""Stages that count as training of our policy; the baseline trains for the sum of their times."""
 
 
 def main_stages(config: DemoConfig) -> list[Stage]:
-    """From nothing to an evaluated policy of ours."""
+    """Return the stages from recording demonstrations to evaluating our policy, in order."""
     dataset = (f"--dataset_root={config.dataset}",)
     return [
         Stage(
@@ -82,7 +82,10 @@ def main_stages(config: DemoConfig) -> list[Stage]:
 
 
 def act_stages(config: DemoConfig, *, seconds: float) -> list[Stage]:
-    """LeRobot's ACT on the same episodes, for `seconds` of training."""
+    """Return the stages of the baseline: train LeRobot's ACT for `seconds` on the same episodes, then evaluate it.
+
+    ACT has smaller networks and a higher learning rate than by default, which suits minutes of training on a CPU.
+    """
     return [
         _lerobot_train(
             config,
@@ -94,8 +97,8 @@ def act_stages(config: DemoConfig, *, seconds: float) -> list[Stage]:
             "--policy.dim_model=256",
             "--policy.dim_feedforward=1024",
             "--policy.optimizer_lr=1e-4",
-            "--steps=1000000",
-            "--save_freq=25",
+            "--steps=1000000",  # never reached: the time limit ends the training
+            "--save_freq=25",  # the last checkpoint before the time limit is evaluated
             f"--batch_size={config.batch_size}",
             time_limit_s=seconds,
         ),
@@ -104,6 +107,7 @@ def act_stages(config: DemoConfig, *, seconds: float) -> list[Stage]:
 
 
 def _ours(module: str, *flags: str) -> tuple[str, ...]:
+    # As a module of this interpreter: the installed scripts may not be on the PATH.
     return (sys.executable, "-m", f"hlrp.cli.{module}", *flags)
 
 
@@ -164,19 +168,22 @@ def _lerobot(script: str) -> tuple[str, ...]:
 
 
 def _start_over(output: Path) -> None:
+    """Remove what an interrupted stage left behind, since the stage cannot be continued."""
     shutil.rmtree(output, ignore_errors=True)
 
 
 def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the command that resumes an `hlrp-train-*` run; None, after clearing up, if no state was saved."""
     scratch = output.with_name(f"{output.name}.training")
     if (scratch / "last.ckpt").is_file():
         return (*command, "--resume=true")
     _start_over(scratch)
-    _start_over(output)  # complete, but the demo was stopped before it took note
+    _start_over(output)  # a complete checkpoint is possible here: the demo stopped before it noted the stage as done
     return None
 
 
 def _continue_lerobot(output: Path) -> tuple[str, ...] | None:
+    """Return the command that resumes a lerobot-train run; None, after clearing up, if no checkpoint was saved."""
     saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     if saved.is_file():
         return (*_lerobot("train"), f"--config_path={saved}", "--resume=true")

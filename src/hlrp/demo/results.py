@@ -1,4 +1,4 @@
-"""Gather what the stages left behind into `report.json`, `report.html` and a rollout video."""
+"""Collect the results of all stages into `report.json`, `report.html` and a video of rollouts."""
 
 from __future__ import annotations
 
@@ -35,11 +35,22 @@ from hlrp.storage.files import new_file, write_json
 from hlrp.training.run import CURVES_FILE
 
 _VERSIONS = ("lerobot_policy_felix_bundle", "lerobot", "torch", "transformers", "metaworld", "mujoco")
+"""Packages whose versions are in the report."""
 _CLIPS_SHOWN = 6
+"""Number of held-out clips in the plot of reconstructions."""
 
 
 def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[str, Path]:
-    """Write the report; returns its summary for a terminal and the path of `report.html`."""
+    """Write the report.
+
+    Args:
+        config: Options of the demo.
+        progress: Record of the finished stages.
+        logs: Folder of the stages' log files.
+
+    Returns:
+        Summary for a terminal, and path of `report.html`.
+    """
     report = gather(config, progress)
     videos = rollout_videos(config, OUR_POLICY)
     montage(videos, config.output_dir / "rollouts.mp4")
@@ -52,7 +63,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
 
 
 def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
-    """All figures of the demo, as JSON values."""
+    """Return all metrics of the demo as JSON values; the keys are those of `hlrp.report.pages.contents`."""
     stages = {name: record["seconds"] for name, record in progress.stages.items()}
     policies = [OUR_POLICY, *(["act"] if config.baseline == "act" else [])]
     training = sum(stages[name] for name in TRAINING_STAGES)
@@ -76,7 +87,7 @@ def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
 
 
 def success(eval_info: Path) -> dict[str, Any]:
-    """Success rates in a file written by lerobot-eval, in all and per task."""
+    """Read success rates in [0, 1] and numbers of episodes, in total and per task, from lerobot-eval's `eval_info`."""
     per_task = read_json(eval_info)["per_task"]
     outcomes = {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in per_task}
     won, episodes = sum(map(sum, outcomes.values())), sum(map(len, outcomes.values()))
@@ -90,13 +101,13 @@ def success(eval_info: Path) -> dict[str, Any]:
 
 
 def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
-    """One video per task: the first episode."""
+    """Return one rollout video per task, that of the task's first evaluation episode."""
     info = read_json(config.evaluation(policy) / "eval_info.json")
     return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 
 def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
-    """PNG pictures by name."""
+    """Draw the plots of the report; returns PNG files by name."""
     policies = report["policies"]
     curves: dict[str, Series] = {
         "LAQ: reconstruction": read_lightning_curves(config.laq / CURVES_FILE)["train/reconstruction"],
@@ -114,13 +125,14 @@ def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str,
 
 
 def reconstructions(config: DemoConfig) -> bytes:
-    """Held-out clips beside what the LAQ makes of their codes."""
+    """Draw held-out clips beside the LAQ's predictions from frame t and the codes; returns a PNG file."""
     laq = load_laq(config.laq)
     spec = laq.model.spec
     dataset = open_dataset("local/hlrp_demos", config.dataset)
     source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=0)
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     starts = clip_starts(source, deltas.tolist(), torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
+    # Midpoints of equal parts: evenly spread, without the first and the last clip.
     starts = starts[torch.linspace(0, len(starts) - 1, 2 * _CLIPS_SHOWN + 1).long()[1::2]]
     clips = source.frames.read(starts[:, None] + deltas)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Run commands one after the other, remember which are done, and measure what they cost."""
+"""Run commands one after the other, remember which are done, and measure their time and memory."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import write_json
 
 _SAMPLE_S = 0.5
-"""Time between two looks at the memory of a stage."""
+"""Time between two measurements of a stage's memory, in seconds."""
 _PATIENCE_S = 15
-"""Time an interrupted stage has to end."""
+"""Time that an interrupted stage has to end by itself, in seconds; then it is terminated."""
 _RECORD = ("command", "seconds", "peak_gib", "done")
-"""What `Progress` keeps of every stage."""
+"""Keys of a stage's record in `progress.json`."""
 _START_OVER = "remove the folder and start the demo anew"
 _LOG_TAIL = 30
-"""Lines of its log shown when a stage fails."""
+"""Number of last lines of a stage's log that are shown when the stage fails."""
 
 
 class StageFailed(RuntimeError):
-    """A command ended with an error; the message says where to look."""
+    """A stage ended with an error; the message holds the end of its log and the path of the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One command of the road."""
+    """One command of the demo."""
 
     name: str
-    """Short and unique; names its log."""
+    """Short, unique name of the stage, which also names its log file."""
     title: str
-    """What it does, for people."""
+    """What the stage does, as shown to the user."""
     command: tuple[str, ...]
-    """Program and arguments."""
+    """Program and arguments of the command."""
     resume: Callable[[], tuple[str, ...] | None] = lambda: None
-    """Command that continues an interrupted run, or None after clearing away what cannot be continued."""
+    """Return the command that continues an interrupted run, or clear up and return None to start from the beginning."""
     time_limit_s: float | None = None
-    """Interrupt the command after this time and count the stage as done; for baselines on a budget."""
+    """Seconds after which the command is interrupted and the stage counts as done, for baselines; None: no limit."""
 
 
 class Progress:
-    """Which stages are done, at what cost: survives an interruption of the demo."""
+    """Record of which stages are done and what they cost, kept in a file so that a stopped demo can continue."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.stages: dict[str, dict[str, Any]] = _read_progress(path)
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether `stage` ended well earlier.
+        """Return whether an earlier run of `stage` succeeded.
 
         Raises:
-            ValueError: If it did so with other settings.
+            ValueError: If the earlier run had another command, that is, other settings.
         """
         record = self.stages.get(stage.name, {})
         if record and record["command"] != list(stage.command):
@@ -74,7 +74,7 @@ class Progress:
         return bool(record.get("done"))
 
     def add(self, stage: Stage, *, seconds: float, peak_gib: float, done: bool) -> None:
-        """Count another run of `stage`; runs that were interrupted add up."""
+        """Add a run of `stage` to the record and save it; the times of interrupted runs add up."""
         before = self.stages.get(stage.name, {"seconds": 0.0, "peak_gib": 0.0})
         self.stages[stage.name] = {
             "command": list(stage.command),
@@ -94,12 +94,19 @@ def _read_progress(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def run_stages(stages: list[Stage], progress: Progress, logs: Path) -> None:
-    """Run what is not done yet.
+    """Run the stages that are not done yet.
+
+    Args:
+        stages: Stages in the order in which they run.
+        progress: Record of the stages that are done, updated after each stage.
+        logs: Folder of the log files, one per stage.
 
     Raises:
-        StageFailed: If a command fails; the next call starts with it.
+        StageFailed: If a command fails; the next call starts with the failed stage.
+        ValueError: If a stage was run with other settings earlier.
     """
     logs.mkdir(parents=True, exist_ok=True)
+    # All stages are checked before any is run, so that changed settings are refused at once.
     done = {stage.name: progress.is_done(stage) for stage in stages}
     for number, stage in enumerate(stages, start=1):
         heading = f"[{number}/{len(stages)}] {stage.title}"
@@ -120,19 +127,21 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=_environment(),
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops the stage by `_stop`
             preexec_fn=partial(_prepare_stage, os.getpid()),
         )
         meter = _MemoryMeter(process.pid)
         stopped = threading.Event()
         timer = None
         if stage.time_limit_s is not None:
+            # The time of interrupted runs counts towards the limit.
             spent = progress.stages.get(stage.name, {}).get("seconds", 0.0)
             timer = threading.Timer(max(stage.time_limit_s - spent, 0), _stop, (process, stopped))
             timer.start()
         ended = False
         assert process.stdout is not None
         try:
+            # Raw blocks instead of lines: progress bars end in a carriage return and must show at once.
             while block := os.read(process.stdout.fileno(), 65536):
                 sink.write(block)
                 sink.flush()
@@ -153,24 +162,27 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of stages: nothing of the demo needs a network."""
+    """Return the environment variables of a stage; the hub is switched off, since no stage needs a network."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
 
 def _prepare_stage(demo: int) -> None:
-    """A demo started in the background of a script ignores Ctrl-C, and what it starts would too. And a stage, which has
-    a session of its own, would outlive a demo that was killed."""
+    """Set up the process of a stage: react to SIGINT, and end when the demo (process id `demo`) ends.
+
+    A demo in the background of a script ignores SIGINT, and its child processes inherit that. A stage has its own
+    session, so it would go on after a demo that was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     terminate_with_parent(demo)
 
 
 def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
-    """Interrupt the command as Ctrl-C would, so that it clears up after itself; end what does not follow."""
+    """Send SIGINT to the command, so that it clears up; terminate it and its children if they do not end in time."""
     stopped.set()
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
-        return  # it ended by itself meanwhile
+        return  # the process ended by itself
     process.send_signal(signal.SIGINT)
     try:
         process.wait(timeout=_PATIENCE_S)
@@ -182,7 +194,7 @@ def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
 
 
 class _MemoryMeter:
-    """Highest memory of a process and its children, shared pages counted once."""
+    """Measures the peak memory of a process and its children in a thread; shared pages are counted once (Linux)."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -197,13 +209,14 @@ class _MemoryMeter:
             try:
                 for process in (self._process, *self._process.children(recursive=True)):
                     memory = process.memory_full_info()
-                    total += getattr(memory, "pss", memory.uss)  # pss is Linux's; elsewhere what it alone holds
+                    # Linux has the proportional set size; elsewhere only the unshared memory is known.
+                    total += getattr(memory, "pss", memory.uss)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # it ended while being looked at
+                continue  # a process ended during the measurement
             self._peak = max(self._peak, total)
 
     def stop(self) -> float:
-        """Peak so far, in GiB."""
+        """Stop measuring and return the peak memory, in GiB."""
         self._stopped.set()
         self._thread.join()
         return self._peak / 2**30

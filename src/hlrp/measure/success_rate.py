@@ -1,4 +1,4 @@
-"""How sure a success rate of a few episodes is."""
+"""Confidence intervals of success rates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a success rate that stays inside [0, 1] and keeps a width at 0 and at all successes.
+    """Return the Wilson score interval of a success rate. It lies in [0, 1] and has a width even at rates of 0 and 1.
 
     Args:
-        successes: Episodes solved.
-        trials: Episodes run, at least 1.
-        confidence: Share of intervals that cover the true rate, in (0, 1).
+        successes: Number of solved episodes.
+        trials: Number of episodes, at least 1.
+        confidence: Confidence level, the share of intervals that cover the true rate, in (0, 1).
 
     Returns:
         (low, high), both in [0, 1] (Wilson, 1927, without continuity correction).
 
     Raises:
-        ValueError: If there are no trials, more successes than trials, or no such confidence.
+        ValueError: If there are no trials, more successes than trials, or `confidence` is out of range.
     """
     if trials < 1:
         raise ValueError(f"a success rate needs at least 1 trial, got {trials}")
@@ -40,7 +40,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 def task_successes(
     policies: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Success of each policy on each task, with its 95 % interval.
+    """Return the success rate of each policy on each task with its 95 % Wilson interval.
 
     Args:
         policies: The report's `policies`: `tasks` (rates in [0, 1]) and `task_episodes` (counts) of each.
@@ -49,7 +49,7 @@ def task_successes(
         `{policy: {task: (rate, low, high)}}`, as `success_figure` takes it.
 
     Raises:
-        ValueError: If a rate is no fraction, or is not a whole number of successes.
+        ValueError: If a rate lies outside [0, 1], or does not stand for a whole number of successes.
     """
     return {
         policy: {
@@ -66,6 +66,7 @@ def task_successes(
 
 
 def _successes(policy: str, task: str, rate: float, episodes: int) -> int:
+    """Return the number of successes behind a rate; refuses percentages, which lerobot-eval also reports."""
     successes = round(rate * episodes)
     if not 0 <= rate <= 1 or abs(successes - rate * episodes) > 1e-3:
         raise ValueError(

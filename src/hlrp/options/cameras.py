@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
-    """The cameras that `--camera` or `--cameras` names; empty where neither does.
+    """Return the dataset keys of the cameras given by `--camera` or `--cameras`; empty if neither is given.
 
     Raises:
-        ValueError: If both do.
+        ValueError: If both are given.
     """
     if camera is not None and cameras:
         raise ValueError("name one camera with camera or several with cameras, not both")

@@ -11,44 +11,49 @@ from hlrp.sim.config import DEFAULT_TASKS, DemonstrationConfig, NuisanceKind, Ro
 
 @dataclass
 class CollectDemosConfig:
-    """Options of `hlrp-collect-demos`."""
+    """Record demonstrations of Meta-World's scripted experts as a LeRobotDataset; needs no download and no robot."""
 
     output_dir: Path
-    """Folder of the new dataset; required, and must not exist."""
+    """Folder of the new dataset. Required; the folder must not exist."""
     repo_id: str = "local/hlrp_demos"
-    """Name of the dataset."""
+    """Repo id (name) of the new dataset."""
     tasks: list[str] = field(default_factory=DEFAULT_TASKS.copy)
     """Meta-World tasks, or LeRobot's difficulty groups (easy, medium, hard, very_hard)."""
     episodes_per_task: int = 30
-    """Successful episodes of each task."""
+    """Number of successful episodes to record of each task."""
     image_size: int = 64
     """Height and width of the images, in pixels."""
     camera_name: str = "corner2"
-    """Meta-World camera."""
+    """Name of the Meta-World camera that records the images."""
     shadows: bool = False
-    """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
+    """Render shadows, reflections and smoothed edges, as LeRobot's own Meta-World environment does; slow on a CPU."""
     nuisance: NuisanceKind = "none"
-    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself; recorded as
-    the column `nuisance`."""
+    """What moves in the images besides the robot: `none`, `distractor` (a floating ball) or `camera` (the camera shakes
+    and turns). The state of the nuisance is recorded in the column `nuisance`."""
     action_noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
+    """Standard deviation of the Gaussian noise added to the first three action dimensions (hand translation), which
+    lie in [-1, 1]."""
     tail_steps: int = 12
-    """Expert steps recorded after the first success."""
+    """Number of steps that are still recorded after the expert first succeeds."""
     max_steps: int = 200
-    """Steps within which the expert must succeed for its episode to be kept."""
+    """Largest number of steps until success; an episode in which the expert takes longer is dropped."""
     seed: int = 0
-    """Same seed, same dataset; recordings with different seeds share no episode."""
+    """Seed of the episodes. The same seed gives the same dataset; datasets of different seeds share no episode."""
     video: bool = False
-    """Store videos instead of images: smaller and lossy."""
+    """Store the images as lossy videos, which take less space, instead of as single lossless images."""
     num_workers: int | None = None
-    """Processes that simulate; one per core if not given, 0 for none besides this one."""
+    """Number of simulation processes; default: one per CPU core. With 0 the command simulates in its own process."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "num_workers", at_least=0)
         self.demonstrations()
 
     def demonstrations(self) -> DemonstrationConfig:
-        """What to record, and how."""
+        """Return these options in the form that `record_demonstrations` takes.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
         return DemonstrationConfig(
             tasks=tuple(self.tasks),
             episodes_per_task=self.episodes_per_task,

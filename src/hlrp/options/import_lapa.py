@@ -9,20 +9,22 @@ from hlrp.runtime.checks import require_numbers
 
 @dataclass
 class ImportLapaConfig:
-    """Convert the state dict of LAPA's quantizer (arXiv:2410.11758); its sizes are read from its tensors."""
+    """Convert LAPA's quantizer (arXiv:2410.11758) into a LAQ checkpoint; the layer sizes are read from the weights."""
 
     weights: str = "laq_openx.pt"
-    """Path of the file that LAPA released."""
+    """Path of LAPA's released state dict."""
     output_dir: str = "outputs/laq_lapa"
     """Folder of the LAQ checkpoint to write."""
     frame_offset_s: float | None = None
-    """Time between the two frames of a clip, in seconds; required, since LAPA counts frames instead of time."""
+    """Time between two frames of a clip, in seconds. Required, since LAPA counts frames and records no frame rate."""
     num_frames: int = 2
-    """Frames of a clip; each consecutive pair gets codes of its own."""
+    """Number of frames of a clip, at least 2; each pair of consecutive frames gets its own codes."""
     code_seq_len: int | None = None
-    """Code slots of a transition, where the tensors leave a choice: 4 (default) or 16, and 64 (default) or 256."""
+    """Code slots per transition. The weights often allow two numbers, of which the smaller is the default: 4 or 16, and
+    64 or 256."""
     cameras: list[str] = field(default_factory=list)
-    """Dataset key of the camera to label; default: whichever the labelling command is given."""
+    """Dataset key of the camera to label, kept in the checkpoint; default: none, so that the labelling command names
+    the camera or takes the only one of the dataset."""
 
     def __post_init__(self) -> None:
         if self.frame_offset_s is None:

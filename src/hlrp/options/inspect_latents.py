@@ -12,43 +12,46 @@ from hlrp.runtime.checks import require_numbers, require_seed
 
 @dataclass
 class InspectConfig:
-    """Measure a LAQ on a dataset: on the episodes that its training held out, or on another dataset altogether."""
+    """Measure a LAQ on the held-out episodes of its training dataset, or on another dataset."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint, or its name on the hub."""
+    """Folder of the LAQ checkpoint, or repo id of a LAQ on the hub."""
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras; default: those the LAQ was trained on."""
+    """Dataset keys of the cameras; default: the cameras the LAQ was trained on."""
     video_dir: str | None = None
-    """Folder of plain videos, instead of a dataset; figures of actions are then left out."""
+    """Folder of plain videos, instead of a dataset. Metrics of actions are then left out."""
     video_fps: float | None = None
-    """Frames per second at which to read them; default: the highest rate among them."""
+    """Frames per second at which plain videos are read; default: the highest frame rate among the videos."""
     skip_bad_videos: bool = False
     """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
     find_scene_cuts: bool = True
-    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
+    """Leave out clips that contain a scene cut of a plain video; each video is decoded once beforehand to find cuts."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
-    rough."""
+    """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
+    datasets with imprecise time stamps."""
     output_dir: str | None = None
-    """Folder for metrics.json and report.html; must not exist. Without it figures are printed only."""
+    """Folder for metrics.json and report.html; must not exist. Default: the metrics are only printed."""
     baselines: bool = False
-    """Measure codes of the same size beside it: of an untrained LAQ, of inverse dynamics, of the true actions."""
+    """Also measure three baselines with codes of the same size: an untrained LAQ, codes of an inverse-dynamics model,
+    and clusters of the true actions."""
     labelled_fraction: float = 0.025
-    """Share of the other episodes whose actions the inverse-dynamics baseline learns from; at least one episode."""
+    """Share of the episodes not measured on whose actions the inverse-dynamics baseline learns from, in (0, 1]; at
+    least one episode."""
     labeller_steps: int = 300
-    """Optimizer steps of that baseline."""
+    """Optimizer steps of the inverse-dynamics baseline."""
     held_out: float = 0.1
-    """Share of episodes to measure on; the dataset of the training brings its own split, and needs none."""
+    """Share of the episodes to measure on, in (0, 1). Without effect on the LAQ's training dataset, whose held-out
+    episodes are in the checkpoint."""
     cache_gib: float = 2.0
-    """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
+    """Size of the cache of decoded frames in memory, in GiB; a larger dataset is decoded on demand."""
     seed: int | None = None
-    """Of every draw; default: that of the training."""
+    """Seed of all random draws; default: the seed of the LAQ's training."""
     device: str | None = None
-    """cpu, cuda, mps; default: the best there is."""
+    """Device: cpu, cuda or mps; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "labelled_fraction", above=0, at_most=1)
@@ -61,12 +64,19 @@ class InspectConfig:
         self.source(trained_on=[])
 
     def labeller(self) -> LabellerConfig:
-        """Training of the inverse-dynamics baseline."""
+        """Return the training settings of the inverse-dynamics baseline."""
         require_numbers(self, "labeller_steps", at_least=1)
         return LabellerConfig(steps=self.labeller_steps)
 
     def source(self, trained_on: Sequence[str]) -> SourceConfig:
-        """Where clips come from; a dataset through the cameras that the LAQ was `trained_on`, if none is named."""
+        """Return the dataset or folder of videos that clips are read from.
+
+        Args:
+            trained_on: Dataset keys of the LAQ's training cameras, which are used if `cameras` is empty.
+
+        Raises:
+            ValueError: If options of a dataset and of plain videos are mixed.
+        """
         if self.video_dir is not None:
             return SourceConfig(
                 video_dir=self.video_dir,

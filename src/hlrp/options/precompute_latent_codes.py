@@ -11,32 +11,34 @@ from hlrp.runtime.checks import require_numbers
 
 @dataclass
 class PrecomputeConfig:
-    """Label a LeRobotDataset with a trained LAQ; nothing of the dataset is changed or, by default, copied."""
+    """Label every frame of a LeRobotDataset with the codes of a trained LAQ. The dataset itself is never changed."""
 
     laq_path: str = "outputs/laq"
-    """Folder of the LAQ checkpoint, or its name on the hub."""
+    """Folder of the LAQ checkpoint, or repo id of a LAQ on the hub."""
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between its time stamps and its frame rate, in seconds; raise it where they are rough."""
+    """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
+    datasets with imprecise time stamps."""
     camera: str | None = None
-    """Dataset key of the camera; default: the one the LAQ was trained on."""
+    """Dataset key of the camera to label; default: the camera the LAQ was trained on."""
     cameras: list[str] = field(default_factory=list)
-    """Several, for a LAQ of several cameras; default: those it was trained on, in their order."""
+    """Dataset keys of several cameras, for a LAQ that encodes several cameras together; default: the cameras the LAQ
+    was trained on, in the same order."""
     output_dir: str | None = None
-    """Folder of the labels; default: `latents` in the dataset's folder, where training finds them by itself."""
+    """Folder of the labels; default: `latents` inside the dataset's folder, where the training commands look first."""
     output_dataset: str | None = None
-    """Write a whole new dataset with the labels as columns to this folder, instead of a sidecar."""
+    """Folder of a new copy of the dataset that holds the labels as columns; written instead of `output_dir`."""
     overwrite: bool = False
-    """Replace labels that are there already (never a dataset)."""
+    """Replace existing labels in `output_dir`. An existing dataset is never replaced."""
     batch_size: int = 256
-    """Clips per forward pass."""
+    """Clips per forward pass of the LAQ."""
     cache_gib: float = 2.0
-    """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
+    """Size of the cache of decoded frames in memory, in GiB; a larger dataset is decoded on demand."""
     device: str | None = None
-    """cpu, cuda, mps; default: the best there is."""
+    """Device: cpu, cuda or mps; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
         if self.output_dir is not None and self.output_dataset is not None:

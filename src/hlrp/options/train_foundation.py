@@ -17,53 +17,57 @@ class TrainFoundationConfig:
     dataset_repo_id: str | None = None
     """Repo id of the labelled dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     labels_path: str | None = None
-    """Folder of its latent labels; default: `latents` in its folder, else its own columns."""
+    """Folder of the dataset's latent labels; default: the folder `latents` inside the dataset, else the label columns
+    of the dataset."""
     cameras: list[str] = field(default_factory=list)
-    """Dataset keys of the cameras the model sees; default: the one the labels are of."""
+    """Dataset keys of the cameras the model sees; default: the first camera that was labelled."""
     episodes: list[int] | None = None
-    """Numbers of the episodes to use, trained on or held out; default: all."""
+    """Numbers of the episodes to use, for training and validation together; default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
-    rough."""
+    """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
+    datasets with imprecise time stamps."""
     sources: list[ObservationConfig] = field(default_factory=list)
-    """Several datasets instead, such as [{dataset_root: a, weight: 2}, {dataset_root: b, weight: 1}]; each has
-    dataset_repo_id, dataset_root, labels_path and cameras, which mean what they mean here, and a weight: its share of
-    the samples, relative to the others (default: every frame once an epoch)."""
+    """Several datasets, instead of the single one above, such as [{dataset_root: a, weight: 2}, {dataset_root: b,
+    weight: 1}]. Each has the options dataset_repo_id, dataset_root, labels_path, cameras, episodes and tolerance_s, and
+    weight: the dataset's share of the samples, relative to the other datasets (default: every frame once an epoch)."""
     laq_path: str | None = None
-    """Folder of a LAQ, or its name on the hub, that labels while training, instead of labels on the disk."""
+    """Folder of a LAQ checkpoint, or repo id of a LAQ on the hub, that labels each batch during training. Default: read
+    precomputed labels from the disk."""
     output_dir: str = "outputs/foundation"
-    """Folder of the checkpoint; must not exist."""
+    """Folder of the new checkpoint; must not exist."""
     backend: BackendConfig = field(default_factory=QwenVLChatConfig)
-    """Which model, and how it is shown the frame: a qwen3vl_chat, unless --backend.type names another kind."""
+    """Architecture and weights of the VLM, and its input images; --backend.type is qwen3vl_chat (the default) or
+    smol_latent_head."""
     steps: int = 1500
-    """Optimizer steps in all."""
+    """Number of optimizer steps."""
     batch_size: int = 64
-    """Frames of one optimizer step, over all processes."""
+    """Frames per optimizer step, summed over all processes."""
     optimizer: FoundationOptimizerConfig = field(default_factory=FoundationOptimizerConfig)
-    """AdamW, its warmup and its decay."""
+    """AdamW with its learning rate, linear warmup and cosine decay."""
     held_out: float = 0.1
-    """Share of the episodes of each dataset kept for validation."""
+    """Share of the episodes of each dataset that is kept for validation, in (0, 1)."""
     validate_every: int | None = None
-    """Steps between validations; default: at the end only."""
+    """Optimizer steps between validations; default: validate once, at the end."""
     cache_gib: float = 2.0
-    """Keep decoded frames in memory up to this size; larger datasets are decoded on demand."""
+    """Size of the cache of decoded frames in memory, in GiB; larger datasets are decoded on demand."""
     num_workers: int = 0
-    """Processes that prepare batches; worth it where frames are decoded on demand."""
+    """Number of processes that prepare batches; helps if frames are decoded on demand."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    """Devices, precision, accumulation, loggers: how the steps are run."""
+    """How the optimizer steps are computed: devices, precision, gradient accumulation, loggers."""
     save_every: int = 100
-    """Steps between resumable states."""
+    """Optimizer steps between saved training states, from which --resume continues."""
     resume: bool = False
-    """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
+    """Continue an interrupted run with the same settings. Only steps, save_every, validate_every, paths, device,
+    num_workers, cache_gib and, of trainer, devices, num_nodes, strategy, compile, loggers and gates may differ."""
     seed: int = 0
-    """Of the split into training and held-out episodes, of the weights and of all draws."""
+    """Seed of the split into training and held-out episodes, of the initial weights and of all random draws."""
     license: str | None = None
-    """Licence of the weights, for the model card, as the hub spells it; default: that of the pretrained backbone, or
-    apache-2.0 for an embedded one."""
+    """Licence of the weights for the model card, in the hub's spelling; default: the licence of the pretrained
+    backbone, or apache-2.0 for a backbone trained from scratch."""
     device: str | None = None
-    """cpu, cuda, mps; default: the best there is."""
+    """Device: cpu, cuda or mps; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "steps", "batch_size", "validate_every", "save_every", at_least=1)
@@ -78,11 +82,11 @@ class TrainFoundationConfig:
         self.trainer.require_divisible(self.batch_size)
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
-            raise ValueError("fsdp shards what is trained, and next to nothing is with a frozen backbone; use ddp")
+            raise ValueError("fsdp shards what is trained, and a frozen backbone or LoRA trains few weights; use ddp")
 
     @property
     def datasets(self) -> list[ObservationConfig]:
-        """All that is trained on."""
+        """All datasets of the run: `sources`, or the single dataset that the other options name."""
         return self.sources or [
             ObservationConfig(
                 dataset_repo_id=self.dataset_repo_id,

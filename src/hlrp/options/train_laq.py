@@ -21,99 +21,108 @@ from hlrp.training.config import TrainerConfig
 
 @dataclass
 class TrainLAQConfig:
-    """Train a latent action quantizer on clips (t, t+offset) of LeRobotDatasets or plain videos; it needs no actions.
+    """Train a latent action quantizer on clips (t, t+offset) of LeRobotDatasets or plain videos; needs no actions.
 
-    Several sources may differ in frame rate, size and robot. The quality card is measured on the first of them that has
-    an episode to hold out; one episode alone is trained on, and no card is made.
+    Several sources may differ in frame rate, image size and robot. The quality card is measured on the held-out
+    episodes of the first source that has any. A source with a single episode holds out none, and without held-out
+    episodes no quality card is made.
     """
 
     dataset_repo_id: str | None = None
     """Repo id of the dataset; default: local/hlrp_demos."""
     dataset_root: str | None = None
-    """Its folder; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     output_dir: str = "outputs/laq"
-    """Folder of the checkpoint; must not exist."""
+    """Folder of the new checkpoint; must not exist."""
     camera: str | None = None
-    """Dataset key of the camera; may be left out where there is only one."""
+    """Dataset key of the camera to train on; not needed if the dataset has only one camera."""
     cameras: list[str] = field(default_factory=list)
-    """Several, which a code then describes together: [observation.images.top, observation.images.wrist]."""
+    """Dataset keys of several cameras whose change one code describes together, such as [observation.images.top,
+    observation.images.wrist]."""
     video_dir: str | None = None
-    """Folder of plain videos (mp4, webm, mkv, mov, …; one episode each), instead of a dataset."""
+    """Folder of plain videos (mp4, webm, mkv, mov, …), instead of a dataset. Each video is one episode."""
     video_fps: float | None = None
-    """Frames per second at which to read them; default: the highest rate among them."""
+    """Frames per second at which plain videos are read; default: the highest frame rate among the videos."""
     skip_bad_videos: bool = False
     """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
     find_scene_cuts: bool = True
-    """Leave out clips that lie across a scene cut of a film; decodes every film once beforehand."""
+    """Leave out clips that contain a scene cut of a plain video; each video is decoded once beforehand to find cuts."""
     episodes: list[int] | None = None
-    """Numbers of the episodes to use, trained on or held out; films count in the order of their paths. Default: all."""
+    """Numbers of the episodes to use, for training and measuring together; plain videos are numbered from 0 in the
+    order of their paths. Default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
-    """Largest difference between the time stamps of the dataset and its frame rate, in seconds; raise it where they are
-    rough."""
+    """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
+    datasets with imprecise time stamps."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Several sources, instead of one, such as [{dataset_root: demos, weight: 2}, {video_dir: films, weight: 1}]. Each
-    has either dataset_repo_id, dataset_root and cameras, or video_dir and video_fps, which mean what they mean here,
-    and a weight: its share of the training clips, relative to the others (default: as its number of clips)."""
+    has the options of this command for a dataset (dataset_repo_id, dataset_root, cameras, …) or for plain videos
+    (video_dir, video_fps, …), and a weight: the source's share of the training clips, relative to the other sources
+    (default: proportional to its number of clips)."""
     preset: str = "small"
-    """Size: debug, small, base or lapa."""
+    """Preset of the network's size: debug, small, base or lapa."""
     image_size: int | None = None
-    """Side of the frames in pixels, instead of the preset's."""
+    """Height and width of the frames in pixels; default: those of the preset."""
     quantizer: QuantizerName = "fsq"
-    """fsq, nsvq, vq, simvq, rvq or continuous (a beta-VAE, whose latents have no codes)."""
+    """Quantizer: fsq, nsvq, vq, simvq, rvq or continuous (a beta-VAE, whose latents are vectors without codes)."""
     codebook_size: int = 8
-    """Codes k per slot."""
+    """Codebook entries k of each slot."""
     code_seq_len: int = 4
-    """Slots s per transition."""
+    """Code slots s per transition."""
     num_frames: int = 2
-    """Frames T of a clip."""
+    """Frames T of a clip, at least 2; a clip has T-1 transitions."""
     frame_offset_s: float = 0.1
-    """Seconds between its frames."""
+    """Time between two consecutive frames of a clip, in seconds."""
     steps: int = 500
-    """Optimizer steps in all."""
+    """Number of optimizer steps."""
     batch_size: int = 64
-    """Clips of one optimizer step, over all processes."""
+    """Clips per optimizer step, summed over all processes."""
     optimizer: LAQOptimizerConfig = field(default_factory=LAQOptimizerConfig)
-    """AdamW, its warmup and its decay."""
+    """AdamW with its learning rate, linear warmup and cosine decay."""
     targets: list[TargetName] = field(default_factory=lambda: ["pixels"])
-    """What the decoder predicts of the next frame: pixels, features of a frozen encoder, flow; one or several."""
+    """What the decoder predicts of the next frame, one or several of: pixels, features (of a frozen vision encoder),
+    flow (optical flow)."""
     feature_model: str | None = None
-    """Vision model of transformers or timm for features: a hub name such as a DINOv3, or a local folder."""
+    """Frozen vision encoder of transformers or timm for the target `features`: hub name or local folder, such as a
+    DINOv3."""
     flow_weights: str | None = None
-    """File with the state dict of torchvision's raft_small, for flow."""
+    """File with the state dict of torchvision's raft_small, for the target `flow`."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms of the loss."""
     motion_strength: float = 15.0
-    """Extra loss weight of what moved."""
+    """Extra weight of moving pixels in the reconstruction loss; 0 weights all pixels alike."""
     augmentation: ClipAugmentation = field(default_factory=ClipAugmentation)
-    """How clips are varied, so that the future cannot be guessed from the first frame alone."""
+    """Augmentation of clips in time, so that the decoder cannot guess the next frame from frame t alone."""
     views: ViewConfig = field(default_factory=ViewConfig)
-    """How the encoder's view of a clip differs from the one the decoder predicts."""
+    """Augmentation of the encoder's input (shift, brightness, contrast); the decoder predicts the original clip."""
     idle_weight: float = 1.0
-    """How often a clip in which next to nothing moves is drawn, relative to the others; 1 draws all alike."""
+    """Probability of drawing an idle clip, relative to other clips; 1 draws all clips equally often."""
     idle_share: float = 0.25
-    """Clips of a source with the least motion that count as idle."""
+    """Share of each source's clips, those with the least motion, that count as idle, in (0, 1)."""
     labelled_fraction: float = 0.0
-    """Share of training episodes, drawn by the seed, whose actions the codes are also trained to tell; 0 uses none."""
+    """Share of the training episodes, drawn by the seed, whose actions are an extra training target of the codes, in
+    [0, 1]; 0 uses no actions."""
     labelled_episodes: list[int] = field(default_factory=list)
-    """Or the numbers of these episodes; with a single source."""
+    """Numbers of the episodes whose actions are used, instead of `labelled_fraction`; only with a single source."""
     held_out: float = 0.1
-    """Share of the episodes of each source kept for measuring."""
+    """Share of the episodes of each source that is held out to measure the quality, in (0, 1)."""
     cache_gib: float = 2.0
-    """Keep decoded frames in memory up to this size, sources sharing it equally; larger ones are decoded on demand."""
+    """Size of the cache of decoded frames in memory, in GiB, divided equally among the sources; a source that does not
+    fit is decoded on demand."""
     num_workers: int = 0
-    """Processes that prepare batches; worth it where frames are decoded on demand."""
+    """Number of processes that prepare batches; helps if frames are decoded on demand."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    """Devices, precision, accumulation, loggers: how the steps are run."""
+    """How the optimizer steps are computed: devices, precision, gradient accumulation, loggers."""
     save_every: int = 200
-    """Steps between resumable states."""
+    """Optimizer steps between saved training states, from which --resume continues."""
     resume: bool = False
-    """Continue an interrupted run, with the settings it began with; steps and what computes them may change."""
+    """Continue an interrupted run with the same settings. Only steps, save_every, paths, device, num_workers, cache_gib
+    and, of trainer, devices, num_nodes, strategy, compile, loggers and gates may differ."""
     seed: int = 0
-    """Of the split into training and held-out episodes, of the weights and of all draws."""
+    """Seed of the split into training and held-out episodes, of the initial weights and of all random draws."""
     license: str | None = None
-    """Licence of the weights, for the model card, as the hub spells it; default: apache-2.0."""
+    """Licence of the weights for the model card, in the hub's spelling; default: apache-2.0."""
     device: str | None = None
-    """cpu, cuda, mps; default: the best there is."""
+    """Device: cpu, cuda or mps; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -125,7 +134,7 @@ class TrainLAQConfig:
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be one or more, each once, got {self.targets}")
         self.trainer.require_divisible(self.batch_size)
-        # What these build checks its own part of the options.
+        # Each call builds a configuration that checks its part of the options in __post_init__; the results are unused.
         self.size()
         self.training()
         self.idle_clips()
@@ -133,10 +142,10 @@ class TrainLAQConfig:
         self.source_configs()
 
     def source_configs(self) -> list[SourceConfig]:
-        """The sources these settings name, in one of three ways.
+        """Return the sources to train on: `sources`, or the single dataset or video folder of the other options.
 
         Raises:
-            ValueError: If they name sources in two ways.
+            ValueError: If `sources` and options of a single source are both given.
         """
         single = SourceConfig(
             dataset_repo_id=self.dataset_repo_id,
@@ -156,21 +165,21 @@ class TrainLAQConfig:
         return self.sources or [single]
 
     def training(self) -> LAQTrainingConfig:
-        """What the quantizer is trained with."""
+        """Return the options of the loss, the optimizer and the encoder's views."""
         return LAQTrainingConfig(
             optimizer=self.optimizer, motion_strength=self.motion_strength, views=self.views, losses=self.losses
         )
 
     def idle_clips(self) -> IdleClips:
-        """How often clips in which next to nothing moves are drawn."""
+        """Return how often clips with almost no motion are drawn."""
         return IdleClips(weight=self.idle_weight, share=self.idle_share)
 
     def labelled_share(self) -> LabelledShare:
-        """Which training episodes may show their actions."""
+        """Return which training episodes contribute their actions to the loss."""
         return LabelledShare(fraction=self.labelled_fraction, episodes=self.labelled_episodes)
 
     def size(self) -> LAQConfig:
-        """The preset with the codes and frames these settings name."""
+        """Return the preset, with its codes, frames and quantizer replaced by those of the options."""
         spec = LatentSpec(
             codebook_size=self.codebook_size,
             code_seq_len=self.code_seq_len,

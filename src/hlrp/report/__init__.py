@@ -1,1 +1,1 @@
-"""What the demo shows at its end: curves, figures, videos, one page and one terminal summary."""
+"""Reports: HTML pages, plots, rollout videos and tables for a terminal, for the demo and for each model."""

@@ -1,4 +1,4 @@
-"""Read training curves back from what the trainers write."""
+"""Read training curves from the log files of Lightning and of lerobot-train."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from lerobot.utils.utils import format_big_number
 
 
 class Series(NamedTuple):
-    """One curve."""
+    """Values of one logged quantity over the optimizer steps."""
 
     steps: list[int]
-    """Optimizer steps, rising."""
+    """Optimizer steps, in ascending order."""
     values: list[float]
-    """The figure at each step."""
+    """Logged value at each step."""
 
 
 def read_lightning_curves(path: Path | str) -> dict[str, Series]:
-    """Every figure of a `curves.csv` that `TrainingRun` keeps, by column name (`train/loss`, …).
+    """Read all curves of a `curves.csv` that `TrainingRun` wrote, by column name (`train/loss`, …).
 
-    Empty cells are left out, since Lightning writes training and validation figures in rows of their own.
-    Where a resumed run repeats a step, the later row counts.
+    Empty cells are skipped, since Lightning writes training and validation values in separate rows. If a resumed run
+    repeats a step, the later row counts.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
-        ValueError: If it has no `step` column.
+        ValueError: If the file has no column `step`.
     """
     with Path(path).open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -42,18 +42,18 @@ def read_lightning_curves(path: Path | str) -> dict[str, Series]:
 
 
 def read_lerobot_log(path: Path | str) -> dict[str, Series]:
-    """Every figure of the log lines that `lerobot-train` prints, by its name there (`loss`, `grdn`, …).
+    """Read all curves in the output of `lerobot-train`, by LeRobot's names (`loss`, `grdn`, …).
 
-    LeRobot abbreviates steps (1,200 and 1,400 both print as `1K`), so an abbreviated step is placed at the
-    next multiple of the `log_freq` printed at the log's head that prints alike. Where a resumed run repeats a
+    LeRobot abbreviates steps: 1,200 and 1,400 both print as `1K`. An abbreviated step is therefore resolved to the next
+    multiple of `log_freq` that prints alike; `log_freq` is printed at the start of the log. If a resumed run repeats a
     step, the later line counts.
 
     Args:
-        path: Output of one `lerobot-train`, progress bars and all; or of several, resumed and appended.
+        path: Output of a `lerobot-train` run, including progress bars; outputs of resumed runs may be appended.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
-        ValueError: If no line carries figures, or an abbreviated step cannot be placed.
+        ValueError: If no line holds logged values, or an abbreviated step cannot be resolved.
     """
     curves: dict[str, dict[int, float]] = {}
     log_freq, step = None, 0
@@ -76,7 +76,7 @@ _FIGURE = re.compile(r"([^\s:]+):([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=\s|
 
 
 def _exact_step(text: str, previous: int, log_freq: int | None, path: Path | str) -> int:
-    """First multiple of `log_freq` after `previous` that LeRobot prints as `text`."""
+    """Return the first multiple of `log_freq` after the step `previous` that LeRobot prints as `text`."""
     if text.isdigit():
         return int(text)
     if not log_freq:

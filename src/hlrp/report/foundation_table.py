@@ -1,4 +1,4 @@
-"""The figures of a foundation model, for a terminal."""
+"""Table of the metrics of a foundation model, for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
 
 
 def foundation_table(quality: CodeFigures, language: LanguageFigures) -> str:
-    """Every held-out figure with its verdict, and the verdict on the whole."""
+    """Return a table of all metrics on held-out episodes with their verdicts, and the verdict on the whole model."""
     values = quality.to_dict()
     verdicts = foundation_verdicts(values, language.to_dict())
     return judged_table("code prediction (held-out episodes)", verdicts, foundation_conclusion(values))

@@ -1,4 +1,4 @@
-"""The quality card of a quantizer, for a terminal."""
+"""Tables of the metrics of a quantizer and of its baselines, for a terminal."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from hlrp.report.verdicts import Conclusion, Verdict, latent_conclusion, latent_
 from hlrp.runtime.tables import table
 
 _WIDTH = 80
-"""Columns of a terminal."""
+"""Width at which text is wrapped, in characters."""
 
 
 def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> str:
-    """Every figure with its verdict, and the verdict on the whole.
+    """Return a table of all metrics of a quantizer with their verdicts, and the verdict on the whole.
 
     Args:
-        quality: The card.
-        episodes: What was measured on, in a few words.
+        quality: Metrics of the quantizer.
+        episodes: Which episodes were measured, in a few words.
     """
     values = quality.to_dict()
     return judged_table(f"latent quality ({episodes})", latent_verdicts(values), latent_conclusion(values))
 
 
 def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
-    """Figures with their verdicts, then the verdict on the whole and the next step."""
+    """Return a table of metrics with their verdicts, followed by the verdict on the whole model and the next step."""
     rows = [[verdict.name, verdict.value, verdict.word, verdict.wanted] for verdict in verdicts]
     whole = [f"verdict: {conclusion.word}, {conclusion.reason}", f"next: {conclusion.next_step}"]
     lines = [line for text in whole for line in wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
@@ -35,7 +35,7 @@ def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion
 
 
 def baseline_table(rows: Sequence[BaselineRow]) -> str:
-    """The quantizer beside codes of the same size from elsewhere."""
+    """Return a table that compares a quantizer (first row) with baselines that have codes of the same size."""
     return table(BASELINE_HEADER, [baseline_cells(row) for row in rows])
 
 
@@ -49,7 +49,7 @@ BASELINE_HEADER = (
 
 
 def baseline_cells(row: BaselineRow) -> list[str]:
-    """One line of the comparison, as text."""
+    """Return the cells of one row of the comparison, as plain text, in the order of `BASELINE_HEADER`."""
     interval = row.probe_r2_interval
     return [
         row.name,

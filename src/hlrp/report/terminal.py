@@ -1,4 +1,4 @@
-"""The end of a run, in the terminal."""
+"""Summary of a demo run for a terminal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from hlrp.runtime.tables import table
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Success per task, quality of the latent actions and of the foundation model, and where the time went.
+    """Return tables of success per task, quality of the latent actions and of the foundation model, and time per stage.
+
+    Args:
+        report: Metrics of the run, with the keys of `hlrp.report.pages.contents`.
 
     Raises:
-        ValueError: If a figure is missing, or a success rate is no fraction of its episodes.
+        ValueError: If a metric is missing, or a success rate is no fraction of its episodes.
     """
     require_complete(report)
     tables = (

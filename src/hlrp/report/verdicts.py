@@ -1,4 +1,4 @@
-"""Judge each metric of a model by its threshold, and the model as a whole, with advice for the next step."""
+"""Verdicts on the metrics of a run: one per metric, and one on the model as a whole with the next step to take."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from hlrp.report.metrics import (
 )
 
 Word = Literal["good", "weak", "unsure", "–"]
-"""Verdict on a metric: `unsure` if the measured clips do not decide it, a dash if the metric has no threshold."""
+"""Verdict on a metric: `unsure` if the measured clips are too few to decide, a dash if the metric has no threshold."""
 
 _VISIBLE = 1e-3
-"""Smallest difference that counts as positive. Smaller ones are shown as 0.000, and may be rounding errors."""
+"""Smallest difference that counts as one. Smaller ones print as 0.000, and rounding leaves about 1e-17 if nothing was
+learnt."""
 _EDGE = 0.05
-"""Share of an interval's width, at both ends, in which an estimate counts as lying at the edge of the interval."""
+"""Share of an interval's width at each end; an estimate that lies there counts as lying at the edge of its interval."""
 _CONSTANT_LABELS = 0.9
 """Accuracy of the best constant guess above which the codes hardly vary, so that there is little to predict."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One metric with its value, explanation, threshold and verdict."""
+    """One metric with its explanation, its threshold and the verdict on its value."""
 
     name: str
     value: str
     meaning: str
     wanted: str
-    """Threshold in words; empty for a metric that is shown for comparison only."""
+    """Threshold in words; empty for a metric that is only shown for comparison."""
     word: Word
 
     @property
     def good(self) -> bool | None:
-        """Whether the metric is good; None if it has no threshold, or the measured clips do not decide it."""
+        """Whether the metric reaches its threshold; None if it has no threshold or the verdict is `unsure`."""
         return {"good": True, "weak": False}.get(self.word)
 
 
@@ -57,12 +58,12 @@ class Conclusion:
 
     word: Literal["good", "weak", "unsure"]
     reason: str
-    """Reason for the verdict, as a sentence."""
+    """Reason for the verdict: one sentence without a full stop."""
     next_step: str
-    """Advice for the next step, as a sentence."""
+    """What the user should do next: one sentence without a full stop."""
 
     def to_dict(self) -> dict[str, str]:
-        """The conclusion as plain values, for JSON."""
+        """Return the fields as JSON values."""
         return dict(vars(self))
 
 
@@ -70,10 +71,13 @@ class Conclusion:
 
 
 def latent_verdicts(laq: Mapping[str, Any]) -> list[Verdict]:
-    """Judge the metrics of a quantizer, in the order of a report: the probe R², which ranks quantizers, comes first.
+    """Judge the metrics of a quantizer, in the order of their importance; the probe R² that ranks quantizers is first.
+
+    Metrics that were not measured are left out: metrics of codes for a continuous latent, metrics of predicted frames
+    for a model that predicts none, and metrics of actions if the dataset has none or none varies.
 
     Args:
-        laq: Values of `LAQQuality.to_dict`. Metrics that are None were not measured and get no row.
+        laq: `hlrp.measure.laq_quality.LAQQuality` as a dictionary.
     """
     rows = (*_probe_rows(laq), *_picture_rows(laq), *_code_rows(laq), *_motion_rows(laq))
     return [row for row in rows if row is not None]
@@ -82,24 +86,25 @@ def latent_verdicts(laq: Mapping[str, Any]) -> list[Verdict]:
 def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
     """Judge a quantizer as a whole, from the metrics that `latent_verdicts` judges one by one.
 
-    The first problem found decides, in the order in which problems should be solved: collapsed codes first, then a
-    decoder that ignores the codes, then codes that tell little about actions.
+    The first problem that is found decides. Problems are checked in the order in which they must be fixed: collapsed
+    codes, codes without motion, codes that the decoder ignores, unused codes, and at last codes that do not predict
+    actions.
 
     Args:
-        laq: Values of `hlrp.measure.laq_quality.LAQQuality.to_dict`.
+        laq: `hlrp.measure.laq_quality.LAQQuality` as a dictionary.
     """
     collapsed, slots = _collapsed(laq), len(laq["perplexity"] or ())
     if collapsed:
         return Conclusion(
             "weak",
-            f"the quantizer collapsed: {collapsed} of {slots} slots say nearly the same code whatever happens",
+            f"the quantizer collapsed: {collapsed} of {slots} slots give nearly all clips the same code",
             "train it longer, with larger batches or with quantizer fsq, and look at clips of the data: something must "
             "move within frame_offset_s",
         )
     if laq["copy_gain"] is not None and laq["copy_gain"] < _VISIBLE:
         return Conclusion(
             "weak",
-            "the predicted frame is no closer than frame t repeated, so codes hold no motion",
+            "the predicted frame is no closer than frame t repeated, so the codes hold no motion",
             "train it longer or at another learning rate, and look at clips of the data: something must move within "
             "frame_offset_s",
         )
@@ -107,9 +112,9 @@ def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
     if ratio is not None and ratio > GOOD_PERMUTED_RATIO:
         return Conclusion(
             "weak",
-            f"the decoder hardly needs the codes: {ratio:.0%} of its gain is left when clips swap them",
+            f"the decoder hardly needs the codes: {ratio:.0%} of its gain remains with the codes of other clips",
             "keep augmentation.reverse_probability at 0.5 and the views of the encoder on, or use a longer "
-            "frame_offset_s, so that frame t alone does not tell the next frame",
+            "frame_offset_s, so that the next frame cannot be predicted from frame t alone",
         )
     if laq["perplexity"] is not None and not _codes_are_used(laq):
         return Conclusion(
@@ -121,44 +126,45 @@ def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
 
 
 def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
+    """Judge how well the latents predict actions, for a quantizer whose codes are used by the decoder."""
     r2 = _ranking(laq)
     if r2 is None:
         return Conclusion(
             "unsure",
-            "nothing here tells whether the latents mean actions, since no action that varies was measured",
+            "it is unknown whether the latents describe actions, since no action that varies was measured",
             "run hlrp-inspect-latents on a dataset with actions, or train a policy on the latents and evaluate it",
         )
     if r2 < GOOD_PROBE_R2:
         return Conclusion(
             "weak",
-            f"the latents tell less than half of the actions (R² {r2:.2f})",
-            "train on more episodes, let a few labelled ones help with labelled_fraction, or try another "
-            "frame_offset_s; look whether something else than the robot moves",
+            f"the latents explain less than half of the actions' variance (R² {r2:.2f})",
+            "train on more episodes, use the actions of a few episodes with labelled_fraction, or try another "
+            "frame_offset_s; look at the data, whether something other than the robot moves",
         )
     word = _gain_over_frame(laq)
     if word == "weak":
         return Conclusion(
             "weak",
-            f"the latents tell the actions (R² {r2:.2f}), but nothing that frame t alone does not tell",
-            "let a few labelled episodes help with labelled_fraction, or use data whose next motion the picture does "
-            "not give away",
+            f"the latents predict the actions (R² {r2:.2f}), but add nothing that frame t alone does not tell",
+            "use the actions of a few episodes with labelled_fraction, or data whose next motion cannot be predicted "
+            "from one frame",
         )
     if word == "unsure":
         return Conclusion(
             "unsure",
-            f"the latents tell the actions (R² {r2:.2f}), but whether more than frame t does, these episodes cannot "
-            "tell",
-            "measure on more episodes: hlrp-inspect-latents, or train with a larger held_out",
+            f"the latents predict the actions (R² {r2:.2f}), but these episodes cannot tell whether they add anything "
+            "to frame t",
+            "measure on more episodes: run hlrp-inspect-latents on other data, or train with a larger held_out",
         )
     return Conclusion(
         "good",
-        f"the latents tell the actions (R² {r2:.2f}), more than frame t alone does",
+        f"the latents predict the actions (R² {r2:.2f}) and tell more than frame t alone",
         "label the dataset with hlrp-precompute-latent-codes",
     )
 
 
 def _probe_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
-    """Verdicts on probes of actions; empty if no actions were measured."""
+    """Verdicts on the linear probes of actions; empty if no action was measured."""
     ranking, gain = _ranking(laq), laq["probe_gain"]
     if ranking is None:
         return []
@@ -182,6 +188,7 @@ def _probe_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
 
 
 def _picture_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
+    """Verdicts on the predicted frames: gain over copying, permuted, still and transferred codes."""
     agreement, chance = laq["transfer_consistency"], laq["transfer_chance"]
     rows = [
         *(_above_zero(LAQ_METRICS[key], laq[key]) for key in ("copy_gain", "copy_gain_moving")),
@@ -190,8 +197,9 @@ def _picture_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
     ]
     if agreement is not None:
         transfer = LAQ_METRICS["transfer_consistency"]
-        wanted = chance + GOOD_TRANSFER * (1 - chance)
-        meaning = f"{transfer.meaning}; {chance:.2f} is chance, {laq['self_consistency']:.2f} their own frame"
+        wanted = chance + GOOD_TRANSFER * (1 - chance)  # Cohen's kappa of GOOD_TRANSFER, as a share of codes
+        own = laq["self_consistency"]
+        meaning = f"{transfer.meaning}; {chance:.2f} is chance, {own:.2f} is reached on the clip's own frame"
         row = Verdict(transfer.name, f"{agreement:.3f}", meaning, f"≥ {wanted:.2f}", _word(agreement >= wanted))
         rows.append(row)
     rows.append(_shown(LAQ_METRICS["transfer_r2"], laq["transfer_r2"]))
@@ -199,6 +207,7 @@ def _picture_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
 
 
 def _code_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
+    """Verdicts on the use of the codebook; empty for a continuous latent, which has no codes."""
     if laq["perplexity"] is None:
         return []
     size, slots, collapsed = len(laq["code_usage"][0]), len(laq["perplexity"]), _collapsed(laq)
@@ -223,6 +232,7 @@ def _code_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
 
 
 def _motion_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
+    """Verdicts on the codes of still clips and of clips played backwards."""
     return [
         _unless_trivial(
             _at_least(LAQ_METRICS["still_modal_share"], laq["still_modal_share"], GOOD_STILL_SHARE), laq
@@ -235,12 +245,15 @@ def _motion_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
 
 
 def _ranking(laq: Mapping[str, Any]) -> float | None:
-    """Probe R² of one-hot codes, or of code vectors for a quantizer without codes; None if no actions were measured."""
+    """Return the metric that ranks quantizers: the probe R² of one-hot codes, or of the vectors of a continuous latent.
+
+    None if no action was measured.
+    """
     return laq["probe_r2_quantized"] if laq["probe_r2"] is None else laq["probe_r2"]
 
 
 def _collapsed(laq: Mapping[str, Any]) -> int:
-    """Number of collapsed code slots."""
+    """Count the collapsed slots, whose perplexity is below `collapsed_below`; 0 for a continuous latent."""
     if laq["perplexity"] is None:
         return 0
     lowest = collapsed_below(len(laq["code_usage"][0]))
@@ -248,11 +261,15 @@ def _collapsed(laq: Mapping[str, Any]) -> int:
 
 
 def _codes_are_used(laq: Mapping[str, Any]) -> bool:
+    """Return whether the perplexity of every slot reaches its threshold."""
     return min(laq["perplexity"]) >= good_perplexity(len(laq["code_usage"][0]))
 
 
 def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | None:
-    """Change the verdict "good" to "unsure" if all slots collapsed: constant codes pass these tests too."""
+    """Change the verdict from good to unsure if all slots collapsed.
+
+    Codes that never change survive transfer and stillness without describing any motion, so a good value is no merit.
+    """
     is_trivial = laq["perplexity"] is not None and _collapsed(laq) == len(laq["perplexity"])
     if row is None or row.word != "good" or not is_trivial:
         return row
@@ -266,8 +283,8 @@ def foundation_verdicts(figures: Mapping[str, Any], language: Mapping[str, Any] 
     """Judge the metrics of a foundation model on held-out frames.
 
     Args:
-        figures: Values of `hlrp.measure.code_accuracy.CodeFigures`.
-        language: Values of `hlrp.measure.language.LanguageFigures`; None if they were not measured.
+        figures: `hlrp.measure.code_accuracy.CodeFigures` as a dictionary.
+        language: `hlrp.measure.language.LanguageFigures` as a dictionary; None if not measured.
     """
     guess, gain = figures["constant_guess_accuracy"], figures["gain_over_guessing"]
     bits, entropy = sum(figures["cross_entropy_bits"]), sum(figures["label_entropy_bits"])
@@ -301,7 +318,11 @@ def foundation_verdicts(figures: Mapping[str, Any], language: Mapping[str, Any] 
 
 
 def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
-    """Judge a foundation model as a whole; the first problem found decides."""
+    """Judge a foundation model as a whole; the first problem that is found decides.
+
+    Args:
+        figures: `hlrp.measure.code_accuracy.CodeFigures` as a dictionary.
+    """
     accuracy, guess, gain = (
         figures[name] for name in ("decoded_accuracy", "constant_guess_accuracy", "gain_over_guessing")
     )
@@ -311,7 +332,7 @@ def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
             "all labels of these frames are the same, so there is nothing to predict",
             "look at the quantizer with hlrp-inspect-latents: its codes must vary",
         )
-    compared = f"it names {accuracy:.1%} of the codes, the best constant guess {guess:.1%}"
+    compared = f"it predicts {accuracy:.1%} of the codes, the best constant guess {guess:.1%}"
     word = _gain_word(figures)
     if word == "weak":
         return Conclusion(
@@ -319,7 +340,7 @@ def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
             f"the model does no better than guessing: {compared}",
             "look at the quantizer with hlrp-inspect-latents: its codes hardly vary"
             if guess > _CONSTANT_LABELS
-            else "train it longer or at another learning rate, and look whether the labels mean anything with "
+            else "train it longer or at another learning rate, and check the quality of the labels with "
             "hlrp-inspect-latents",
         )
     if word == "unsure":
@@ -330,26 +351,27 @@ def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
         )
     return Conclusion(
         "good",
-        f"the model goes {gain:.0%} of the way from guessing to all codes right: {compared}",
+        f"the model covers {gain:.0%} of the way from the best constant guess to all codes right: {compared}",
         "train a policy on it: lerobot-train --policy.type=hlrp_vla_direct --policy.vla_checkpoint_path=…",
     )
 
 
 def _better_than_guessing(figures: Mapping[str, Any]) -> Word:
-    """Whether the accuracy of decoded codes is above that of the best constant guess with its whole interval."""
+    """Judge whether the decoded accuracy exceeds the best constant guess, by its bootstrap interval."""
     guess, interval = figures["constant_guess_accuracy"], figures["decoded_accuracy_interval"]
     above = None if interval is None else (interval[0] - guess, interval[1] - guess)
     return _above_zero_for_sure(figures["decoded_accuracy"] - guess, above)
 
 
 def _gain_word(figures: Mapping[str, Any]) -> Word:
-    """Verdict on the gain over guessing: good if it is large enough and its interval lies above 0."""
+    """Judge the gain over guessing: good only if it reaches its threshold and its interval excludes 0."""
     if figures["gain_over_guessing"] < GOOD_GAIN_OVER_GUESSING:
         return "weak"
     return _better_than_guessing(figures)
 
 
 def _language_rows(language: Mapping[str, Any] | None) -> list[Verdict | None]:
+    """Rows on the effect of the instruction; they have no threshold, since its use depends on the tasks."""
     if language is None:
         return []
     worth, changed = LANGUAGE_METRICS["accuracy_drop"], LANGUAGE_METRICS["changed_share"]
@@ -377,10 +399,11 @@ def _word(is_good: bool) -> Word:
 
 
 def _above_zero_for_sure(value: float, interval: Sequence[float] | None) -> Word:
-    """Whether a difference is positive with its whole bootstrap interval, both the percentile and the basic interval.
+    """Judge whether the difference `value` is above 0, given its 95 % percentile bootstrap interval.
 
-    The basic interval is the percentile interval mirrored at the estimate. If resampling biases the scores upwards, the
-    basic interval reaches further down. Without an interval (a single episode), the verdict is unsure.
+    The verdict is good if both the percentile interval and the basic bootstrap interval (the percentile interval
+    mirrored at the estimate) lie above 0. The second one guards against an estimate near the lower end of its
+    percentile interval, which resampling biases upwards. Without an interval (a single episode) it is unsure.
     """
     if value < _VISIBLE:
         return "weak"
@@ -390,8 +413,11 @@ def _above_zero_for_sure(value: float, interval: Sequence[float] | None) -> Word
 
 
 def _gain_over_frame(laq: Mapping[str, Any]) -> Word:
-    """Verdict on `probe_gain`, as by `_above_zero_for_sure`; also unsure if the estimate lies at an edge of its
-    interval, which happens if very few episodes determine the interval."""
+    """Judge whether codes add to what the pixels of frame t predict of the actions.
+
+    Unlike `_above_zero_for_sure`, it is also unsure if the estimate lies at an edge of its interval: then a few
+    episodes determine the estimate.
+    """
     gain, interval = laq["probe_gain"], laq["probe_gain_interval"]
     word = _above_zero_for_sure(gain, interval)
     if word != "good":
@@ -405,7 +431,7 @@ def _judged(metric: Metric, value: str, word: Word = "–", wanted: str = "") ->
 
 
 def _shown(metric: Metric, value: float | None) -> Verdict | None:
-    """Row for a metric without threshold; None if it was not measured."""
+    """Row of a metric without a threshold, shown for comparison; None if it was not measured."""
     return None if value is None else _judged(metric, f"{value:.3f}")
 
 

@@ -1,4 +1,4 @@
-"""Rollout videos for the report: one montage, and small copies that fit into a page."""
+"""Rollout videos of the report: a montage of all tasks, and small copies that are embedded in the page."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ _ENCODERS = {
     "libopenh264": {},
     "libvpx-vp9": {"crf": "32", "b:v": "0"},
 }
-"""In the order of preference; browsers play all of them in an mp4. The first two write H.264."""
+"""Options of video encoders, in order of preference; which of them exist depends on how PyAV was built. Browsers play
+all of them in an mp4. The first two write H.264."""
 
 _TILE = 256
-"""Height of a rollout in the montage, in pixels: small renders grow, so that the caption stays readable."""
+"""Height of a rollout in the montage, in pixels; smaller videos are enlarged, so that the caption stays readable."""
 _CAPTION = 30
+"""Height of the caption above a rollout, in pixels."""
 _COLUMNS = 4
+"""Largest number of rollouts side by side."""
 
 
 def montage(videos: Mapping[str, Path], output: Path | str) -> Path:
-    """Tile videos side by side, four in a row, with their labels above; shorter ones hold their last frame.
+    """Tile videos, four in a row, with their labels above. A shorter video holds its last frame until the longest ends.
 
     Args:
-        videos: A video by its label, such as a rollout by its task.
+        videos: Videos by label, such as rollouts by task.
         output: The mp4 to write (H.264 where PyAV has an encoder for it, yuv420p); replaced if it exists.
 
     Returns:
@@ -71,13 +74,16 @@ def montage(videos: Mapping[str, Path], output: Path | str) -> Path:
 
 
 def video_data_uri(path: Path | str, *, max_bytes: int = 300_000) -> str:
-    """The video as a `data:` address for a page that must not load anything.
+    """Return an mp4 video as a `data:` URI, for a page without external files.
 
-    A larger file is encoded again, smaller and coarser; the smallest copy is taken where none fits.
+    Args:
+        path: The video.
+        max_bytes: Size up to which the file is embedded as it is. A larger file is encoded again, in up to four ever
+            smaller and coarser copies; if none is small enough, the smallest is embedded.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
-        ValueError: If it has no frames.
+        ValueError: If the video has no frames and must be encoded again.
     """
     content = _content(path)
     if len(content) > max_bytes:
@@ -86,11 +92,11 @@ def video_data_uri(path: Path | str, *, max_bytes: int = 300_000) -> str:
 
 
 def read_video(path: Path | str) -> tuple[list[UInt8[ndarray, "h w 3"]], Fraction]:
-    """All frames of a short video, RGB in [0, 255], and its frame rate in Hz.
+    """Return all frames of a short video, RGB HWC in [0, 255], and its frame rate in Hz.
 
     Raises:
         FileNotFoundError: If `path` does not exist.
-        ValueError: If it holds no video frames.
+        ValueError: If the file holds no video frames.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"the video {path} does not exist")
@@ -128,7 +134,7 @@ def _shrunk(path: Path | str, max_bytes: int) -> bytes:
 
 
 def _captioned(label: str, frames: list[UInt8[ndarray, "h w 3"]]) -> list[UInt8[ndarray, "th tw 3"]]:
-    """Frames of height `_TILE` under a white strip with the label: (th, tw) is the size of both."""
+    """Scale frames to the height `_TILE` and put a white strip with the label above; (th, tw) is the size of both."""
     height, width = frames[0].shape[:2]
     width = round(width * _TILE / height)
     strip = Image.new("RGB", (width, _CAPTION), "white")
@@ -147,7 +153,7 @@ def _captioned(label: str, frames: list[UInt8[ndarray, "h w 3"]]) -> list[UInt8[
 
 
 def _even(pixels: int) -> int:
-    """yuv420p stores colour for blocks of 2x2 pixels."""
+    """Round up to an even number: yuv420p stores colour for blocks of 2x2 pixels, so both sides must be even."""
     return pixels + pixels % 2
 
 
@@ -165,7 +171,7 @@ def _encoder() -> str:
 def _new_video(
     path: Path, fps: Fraction, *, width: int, height: int, crf: int | None = None
 ) -> Iterator[Callable[[UInt8[ndarray, "h w 3"]], None]]:
-    """Yield a function that appends a frame; `path` appears complete when the block ends."""
+    """Yield a function that appends a frame to a new video; the complete file appears at `path` when the block ends."""
     name = _encoder()
     options = _ENCODERS[name] | ({"crf": str(crf)} if crf is not None and "crf" in _ENCODERS[name] else {})
     # The index goes to the front, so that a browser can start before it has read the whole file.

@@ -1,7 +1,7 @@
-"""One offscreen camera of a MuJoCo simulation, with its own OpenGL context.
+"""Offscreen camera of a MuJoCo simulation, with its own OpenGL context.
 
-Gymnasium's viewer shares state between the contexts of one process; `mujoco.Renderer` makes its own context
-current for every frame, so any number of cameras can live side by side.
+Gymnasium's viewer shares state between the contexts of one process. `mujoco.Renderer`, used here, makes its own context
+current for every frame, so that several cameras work in one process.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 _UPSIDE_DOWN = "corner2"
-"""Meta-World mounts this camera upside down."""
+"""Name of the camera that Meta-World mounts upside down; its images are rotated by 180 degrees."""
 
 _open_cameras: weakref.WeakSet[OffscreenCamera] = weakref.WeakSet()
+"""Cameras whose OpenGL contexts must be freed before the process ends."""
 
 
 class OffscreenCamera:
-    """Renders `camera_name` of a model into arrays.
+    """Renders images of the camera `camera_name` of a MuJoCo model.
 
     Args:
-        model: The `mujoco.MjModel`; its settings for offscreen buffers and quality are changed.
-        camera_name: A camera of the model.
-        height: Pixels.
-        width: Pixels.
-        shadows: Render shadows, reflections and smoothed edges; slow on a CPU.
+        model: A `mujoco.MjModel`; its settings of offscreen buffers and rendering quality are changed.
+        camera_name: Name of a camera of the model.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
+        shadows: Whether to render shadows, reflections and smoothed edges; slow on a CPU.
 
     Raises:
         ValueError: If the model has no such camera.
@@ -49,17 +50,20 @@ class OffscreenCamera:
         for flag in (mjtRndFlag.mjRND_SHADOW, mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = shadows
         _open_cameras.add(self)
-        # Exit handlers run last in, first out: registered after MuJoCo's, ours frees the contexts before
-        # MuJoCo ends the display that they belong to.
+        # Exit handlers run in reverse order of registration. MuJoCo registered its own when the renderer was made, and
+        # that one ends the display: ours must be registered later, to free the contexts before.
         atexit.unregister(_close_all)
         atexit.register(_close_all)
 
     def photograph(self, data: Any, *, alter_scene: Callable[[Any], None] | None = None) -> UInt8[np.ndarray, "h w 3"]:
-        """Render the simulation state `data` (a `mujoco.MjData`), upright.
+        """Render one image of a simulation state.
 
         Args:
-            data: The state, which rendering leaves as it is.
-            alter_scene: Called with the `mjvScene`, to change what this one picture shows.
+            data: The state, a `mujoco.MjData`, which is not changed.
+            alter_scene: Function that changes the `mjvScene` before it is rendered, for this image only.
+
+        Returns:
+            RGB image in [0, 255], HWC, upright.
         """
         self._renderer.update_scene(data, camera=self._camera_name)
         if alter_scene is not None:
@@ -68,7 +72,7 @@ class OffscreenCamera:
         return image[::-1, ::-1].copy() if self._camera_name == _UPSIDE_DOWN else image
 
     def close(self) -> None:
-        """Free the OpenGL context; safe to call twice."""
+        """Free the OpenGL context; a second call does nothing."""
         self._renderer.close()
         _open_cameras.discard(self)
 

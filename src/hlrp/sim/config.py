@@ -1,4 +1,4 @@
-"""What demonstrations to record, as named on a command line; without MuJoCo or LeRobot."""
+"""Options of recorded demonstrations. This module imports neither MuJoCo nor LeRobot, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Literal, get_args
 from hlrp.runtime.checks import require_numbers, require_seed
 
 NuisanceKind = Literal["none", "distractor", "camera"]
-"""`distractor`: a ball floats through the workspace. `camera`: the camera turns and shakes as if held by hand."""
+"""Kinds of visual nuisance: none; `distractor`, a ball that floats through the workspace; `camera`, a camera that turns
+and shakes as if held by hand."""
 
 DEFAULT_TASKS = ["button-press-topdown-v3", "drawer-close-v3", "window-open-v3", "door-open-v3"]
-"""Meta-World tasks that small models learn in minutes."""
+"""Default Meta-World tasks, which small models learn in minutes."""
 MAX_EPISODE_STEPS = 500
-"""Meta-World ends every episode here."""
+"""Number of steps after which Meta-World ends every episode."""
 SEEDS_PER_RECORDING = 10_000
-"""Episode seeds between one `seed` and the next."""
+"""Number of episode seeds reserved for each recording seed, so that recordings share no episode."""
 
 
 def require_nuisance(kind: str) -> None:
@@ -26,22 +27,23 @@ def require_nuisance(kind: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutOptions:
-    """How the expert acts and what the camera sees."""
+    """How an episode of the scripted expert is simulated and rendered."""
 
     image_size: int = 64
     """Height and width of the images, in pixels."""
     camera_name: str = "corner2"
-    """Meta-World camera."""
+    """Name of the Meta-World camera that records the images."""
     shadows: bool = False
-    """Render shadows, reflections and smoothed edges, as LeRobot's own environment does; slow on a CPU."""
+    """Render shadows, reflections and smoothed edges, as LeRobot's own Meta-World environment does; slow on a CPU."""
     nuisance: NuisanceKind = "none"
-    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
+    """What moves in the images besides the robot: `none`, `distractor` (a floating ball) or `camera` (it shakes)."""
     action_noise: float = 0.1
-    """Standard deviation of the Gaussian noise on the hand's translation, whose range is [-1, 1]."""
+    """Standard deviation of the Gaussian noise added to the first three action dimensions (hand translation), which
+    lie in [-1, 1]."""
     tail_steps: int = 12
-    """Expert steps recorded after the first success, so that the moment of success has later frames."""
+    """Steps recorded after the first success, so that clips that start at the moment of success are complete."""
     max_steps: int = 200
-    """Steps within which the expert must succeed for its episode to be kept."""
+    """Largest number of steps until success; an episode in which the expert takes longer is dropped."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "image_size", at_least=4)
@@ -56,18 +58,18 @@ class RolloutOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationConfig:
-    """What to record; `rollout` says how."""
+    """Tasks, number of episodes, seed and storage of recorded demonstrations."""
 
     tasks: tuple[str, ...]
     """Meta-World tasks or LeRobot's difficulty groups (easy, medium, …)."""
     episodes_per_task: int = 30
-    """Successful episodes of each task."""
+    """Number of successful episodes to record of each task."""
     seed: int = 0
-    """Same seed, same dataset; recordings with different seeds share no episode."""
+    """Seed of the episodes. The same seed gives the same dataset; datasets of different seeds share no episode."""
     video: bool = False
-    """Store videos instead of images: smaller and lossy; slower to train from at 64 pixels."""
+    """Store lossy videos instead of images; they take less space, but are slower to train from at 64 pixels."""
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
-    """How the expert acts and what the camera sees."""
+    """How each episode is simulated and rendered."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "episodes_per_task", at_least=1)
@@ -80,5 +82,5 @@ class DemonstrationConfig:
 
     @property
     def max_attempts(self) -> int:
-        """Episodes tried per task before giving up."""
+        """Largest number of episodes simulated per task; recording fails if too few of them succeed."""
         return 2 * self.episodes_per_task + 10

@@ -1,6 +1,6 @@
-"""`--env.type=hlrp_metaworld`: the light Meta-World environment in LeRobot's commands.
+"""Configuration of `--env.type=hlrp_metaworld`, the light Meta-World environment in LeRobot's commands.
 
-Imported by every LeRobot command through the plugin, so nothing here imports MuJoCo before it is needed.
+The plugin imports this module in every LeRobot command, so MuJoCo is only imported when an environment is built.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from hlrp.runtime.checks import require_numbers, told_by_draccus
 from hlrp.sim.config import MAX_EPISODE_STEPS, NuisanceKind, require_nuisance
 
+# The keys are those of LeRobot's own Meta-World configuration, so that its policies fit both environments.
 _FEATURES_MAP = {"action": ACTION, "agent_pos": OBS_STATE, "pixels/top": OBS_IMAGE}
 
 
 @EnvConfig.register_subclass("hlrp_metaworld")
 @dataclass
 class LightMetaworldConfig(EnvConfig):
-    """Meta-World with small images; `lerobot-eval` reports success under the name of every task."""
+    """Meta-World with small images; `lerobot-eval` reports a success rate for each task."""
 
     task: str | None = "button-press-topdown-v3,drawer-close-v3,window-open-v3,door-open-v3"
     """Comma-separated tasks or LeRobot's difficulty groups (easy, medium, hard, very_hard)."""
     fps: int = 80
-    """Control rate in Hz; Meta-World's own."""
+    """Control rate in Hz; must be 80, the rate of Meta-World."""
     episode_length: int = 500
-    """Steps after which an episode has failed, at most 500."""
+    """Number of steps after which an episode without success ends as failed, at most 500."""
     observation_height: int = 64
     """Height of the images, in pixels."""
     observation_width: int = 64
     """Width of the images, in pixels."""
     camera_name: str = "corner2"
-    """Meta-World camera."""
+    """Name of the Meta-World camera that renders the images."""
     shadows: bool = False
     """Render shadows, reflections and smoothed edges, as `--env.type=metaworld` does; slow on a CPU."""
     nuisance: NuisanceKind = "none"
-    """What moves in the pictures besides the robot: nothing, a ball (`distractor`) or the `camera` itself."""
+    """What moves in the images besides the robot: `none`, `distractor` (a floating ball) or `camera` (it shakes)."""
     visualization_height: int = 240
     """Height of the videos that lerobot-eval saves, in pixels."""
     visualization_width: int = 240
     """Width of the videos that lerobot-eval saves, in pixels."""
     features: dict[str, PolicyFeature] = field(default_factory=dict)
-    """Set from the sizes above; not a choice."""
+    """Shapes of observations and actions; computed from observation_height and observation_width, any value given is
+    replaced."""
     features_map: dict[str, str] = field(default_factory=_FEATURES_MAP.copy)
-    """LeRobot's names for the environment's keys; a key that is not named keeps its default."""
+    """LeRobot's feature names by the environment's keys; a key that is left out keeps its default name."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class LightMetaworldConfig(EnvConfig):
 
     @property
     def gym_kwargs(self) -> dict[str, Any]:
-        """Arguments of `LightMetaworldEnv` besides the task."""
+        """Keyword arguments of `LightMetaworldEnv`, except for the task."""
         return {
             "camera_name": self.camera_name,
             "observation_height": self.observation_height,
@@ -82,10 +84,17 @@ class LightMetaworldConfig(EnvConfig):
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:
-        """One `gymnasium.vector.VectorEnv`, or LeRobot's lazy one, per task as `{task: {0: environment}}`.
+        """Build one vector environment per task.
+
+        Args:
+            n_envs: Number of environments that are stepped together.
+            use_async_envs: Whether each environment runs in its own process.
+
+        Returns:
+            `{task: {0: vector environment}}`, the nesting that LeRobot expects (task group, then task id).
 
         Raises:
-            ValueError: If `task` names no task, or one that does not exist.
+            ValueError: If `task` is empty or holds a name that is neither a task nor a group.
         """
         from lerobot.envs.utils import _LazyAsyncVectorEnv, freeze_after_episode_end
 

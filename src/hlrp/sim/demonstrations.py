@@ -1,7 +1,7 @@
-"""Record scripted Meta-World experts as one LeRobotDataset.
+"""Record demonstrations of Meta-World's scripted experts as one LeRobotDataset.
 
-Workers roll out episodes, the parent writes them in an order that depends on the seed alone, into a folder
-beside the target that takes the target's name when everything is in it.
+Worker processes simulate episodes. The parent process writes them, in an order that depends only on the seed, into a
+temporary folder, which is renamed to the target when the dataset is complete.
 """
 
 from __future__ import annotations
@@ -40,29 +40,31 @@ from hlrp.sim.tasks import expand_tasks, task_sentence
 from hlrp.storage.files import new_directory, refuse_existing
 
 METADATA_FILE = "meta/hlrp_demonstrations.json"
-"""Where a recorded dataset keeps how it was made."""
+"""File of a recorded dataset that holds the options and the numbers of kept and dropped episodes."""
 
 NUISANCE = "nuisance"
-"""Column of the nuisance's state, float32 (3,), in recordings that have one."""
+"""Dataset column of the nuisance's state, float32 (3,); only in recordings with a nuisance."""
 
 FPS: int = LightMetaworldEnv.metadata["render_fps"]
 FIRST_SEED = 100_000
-"""Demonstrations start here, far from the seeds that lerobot-eval uses (1000, 1001, …)."""
+"""Lowest seed of a demonstration. lerobot-eval uses other seeds (1000, 1001, …), so no test episode is recorded."""
 
 _SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, preset="veryfast")
-"""Full colour resolution: halving it, as usual, doubles the error of a 64-pixel image."""
+"""Video encoder. yuv444p keeps the full colour resolution: the usual yuv420p halves it, which doubles the error of a
+64-pixel image."""
 _IN_FLIGHT_PER_WORKER = 4
+"""Episodes per worker that are simulated or wait to be written; bounds the memory."""
 _Submit = Callable[..., Future[Any]]
 
 
 @dataclass(frozen=True)
 class TaskCount:
-    """What became of one task's episodes."""
+    """Numbers of kept and dropped episodes of one task, and of the kept frames."""
 
     task: str
     kept: int
     dropped: int
-    """Episodes in which the expert did not succeed in time."""
+    """Number of episodes in which the expert did not succeed within `max_steps`."""
     frames: int
 
     @property
@@ -71,7 +73,7 @@ class TaskCount:
 
 
 def episode_seed(recording_seed: int, attempt: int) -> int:
-    """Environment seed of a task's `attempt`-th episode (from 0) in the recording with `recording_seed`."""
+    """Return the environment seed of the episode number `attempt` (from 0) of any task, in a recording's seed range."""
     assert 0 <= attempt < SEEDS_PER_RECORDING
     return FIRST_SEED + recording_seed * SEEDS_PER_RECORDING + attempt
 
@@ -84,21 +86,22 @@ def record_demonstrations(
     num_workers: int | None = None,
     show_progress: bool = True,
 ) -> list[TaskCount]:
-    """Write the LeRobotDataset that `config` describes to `root`.
+    """Record the LeRobotDataset that `config` describes into the folder `root`.
 
     Args:
-        config: What to record; the dataset's content depends on nothing else.
+        config: What to record; the content of the dataset depends on nothing else.
         root: Folder of the new dataset; must not exist.
         repo_id: Name of the dataset, such as "local/hlrp_demos".
-        num_workers: Processes that simulate; None means one per core, 0 means this process.
-        show_progress: Draw a progress bar on stderr.
+        num_workers: Number of simulation processes; None means one per core, 0 means this process.
+        show_progress: Whether to draw a progress bar on stderr.
 
     Returns:
-        One count per task, in the dataset's order.
+        One count per task, in the order of the tasks in the dataset.
 
     Raises:
         FileExistsError: If `root` exists.
-        ValueError: If a task is unknown, or its expert fails too often.
+        FileNotFoundError: If nothing on this machine can render without a display.
+        ValueError: If a task is unknown, or the scripted expert of a task fails too often.
     """
     root = Path(root)
     refuse_existing(root)
@@ -108,7 +111,7 @@ def record_demonstrations(
     require_packages("metaworld", needed_for="recording demonstrations")
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
 
-    choose_gl_backend()  # before any worker starts: a machine that cannot render says so once
+    choose_gl_backend()  # before any worker starts, so that a machine that cannot render gets one message, not many
 
     in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1
     with new_directory(root, create=False) as partial:
@@ -127,7 +130,7 @@ def record_demonstrations(
 
 
 class _TaskRecording:
-    """The episodes of one task: those simulating now, in seed order, and how many more it needs."""
+    """Attempts at one task: the pending ones in the order of their seeds, and counts of those that are finished."""
 
     def __init__(self, task: str, config: DemonstrationConfig) -> None:
         self.task = task
@@ -148,10 +151,10 @@ class _TaskRecording:
         return TaskCount(self.task, kept=self.kept, dropped=self.dropped, frames=self.frames)
 
     def attempt(self, submit: _Submit) -> None:
-        """Start the next seed.
+        """Submit an episode with the next seed.
 
         Raises:
-            ValueError: If the expert has failed too often.
+            ValueError: If `config.max_attempts` episodes were simulated without enough successes.
         """
         if self.attempts == self.config.max_attempts:
             raise ValueError(
@@ -164,7 +167,7 @@ class _TaskRecording:
         self.attempts += 1
 
     def next_result(self) -> ScriptedEpisode | None:
-        """Wait for the oldest attempt and count it."""
+        """Wait for the oldest pending attempt, count it, and return its episode; None if the expert failed."""
         episode = self.pending.popleft().result()
         if episode is None:
             self.dropped += 1
@@ -177,7 +180,11 @@ class _TaskRecording:
 def _episodes(
     recordings: list[_TaskRecording], submit: _Submit, *, in_flight: int
 ) -> Iterator[tuple[str, ScriptedEpisode]]:
-    """Successful episodes by task, then by seed, with at most `in_flight` others simulated or waiting."""
+    """Yield (task, successful episode), ordered by task and then by seed; the order is independent of the workers.
+
+    At most `in_flight` episodes are simulated or wait at a time. While the last episodes of a task are awaited, workers
+    already simulate the next tasks.
+    """
     for index, current in enumerate(recordings):
         while current.pending or current.wants_attempt:
             for recording in recordings[index:]:
@@ -190,14 +197,14 @@ def _episodes(
 
 @contextmanager
 def _simulators(num_workers: int) -> Iterator[_Submit]:
-    """A function that runs a call in one of `num_workers` processes, or in this one if there are none."""
+    """Yield a function that submits a call to `num_workers` processes; with 0 it runs the call in this process."""
     if num_workers == 0:
         try:
             yield _run_here
         finally:
             close_environment()
         return
-    # Never fork: an OpenGL context or a thread of the parent does not survive it.
+    # Never fork: OpenGL contexts and threads of the parent process do not work in a forked child.
     context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=prepare_worker)
     try:
@@ -214,14 +221,14 @@ def _run_here(function: Callable[..., Any], *args: object) -> Future[Any]:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Hide the progress bar that `datasets` and the report that the video encoder print for every episode."""
+    """Hide the progress bar of `datasets` and the report of the video encoder, which are printed for every episode."""
     bars_were_on = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     av.logging.set_libav_level(av.logging.WARNING)
     try:
         yield
     finally:
-        av.logging.set_libav_level(av.logging.INFO)  # the library's default
+        av.logging.set_libav_level(av.logging.INFO)  # PyAV cannot tell its earlier level; INFO is its default
         if bars_were_on:
             datasets.enable_progress_bars()
 
@@ -247,7 +254,8 @@ def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> Le
         use_videos=config.video,
         rgb_encoder=_SMALL_VIDEO if config.video else None,
         streaming_encoding=config.video,
-        encoder_queue_maxsize=config.rollout.max_steps + config.rollout.tail_steps,  # a full queue drops frames
+        # LeRobot drops frames when the encoder's queue is full, so the queue holds the longest possible episode.
+        encoder_queue_maxsize=config.rollout.max_steps + config.rollout.tail_steps,
     )
 
 

@@ -1,7 +1,8 @@
-"""Choose how MuJoCo reaches OpenGL, before MuJoCo is imported.
+"""Choose the OpenGL library of MuJoCo, before MuJoCo is imported.
 
-MuJoCo reads `MUJOCO_GL` once, while it is imported, and without it expects a display. So nothing in this
-package imports MuJoCo or Meta-World at module level: `hlrp.sim.tasks.import_metaworld` chooses first.
+MuJoCo reads the environment variable `MUJOCO_GL` once, when it is imported; if it is not set, MuJoCo needs a display.
+Therefore no module of this package imports MuJoCo or Meta-World at its top; `hlrp.sim.tasks.import_metaworld` calls
+`choose_gl_backend` first.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import os
 import sys
 
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+"""Libraries by the values of `MUJOCO_GL`, in order of preference: EGL can use a GPU, OSMesa renders on the CPU."""
 
 
 def choose_gl_backend() -> None:
-    """Set `MUJOCO_GL` on a Linux machine without a display; leave any choice already made alone.
+    """Set `MUJOCO_GL` to egl or osmesa on a Linux machine without a display, unless the user has set it.
 
     Raises:
-        FileNotFoundError: If no library can render without a display.
+        FileNotFoundError: If neither EGL nor OSMesa can be loaded.
+        ValueError: If MuJoCo was imported earlier, so that setting `MUJOCO_GL` has no effect any more.
     """
     has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if sys.platform != "linux" or os.environ.get("MUJOCO_GL") or has_display:
@@ -38,7 +41,7 @@ def choose_gl_backend() -> None:
 
 
 def _loads(library: str) -> bool:
-    """Whether the dynamic loader finds and opens `library`."""
+    """Return whether the dynamic loader finds and opens the shared library `library`."""
     path = ctypes.util.find_library(library)
     if path is None:
         return False

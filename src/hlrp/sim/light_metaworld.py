@@ -1,8 +1,8 @@
-"""Meta-World as LeRobot presents it, rendered small and fast enough for a laptop.
+"""Meta-World environment with small images, fast enough for a laptop.
 
-Same states, rewards and success as `lerobot.envs.metaworld.MetaworldEnv` for the same seed and actions. The
-differences: the image size is a choice, shadows, reflections and edge smoothing are off by default, an
-environment that has succeeded waits for `reset` instead of resetting itself, and a nuisance can be switched on.
+For the same seed and actions, states, rewards and success equal those of `lerobot.envs.metaworld.MetaworldEnv`. This
+environment differs in four points: the image size can be chosen; shadows, reflections and edge smoothing are off by
+default; after a success the environment waits for `reset` instead of resetting itself; a nuisance can be switched on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ ACTION_DIM = 4
 STATE_DIM = 4
 
 _BENCHMARK_SEED = 42
+"""Seed of Meta-World's benchmark object, as in LeRobot's environment."""
 _CORNER2_POSITION = (0.75, 0.075, 0.7)
+"""Position of the camera corner2, in metres, as in LeRobot's environment."""
 
 
 class LightMetaworldEnv(gym.Env):
@@ -33,18 +35,18 @@ class LightMetaworldEnv(gym.Env):
 
     Observations: `pixels`, uint8 HWC in [0, 255], and `agent_pos`, float64 (x, y, z in metres and gripper
     opening in [0, 1]). Actions: (dx, dy, dz, gripper) in [-1, 1]. The simulation is built at the first reset,
-    inside the worker process that uses it.
+    so that an environment can be sent to a worker process before it holds an OpenGL context.
 
     Args:
         task: A Meta-World task, such as "drawer-open-v3".
-        camera_name: Camera of the observation and of `render`.
-        observation_height: Pixels.
-        observation_width: Pixels.
-        visualization_height: Pixels of `render`.
-        visualization_width: Pixels of `render`.
-        shadows: Render shadows, reflections and smoothed edges, as LeRobot does; slow on a CPU.
-        episode_length: Steps after which an episode is truncated, at most 500.
-        nuisance: What moves in the pictures besides the robot and its objects; physics never knows.
+        camera_name: Name of the camera of the observations and of `render`.
+        observation_height: Height of the observed images, in pixels.
+        observation_width: Width of the observed images, in pixels.
+        visualization_height: Height of the images of `render`, in pixels.
+        visualization_width: Width of the images of `render`, in pixels.
+        shadows: Whether to render shadows, reflections and smoothed edges, as LeRobot does; slow on a CPU.
+        episode_length: Number of steps after which an episode is truncated, at most 500.
+        nuisance: What moves in the images besides the robot and its objects; the physics is not affected.
 
     Raises:
         ValueError: If the task or the nuisance is unknown or a number is out of range.
@@ -95,7 +97,7 @@ class LightMetaworldEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode; `seed` decides where the objects are and how the nuisance moves."""
+        """Start an episode; `seed` determines the positions of the objects and the motion of the nuisance."""
         super().reset(seed=seed)
         if self._simulation is None:
             self._simulation = _build_simulation(self.task, self.camera_name)
@@ -114,13 +116,14 @@ class LightMetaworldEnv(gym.Env):
         return self._observation(), {"task": self.task, "is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Act once.
+        """Simulate one step.
 
         Args:
-            action: (4,), finite; Meta-World clips it to [-1, 1].
+            action: Shape (4,), finite; Meta-World clips the values to [-1, 1].
 
         Returns:
-            Observation, reward, whether the task succeeded, whether time ran out, `info` with `is_success`.
+            (observation, reward, terminated, truncated, info): terminated after a success, truncated after
+            `episode_length` steps; `info["is_success"]` tells whether the task is solved now.
 
         Raises:
             ValueError: If the action has another shape or holds NaN or infinity.
@@ -139,21 +142,21 @@ class LightMetaworldEnv(gym.Env):
         return self._observation(), float(reward), terminated, truncated, info
 
     def expert_action(self) -> Float[np.ndarray, " 4"]:
-        """What Meta-World's scripted expert would do now; may leave [-1, 1]."""
+        """Return the next action of Meta-World's scripted expert; its values may lie outside [-1, 1]."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", category=UserWarning)
             return self._expert.get_action(self._raw_observation)
 
     @property
     def nuisance_state(self) -> Float32[np.ndarray, " 3"] | None:
-        """What the last observation shows: the distractor's centre in metres, or the camera's turn in radians.
+        """State of the nuisance in the last observation: the ball's centre in metres or the camera's turn in radians.
 
-        `hlrp.sim.nuisance.STATE_NAMES` names the numbers. None without a nuisance and before the first reset.
+        `hlrp.sim.nuisance.STATE_NAMES` names the three numbers. None without a nuisance and before the first reset.
         """
         return None if self._nuisance_path is None else self._nuisance_path[self._steps].copy()
 
     def render(self) -> np.ndarray:
-        """The scene for a person to look at, uint8 HWC at the visualization size."""
+        """Return an image of the scene for videos, uint8 HWC in [0, 255], at the visualization size."""
         return self._photograph(self._visualization_size)
 
     def close(self) -> None:
@@ -185,12 +188,12 @@ class LightMetaworldEnv(gym.Env):
 
 
 def _build_simulation(task: str, camera_name: str) -> Any:
-    """Meta-World's own environment for `task`, prepared exactly as LeRobot prepares it."""
+    """Build Meta-World's environment for `task`, with the settings of LeRobot's environment."""
     benchmark = import_metaworld().MT1(task, seed=_BENCHMARK_SEED)
     simulation = benchmark.train_classes[task](camera_name=camera_name)
     simulation.set_task(benchmark.train_tasks[0])
     simulation.model.camera("corner2").pos[:] = _CORNER2_POSITION
     simulation.reset()
-    simulation._freeze_rand_vec = False  # objects move between episodes …
-    simulation.seeded_rand_vec = True  # … to where the seed of `reset` puts them
+    simulation._freeze_rand_vec = False  # place the objects anew in every episode
+    simulation.seeded_rand_vec = True  # place them by the seed of `reset`, not by the global generator
     return simulation

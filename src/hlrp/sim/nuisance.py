@@ -1,7 +1,7 @@
-"""Things that move in the picture and have nothing to do with the robot.
+"""Visual nuisances: motion in the images that has nothing to do with the robot.
 
-A latent action that follows the largest change in a video may follow one of these instead of the hand
-(LAOM, arXiv:2502.00379). Both exist in the picture alone: physics, states and actions know nothing of them.
+A latent action describes the largest change in a video, which may be the nuisance instead of the hand (LAOM,
+arXiv:2502.00379). A nuisance is only rendered; it changes neither physics nor states nor actions.
 
 Shapes: t frames of one episode.
 """
@@ -17,40 +17,43 @@ from jaxtyping import Float, Float32
 from hlrp.sim.config import NuisanceKind
 
 STATE_NAMES: dict[NuisanceKind, list[str]] = {"distractor": ["x", "y", "z"], "camera": ["tilt", "pan", "roll"]}
-"""What the three numbers of a nuisance's state are: the ball's centre in metres, the camera's turn in radians."""
+"""Names of the three numbers of a nuisance's state: the ball's centre in metres, or the camera's turn in radians."""
 
+# Metres for the ball, radians for the camera, as in STATE_NAMES.
 _CENTRE: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.05, 0.6, 0.2), "camera": (0.0, 0.0, 0.0)}
 _REACH: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.3, 0.3, 0.2), "camera": (0.15, 0.15, 0.12)}
-"""Largest distance from the centre, for each of the three numbers, before the shake."""
+"""Largest distance from the centre, for each of the three numbers, without the shake."""
 _SHAKE: dict[NuisanceKind, float] = {"distractor": 0.0, "camera": 0.004}
-"""Standard deviation of what is drawn anew at every step; 0.004 radians are 0.2 of 64 pixels."""
+"""Standard deviation of the noise added at every step; 0.004 radians shift an image of 64 pixels by 0.2 pixels."""
 _WAVES = 3
+"""Number of sine waves that are averaged into the path of each number."""
 _FREQUENCIES_HZ = (0.5, 1.5)
-"""At these the nuisance moves about as far in 0.1 s, the usual gap of a latent action, as the hand does."""
+"""Range of the waves' frequencies. With it, the nuisance moves about as far as the hand in 0.1 s, the default frame
+offset of a latent action."""
 
-_BALL_RADIUS = 0.12
+_BALL_RADIUS = 0.12  # metres
 _MAGENTA = (1.0, 0.0, 0.8, 1.0)
 _YELLOW = (1.0, 0.9, 0.0, 1.0)
 
 
 def nuisance_generator(kind: NuisanceKind, task: str, seed: int) -> np.random.Generator:
-    """Random numbers that share nothing with the placement of objects or with other tasks' episodes of this seed."""
+    """Return a random generator that is independent of the objects' placement and of other tasks with this seed."""
     return np.random.default_rng([seed, zlib.crc32(f"{kind} {task}".encode())])
 
 
 def nuisance_path(
     kind: NuisanceKind, random: np.random.Generator, *, num_frames: int, fps: float
 ) -> Float32[np.ndarray, "t 3"]:
-    """Draw where the nuisance is at every frame of an episode: a sum of slow waves, plus the shake.
+    """Draw the state of the nuisance at every frame of an episode: a mean of slow sine waves, plus the shake.
 
     Args:
-        kind: Not "none".
-        random: Decides everything.
-        num_frames: Frames t.
+        kind: Kind of nuisance, other than "none".
+        random: Generator on which the path depends.
+        num_frames: Number of frames t.
         fps: Frame rate, in Hz.
 
     Returns:
-        The numbers that `STATE_NAMES` names, bounded but for the shake.
+        States named by `STATE_NAMES`; without the shake they lie within `_REACH` of `_CENTRE`.
     """
     time_s = np.arange(num_frames)[:, None, None] / fps
     frequencies_hz = random.uniform(*_FREQUENCIES_HZ, size=(_WAVES, 3))
@@ -61,7 +64,7 @@ def nuisance_path(
 
 
 def add_nuisance(kind: NuisanceKind, scene: Any, state: Float32[np.ndarray, " 3"]) -> None:
-    """Change `scene`, an `mjvScene` that is about to be rendered, to show the nuisance in `state`."""
+    """Add the nuisance with the given `state` to `scene`, an `mjvScene` that is about to be rendered."""
     if kind == "distractor":
         _add_ball(scene, state.astype(np.float64))
     elif kind == "camera":
@@ -69,7 +72,7 @@ def add_nuisance(kind: NuisanceKind, scene: Any, state: Float32[np.ndarray, " 3"
 
 
 def _add_ball(scene: Any, centre: Float[np.ndarray, " 3"]) -> None:
-    """Draw a magenta ball with three yellow belts; being no part of the model, it touches nothing."""
+    """Add a magenta ball with three yellow belts to the scene; it is not in the physical model and touches nothing."""
     from mujoco import mjtGeom, mjv_initGeom  # pyright: ignore[reportAttributeAccessIssue]
 
     upright = np.eye(3)
@@ -85,10 +88,10 @@ def _add_ball(scene: Any, centre: Float[np.ndarray, " 3"]) -> None:
 
 
 def _turn_camera(scene: Any, angles: Float[np.ndarray, " 3"]) -> None:
-    """Turn the camera where it stands, about its axes to the right, up and forward."""
+    """Turn the camera in place, by `angles` in radians about its axes to the right, up and forward."""
     from mujoco import mju_quatIntegrate, mju_rotVecQuat  # pyright: ignore[reportAttributeAccessIssue]
 
-    for eye in scene.camera:  # a left and a right one; a single picture is taken from their middle
+    for eye in scene.camera:  # MuJoCo keeps a left and a right camera for stereo; a mono image is taken between them
         forward, up = eye.forward.astype(np.float64), eye.up.astype(np.float64)
         axes = np.stack([np.cross(forward, up), up, forward])
         turn = np.array([1.0, 0.0, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""Episodes of Meta-World's scripted experts, rolled out in worker processes.
+"""Simulation of one episode of a Meta-World scripted expert, in worker processes.
 
 Shapes: t frames of one episode, h w image height and width.
 """
@@ -21,29 +21,30 @@ from hlrp.sim.light_metaworld import LightMetaworldEnv
 
 @dataclass(frozen=True)
 class ScriptedEpisode:
-    """One successful episode; row i is what was seen, and then done, at step i."""
+    """One successful episode. Row i holds the observation at step i and the action that was taken on it."""
 
     images: UInt8[np.ndarray, "t h w 3"]
-    """In [0, 255]."""
+    """RGB images in [0, 255]."""
     states: Float32[np.ndarray, "t 4"]
     """Hand x, y, z in metres and gripper opening in [0, 1]."""
     actions: Float32[np.ndarray, "t 4"]
-    """As executed, noise included, in [-1, 1]."""
+    """Executed actions, with their noise, in [-1, 1]."""
     nuisance: Float32[np.ndarray, "t 3"] | None
-    """The environment's `nuisance_state`, if there is one."""
+    """State of the nuisance, see `LightMetaworldEnv.nuisance_state`; None without a nuisance."""
 
 
 _TRANSLATION = 3
-"""Leading action dimensions that move the hand; the last one is the gripper's effort."""
+"""Number of leading action dimensions that move the hand; only they get noise. The fourth is the gripper's effort."""
 
 
 def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode | None:
-    """Let the expert solve `task` once; the result depends on the arguments alone.
+    """Simulate one episode of the scripted expert; the result depends only on the arguments.
 
     Returns:
         The episode, or None if the expert did not succeed within `options.max_steps`.
     """
     env = _environment(task, options)
+    # The task is part of the seed, so that tasks with the same episode seed get different noise.
     noise = np.random.default_rng([seed, zlib.crc32(task.encode())])
     observation, _ = env.reset(seed=seed)
     images, states, actions, nuisance = [], [], [], []
@@ -72,10 +73,10 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
 
 
 def prepare_worker() -> None:
-    """Make this worker process end with its parent, ignore Ctrl-C and render on one thread.
+    """Make this worker process end with its parent process, ignore Ctrl-C and render on one thread.
 
-    Ctrl-C goes to all processes and is left to the parent, which waits for the workers and says in one line that it
-    stopped. With one thread each, the workers do not compete for cores.
+    Ctrl-C reaches all processes. The parent process handles it: it waits for the workers and prints one line. One
+    rendering thread per worker avoids competition for cores.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -83,13 +84,16 @@ def prepare_worker() -> None:
 
 
 def close_environment() -> None:
-    """Free the simulation that `roll_out` keeps for its next call in this process."""
+    """Free the environment that `roll_out` caches in this process."""
     _environment.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)
 def _environment(task: str, options: RolloutOptions) -> LightMetaworldEnv:
-    """The last task's environment; an episode takes a second, and so does building one."""
+    """Build the environment of `task`, or return it if the last call had the same arguments.
+
+    Building an environment takes about as long as an episode, a second; one is kept, since workers go task by task.
+    """
     return LightMetaworldEnv(
         task,
         camera_name=options.camera_name,

@@ -1,7 +1,7 @@
-"""Meta-World's tasks, under the names, sentences and difficulty groups that LeRobot gives them.
+"""Meta-World's tasks, with LeRobot's task names, instructions and difficulty groups.
 
-They are read from LeRobot's own file rather than through `lerobot.envs.metaworld`, whose import takes ten
-times as long as Meta-World's and would be paid by every worker process.
+The tasks are read from LeRobot's JSON file and not by importing `lerobot.envs.metaworld`: that import takes ten times
+as long as the import of Meta-World, in every worker process.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from hlrp.runtime.extras import MissingPackage
 from hlrp.sim.gl_backend import choose_gl_backend
 
 _LEGACY_PREFIX = "metaworld-"
+"""Optional prefix of a task name, which LeRobot's own Meta-World environment also removes."""
 
 
 def expand_tasks(tasks: str) -> list[str]:
-    """Task names behind a comma-separated list of tasks and difficulty groups.
+    """Return the task names in a comma-separated list of tasks and difficulty groups.
 
     Args:
-        tasks: Such as "drawer-open-v3,window-open-v3" or "easy"; a group stands for all its tasks.
+        tasks: A list such as "drawer-open-v3,window-open-v3" or "easy"; a group stands for all its tasks.
 
     Returns:
-        Distinct task names in the order given.
+        Task names in the given order, each once.
 
     Raises:
         ValueError: If the list is empty or holds a name that is neither a task nor a group.
@@ -41,10 +42,10 @@ def expand_tasks(tasks: str) -> list[str]:
 
 
 def require_task(name: str) -> str:
-    """Return the canonical form of the task `name`.
+    """Return the task `name` without the legacy prefix.
 
     Raises:
-        ValueError: If Meta-World has no such task; lists the closest names.
+        ValueError: If Meta-World has no task of this name; the message lists the closest names.
     """
     task = name.removeprefix(_LEGACY_PREFIX)
     known = _catalogue()["TASK_DESCRIPTIONS"]
@@ -56,21 +57,23 @@ def require_task(name: str) -> str:
 
 
 def task_sentence(task: str) -> str:
-    """The instruction of `task`, such as "Open a drawer"."""
+    """Return the instruction of `task`, such as "Open a drawer"."""
     return _catalogue()["TASK_DESCRIPTIONS"][require_task(task)]
 
 
 def make_expert(task: str) -> Any:
-    """A new scripted expert for `task`; `get_action` takes the 39 numbers of a raw observation."""
+    """Build Meta-World's scripted expert for `task`; its `get_action` takes a raw observation of 39 numbers."""
     policy_class = _catalogue()["TASK_POLICY_MAPPING"][require_task(task)]
     return getattr(import_metaworld().policies, policy_class)()
 
 
 def import_metaworld() -> ModuleType:
-    """Meta-World, imported late: it imports MuJoCo, which fixes the rendering library.
+    """Choose the rendering library, then import Meta-World and return the module.
+
+    Meta-World imports MuJoCo, which reads the choice of the rendering library once, at its import.
 
     Raises:
-        FileNotFoundError: If nothing on this machine can render.
+        FileNotFoundError: If nothing on this machine can render without a display.
         MissingPackage: If Meta-World is not installed.
     """
     choose_gl_backend()
@@ -85,5 +88,6 @@ def import_metaworld() -> ModuleType:
 
 @functools.cache
 def _catalogue() -> dict[str, Any]:
+    """Read LeRobot's table of Meta-World tasks: instructions, difficulty groups and names of the expert classes."""
     file = importlib.resources.files("lerobot") / "envs" / "metaworld_config.json"
     return json.loads(file.read_text())

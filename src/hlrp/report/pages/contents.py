@@ -1,4 +1,4 @@
-"""What a report holds, checked before anything is drawn from it."""
+"""Keys that the dictionary of a demo's report must have; they are checked before the page or the summary is made."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ _POLICY = ("success_rate", "episodes", "interval", "tasks", "task_episodes", "tr
 
 
 def require_complete(report: Mapping[str, Any]) -> None:
-    """Raise unless `report` has every figure that the page and the summary show.
+    """Raise an error unless `report` has every metric that the page and the summary show.
 
     Raises:
-        ValueError: Naming all that is missing, such as `laq.probe_r2`.
+        ValueError: If metrics are missing; the message names all of them, such as `laq.probe_r2`.
     """
     missing = [name for name in (*_FIGURES, *_SECTIONS, "policies") if name not in report]
     for section, names in _SECTIONS.items():

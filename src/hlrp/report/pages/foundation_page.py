@@ -1,4 +1,4 @@
-"""The report of one foundation model as one page that loads nothing.
+"""Report of a foundation model as a single HTML file with embedded images.
 
 Shapes: b batch, c h w a frame, s code slots.
 """
@@ -30,38 +30,40 @@ from hlrp.training.evaluation_mode import evaluation_mode
 
 _TITLE = "What the foundation model predicts"
 
-_ACCURACY = "Share of right codes in each slot, beside what guesses score."
+_ACCURACY = "Share of codes that the model predicts right in each slot, beside the accuracy of simple guesses."
 _CONFUSION = (
-    "Percent of the frames with a true code (row) that were given each code (column); rows add up to 100. Dark on the "
-    "diagonal is right; a dark column is a code said too often; an empty grey row is a code that never occurs."
+    "Each row is a true code and shows in percent how often each code (column) was decoded; rows add up to 100. Dark "
+    "cells on the diagonal are right predictions. A dark column is a code that is predicted too often. An empty grey "
+    "row is a code that never occurs."
 )
 _RELIABILITY = (
-    "Left: how often codes said with some probability are right (dots), and how far that is from the diagonal "
-    "(lines). Above it the model is right more often than it says, below it less often."
+    "Left: share of right codes by the probability that the model gave them (dots), and the distance to perfect "
+    "calibration, the diagonal (lines). Above the diagonal the model is right more often than its probabilities say, "
+    "below the diagonal less often. Right: how often each probability occurs."
 )
 _EXAMPLES = (
-    "Frames of these episodes with their instruction. Slot by slot: the code that the quantizer gave the frame, that "
-    "which the model decodes (✓ right, ✗ wrong), and its probability."
+    "Held-out frames with their instruction. For each slot from left to right: the true code from the quantizer, the "
+    "code that the model decodes (✓ right, ✗ wrong), and the probability of the decoded code."
 )
 
 
 @dataclass(frozen=True)
 class ExamplePrediction:
-    """One labelled frame and what a model says about it."""
+    """One labelled frame with its true codes and the codes that a model decodes."""
 
     image: UInt8[Tensor, "c h w"]
-    """The frame, RGB; of several cameras the first."""
+    """The frame, RGB in [0, 255]; the first camera if there are several."""
     instruction: str
     codes: tuple[int, ...]
-    """True codes."""
+    """True code of each slot, from the quantizer."""
     predicted: tuple[int, ...]
-    """Codes as decoded at inference."""
+    """Code of each slot, decoded as at inference."""
     probabilities: tuple[float, ...]
-    """Probability of each predicted code, after the predicted ones before it."""
+    """Probability of the predicted code of each slot, given the predicted codes of the slots before."""
 
 
 def example_predictions(backend: FoundationBackend, batch: FoundationBatch, count: int) -> list[ExamplePrediction]:
-    """Predict `count` labelled frames, evenly spread over the batch; fewer where it has fewer.
+    """Predict the codes of `count` labelled frames, evenly spread over the batch, or of all if there are fewer.
 
     Raises:
         ValueError: If no frame of the batch is labelled, or `count` is not positive.
@@ -98,16 +100,16 @@ def render_foundation_page(
     examples: Sequence[ExamplePrediction],
     about: Mapping[str, str],
 ) -> str:
-    """Render the report as HTML.
+    """Render the report of a foundation model as HTML.
 
     Args:
-        figures: On held-out frames.
-        language: The same frames under other instructions; None where that was not measured.
-        examples: Frames to show.
-        about: What was measured on what, by name.
+        figures: Metrics of the predicted codes on held-out frames.
+        language: Metrics of the codes under other instructions; None if not measured.
+        examples: Frames to show with their predictions.
+        about: Rows of the table that says what was measured on what: text by name.
 
     Returns:
-        A complete page.
+        A complete HTML page.
     """
     values, spoken = figures.to_dict(), None if language is None else language.to_dict()
     conclusion = foundation_conclusion(values)
@@ -116,9 +118,9 @@ def render_foundation_page(
         section("Verdicts", paragraph(_basis(figures)), judged(foundation_verdicts(values, spoken))),
         section("Examples", paragraph(_EXAMPLES), _examples(examples)) if examples else "",
         section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
-        section("What is taken for what", figure(_CONFUSION, confusion_figure(figures.confusion))),
+        section("Confusion of codes", figure(_CONFUSION, confusion_figure(figures.confusion))),
         section(
-            "Does it know what it knows?",
+            "Calibration of the probabilities",
             figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error)),
         ),
         section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
@@ -127,14 +129,17 @@ def render_foundation_page(
 
 
 def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple[str, str]]:
-    """Large figures: how far above guessing, before the share of right codes, which guessing may reach too."""
+    """Return the numbers at the top of the page.
+
+    The gain over guessing comes before the accuracy, since the best constant guess may have a high accuracy too.
+    """
     decoded, guess = f"{figures.decoded_accuracy:.0%}", f"{figures.constant_guess_accuracy:.0%}"
     shown = [(decoded, f"of codes right; the best constant guess has {guess}")]
     if figures.gain_over_guessing is not None:
         gain = f"{max(figures.gain_over_guessing, 0.0):.0%}"
         shown.insert(0, (gain, "of the way from the best constant guess to all codes right"))
     if language is not None and language.changed_share is not None:
-        shown.append((f"{language.changed_share:.0%}", "of frames get other codes under the words of another task"))
+        shown.append((f"{language.changed_share:.0%}", "of frames get other codes by the instruction of another task"))
     return shown
 
 
@@ -155,7 +160,7 @@ def _examples(examples: Sequence[ExamplePrediction]) -> str:
 
 
 def _codes(example: ExamplePrediction) -> str:
-    """A small table with one column for each slot."""
+    """Return a grid with one column per slot: true code, decoded code, probability."""
     cells = []
     for truth, code, probability in zip(example.codes, example.predicted, example.probabilities, strict=True):
         right = truth == code

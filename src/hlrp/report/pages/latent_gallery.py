@@ -1,7 +1,8 @@
-"""Run a quantizer over a few held-out clips and draw what it says.
+"""Run a quantizer on held-out clips and draw its predictions and codes.
 
-Of clips with more than two frames the first transition is drawn. Shapes: b clips, c h w a frame, s code slots, v code
-width, g codes that name a group, a action dimensions.
+Only the first transition of each clip is drawn.
+
+Shapes: b clips, c h w a frame, s code slots, v code width, g codes by which clips are grouped, a action dimensions.
 """
 
 from __future__ import annotations
@@ -32,16 +33,26 @@ from hlrp.report.plots.run_plots import code_usage_figure
 from hlrp.runtime.progress import progress
 
 _ROWS = 5
-"""Clips in a figure of predictions."""
+"""Number of clips in the plots of predictions, transfers and checks."""
 _TARGETS = 6
-"""Frames in a figure of transfers."""
+"""Number of frames of other episodes in the plot of transfers."""
 _COLUMNS = 8
-"""Codes in a row of the atlas: all of them in a small codebook, else the most frequent."""
+"""Number of codes in a row of the atlas: all codes of a small codebook, else the most frequent ones."""
 _EXAMPLES = 2
+"""Number of example clips for each code of the atlas."""
 
 
 def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: LAQQuality) -> dict[str, bytes]:
-    """PNG files by name; those that need codes, predicted pixels or actions are left out where there are none."""
+    """Draw all plots of a quantizer's report.
+
+    Args:
+        model: The quantizer.
+        clips: Held-out clips and their actions.
+        quality: Metrics of `model` on `clips`.
+
+    Returns:
+        PNG files by name. Plots that need codes, predicted pixels or actions are left out if there are none.
+    """
     device = next(model.parameters()).device
     with evaluating(model):
         batches = clips.pictures.split(PICTURE_BATCH)
@@ -58,11 +69,13 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
     per_action = quality.probe_r2_per_action_by_features
     if per_action is not None and quality.probe_r2_quantized is not None:
         found["probes"] = probe_figure(per_action)
-    chunks = None if quality.probe_r2_quantized is None else clips.chunks  # actions that never vary are not shown
+    # The probes are None if no action varies; such actions are not drawn in the atlas either.
+    chunks = None if quality.probe_r2_quantized is None else clips.chunks
     return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
 
 
 def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Latents) -> dict[str, bytes]:
+    """Draw predicted frames: of the clip itself, of still and reversed clips, and of transferred codes."""
     device = next(model.parameters()).device
     rows = _lively(clips, _ROWS)
     frames = model.to_pixels(clips.pictures[rows].to(device))
@@ -76,7 +89,8 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
     shown_before, shown_after = first_camera(before), first_camera(after)
     own = predict(before, latents.quantized[rows, 0])
     resting = predict(before, still.quantized[:, 0])
-    undone = predict(after, backwards.quantized[:, -1])  # backwards, the first transition is the last one
+    # The reversed clip's last transition is the clip's first one; from the later frame it should lead back to frame t.
+    undone = predict(after, backwards.quantized[:, -1])
     figures = {
         "predictions": prediction_figure(shown_before, shown_after, own, codes),
         "checks": checks_figure(shown_before, shown_after, resting, undone),
@@ -91,7 +105,7 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
 
 
 def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
-    """Clips evenly spread over the livelier half: a clip without motion shows nothing."""
+    """Choose `count` clips, evenly spread over the half of the clips with the most motion; still clips show nothing."""
     motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3))
     order = motion.argsort(descending=True)
     order = order[: max(len(order) // 2, min(count, len(order)))]
@@ -99,7 +113,10 @@ def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
 
 
 def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
-    """A clip of each of a few episodes, those of `rows` last: their codes should move other frames."""
+    """Choose the first clip of each of `_TARGETS` episodes; episodes of `rows` come last.
+
+    Transferred codes are a test only on frames of other episodes than the ones that the codes come from.
+    """
     used = set(clips.episode[rows].tolist())
     first = {int(episode): i for i, episode in reversed(list(enumerate(clips.episode[: len(clips.pictures)])))}
     order = sorted(first, key=lambda episode: (episode in used, first[episode]))
@@ -107,6 +124,7 @@ def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
 
 
 def _atlas(clips: QualityClips, latents: Latents, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
+    """Draw clips grouped by code tuple and by the code of each slot; without codes, by k-means of the vectors."""
     if latents.codes is None:
         vectors = rearrange(latents.quantized[:, 0], "b s v -> b (s v)").double()
         centres = k_means(vectors, min(_COLUMNS, len(vectors)), torch.Generator().manual_seed(0))
@@ -129,7 +147,7 @@ def _entries(
     *,
     in_order: bool = False,
 ) -> list[AtlasEntry]:
-    """Clips by their most frequent names, or by name."""
+    """Group clips by `names`: the `_COLUMNS` most frequent ones, ordered by frequency, or with `in_order` by number."""
     kinds = most_frequent(names, _COLUMNS)
     if in_order:
         kinds = kinds[kinds[:, 0].argsort()]
@@ -147,7 +165,7 @@ def _entry(
     pictures = clips.pictures[members]
     before, after = (first_camera(pictures[:, at].float() / 255) for at in (0, 1))
     change = (after - before).mean(1)
-    liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # a code's examples should show what moves
+    liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # examples without motion would show nothing
     known = None if actions is None else actions[members & actions.isfinite().all(1)]
     examples = liveliest[torch.linspace(0, len(liveliest) // 2, min(_EXAMPLES, len(liveliest))).long()]
     return AtlasEntry(

@@ -1,4 +1,4 @@
-"""The report of one quantizer as one page that loads nothing."""
+"""Report of a latent action quantizer as a single HTML file with embedded images."""
 
 from __future__ import annotations
 
@@ -18,36 +18,39 @@ _OVERLAY = "Grey: unchanged; orange: became brighter; blue: became darker."
 _SECTIONS = {
     "probes": (
         "Actions in the latents",
-        "R² of a linear map to each action dimension. Good codes stand close to the unquantized vectors, and far above "
-        "those of a still clip.",
+        "R² of a linear map to each action dimension. Good codes reach nearly the R² of the unquantized vectors, and "
+        "far more than the codes of a still clip.",
     ),
     "predictions": (
         "Predicted frames",
-        "Frame t and the codes give the prediction. Brighter is more wrong; both maps of a row share one scale.",
+        "The prediction is decoded from frame t and the codes. In the error maps, brighter is a larger error; both "
+        "maps of a row share one scale.",
     ),
     "gains": (
-        "Do codes matter?",
-        "Gain over copying frame t with a clip's own codes, and with permuted codes, where it should be gone.",
+        "Effect of the codes on the prediction",
+        "Gain over copying frame t: with the clip's own codes, and with the codes of another clip (permuted codes). If "
+        "the decoder uses the codes, the gain with permuted codes is small.",
     ),
     "transfer": (
-        "The same codes elsewhere",
-        "Each row applies the codes of the clip at its left to frames of other episodes. Codes mean one thing where "
-        f"the same motion appears along their row. {_OVERLAY}",
+        "Codes applied to other frames",
+        "Each row applies the codes of the clip at its left to frames of other episodes. If the codes have one meaning "
+        f"everywhere, all images of a row show the same motion. {_OVERLAY}",
     ),
     "checks": (
-        "No motion, and motion backwards",
-        "Left: the true motion; frame t under the codes of a still clip, where nothing should change; what changes, "
-        f"four times brighter. Right: the clip backwards, and what its codes make of the later frame. {_OVERLAY}",
+        "Still clips and reversed clips",
+        "Left: the true motion; the prediction from frame t and the codes of a still clip, where nothing should "
+        "change; the predicted change, four times brighter. Right: the true motion of the reversed clip, and the "
+        f"prediction from the later frame and the codes of the reversed clip. {_OVERLAY}",
     ),
-    "code_usage": ("Use of the codes", "Share of each code in each slot."),
+    "code_usage": ("Use of the codes", "Share of clips with each code, for each slot."),
 }
 _ATLAS_ACTIONS = (
     "the actions of its clips (dots) and their mean (arrow, along the first two action dimensions in standard "
     "deviations), "
 )
 _ATLAS = (
-    "Every column is one code: its share of clips, {actions}the mean change of brightness (red brighter, blue darker), "
-    f"and clips that have it. {_OVERLAY}"
+    "Every column is one code. From top to bottom: the share of clips with this code, {actions}the mean change of "
+    f"brightness (red brighter, blue darker), and example clips. {_OVERLAY}"
 )
 
 
@@ -59,17 +62,17 @@ def render_latent_page(
     *,
     episodes: str,
 ) -> str:
-    """Render the report as HTML.
+    """Render the report of a quantizer as HTML.
 
     Args:
-        quality: The card.
-        figures: PNG files from `latent_gallery`.
-        about: What was measured on what, by name.
-        baselines: Codes of the same size from elsewhere, the quantizer itself first.
-        episodes: Which episodes were measured, and whether the quantizer was trained on them: a sentence.
+        quality: Metrics of the quantizer.
+        figures: Plots from `latent_gallery`, PNG files by name.
+        about: Rows of the table that says what was measured on what: text by name.
+        baselines: Metrics of baselines with codes of the same size; the first row is the quantizer itself.
+        episodes: Sentence that says which episodes were measured and whether the quantizer was trained on them.
 
     Returns:
-        A complete page.
+        A complete HTML page.
     """
     values = quality.to_dict()
     body = [
@@ -78,7 +81,7 @@ def render_latent_page(
     ]
     if baselines:
         rows = [[_with_meaning(row), *map(escape, baseline_cells(row)[1:])] for row in baselines]
-        body.append(section("Beside other codes of the same size", table(BASELINE_HEADER, rows)))
+        body.append(section("Comparison with other codes of the same size", table(BASELINE_HEADER, rows)))
     for name, (title, caption) in _SECTIONS.items():
         if name in figures:
             body.append(section(title, figure(caption, figures[name])))
@@ -95,18 +98,18 @@ def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
     r2 = quality.probe_r2 if quality.perplexity is not None else quality.probe_r2_quantized
     shown: list[tuple[str, str]] = []
     if r2 is not None:
-        shown.append((f"{r2:.2f}", "R² from latents to actions; 1 is all of them"))
+        shown.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
     if quality.copy_gain is not None:
-        shown.append((f"{quality.copy_gain:.2f}", "of the squared error of copying frame t saved"))
+        shown.append((f"{quality.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
     if quality.tuple_entropy_bits is not None and quality.tuple_entropy_bits_max is not None:
         bits = f"{quality.tuple_entropy_bits:.1f} bits"
-        shown.append((bits, f"in a clip's codes, of at most {quality.tuple_entropy_bits_max:.1f}"))
+        shown.append((bits, f"entropy of a clip's codes, of at most {quality.tuple_entropy_bits_max:.1f}"))
     return shown
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:
     clips = f"{quality.clips} clips of {counted(quality.episodes, 'episode')}"
-    pictures = "" if quality.copy_gain is None else f"; figures of pictures from {quality.picture_clips} of them"
+    pictures = "" if quality.copy_gain is None else f"; metrics of predicted frames use {quality.picture_clips} of them"
     intervals = "" if quality.probe_gain_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
     return f"{episodes[:1].upper()}{episodes[1:]}. {clips}{pictures}.{intervals}"
 

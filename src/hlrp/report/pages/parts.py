@@ -1,6 +1,6 @@
-"""Pieces of a page that loads nothing: pictures are inside, and there is no script.
+"""Building blocks of HTML report pages. Images are embedded, there are no scripts, and no file is loaded.
 
-Text is escaped here; the cells of a table are HTML.
+All functions escape the text they are given, except for `table`, whose cells are HTML.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hlrp.report.verdicts import Conclusion, Verdict
 
 
 def page(title: str, body: str) -> str:
-    """A complete page around `body`."""
+    """Return a complete HTML page around the HTML `body`."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -25,23 +25,23 @@ def page(title: str, body: str) -> str:
 
 
 def facts(shown: Sequence[tuple[str, str]]) -> str:
-    """Large figures, each with a few words below."""
+    """Return tiles with a large number each and a few words below; `shown` holds (number, words)."""
     tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in shown)
     return f'<div class="facts">{tiles}</div>'
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what stands below it."""
+    """Return a section with the heading `title` and the HTML `parts`."""
     return f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
 
 
 def paragraph(text: str) -> str:
-    """A few sentences."""
+    """Return a paragraph of text."""
     return f"<p>{escape(text)}</p>\n"
 
 
 def concluded(conclusion: Conclusion) -> str:
-    """The verdict on the whole, and what to do next."""
+    """Return a paragraph with the verdict on the whole model and the next step."""
     badge = f'<span class="{conclusion.word}">{conclusion.word}</span>'
     return (
         f'<p class="conclusion">{badge} {escape(conclusion.reason)}.<br>'
@@ -50,18 +50,18 @@ def concluded(conclusion: Conclusion) -> str:
 
 
 def judged(verdicts: Sequence[Verdict]) -> str:
-    """A row for each figure: what it means, its value, and whether it is good enough."""
+    """Return a table with a row for each metric: its name and meaning, its value, the verdict and the threshold."""
     rows = []
     for verdict in verdicts:
         badge = verdict.word if verdict.word == "–" else f'<span class="{verdict.word}">{verdict.word}</span>'
         wanted = f"<small>{escape(verdict.wanted)}</small>"
         name = f"<b>{escape(verdict.name)}</b><br><small>{escape(verdict.meaning)}</small>"
         rows.append([name, escape(verdict.value), badge, wanted])
-    return f'<div class="judged">{table(["figure", "value", "verdict", "wanted"], rows)}</div>\n'
+    return f'<div class="judged">{table(["metric", "value", "verdict", "wanted"], rows)}</div>\n'
 
 
 def figure(caption: str, content: bytes) -> str:
-    """A PNG file with its caption."""
+    """Return an embedded PNG file with a caption."""
     picture = base64.b64encode(content).decode()
     return (
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{picture}">'
@@ -70,7 +70,7 @@ def figure(caption: str, content: bytes) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML: escape what goes in."""
+    """Return a table. Header and cells are HTML, so the caller must escape plain text."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'

@@ -1,4 +1,4 @@
-"""The report as one page that loads nothing: pictures and videos are inside, and there is no script."""
+"""Report of a demo run as a single HTML file: plots and videos are embedded, and there is no script."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ _TITLE = "HLRP: from video to robot actions"
 _ROAD = (
     (
         "Collect",
-        "a scripted expert solves Meta-World tasks; video, actions and instructions are kept",
+        "a scripted expert solves Meta-World tasks; images, actions and instructions are recorded",
     ),
     (
         "LAQ",
-        "learns from frame t and a later one a few discrete codes for what changed; it sees no action",
+        "a quantizer learns a few discrete codes for the change from frame t to a later frame; it uses no actions",
     ),
-    ("Label", "writes the codes of every frame into the dataset, as if they were actions"),
+    ("Label", "the quantizer labels every frame of the dataset with the codes of the clip that starts there"),
     (
         "Foundation",
-        "a small vision-language model learns to name the codes from one frame and the instruction",
+        "a small vision-language model learns to predict the codes from one frame and the instruction",
     ),
     (
         "Policy",
-        "turns what that model knows into continuous actions; it is rolled out in simulation",
+        "a robot policy learns to turn the codes into continuous actions; the policy is tested in simulation",
     ),
 )
 
 _CAPTIONS = {
     "success": "Share of episodes solved, with 95 % Wilson intervals.",
-    "latent_quality": "What a linear map reads of the coming actions. Useful codes add to what the pixels "
-    "of frame t give already.",
-    "reconstruction": "What the quantizer predicts from frame t and the codes, and where it sees motion.",
-    "code_usage": "How evenly each slot uses its codes, on unseen episodes.",
+    "latent_quality": "How well a linear map predicts the next actions (R²). Useful codes improve on the pixels of "
+    "frame t alone.",
+    "reconstruction": "Frames that the quantizer predicts from frame t and the codes, and the predicted motion.",
+    "code_usage": "Share of clips with each code, for each slot, on unseen episodes.",
     "loss_curves": "Training loss of each stage.",
     "stage_time": "Wall time of each stage.",
 }
 
 
 def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], videos: Mapping[str, Path]) -> str:
-    """Render the run as HTML.
+    """Render the report of a demo run as HTML.
 
     Args:
-        report: The figures of the run; see `hlrp.report.pages.contents` for what must be there.
-        figures: PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
-            and `stage_time` stand in their sections, any other at the end under its own name.
-        videos: One rollout for each task; long ones are embedded as a smaller copy.
+        report: Metrics of the run, with the keys of `hlrp.report.pages.contents`.
+        figures: Plots, PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
+            and `stage_time` appear in their sections, any other plot at the end under its own name.
+        videos: One rollout video for each task; large videos are embedded as a smaller copy.
 
     Returns:
-        A complete page.
+        A complete HTML page.
 
     Raises:
-        ValueError: If a figure is missing, a success rate is no fraction, or a video is empty.
+        ValueError: If a metric is missing, a success rate is no fraction, or a video is empty.
         FileNotFoundError: If a video does not exist.
     """
     require_complete(report)
@@ -71,7 +71,7 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
     others = "".join(shown(name) for name in figures if name not in _CAPTIONS)
     sections = (
         _header(report),
-        section("The road", _list(_ROAD)),
+        section("The pipeline", _list(_ROAD)),
         section("Success per task", _success(report["policies"]), shown("success")),
         section("Rollouts", _videos(videos)) if videos else "",
         section(
@@ -85,7 +85,7 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
         section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
         section("Time and memory", _times(report), shown("stage_time")),
         section("More figures", others) if others else "",
-        section("To repeat this run", _commands(report["commands"]), _versions(report)),
+        section("Commands and versions of this run", _commands(report["commands"]), _versions(report)),
     )  # fmt: skip
     return page(_TITLE, "".join(sections))
 
@@ -98,10 +98,10 @@ def _header(report: Mapping[str, Any]) -> str:
             f"{card['success_rate']:.0%}",
             f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
         ),
-        (duration(report["seconds_total"]), "for all stages, on one machine"),
+        (duration(report["seconds_total"]), "for all stages on one machine"),
     ]
     if (r2 := report["laq"]["probe_r2"]) is not None:
-        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is all of them"))
+        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is perfect"))
     return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
 
 

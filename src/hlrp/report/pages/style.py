@@ -1,4 +1,4 @@
-"""The report page's look: one column, system fonts, light or dark as the reader's system is."""
+"""Style sheet of the report pages: one column, system fonts, light or dark by the setting of the reader's system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of how well codes are predicted: accuracy of each slot, what is taken for what, and how sure it is.
+"""Plots of how well a foundation model predicts codes: accuracy of each slot, confusion matrices, calibration.
 
 Shapes: s code slots, k codebook entries.
 """
@@ -15,14 +15,19 @@ from hlrp.report.metrics import FOUNDATION_METRICS
 from hlrp.report.plots.style import BLUE, FAINT, GREY, INK, ORANGE, SKY, VERMILLION, figure_style, new_figure, png
 
 _SLOTS_WITH_NUMBERS = 6
-"""More slots leave no room for figures above the bars."""
+"""Largest number of slots with numbers above their bars; more slots leave no room."""
 _CODES_WITH_NUMBERS = 8
-"""More codes leave no room for figures in the cells."""
+"""Largest codebook with numbers in the cells of its confusion matrix; more codes leave no room."""
 _COLUMNS = 4
+"""Largest number of confusion matrices side by side."""
 
 
 def slot_accuracy_figure(figures: CodeFigures) -> bytes:
-    """Grouped bars for each slot: decoded and teacher-forced accuracy, beside what guesses score."""
+    """Draw grouped bars for each slot: decoded and teacher-forced accuracy, beside the accuracy of guesses.
+
+    Returns:
+        A PNG file.
+    """
     bars: list[tuple[str, Sequence[float], str]] = [
         (_label("decoded_accuracy"), figures.decoded_accuracy_per_slot, BLUE),
         (_label("teacher_forced_accuracy"), figures.teacher_forced_accuracy_per_slot, SKY),
@@ -43,7 +48,7 @@ def slot_accuracy_figure(figures: CodeFigures) -> bytes:
                     axes.text(place, value + 0.012, f"{value:.2f}", ha="center", fontsize=6.5, color=FAINT)
         axes.set_xticks(range(slots), [str(slot) for slot in range(slots)], color=INK)
         axes.set_xlabel("slot", color=FAINT)
-        edge = max(slots, 3) / 2  # bars of a single slot keep a usual width
+        edge = max(slots, 3) / 2  # with one or two slots, leave space at the sides instead of drawing very wide bars
         axes.set_xlim((slots - 1) / 2 - edge, (slots - 1) / 2 + edge)
         axes.set_ylim(0, 1.06)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -55,10 +60,14 @@ def slot_accuracy_figure(figures: CodeFigures) -> bytes:
 
 
 def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
-    """One panel for each slot: rows are true codes, and each row says how often each code was decoded instead.
+    """Draw a confusion matrix for each slot. Each row is a true code and shows the shares of the decoded codes.
 
     Args:
-        confusion: Frames by slot, true code and decoded code, (s, k, k). A code that never occurs has an empty row.
+        confusion: Number of frames by slot, true code and decoded code, shape (s, k, k). The row of a code that never
+            occurs is left empty.
+
+    Returns:
+        A PNG file.
 
     Raises:
         ValueError: If there is no slot.
@@ -67,7 +76,7 @@ def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
     if counts.ndim != 3 or not len(counts):
         raise ValueError(f"expected counts by slot, true code and decoded code, got shape {counts.shape}")
     frames = counts.sum(2)
-    shares = counts / np.where(frames, frames, np.nan)[:, :, None]
+    shares = counts / np.where(frames, frames, np.nan)[:, :, None]  # NaN, drawn as background, for an empty row
     slots, k = frames.shape
     columns = min(slots, _COLUMNS)
     rows = -(-slots // columns)
@@ -79,13 +88,14 @@ def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
             axes.set_visible(False)
         image = None
         for slot, (axes, share) in enumerate(zip(grid.flat, shares, strict=False)):  # the grid may have spare cells
-            axes.set_facecolor("#EEF1F4")  # of a true code that never occurs
+            axes.set_facecolor("#EEF1F4")  # shows through in the rows of codes that never occur
             image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             axes.set_title(f"slot {slot}", fontsize=8.5, pad=4)
             _codes_as_ticks(axes, k)
             if numbered:
                 _write_shares(axes, share, size=6 if columns == _COLUMNS else 8)
-        for axes in grid.flat[max(slots - columns, 0) : slots]:  # the last row may have spare cells below the one above
+        # sharex labels only the bottom row, whose last cells may be hidden: label the lowest visible cell of a column.
+        for axes in grid.flat[max(slots - columns, 0) : slots]:
             axes.tick_params(labelbottom=True)
         figure.supxlabel("decoded code", fontsize=8.5, color=FAINT)
         figure.supylabel("true code", fontsize=8.5, color=FAINT)
@@ -97,11 +107,14 @@ def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
 
 
 def reliability_figure(reliability: Reliability, calibration_error: float) -> bytes:
-    """Accuracy over confidence, where the diagonal is perfect, and how many codes have which confidence.
+    """Draw a reliability diagram (accuracy over confidence; perfect is the diagonal) and a histogram of the confidence.
 
     Args:
-        reliability: Its bins.
-        calibration_error: Their mean distance to the diagonal.
+        reliability: Bins of confidence with their mean confidence, accuracy and number of codes.
+        calibration_error: Expected calibration error: mean distance of the bins to the diagonal.
+
+    Returns:
+        A PNG file.
     """
     codes = np.array(reliability.codes)
     edges = np.linspace(0, 1, len(codes) + 1)
@@ -150,7 +163,7 @@ def _codes_as_ticks(axes: Axes, k: int) -> None:
 
 
 def _write_shares(axes: Axes, shares: np.ndarray, *, size: int) -> None:
-    """Percentages where they round to at least one."""
+    """Write shares as percentages into the cells of a confusion matrix; shares that round to 0 % stay blank."""
     for true, row in enumerate(shares):
         for decoded, share in enumerate(row):
             if share >= 0.005:

@@ -1,7 +1,8 @@
-"""Pictures of what latent actions say: errors, transfers, checks of motion, and an atlas of codes.
+"""Plots of latent actions: predicted frames and errors, probes, transferred codes, checks of motion, an atlas of codes.
 
-Of several cameras the first is drawn. Shapes: b clips, e examples or frames, c h w a frame, s code slots, m clips of an
-entry, a action dimensions.
+If a model has several cameras, only the first is drawn. All plots are returned as PNG files.
+
+Shapes: b clips, e examples or frames, c h w a frame, s code slots, m clips of an entry, a action dimensions.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from hlrp.report.plots.style import (
 )
 
 _LOWEST_R2 = -0.2
-"""A probe can be arbitrarily worse than the mean; its bar ends here and its label says the figure."""
+"""R² at which a bar is cut off, since R² has no lower bound; the label of the bar shows the true value."""
 _PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
 
 
@@ -45,15 +46,15 @@ def prediction_figure(
     predicted: Float[Tensor, "b c h w"],
     codes: Int[Tensor, "b s"] | None,
 ) -> bytes:
-    """A row for each clip: both frames, the prediction, and where copying and the prediction are wrong.
+    """Draw a row for each clip: both frames, the predicted frame, and error maps of copying frame t and of predicting.
 
-    Both maps of a row share one brightness scale, whose top is the largest error of copying.
+    Both error maps of a row share one brightness scale, whose maximum is the largest error of copying.
 
     Args:
         before: Frame t, RGB in [0, 1].
-        after: The frame one offset later.
+        after: The frame one offset later, RGB in [0, 1].
         predicted: The prediction of `after`; values outside [0, 1] are clipped.
-        codes: Codes of the transition, printed beside it.
+        codes: Codes of the transition, printed below the prediction; None for a latent without codes.
     """
     pictures = [_rgb(frames) for frames in (before, after, predicted)]
     errors = [_motion(frames, after) for frames in (before, predicted)]
@@ -62,7 +63,7 @@ def prediction_figure(
         figure = new_figure(0.25 + 1.42 * len(before))
         grid = figure.subplots(len(before), len(titles), squeeze=False)
         for row, cells in enumerate(grid):
-            brightest = max(float(errors[0][row].max()), 1 / 255)
+            brightest = max(float(errors[0][row].max()), 1 / 255)  # at least one grey level, for clips without motion
             for axes, frames in zip(cells[:3], pictures, strict=True):
                 axes.imshow(frames[row], interpolation="nearest")
             for axes, error in zip(cells[3:], errors, strict=True):
@@ -78,11 +79,11 @@ def prediction_figure(
 
 
 def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequence[str] | None = None) -> bytes:
-    """Grouped bars of R² for each action dimension that varies.
+    """Draw grouped bars of the linear probes' R² for each action dimension that varies.
 
     Args:
-        per_action: R² of each action dimension by what is probed: `probe_r2_per_action_by_features` of a card.
-        names: Of the dimensions; numbers if not given.
+        per_action: R² of each action dimension by probed features: `LAQQuality.probe_r2_per_action_by_features`.
+        names: Names of the action dimensions; default: their numbers.
 
     Raises:
         ValueError: If no dimension varies.
@@ -115,11 +116,17 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
 
 
 def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> bytes:
-    """Bars of the gain over copying: with a clip's own codes, on its moving pixels, and with codes of another clip."""
+    """Draw bars of the gain over copying frame t, where 1 is a perfect prediction.
+
+    Args:
+        copy_gain: Gain with the clip's own codes.
+        moving: Gain with the clip's own codes on moving pixels only; None if nothing moves.
+        permuted: Gain with the codes of another clip, which should be lost.
+    """
     bars = [("own codes", copy_gain, BLUE), ("permuted codes", permuted, VERMILLION)]
     if moving is not None:
         bars.insert(1, ("own codes, moving pixels", moving, SKY))
-    values = [max(value, -1.0) for _, value, _ in bars]
+    values = [max(value, -1.0) for _, value, _ in bars]  # a gain has no lower bound; the label shows the true value
     with figure_style():
         figure = new_figure(0.6 + 0.35 * len(bars))
         axes = figure.subplots()
@@ -141,14 +148,14 @@ def transfer_figure(
     targets: Float[Tensor, "e c h w"],
     predicted: Float[Tensor, "b e c h w"],
 ) -> bytes:
-    """A grid: every row is the motion of one clip, every column a frame it is applied to.
+    """Draw a grid of transferred codes: each row uses the codes of one clip, each column applies them to one frame.
 
-    Pictures show motion as in `overlay`; the top row shows the frames as they are.
+    Images show motion as in `overlay`; the top row shows the frames themselves.
 
     Args:
-        sources: Frame t and the later one of each clip whose codes are used, RGB in [0, 1].
-        targets: Frames they are applied to.
-        predicted: What comes out.
+        sources: Frame t and the later frame of each clip whose codes are used, RGB in [0, 1].
+        targets: Frames that the codes are applied to, RGB in [0, 1].
+        predicted: Predicted frame for each pair of a clip's codes and a target, RGB in [0, 1].
     """
     rows, columns = len(sources), len(targets)
     with figure_style():
@@ -170,32 +177,33 @@ def transfer_figure(
 
 @dataclass(frozen=True)
 class AtlasEntry:
-    """All clips that share a code, or a code tuple."""
+    """Summary of all clips that have the same code, or the same code tuple."""
 
     name: str
     share: float
-    """Of all clips, in [0, 1]."""
+    """Share of these clips among all clips, in [0, 1]."""
     change: Float[Tensor, "h w"]
-    """Mean change of brightness, in [-1, 1]."""
+    """Change of brightness from frame t to the later frame, averaged over the clips, in [-1, 1]."""
     before: Float[Tensor, "e c h w"]
-    """Frame t of a few examples, RGB in [0, 1]."""
+    """Frame t of a few example clips, RGB in [0, 1]."""
     after: Float[Tensor, "e c h w"]
-    """The frame one offset later."""
+    """Frame one offset later of the example clips, RGB in [0, 1]."""
     actions: Float[Tensor, "m a"] | None
-    """Standardized mean action of each clip; None where nobody recorded any."""
+    """Standardized mean action of each clip with known actions; None if no clip has any."""
 
 
 def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
-    """A column for each entry: its actions as dots and an arrow, its mean change, and examples.
+    """Draw a column for each entry: its actions as dots and an arrow, its mean change of brightness, and examples.
 
-    The arrow points along the first two action dimensions, in standard deviations; there is none without actions.
-    All change maps share one colour scale.
+    The plane of dots and arrow is that of the first two action dimensions, in standard deviations; it is left out if
+    no entry has actions. All maps of change share one colour scale.
 
     Raises:
         ValueError: If there is no entry.
     """
     if not entries:
         raise ValueError("expected at least one code that is used, got none")
+    # At least four columns, so that the plots of a row with few codes do not become huge.
     columns, examples = max(len(entries), 4), max(len(entry.before) for entry in entries)
     with_actions = any(entry.actions is not None for entry in entries)
     rows = with_actions + 1 + examples
@@ -205,7 +213,7 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             bare(axes)
-        for column, entry in zip(grid.T, entries, strict=False):  # a row of few codes keeps its size
+        for column, entry in zip(grid.T, entries, strict=False):  # there may be more columns than entries
             column[0].set_title(f"{entry.name} · {entry.share:.0%}", loc="center", fontsize=8, pad=4)
             if entry.actions is not None:
                 _draw_arrow(column[0], entry.actions)
@@ -228,13 +236,13 @@ def checks_figure(
     still: Float[Tensor, "b c h w"],
     backwards: Float[Tensor, "b c h w"],
 ) -> bytes:
-    """A row for each clip: its true motion, then frame t moved by the codes of a still clip and of the clip backwards.
+    """Draw a row for each clip: its true motion, the prediction for a still clip, and that for the reversed clip.
 
     Args:
         before: Frame t, RGB in [0, 1].
-        after: The frame one offset later.
-        still: Prediction from frame t and the codes of frame t repeated.
-        backwards: Prediction from the later frame and the codes of the clip backwards; frame t if it is undone.
+        after: The frame one offset later, RGB in [0, 1].
+        still: Prediction from frame t and the codes of frame t repeated; ideally frame t.
+        backwards: Prediction from the later frame and the codes of the reversed clip; ideally frame t.
     """
     titles = ("true motion", "under 'no motion'", "change × 4", "backwards, truth", "backwards, predicted")
     rest = _motion(still, before) * 4
@@ -253,7 +261,7 @@ def checks_figure(
 
 
 def overlay(before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
-    """Two grey frames in one picture: what is unchanged stays grey, what became darker is blue, brighter orange."""
+    """Show two frames in one image: unchanged pixels are grey, darker ones blue, brighter ones orange."""
     first, second = (rearrange(_rgb(frames), "b h w c -> c b h w").mean(0) for frames in (before, after))
     change = np.clip(3 * (second - first), -1, 1)[..., None]
     grey = (0.35 + 0.5 * (first + second) / 2)[..., None]
@@ -263,7 +271,7 @@ def overlay(before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]) -
 
 
 def first_camera(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """The first three channels, on the host, in [0, 1]."""
+    """Return the first three channels, which are the RGB image of the first camera, on the CPU, clipped to [0, 1]."""
     return frames[..., :3, :, :].detach().cpu().float().clamp(0, 1)
 
 
@@ -272,11 +280,12 @@ def _rgb(frames: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
 
 
 def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w"]:
+    """Return the absolute difference of two frames, averaged over the colour channels."""
     return np.abs(_rgb(frames) - _rgb(others)).mean(-1)
 
 
 def _draw_arrow(axes: Axes, actions: Float[Tensor, "m a"]) -> None:
-    """Clips as dots and their mean as an arrow from the origin; a single action dimension lies along x."""
+    """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x."""
     points = np.zeros((len(actions), 2))
     points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()
     x, y = points.mean(0)

@@ -1,4 +1,4 @@
-"""What the quantizer believes will move, beside what moved.
+"""Plot of frames that a quantizer predicts from frame t and codes, with the true and the predicted motion.
 
 Shapes: b clips, c h w a frame, s codes of one transition.
 """
@@ -21,10 +21,10 @@ def reconstruction_figure(
     predicted: Float[Tensor, "b c h w"],
     codes: Int[Tensor, "b s"],
 ) -> bytes:
-    """A row for each clip: both frames, the prediction of the second, where each moves, and the codes.
+    """Draw a row for each clip: both frames, the prediction of the second, true and predicted motion, and the codes.
 
-    Motion is the mean over channels of |frame - frame t|; both maps of a row share one brightness scale,
-    whose top is the true motion's largest value.
+    Motion is the mean over channels of |frame - frame t|; both maps of a row share one brightness scale, whose maximum
+    is the largest value of the true motion.
 
     Args:
         frames_before: Frame t, RGB in [0, 1].
@@ -65,7 +65,7 @@ _CHIP = {"boxstyle": "round,pad=0.35", "facecolor": "#EEF2F6", "edgecolor": FAIN
 
 
 def _draw_codes(axes: Axes, codes: Int[Tensor, " s"]) -> None:
-    """Numbered chips, two in a row: codes are names, so they have no colour scale."""
+    """Draw codes as labelled boxes, two in a row; they have no colour scale, since codes are nominal, not ordered."""
     axes.set(xlim=(0, 1), ylim=(0, 1))
     lines = [codes.tolist()[i : i + 2] for i in range(0, len(codes), 2)]
     for line, chips in enumerate(lines):

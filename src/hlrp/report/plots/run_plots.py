@@ -1,4 +1,4 @@
-"""The report's charts, each a function from plain figures to PNG bytes.
+"""Plots of the demo's report. Each function takes plain numbers and returns a PNG file.
 
 Shapes: s code slots, k codebook entries.
 """
@@ -18,14 +18,14 @@ from hlrp.report.plots.style import BLUE, DARK, FAINT, INK, PALETTE, SKY, VERMIL
 
 
 def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[float]) -> bytes:
-    """Share of every code in every slot, beside the even share.
+    """Draw the share of clips with each code, one panel per slot; a dashed line marks even use.
 
     Args:
-        usage: Shares in [0, 1], (s, k); a slot's sum is 1.
+        usage: Share of each code in each slot, shape (s, k), in [0, 1]; the shares of a slot sum to 1.
         perplexity: exp(entropy) of each slot, in [1, k].
 
     Raises:
-        ValueError: If there is no slot, or the two differ in their number of slots.
+        ValueError: If there is no slot, or `usage` and `perplexity` have different numbers of slots.
     """
     if not usage or len(usage) != len(perplexity):
         raise ValueError(f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} figures")
@@ -57,12 +57,15 @@ def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[flo
 
 
 def loss_curves_figure(curves: Mapping[str, Series]) -> bytes:
-    """One small panel for each training run: the logged figure, and its running mean where it is long enough.
+    """Draw one panel for each training run: the logged loss, and its running mean if there are at least 40 points.
 
-    Panels that span more than a decade have a logarithmic axis.
+    A panel whose positive values span more than a factor of 10 has a logarithmic axis.
+
+    Args:
+        curves: Curves by the title of their panel.
 
     Raises:
-        ValueError: If there is no curve, or one has no points.
+        ValueError: If there is no curve, or a curve has no points.
     """
     if not curves:
         raise ValueError("expected at least one training curve, got none")
@@ -85,13 +88,13 @@ def loss_curves_figure(curves: Mapping[str, Series]) -> bytes:
 
 
 def success_figure(success: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> bytes:
-    """Grouped bars of success per task, a colour for each policy, with intervals.
+    """Draw grouped bars of the success rate on each task with its interval, one colour per policy.
 
     Args:
         success: `{policy: {task: (rate, low, high)}}`, all in [0, 1], as `task_successes` returns it.
 
     Raises:
-        ValueError: If there is nothing to show.
+        ValueError: If no policy has a success rate on any task.
     """
     tasks = list(dict.fromkeys(task for by_task in success.values() for task in by_task))
     if not tasks:
@@ -121,13 +124,13 @@ def success_figure(success: Mapping[str, Mapping[str, tuple[float, float, float]
 
 
 def stage_time_figure(stages: Mapping[str, float]) -> bytes:
-    """One bar of the whole run's wall time, cut into its stages.
+    """Draw the wall time of the whole run as one bar, divided into its stages.
 
     Args:
-        stages: Seconds of each stage, in the order they ran.
+        stages: Seconds of each stage, in the order in which the stages ran.
 
     Raises:
-        ValueError: If there is no stage, or a time is negative.
+        ValueError: If there is no stage, a time is negative, or all times are 0.
     """
     if not stages or min(stages.values()) < 0 or not sum(stages.values()):
         raise ValueError(f"expected the seconds of at least one stage, none of them negative, got {dict(stages)}")
@@ -141,7 +144,7 @@ def stage_time_figure(stages: Mapping[str, float]) -> bytes:
             colour = PALETTE[index % len(PALETTE)]
             share = f"{name} · {duration(seconds)} · {seconds / total:.0%}"
             axes.barh(0, seconds, left=start, height=1, color=colour, edgecolor="white", label=share)
-            if seconds / total > 0.09:
+            if seconds / total > 0.09:  # a narrower part has no room for its label
                 on_dark = colour in DARK
                 axes.text(
                     start + seconds / 2, 0, duration(seconds), ha="center", va="center",
@@ -159,13 +162,13 @@ def stage_time_figure(stages: Mapping[str, float]) -> bytes:
 
 
 def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
-    """Probe R² of the codes beside what else a linear map could read.
+    """Draw the R² of linear probes of the action chunk from codes, vectors, a still clip's codes, pixels, and both.
 
     Args:
-        laq: The report's `laq`: the figures of `hlrp.measure.laq_quality.LAQQuality`.
+        laq: `hlrp.measure.laq_quality.LAQQuality` as a dictionary.
 
     Raises:
-        ValueError: If no action of the dataset varies, so that there is no probe.
+        ValueError: If no action of the dataset varies, so that no probe was fitted.
     """
     bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
     if any(value is None for _, value, _ in bars):
@@ -188,7 +191,7 @@ def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
 
 
 _LOWEST_R2 = -0.5
-"""A probe can be arbitrarily worse than the mean; its bar ends here and its label says the figure."""
+"""R² at which a bar is cut off, since R² has no lower bound; the label of the bar shows the true value."""
 
 _GREY = "#AFB8C1"
 _PROBES = (
@@ -201,6 +204,7 @@ _PROBES = (
 
 
 def _draw_curve(axes: Axes, series: Series) -> None:
+    """Draw a loss curve; with at least 40 points also its running mean over a twentieth of the points."""
     steps, values = np.array(series.steps), np.array(series.values)
     window = len(values) // 20
     if window >= 2:
@@ -220,7 +224,7 @@ def _percent_axis(axes: Axes) -> None:
 
 
 def _wrapped(name: str) -> str:
-    """`button-press-topdown-v3` in two lines; a short name stays as it is."""
+    """Break a name of 18 or more characters, such as `button-press-topdown-v3`, into two lines near its middle."""
     if len(name) < 18 or not (cuts := [i for i, letter in enumerate(name) if letter in " -_"]):
         return name
     cut = min(cuts, key=lambda i: abs(i - len(name) / 2))
@@ -228,8 +232,10 @@ def _wrapped(name: str) -> str:
 
 
 def _round_ticks(minutes: float) -> list[float]:
+    """Return ticks from 0 to `minutes` at a round distance, nine at most."""
     step = next(step for step in (*_TICKS, minutes) if minutes / step <= 8)
     return [step * i for i in range(int(minutes / step) + 1)]
 
 
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120)
+"""Possible distances of the ticks of a time axis, in minutes."""

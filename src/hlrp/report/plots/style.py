@@ -1,4 +1,4 @@
-"""One look for all figures: quiet axes, the colour-blind-safe palette of Okabe and Ito, PNG at page width."""
+"""Common style of all plots: light axes, the colour-blind-safe palette of Okabe and Ito, PNG files of page width."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDTH = 7.2
-"""Inches of every figure: text of 9 points is then as large as the page's own."""
+"""Width of every plot, in inches; scaled to the page, text of 9 points is then about as large as the page's text."""
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PINK, GREY, YELLOW = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#F0E442"
 )  # fmt: skip
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILLION, GREY, YELLOW)
-"""In an order whose neighbours differ in brightness too."""
+"""Colours of series, in an order in which neighbours also differ in brightness."""
 DARK = (BLUE, GREEN, VERMILLION, GREY)
-"""Colours that carry white text."""
+"""Colours dark enough for white text on them."""
 
 INK, FAINT, RULE = "#24292F", "#6E7781", "#D8DEE4"
 
@@ -57,34 +57,35 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw inside this block in the house look, and leave Matplotlib's settings as they were."""
+    """Use the common style for plots drawn inside the block; Matplotlib's settings are restored afterwards."""
     with mpl.rc_context(_STYLE):
         yield
 
 
 def new_figure(height: float) -> Figure:
-    """A figure of page width and `height` inches, drawn without a display."""
+    """Return an empty Matplotlib figure of page width and `height` inches. It needs no display, unlike `pyplot`."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     tighten(figure, 0.08)
     return figure
 
 
 def tighten(figure: Figure, padding: float, between: float = 0.02) -> None:
-    """Leave `padding` inches around every axes, and `between` of its size beside it."""
+    """Set the space around every axes to `padding` inches and the space between axes to the fraction `between`."""
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(w_pad=padding, h_pad=padding, wspace=between, hspace=between)
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the Matplotlib figure as the bytes of a PNG file."""
     buffer = BytesIO()
+    # Without Matplotlib's version in the metadata, the same plot gives the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def bare(axes: Axes) -> None:
-    """Take away ticks, frame and grid."""
+    """Remove ticks and frame, for axes that show an image."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
