@@ -140,16 +140,16 @@ def test_parts_of_a_batch_with_its_augmentation_teach_what_the_batch_teaches(kin
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
-def readme_recipe() -> TrainFoundationConfig:
-    """The README's command for a model of two billion parameters."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    (command,) = re.findall(r"^hlrp-train-foundation (.*Cosmos.*)$", readme, re.MULTILINE)
+def usage_recipe() -> TrainFoundationConfig:
+    """The command of docs/usage.md for a model of two billion parameters."""
+    guide = (Path(__file__).parents[2] / "docs/usage.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = re.findall(r"^hlrp-train-foundation (.*Cosmos.*)$", guide, re.MULTILINE)
     return draccus.parse(TrainFoundationConfig, args=shlex.split(command, comments=True))
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_the_recipe_of_a_large_model_moves_nearly_every_weight(tmp_path: Path, dtype: str | None) -> None:
-    recipe = readme_recipe()
+    recipe = usage_recipe()
     dtype = dtype or recipe.backend.dtype
     config = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), dtype=dtype)
     batch = FoundationBatch(torch.rand(8, 1, 3, 32, 32), ["Open a drawer"] * 8, torch.randint(8, (8, 4)))
