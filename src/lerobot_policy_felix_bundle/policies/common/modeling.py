@@ -216,8 +216,8 @@ class HLRPPolicy(PreTrainedPolicy):
         known = self.config.laq_fingerprint
         if known and fingerprint and known != fingerprint:
             raise ValueError(
-                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with the same "
-                "LAQ, or start a new policy"
+                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with "
+                "the same LAQ, or start a new policy"
             )
         return known or fingerprint or None
 
@@ -509,7 +509,7 @@ class HLRPPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-        """The next action (b, a) from a queue; an empty queue is filled with `n_action_steps` actions of a new chunk."""
+        """The next action (b, a) of a queue; an empty queue is filled with `n_action_steps` actions of a new chunk."""
         if not self._action_queue:
             chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.unbind(1))
