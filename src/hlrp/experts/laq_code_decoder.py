@@ -71,8 +71,8 @@ class LAQCodeDecoder(nn.Module):
         """
         if not isinstance(laq.decoder, TransitionDecoder):
             raise ValueError(
-                f"a quantizer of the architecture {laq.architecture!r} has no decoder to read actions from; use one "
-                "of hlrp-train-laq, or the mlp decoder"
+                f"a quantizer of the architecture {laq.architecture!r} has no decoder for actions to build on; use a "
+                "quantizer of hlrp-train-laq, or the mlp decoder"
             )
         decoder = cls(laq.config, **head)
         decoder.codebook.copy_(laq.codebook())

@@ -125,7 +125,7 @@ def read_description(directory: Path | str) -> FoundationDescription:
         )
     values = read_json(path)
     if values.get("format") != _FORMAT:
-        raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; load it with its version")
+        raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; use the version it is from")
     if values.get("backend") not in BACKENDS:
         raise ValueError(f"{path} has the backend {values.get('backend')!r}, expected one of {', '.join(BACKENDS)}")
     with reading(path):

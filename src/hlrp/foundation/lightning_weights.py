@@ -38,7 +38,7 @@ def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None
     content = read_pickle(path, expected="a Lightning checkpoint that can be read without running code")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state_dict; name a Lightning checkpoint of stage 2")
+        raise ValueError(f"{path} holds no state_dict; name a checkpoint of hlrp-train-foundation")
     target, weights = _matched(backend, state, path)
     try:
         target.load_state_dict(_with_tied(target, weights), strict=True)
@@ -57,7 +57,7 @@ def _matched(backend: FoundationBackend, state: dict[str, Tensor], path: Path) -
     if ours:
         return backend, ours
     if not earlier:
-        raise ValueError(f"{path} has no weights named {OUR_PREFIX}… or {EARLIER_PREFIX}…; name one of stage 2")
+        raise ValueError(f"{path} has no weights named {OUR_PREFIX}… or {EARLIER_PREFIX}…; name a stage-2 checkpoint")
     if not isinstance(backend, QwenVLChatBackend):
         raise ValueError(
             f"{path} holds a Qwen3-VL, and this is a {backend.backend_type} backend; name another checkpoint"

@@ -1,6 +1,6 @@
 """Latent labels made during training: a frozen LAQ encodes the clip, the trained VLA sees only frame t.
 
-Shapes: b batch, t frames the quantizer sees, c h w a frame, s codes of one label, d width of a code vector.
+Shapes: b batch, t frames of a clip, c h w a frame, s codes of one label, d width of a code vector.
 """
 
 from __future__ import annotations

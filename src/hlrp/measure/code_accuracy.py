@@ -217,7 +217,7 @@ def last_code_guess(
     *,
     span: int,
 ) -> LastCodeGuess | None:
-    """Accuracy of guessing that the codes of the previous span repeat: the span that ends where the frame's begins.
+    """Accuracy of guessing that the codes repeat those of the previous span, which ends at the frame itself.
 
     The guess uses a label, which the LAQ computes from earlier frames and the frame itself. A policy sees one frame and
     no label. The result measures how much codes change from span to span; a model of one frame need not reach it.

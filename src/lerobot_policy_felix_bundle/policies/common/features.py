@@ -45,7 +45,7 @@ def keep_used_features(config: HLRPConfig, dataset_meta: Any | None, *, state_op
         return
     left_out = [key for key in given if key not in kept]
     if left_out:
-        logger.info(f"{config.type} does not look at {', '.join(left_out)}")
+        logger.info(f"{config.type} does not use the features {', '.join(left_out)}")
     for key in kept:
         if key not in dataset_meta.features:
             continue  # in the dataset under another name, which LeRobot's rename_map maps

@@ -83,7 +83,7 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
     elif there != mine and parser.parse_arg("rename_map") is None:
         logger.warning(
             f"this policy sees the cameras {', '.join(sorted(mine))}, and the dataset has {', '.join(sorted(there))}: "
-            "others are not looked at; map names with --rename_map, or take all of the dataset's cameras with "
+            "the policy uses only the former; map names with --rename_map, or take all of the dataset's cameras with "
             "--policy.input_features=null"
         )
     config.input_features = known
