@@ -509,11 +509,7 @@ class HLRPPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
-<<<<<<< HEAD
         """The next action (b, a) from a queue, which `n_action_steps` actions of a new chunk fill when it is empty."""
-=======
-        """The next action (b, a) of a queue; an empty queue is filled with `n_action_steps` actions of a new chunk."""
->>>>>>> w/words2
         if not self._action_queue:
             chunk = self.predict_action_chunk(batch)[:, : self.config.n_action_steps]
             self._action_queue.extend(chunk.unbind(1))
