@@ -201,7 +201,7 @@ def _pools(
     split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
     train, test = (chosen[part] for part in split)
     if not len(test):
-        logger.warning(f"{name} has one episode with labels: it is used for training, and there is no validation")
+        logger.warning(f"{name} has one episode with labels: it is trained on, and nothing of it is held out")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values

@@ -35,7 +35,7 @@ def gather_weights(sharded: nn.Module, into: nn.Module) -> None:
 def _shard(module: pl.LightningModule) -> None:
     """Shard the elements of every `nn.ModuleList` one by one, then the rest of the module.
 
-    Transformer blocks are such elements: they run one after the other, and only one at a time is gathered in memory.
+    Such elements, for example transformer blocks, run one after the other, so that few are gathered at the same time.
     """
     if isinstance(module, FSDPModule):  # Lightning calls `configure_model` again for a validation after training
         return
