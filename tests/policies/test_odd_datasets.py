@@ -287,14 +287,26 @@ def plain_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record(tmp_path_factory.mktemp("plain") / "data", {}, lambda *_: {}, (6,) * 6)
 
 
-@pytest.mark.parametrize("episodes", [[0, 1], [2, 5], [3]])
+@pytest.mark.parametrize("episodes", [[0, 1], [2, 5], [1, 3, 4]])
 def test_labelled_episodes_are_drawn_among_those_of_the_run(
     workshop: Workshop, plain_root: Path, episodes: list[int]
 ) -> None:
     run = Run(workshop, opened(plain_root, episodes), labelled_fraction=0.3)
-    labelled = {int(frame) // 6 for frame in run.policy.action_labels.known.nonzero()}
+    labelled = {int(frame) // 6 for frame in run.policy.action_labels.known.nonzero()} & set(episodes)
     assert len(labelled) == 1
-    assert labelled < set(episodes) or labelled == set(episodes)
+
+
+@pytest.mark.parametrize("choice", [{"labelled_fraction": 0.3}, {"labelled_episodes": [1]}], ids=["share", "numbers"])
+def test_episodes_held_out_for_evaluation_are_measured_on_their_actions(
+    workshop: Workshop, plain_root: Path, choice: dict[str, Any]
+) -> None:
+    train = opened(plain_root, [0, 1, 2])  # as --dataset.eval_split=0.5 leaves them
+    run = Run(workshop, train, "hlrp_action_expert_direct", **choice)
+    run.dataset = opened(plain_root, [3, 4, 5])
+    run.policy.eval()
+    loss, values = run.loss(0, 7)
+    assert values["action_share"] == 1
+    assert loss > 0
 
 
 def test_a_labelled_episode_that_the_run_leaves_out_is_refused(workshop: Workshop, plain_root: Path) -> None:
