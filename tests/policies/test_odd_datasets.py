@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lerobot.configs import NormalizationMode
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
@@ -198,6 +199,16 @@ def test_vectors_of_any_type_and_length_are_learnt_as_numbers(
         assert loss.isfinite()
     assert run.act(0).shape == (1, 4, *action["shape"])
     assert run.act(0).isfinite().all()
+
+
+def test_actions_that_a_clipping_expert_could_not_give_are_refused(workshop: Workshop, tmp_path: Path) -> None:
+    root = record(tmp_path / "data", {ACTION: vector("uint8")}, lambda _, i: {ACTION: np.uint8([i, 60])})
+    raw = {"normalization_mapping": {"ACTION": NormalizationMode.IDENTITY}}
+    with pytest.raises(ValueError, match=r"clips actions to ±1, those of the dataset reach ±60, and IDENTITY"):
+        Run(workshop, opened(root), "hlrp_diffusion", **raw)
+    Run(workshop, opened(root), "hlrp_diffusion", clip_sample_range=60.0, **raw)
+    with pytest.raises(ValueError, match="clip_sample_range must be 1 or more"):
+        workshop.config("hlrp_action_expert_latent", clip_sample_range=0.5)
 
 
 def test_one_state_value_is_the_samples_own_in_any_window(workshop: Workshop, tmp_path: Path) -> None:
