@@ -143,6 +143,51 @@ def test_a_resumed_run_starts_no_head_anew(saved: Any, six_joints: Path, monkeyp
         tuned(saved("hlrp_vla_direct"), six_joints)
 
 
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("hlrp_vla_direct", {"labelled_fraction": 0.5}),
+        ("hlrp_action_expert_direct", {"freeze_vla": True}),
+        ("hlrp_action_expert_latent", {"chunk_size": 3}),
+        ("hlrp_vla", {"optimizer_lr": 1.0}),
+        ("hlrp_diffusion", {"labelled_episodes": [1], "prediction_type": "sample"}),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings(
+    saved: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, kind: str, other: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", "--resume=true"])
+    tuned(saved(kind), workshop.dataset_root, gradient_checkpointing=True)
+    with pytest.raises(ValueError, match="a resumed run keeps the settings it was started with") as refused:
+        tuned(saved(kind), workshop.dataset_root, **other)
+    assert all(f"--policy.{name}={value} (was" in str(refused.value) for name, value in other.items())
+
+
+@pytest.mark.parametrize("choice", [{"labelled_fraction": 0.5}, {"labelled_episodes": [1]}], ids=["share", "numbers"])
+def test_a_saved_choice_of_labelled_frames_holds_until_another_is_made_and_the_log_says_so(
+    workshop: Workshop, six_joints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, choice: dict[str, Any]
+) -> None:
+    (name,) = choice
+    workshop.policy(**choice).save_pretrained(tmp_path)
+    assert len(tuned(tmp_path, six_joints).action_labels.known.unique()) == 2
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum(f"{name}={choice[name]} is the choice saved in {tmp_path}" in message for message in said) == 1
+    caplog.clear()
+    other = {"labelled_fraction": 0.5} if name == "labelled_episodes" else {"labelled_episodes": [0]}
+    anew = tuned(tmp_path, six_joints, **other)
+    assert getattr(anew.config, name) != choice[name]
+    assert "is the choice saved" not in caplog.text
+
+
+def test_a_saved_chunk_that_another_frame_rate_makes_too_long_is_told_a_length(
+    saved: Any, workshop: Workshop, tmp_path: Path
+) -> None:
+    root = record_robot(tmp_path / "dataset", joints=4, fps=5)
+    save_labels(make_labels(root, workshop.laq), root / LABELS_DIR)
+    with pytest.raises(ValueError, match=r"latent action spans at 5 fps; set --policy\.chunk_size=2 or less"):
+        tuned(saved("hlrp_vla_direct"), root)
+
+
 def test_a_weight_that_is_missing_is_not_started_anew_where_the_robot_is_the_same(
     workshop: Workshop, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lerobot.configs import NormalizationMode
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_STATE
@@ -200,6 +201,16 @@ def test_vectors_of_any_type_and_length_are_learnt_as_numbers(
     assert run.act(0).isfinite().all()
 
 
+def test_actions_that_a_clipping_expert_could_not_give_are_refused(workshop: Workshop, tmp_path: Path) -> None:
+    root = record(tmp_path / "data", {ACTION: vector("uint8")}, lambda _, i: {ACTION: np.uint8([i, 60])})
+    raw = {"normalization_mapping": {"ACTION": NormalizationMode.IDENTITY}}
+    with pytest.raises(ValueError, match=r"clips actions to ±1, those of the dataset reach ±60, and IDENTITY"):
+        Run(workshop, opened(root), "hlrp_diffusion", **raw)
+    Run(workshop, opened(root), "hlrp_diffusion", clip_sample_range=60.0, **raw)
+    with pytest.raises(ValueError, match="clip_sample_range must be 1 or more"):
+        workshop.config("hlrp_action_expert_latent", clip_sample_range=0.5)
+
+
 def test_one_state_value_is_the_samples_own_in_any_window(workshop: Workshop, tmp_path: Path) -> None:
     features = {OBS_STATE: vector("float32", (1,))}
     root = record(tmp_path / "data", features, lambda _, i: {OBS_STATE: np.float32([i])}, (12, 12))
@@ -287,14 +298,26 @@ def plain_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record(tmp_path_factory.mktemp("plain") / "data", {}, lambda *_: {}, (6,) * 6)
 
 
-@pytest.mark.parametrize("episodes", [[0, 1], [2, 5], [3]])
+@pytest.mark.parametrize("episodes", [[0, 1], [2, 5], [1, 3, 4]])
 def test_labelled_episodes_are_drawn_among_those_of_the_run(
     workshop: Workshop, plain_root: Path, episodes: list[int]
 ) -> None:
     run = Run(workshop, opened(plain_root, episodes), labelled_fraction=0.3)
-    labelled = {int(frame) // 6 for frame in run.policy.action_labels.known.nonzero()}
+    labelled = {int(frame) // 6 for frame in run.policy.action_labels.known.nonzero()} & set(episodes)
     assert len(labelled) == 1
-    assert labelled < set(episodes) or labelled == set(episodes)
+
+
+@pytest.mark.parametrize("choice", [{"labelled_fraction": 0.3}, {"labelled_episodes": [1]}], ids=["share", "numbers"])
+def test_episodes_held_out_for_evaluation_are_measured_on_their_actions(
+    workshop: Workshop, plain_root: Path, choice: dict[str, Any]
+) -> None:
+    train = opened(plain_root, [0, 1, 2])  # as --dataset.eval_split=0.5 leaves them
+    run = Run(workshop, train, "hlrp_action_expert_direct", **choice)
+    run.dataset = opened(plain_root, [3, 4, 5])
+    run.policy.eval()
+    loss, values = run.loss(0, 7)
+    assert values["action_share"] == 1
+    assert loss > 0
 
 
 def test_a_labelled_episode_that_the_run_leaves_out_is_refused(workshop: Workshop, plain_root: Path) -> None:

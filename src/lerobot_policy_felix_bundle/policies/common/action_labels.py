@@ -42,6 +42,9 @@ class ActionLabels:
     ) -> ActionLabels:
         """Known actions of the training dataset: those that the options choose and that are finite.
 
+        Episodes that the run leaves out are not chosen among: no weight learns from them, and those that
+        `--dataset.eval_split` holds out are there to be measured on.
+
         Args:
             dataset_meta: Metadata of the dataset.
             in_run: True for frames of the episodes that the run uses.
@@ -62,10 +65,13 @@ class ActionLabels:
         if column is not None:
             known = known & _column(dataset_meta, column)
         elif len(episodes):
-            known = known & torch.isin(episode, _labelled_episodes(dataset_meta, episodes, episode[in_run].unique()))
+            chosen = _labelled_episodes(dataset_meta, episodes, episode[in_run].unique())
+            known = known & (torch.isin(episode, chosen) | ~in_run)
+        elif fraction == 0:
+            known = torch.zeros_like(known)
         elif fraction < 1:
             chosen = choose_labelled(episode[in_run & known].unique(), fraction=fraction, seed=0)
-            known = known & torch.isin(episode, chosen)
+            known = known & (torch.isin(episode, chosen) | ~in_run)
         if fraction > 0 and not (known & in_run).any():
             raise ValueError(
                 f"not one frame of the {len(episode[in_run].unique())} episodes of this run has an action to learn "
@@ -119,7 +125,7 @@ def _labelled_episodes(dataset_meta: Any, episodes: Sequence[int], of_run: Int[T
     last = dataset_meta.total_episodes - 1
     lost = [episode for episode in episodes if not 0 <= episode <= last]
     if lost:
-        raise ValueError(f"labelled_episodes has {lost}, and the dataset episodes 0 to {last}")
+        raise ValueError(f"labelled_episodes has {lost}, and the dataset episodes 0 to {last}; choose among those")
     unused = chosen[~torch.isin(chosen, of_run)].tolist()
     if unused:
         raise ValueError(
@@ -132,7 +138,8 @@ def _labelled_episodes(dataset_meta: Any, episodes: Sequence[int], of_run: Int[T
 def _column(dataset_meta: Any, name: str) -> Bool[Tensor, " f"]:
     if name not in dataset_meta.features:
         raise ValueError(
-            f"the dataset has no column {name!r} that says where actions are known; it has "
+            f"the dataset has no column {name!r} that says where actions are known; name another with "
+            "--policy.action_valid_column, or set it to null where all finite actions are known. It has "
             f"{', '.join(dataset_meta.features)}"
         )
     feature = dataset_meta.features[name]

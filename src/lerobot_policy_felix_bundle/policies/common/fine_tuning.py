@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import draccus
 from huggingface_hub.constants import CONFIG_NAME
-from lerobot.configs import FeatureType, parser
+from lerobot.configs import FeatureType, PreTrainedConfig, parser
 from lerobot.utils.constants import ACTION, OBS_STATE
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from safetensors import safe_open
@@ -51,6 +51,24 @@ SHAPING = (
     "latent_embed_dim",
 )
 """Options of the policies that determine the shapes of an action head's weights."""
+
+MAY_CHANGE_ON_RESUME = (
+    "attn_implementation",
+    "compile_mode",
+    "compile_model",
+    "gradient_checkpointing",
+    "laq_checkpoint_path",
+    "latent_labels_path",
+    "rtc_config",
+)
+"""Settings of a policy that leave what a resumed run learns as it is; codes are compared by their LAQ's fingerprint."""
+LABELLED: dict[str, Any] = {"labelled_fraction": 1.0, "labelled_episodes": [], "action_valid_column": None}
+"""Ways to choose the frames whose actions are learnt, and the value of each that chooses all."""
+
+
+def is_resumed() -> bool:
+    """Whether this command goes on with a run of `lerobot-train`."""
+    return parser.parse_arg("resume") not in (None, "false", "False")
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:
@@ -107,6 +125,50 @@ def require_no_other_vla(config: HLRPConfig, saved: Mapping[str, Any], folder: P
                 f"--policy.{name}={mine} has no effect on a saved policy, which brings its own VLA ({folder}); leave "
                 f"it out, or start a new policy with --policy.type={config.type}"
             )
+
+
+def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
+    """Raise where a resumed run has other settings of the policy than it was saved with.
+
+    LeRobot would take some in mid-run, and others not at all: optimizer and pipelines go on as they were saved.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    of_host = {field.name for field in fields(PreTrainedConfig)} | {"type"}
+    now = draccus.encode(config)
+    other = [
+        f"{name}={now[name]} (was {saved[name]})"
+        for name in now
+        if name in saved and name not in of_host and name not in MAY_CHANGE_ON_RESUME and saved[name] != now[name]
+    ]
+    if other:
+        raise ValueError(
+            f"a resumed run keeps the settings it was started with, got --policy.{', --policy.'.join(other)}; leave "
+            f"them out, or start a new run from its weights with --policy.path={folder}"
+        )
+
+
+def inherit_labelled(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
+    """Say that the choice of frames whose actions are learnt is a saved policy's, made for the dataset it had.
+
+    Where this run makes a choice of its own, in whatever way, the saved one gives way.
+    """
+    made = {name: getattr(config, name) for name, every in LABELLED.items() if getattr(config, name) != every}
+    inherited = {
+        name: value
+        for name, value in made.items()
+        if saved.get(name) == value and parser.parse_arg(f"policy.{name}") is None
+    }
+    for name, value in inherited.items():
+        if len(inherited) < len(made):
+            setattr(config, name, LABELLED[name])
+            continue
+        every = "null" if LABELLED[name] is None else LABELLED[name]
+        logger.warning(
+            f"{name}={value} is the choice saved in {folder}, and holds for this run too: actions of other frames are "
+            f"not learnt; choose anew with --policy.{name}, where {every} is all"
+        )
 
 
 def changes(saved: Mapping[str, Any], config: HLRPConfig) -> list[str]:

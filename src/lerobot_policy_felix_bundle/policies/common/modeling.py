@@ -12,7 +12,6 @@ import torch
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from jaxtyping import Bool, Float
-from lerobot.configs import parser
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
@@ -45,9 +44,12 @@ from .fine_tuning import (
     changes,
     compare,
     follow_dataset,
+    inherit_labelled,
+    is_resumed,
     load_kept,
     require_in_adapter,
     require_no_other_vla,
+    require_settings_of_run,
     saved_settings,
 )
 from .label_table import LabelTable, own_labels_first
@@ -257,9 +259,10 @@ class HLRPPolicy(PreTrainedPolicy):
             )
         config.settle_chunk(config.chunk_size or span)
         if self.chunk_ends_with_label and self.chunk_size > span:
+            or_not = "" if self._checkpoint_dir else "leave it out, or "  # a saved policy has its length already
             raise ValueError(
                 f"chunk_size={self.chunk_size} is longer than the {span} frames a latent action spans at {fps:g} fps; "
-                f"leave it out, or set --policy.chunk_size={span} or less"
+                f"{or_not}set --policy.chunk_size={span} or less"
             )
 
     @classmethod
@@ -295,10 +298,20 @@ class HLRPPolicy(PreTrainedPolicy):
             require_no_other_vla(config, saved, folder)
             if kwargs.get("dataset_meta") is not None:
                 follow_dataset(config, kwargs["dataset_meta"])
+                cls._follow_run(config, folder)
         kwargs["strict"] = True
         return super().from_pretrained(
             pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
         )
+
+    @staticmethod
+    def _follow_run(config: HLRPConfig, folder: Path) -> None:
+        """Compare the settings of a training run with those saved where it starts: in `folder`, or with its adapter."""
+        start = folder if config.pretrained_path is None else Path(config.pretrained_path)
+        if not (start / CONFIG_NAME).is_file():
+            start = folder
+        check = require_settings_of_run if is_resumed() else inherit_labelled
+        check(config, saved_settings(start), start)
 
     @classmethod
     def _load_as_safetensor(cls, model: "HLRPPolicy", model_file: str, map_location: str, strict: bool) -> "HLRPPolicy":
@@ -332,7 +345,7 @@ class HLRPPolicy(PreTrainedPolicy):
                 f"{where}: layers for it are started anew only in training; fine-tune with lerobot-train --policy.path="
                 f"{self._checkpoint_dir} on a dataset of this robot, and use the policy that comes out"
             )
-        if parser.parse_arg("resume") not in (None, "false", "False"):
+        if is_resumed():
             raise ValueError(
                 f"{where}, and a resumed run goes on as it was; fine-tune on the new data with --policy.path="
                 f"{self._checkpoint_dir}"

@@ -100,6 +100,8 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
                 f"the diffusion expert clips actions to ±{self.clip_sample_range:g}, which MEAN_STD exceeds; normalize "
                 "ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set --policy.clip_sample=false"
             )
+        if self.expert == "diffusion" and self.clip_sample and action is not NormalizationMode.IDENTITY:
+            require_numbers(self, "clip_sample_range", at_least=1)  # the range that the other modes normalize to
         require_numbers(self, "predicted_codes", at_least=0, at_most=1)
         require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
         require_numbers(

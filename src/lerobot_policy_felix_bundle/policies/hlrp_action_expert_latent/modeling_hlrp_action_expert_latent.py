@@ -8,10 +8,13 @@ q image features, l tokens of width d.
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
+from lerobot.configs import NormalizationMode
+from lerobot.utils.constants import ACTION
 from torch import Tensor, nn
 
 from hlrp.experts.code_decoder import CodeVectors
@@ -52,6 +55,8 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
     ) -> None:
         """Build the policy; see `HLRPPolicy`."""
         super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
+        if dataset_meta is not None:
+            _require_actions_within_clip(config, dataset_meta)
         if not config.latent_conditioning:
             self.backend.requires_grad_(False)
         state = config.robot_state_feature if config.expert_uses_state else None
@@ -271,3 +276,22 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
 
     def _state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"] | None:
         return None if self.state_dim is None else self._current_state(batch)
+
+
+def _require_actions_within_clip(config: HLRPActionExpertLatentConfig, dataset_meta: Any) -> None:
+    """Raise where the diffusion expert would clip actions that no normalization brings into its range.
+
+    Raises:
+        ValueError: If an action of the dataset is beyond it.
+    """
+    mode = config.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
+    if config.expert != "diffusion" or not config.clip_sample or mode is not NormalizationMode.IDENTITY:
+        return
+    stats = (dataset_meta.stats or {}).get(ACTION, {})
+    largest = max((float(np.abs(stats[name]).max()) for name in ("min", "max") if name in stats), default=0.0)
+    if largest > config.clip_sample_range:
+        raise ValueError(
+            f"the diffusion expert clips actions to ±{config.clip_sample_range:g}, those of the dataset reach "
+            f"±{largest:g}, and IDENTITY leaves them so; normalize ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set "
+            "--policy.clip_sample=false"
+        )
