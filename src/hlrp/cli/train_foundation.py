@@ -76,7 +76,7 @@ class TrainFoundationConfig:
         require_seed(self.seed)
         require_numbers(self, "tolerance_s", above=0)
         require_episode_numbers(self.episodes)
-        single = self.dataset_root or self.labels_path or self.cameras or self.episodes
+        single = self.dataset_repo_id or self.dataset_root or self.labels_path or self.cameras or self.episodes
         if self.sources and (single or self.tolerance_s != DEFAULT_TOLERANCE_S):
             raise ValueError("name all datasets, labels, cameras and episodes inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
