@@ -247,6 +247,34 @@ def test_a_configuration_made_in_python_raises_an_ordinary_error() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.yaml", b"", "holds nothing, expected options by name"),
+        ("list.yaml", b"- steps", "holds a list"),
+        ("number.json", b"3", "holds a int"),
+        ("broken.yaml", b"steps: [", "cannot be read"),
+        ("broken.json", b"{", "cannot be read"),
+        ("noise.yaml", b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_a_file_of_options_that_holds_none_is_named(
+    name: str,
+    content: bytes,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for flags in ([f"--config_path={tmp_path / name}"], ["--config_path", str(tmp_path / name)]):
+        monkeypatch.setattr(sys, "argv", ["hlrp-train-laq", "--steps=1", *flags])
+        with pytest.raises(SystemExit) as ended:
+            train_laq_command()
+        assert ended.value.code == 2
+        assert f"error: config_path {tmp_path / name} {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("flag", "says"),
     [
         ("--optimizer.lr=-1", "error: lr must be above 0, got -1.0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shlex
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from draccus import ParsingError
+from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
@@ -28,6 +30,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with signals_unwind():
+            _require_options_file()
             command()
     except KeyboardInterrupt:
         print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)
@@ -88,6 +91,31 @@ def chosen_cameras(camera: str | None, cameras: list[str]) -> list[str]:
     if camera is not None and cameras:
         raise ValueError("name one camera with camera or several with cameras, not both")
     return cameras if camera is None else [camera]
+
+
+def _require_options_file() -> None:
+    """Raise unless the file that `--config_path` names holds options by name: draccus does not name it.
+
+    Raises:
+        ValueError: If it holds anything else.
+        OSError: If it cannot be opened.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config_path", nargs="?")
+    path = parser.parse_known_args()[0].config_path
+    if path is None:
+        return
+    expected = "options by name, such as `steps: 100`"
+    if Path(path).is_dir():
+        raise ValueError(f"config_path {path} is a folder, expected a file with {expected}")
+    with open(path, encoding="utf-8") as file:
+        try:
+            values = load_config(file, file=path)
+        except (ParsingError, YAMLError, ValueError) as error:
+            raise ValueError(f"config_path {path} cannot be read ({_reason(error)}); expected {expected}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"config_path {path} holds {found}, expected {expected}")
 
 
 def _reason(error: BaseException) -> BaseException:
