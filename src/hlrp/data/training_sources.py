@@ -81,7 +81,7 @@ def open_training_sources(
         log_offset(spec, source.fps, of=source.name)
         log_cuts(source, spec.frame_deltas(source.fps))
         chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
-        usable = have_room(source.bounds, spec.frame_deltas(source.fps))[chosen]
+        usable = have_room(source, spec.frame_deltas(source.fps))[chosen]
         split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
         train, test = (chosen[part] for part in split)
         clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # says now that no episode has room for a clip
