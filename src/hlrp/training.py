@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.compile import to_uncompiled
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hlrp.artefacts import read_json, reading
 from hlrp.files import new_file, refuse_existing, sole_writer, write_json
 from hlrp.run_settings import require_same
 from hlrp.sharding import gather_weights, sharding_strategy
@@ -239,7 +239,10 @@ class TrainingRun:
                 f"{self._begun_with} is missing, so it cannot be told whether the interrupted run had these settings; "
                 f"remove {self.scratch} and run without --resume"
             )
-        before = json.loads(self._begun_with.read_text(encoding="utf-8"))[what]
+        start_again = f"remove {self.scratch} and run without --resume"
+        values = read_json(self._begun_with, remedy=start_again)
+        with reading(self._begun_with, remedy=start_again):
+            before = dict(values[what])
         require_same(before, now, prefix=prefix, remedy=remedy)
 
     def fit(
