@@ -214,6 +214,13 @@ def test_an_impossible_option_is_refused_when_it_is_read(kind: type, wrong: dict
     assert re.search(says, str(refused.value.__cause__ or refused.value))
 
 
+@pytest.mark.parametrize("kind", [TrainLAQConfig, TrainFoundationConfig])
+@pytest.mark.parametrize("single", [{"dataset_repo_id": "a/b"}, {"dataset_root": "a"}, {"episodes": [0]}])
+def test_a_single_dataset_beside_several_is_never_passed_over(kind: type, single: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="inside sources"):
+        kind(sources=[{"dataset_root": "x"}], **single)
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -237,6 +244,34 @@ def test_a_command_of_lerobot_ends_with_our_reason(flags: list[str], says: str) 
 def test_a_configuration_made_in_python_raises_an_ordinary_error() -> None:
     with pytest.raises(ValueError, match="n_action_steps must be between 1 and chunk_size"):
         HLRPVLADirectConfig(n_action_steps=99, chunk_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.yaml", b"", "holds nothing, expected options by name"),
+        ("list.yaml", b"- steps", "holds a list"),
+        ("number.json", b"3", "holds a int"),
+        ("broken.yaml", b"steps: [", "cannot be read"),
+        ("broken.json", b"{", "cannot be read"),
+        ("noise.yaml", b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_a_file_of_options_that_holds_none_is_named(
+    name: str,
+    content: bytes,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for flags in ([f"--config_path={tmp_path / name}"], ["--config_path", str(tmp_path / name)]):
+        monkeypatch.setattr(sys, "argv", ["hlrp-train-laq", "--steps=1", *flags])
+        with pytest.raises(SystemExit) as ended:
+            train_laq_command()
+        assert ended.value.code == 2
+        assert f"error: config_path {tmp_path / name} {says}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

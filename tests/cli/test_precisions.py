@@ -94,3 +94,11 @@ def test_float16_on_a_cpu_is_refused_before_any_data_is_read(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU"):
         train_foundation(foundation_config(tmp_path / "missing", tmp_path / "out", QWEN, trainer=trainer))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float16", "bf16-mixed"), ("bfloat16", "16-mixed")])
+def test_weights_of_one_half_type_and_arithmetic_in_the_other_are_refused(dtype: str, precision: PrecisionName) -> None:
+    with pytest.raises(ValueError, match=f"weights of {dtype} cannot compute in {precision}"):
+        TrainFoundationConfig(
+            backend=replace(QWEN, dtype=dtype, freeze_backbone=True), trainer=TrainerConfig(precision=precision)
+        )

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, log_cuts
+from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, have_room, log_cuts
 from hlrp.data.frames import CachedFrames
+from hlrp.data.recordings import choose_measured
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_folder import open_video_source
@@ -123,6 +124,19 @@ def test_stretched_clips_do_not_reach_across_a_cut(tmp_path: Path) -> None:
     index: Tensor = torch.cat([batches.draws(step).index for step in range(4)])
     assert ((index < 12).all(dim=1) | (index >= 12).all(dim=1)).all()
     assert (index[:, 1] - index[:, 0]).abs().max() > 3
+
+
+def test_a_film_of_short_scenes_alone_is_never_held_out(tmp_path: Path) -> None:
+    film = [picture for number in range(8) for picture in panned(scenery(number), [0] * 4)]
+    write_pictures(tmp_path / "a.mp4", film)
+    for name in ("b", "c"):
+        write_pictures(tmp_path / f"{name}.mp4", panned(scenery(9), list(range(24))))
+    source = opened(tmp_path)
+    assert have_room(source, [0, 1]).tolist() == [True, True, True]
+    assert have_room(source, [0, 5]).tolist() == [False, True, True]
+    for seed in range(4):
+        found = choose_measured({}, source, [0, 5], held_out=0.1, seed=seed)
+        assert clip_starts(source, [0, 5], found.measured).numel()
 
 
 def test_cuts_are_kept_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,14 @@ def test_every_video_is_an_episode_in_the_order_of_paths_whatever_its_format_and
     assert source.frames.read(torch.tensor([[40, 0, 11]])).shape == (1, 3, 3, 32, 24)
 
 
+def test_films_behind_links_to_folders_are_found_and_loops_are_left(tmp_path: Path) -> None:
+    write_video(tmp_path / "disk" / "season" / "b.mp4", 6)
+    write_video(tmp_path / "films" / "a.mp4", 5)
+    (tmp_path / "films" / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "films" / "loop").symlink_to(tmp_path / "films")
+    assert open_source(tmp_path / "films").bounds.tolist() == [[0, 5], [5, 11]]
+
+
 def test_frames_come_in_the_order_asked_for_repeated_and_across_files(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30)
     write_video(tmp_path / "b.webm", 30, fps=10)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from damaged_files import damaged
 from hlrp.runtime.signals import Stopped
 from hlrp.training.callbacks import QualityGate
 from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
@@ -296,6 +297,14 @@ def test_a_damaged_state_is_refused_in_one_sentence(tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged and cannot be resumed .*; remove .* and start again"):
         fit(tmp_path / "out", resume=True)
+
+
+def test_damaged_settings_of_an_interrupted_run_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=4)
+    for _ in damaged(tmp_path / "out.training" / "run.json"):
+        with pytest.raises(ValueError, match=r"run\.json .*; remove .* and run without --resume"):
+            fit(tmp_path / "out", resume=True)
 
 
 def test_a_run_is_resumed_with_the_settings_and_the_data_it_began_with(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from draccus import ParsingError
+from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
@@ -30,6 +33,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
     try:
         with signals_unwind():
+            _require_options_file()
             command()
     except KeyboardInterrupt:
         print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)
@@ -44,6 +48,31 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
         sys.exit(_one_line(_reason(error), status=2))
     except OSError as error:
         sys.exit(_one_line(error, status=1))
+
+
+def _require_options_file() -> None:
+    """Raise unless the file that `--config_path` names holds options by name: draccus does not name it.
+
+    Raises:
+        ValueError: If it holds anything else.
+        OSError: If it cannot be opened.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config_path", nargs="?")
+    path = parser.parse_known_args()[0].config_path
+    if path is None:
+        return
+    expected = "options by name, such as `steps: 100`"
+    if Path(path).is_dir():
+        raise ValueError(f"config_path {path} is a folder, expected a file with {expected}")
+    with open(path, encoding="utf-8") as file:
+        try:
+            values = load_config(file, file=path)
+        except (ParsingError, YAMLError, ValueError) as error:
+            raise ValueError(f"config_path {path} cannot be read ({_reason(error)}); expected {expected}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"config_path {path} holds {found}, expected {expected}")
 
 
 def _reason(error: BaseException) -> BaseException:

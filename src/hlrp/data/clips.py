@@ -51,9 +51,13 @@ def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor,
     return valid
 
 
-def have_room(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " e"]:
-    """Whether each episode is long enough for a clip."""
-    return bounds[:, 1] - bounds[:, 0] > max(deltas)
+def have_room(source: ClipSource, deltas: list[int]) -> Bool[Tensor, " e"]:
+    """Whether each episode has a scene that is long enough for a clip."""
+    scenes, ends = source.scenes, source.bounds[:, 1].contiguous()
+    starts = scenes[scenes[:, 1] - scenes[:, 0] > max(deltas), 0].contiguous()
+    has_room = torch.zeros(len(ends), dtype=torch.bool)
+    has_room[torch.searchsorted(ends, starts, right=True)] = True
+    return has_room
 
 
 def split_episodes(

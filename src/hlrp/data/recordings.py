@@ -144,7 +144,7 @@ def choose_measured(
             sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
             f"{count} that its training held out",
         )
-    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=have_room(source.bounds, deltas))
+    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=have_room(source, deltas))
     if not len(measured):
         raise ValueError(
             f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "

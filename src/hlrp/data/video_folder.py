@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -210,9 +210,7 @@ def _find_videos(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"video_dir {folder} is not a folder")
     found: list[Path] = []
     left_out: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
+    for path in sorted(_files_below(folder)):
         is_known = path.suffix.lower() in VIDEO_SUFFIXES
         if is_known and not path.name.startswith("."):  # macOS leaves a "._film.mp4" beside "film.mp4" on other disks
             found.append(path)
@@ -224,6 +222,15 @@ def _find_videos(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
     return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file in `folder` and the folders in it, also those that links lead to, each folder once."""
+    entered: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(place))
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(place, name)) not in entered]
+        yield from (path for path in (Path(place, name) for name in files) if path.is_file())
 
 
 def _report_bad(bad: Sequence[str], folder: Path, *, left: int, skip: bool) -> None:

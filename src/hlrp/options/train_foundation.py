@@ -76,10 +76,16 @@ class TrainFoundationConfig:
         require_seed(self.seed)
         require_numbers(self, "tolerance_s", above=0)
         require_episode_numbers(self.episodes)
-        single = self.dataset_root or self.labels_path or self.cameras or self.episodes
+        single = self.dataset_repo_id or self.dataset_root or self.labels_path or self.cameras or self.episodes
         if self.sources and (single or self.tolerance_s != DEFAULT_TOLERANCE_S):
             raise ValueError("name all datasets, labels, cameras and episodes inside sources, or use none")
         self.trainer.require_divisible(self.batch_size)
+        mixed = {"bf16-mixed": "float16", "16-mixed": "bfloat16"}
+        if mixed.get(self.trainer.precision) == self.backend.dtype:
+            raise ValueError(
+                f"weights of {self.backend.dtype} cannot compute in {self.trainer.precision}; set backend.dtype to "
+                "float32, or to the type that the precision names"
+            )
         frozen = self.backend.freeze_backbone or self.backend.lora.is_on
         if self.trainer.strategy == "fsdp" and frozen:
             raise ValueError("fsdp shards what is trained, and a frozen backbone or LoRA trains few weights; use ddp")

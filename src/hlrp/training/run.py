@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hlrp.runtime.signals import Stopped, StopRequest
+from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import new_file, refuse_existing, sole_writer, write_json
 from hlrp.training.callbacks import (
     AveragedWeights,
@@ -250,7 +250,10 @@ class TrainingRun:
                 f"{self._begun_with} is missing, so it cannot be told whether the interrupted run had these settings; "
                 f"remove {self.scratch} and run without --resume"
             )
-        before = json.loads(self._begun_with.read_text(encoding="utf-8"))[what]
+        start_again = f"remove {self.scratch} and run without --resume"
+        values = read_json(self._begun_with, remedy=start_again)
+        with reading(self._begun_with, remedy=start_again):
+            before = dict(values[what])
         require_same(before, now, prefix=prefix, remedy=remedy)
 
     def fit(
