@@ -176,7 +176,20 @@ def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
     folder = save_labels(labels, tmp_path / "latents")
     table = module.pq.read_table(folder / LABELS_FILE)
     module.pq.write_table(table.slice(1), folder / LABELS_FILE)
-    with pytest.raises(ValueError, match="must cover every frame index once; write them again"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*must cover every frame index once"):
+        load_labels(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("latent_codes", None), ("latent_codes", [9] * 6), ("latent_valid", None)]
+)
+def test_a_file_with_a_value_that_cannot_be_is_named(tmp_path: Path, column: str, value: object) -> None:
+    folder = save_labels(make_labels(), tmp_path / "latents")
+    table = module.pq.read_table(folder / LABELS_FILE)
+    place = table.schema.get_field_index(column)
+    values = module.pa.array([value, *table.column(column).to_pylist()[1:]], table.schema.field(place).type)
+    module.pq.write_table(table.set_column(place, table.schema.field(place), values), folder / LABELS_FILE)
+    with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*write the labels again"):
         load_labels(folder)
 
 

@@ -30,17 +30,18 @@ def labels_of_dataset(
         ValueError: If they were made from other frames than those of this dataset.
     """
     labels = find_labels(meta.root, labels_path, with_vectors=with_vectors)
+    named = f"the latent labels in {labels_path or meta.root}"
     bounds = episode_bounds(meta)
-    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds))
+    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds), named=named)
     facts = labels.metadata
     if facts.fps != meta.fps:
         raise ValueError(
-            f"the latent labels were written at {facts.fps:g} fps, the dataset has {meta.fps:g}; write them again with "
+            f"{named} were written at {facts.fps:g} fps, the dataset has {meta.fps:g}; write them again with "
             "hlrp-precompute-latent-codes"
         )
     if (labels.valid & ~clip_is_valid(bounds, facts.spec.frame_deltas(facts.fps))).any():
         raise ValueError(
-            "latent labels reach beyond the end of an episode of this dataset, so they are of another version of it; "
+            f"{named} reach beyond the end of an episode of this dataset, so they are of another version of it; "
             "write them again with hlrp-precompute-latent-codes"
         )
     if labels.are_columns:  # a row and its label travel together
@@ -55,7 +56,7 @@ def labels_of_dataset(
     difference = mine.difference(facts.frames)
     if difference is not None:
         raise ValueError(
-            f"the latent labels in {labels_path or meta.root} were made from other frames than those of the dataset in "
+            f"{named} were made from other frames than those of the dataset in "
             f"{meta.root}: the {difference} differ; name labels of this dataset, or write them with "
             "hlrp-precompute-latent-codes"
         )

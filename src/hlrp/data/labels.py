@@ -186,8 +186,7 @@ def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentL
     metadata = _read_metadata(directory / METADATA_FILE)
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
     with reading(directory / LABELS_FILE, remedy=_WRITE_AGAIN):
-        table = pq.read_table(directory / LABELS_FILE, columns=columns)
-    return _from_table(table, metadata)
+        return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
 
 
 def _read_metadata(path: Path) -> LabelMetadata:
@@ -230,7 +229,8 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
             f"{metadata.laq_fingerprint} on {metadata.camera}, as after a merge of datasets with different labels; "
             "label the whole dataset again with hlrp-precompute-latent-codes"
         )
-    return replace(_from_table(table, metadata), are_columns=True)
+    with reading(root / "data", remedy="label the dataset again with hlrp-precompute-latent-codes"):
+        return replace(_from_table(table, metadata), are_columns=True)
 
 
 def find_labels(
@@ -263,7 +263,11 @@ def has_labels(dataset_root: Path | str) -> bool:
 
 
 def require_labels_of(
-    labels: LatentLabels, *, episode_index: Int[Tensor, " f"], frame_index: Int[Tensor, " f"]
+    labels: LatentLabels,
+    *,
+    episode_index: Int[Tensor, " f"],
+    frame_index: Int[Tensor, " f"],
+    named: str = "the latent labels",
 ) -> None:
     """Raise unless `labels` were written for exactly these frames.
 
@@ -279,7 +283,7 @@ def require_labels_of(
     )
     if not same:
         raise ValueError(
-            f"the latent labels are of another version of this dataset ({len(labels.codes)} labelled frames, "
+            f"{named} are of another version of this dataset ({len(labels.codes)} labelled frames, "
             f"{len(frame_index)} in the dataset, or other episodes); write them again with hlrp-precompute-latent-codes"
         )
 
@@ -319,9 +323,11 @@ def _from_table(table: pa.Table, metadata: LabelMetadata) -> LatentLabels:
 
     def rows(name: str) -> Tensor:
         column = table.column(name).combine_chunks()
+        if column.null_count:
+            raise ValueError(f"column {name} has {column.null_count} empty values")
         if not pa.types.is_primitive(column.type):  # LeRobot stores a column of one value as plain numbers
             column = column.flatten()
-        return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).reshape(len(index), -1)
+        return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy().reshape(len(index), -1))
 
     def scalars(name: str) -> Tensor:
         return torch.from_numpy(table.column(name).to_numpy().copy()).reshape(-1)
