@@ -63,6 +63,14 @@ def test_an_incomplete_description_is_named(root: Path, field: str) -> None:
         open_dataset("local/x", root)
 
 
+@pytest.mark.parametrize("feature", [{}, None, 3, {"shape": [1]}])
+def test_a_feature_that_is_described_badly_is_named(root: Path, feature: object) -> None:
+    features = json.loads((root / "meta" / "info.json").read_text())["features"]
+    edit_info(root, features={**features, "action": feature})
+    with pytest.raises(ValueError, match=r"info.json does not describe a LeRobotDataset .*copy info.json again"):
+        open_dataset("local/x", root)
+
+
 def test_a_column_that_the_metadata_promises_must_be_there(root: Path) -> None:
     pq.write_table(pq.read_table(root / DATA).drop_columns(["action"]), root / DATA)
     with pytest.raises(ValueError, match=r"file-000.parquet lacks the column 'action' that meta/info.json lists"):

@@ -38,7 +38,8 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
     require_format(str(values.get("codebase_version")), repo_id, folder)
     try:
         info = DatasetInfo.from_dict(values)
-    except (TypeError, ValueError, AttributeError) as error:
+        columns = [key for key, feature in info.features.items() if feature["dtype"] != "video"]
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"{info_file} does not describe a LeRobotDataset ({error}); {_again(info_file)}") from error
     stats = folder / STATS_PATH
     if not stats.is_file():
@@ -54,7 +55,6 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
     _require_parquet(folder / DEFAULT_TASKS_PATH)
     for path in data_files(folder / EPISODES_DIR):
         _require_parquet(path)
-    columns = [key for key, feature in info.features.items() if feature["dtype"] != "video"]
     for path in data_files(folder / "data"):
         _require_parquet(path)
         lost = [key for key in columns if key not in pq.read_schema(path).names]
