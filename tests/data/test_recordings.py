@@ -11,9 +11,10 @@ import torch
 
 from hlrp.data.clips import TrainingSource, split_episodes
 from hlrp.data.recordings import choose_measured, describe_source
-from hlrp.data.source_config import SourceConfig
+from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource
-from hlrp.data.training_sources import open_source
+from hlrp.data.training_sources import open_source, open_training_sources
+from hlrp.latents import LatentSpec
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,26 @@ def test_what_cannot_be_known_and_what_was_trained_on_is_said(
     assert found.basis == basis
     assert "held out" not in f"{found.sentence} {found.short}"
     assert len(found.measured) == 2
+
+
+@pytest.mark.parametrize("others", [[0, 1], None])
+def test_no_episode_is_held_out_of_one_source_and_trained_on_in_another(
+    image_dataset_root: Path, others: list[int] | None
+) -> None:
+    root = str(image_dataset_root)
+
+    def opened(*choices: list[int] | None) -> list[TrainingSource]:
+        return open_training_sources(
+            [SourceConfig(dataset_root=root, episodes=chosen) for chosen in choices],
+            LatentSpec(frame_offset_s=0.1),
+            image_size=(32, 32),
+            cache_gib=0,
+            held_out=0.5,
+            labelled=LabelledShare(),
+            seed=0,
+        )
+
+    opened(others, others)
+    opened([0, 1, 2], [3, 4, 5])
+    with pytest.raises(ValueError, match="images is in two sources: its episodes"):
+        opened([0, 1, 2, 3], others)
