@@ -115,7 +115,7 @@ class FoundationBackend(nn.Module, ABC):
 
         Raises:
             ValueError: If the configuration does not fit the model.
-            OSError: If `model_name` cannot be found.
+            FileNotFoundError: If `model_name` cannot be found.
         """
 
     @property
