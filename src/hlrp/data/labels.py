@@ -323,9 +323,11 @@ def _from_table(table: pa.Table, metadata: LabelMetadata) -> LatentLabels:
 
     def rows(name: str) -> Tensor:
         column = table.column(name).combine_chunks()
+        if column.null_count:
+            raise ValueError(f"column {name} has {column.null_count} empty values")
         if not pa.types.is_primitive(column.type):  # LeRobot stores a column of one value as plain numbers
             column = column.flatten()
-        return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).reshape(len(index), -1)
+        return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy().reshape(len(index), -1))
 
     def scalars(name: str) -> Tensor:
         return torch.from_numpy(table.column(name).to_numpy().copy()).reshape(-1)

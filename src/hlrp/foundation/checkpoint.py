@@ -32,6 +32,14 @@ from hlrp.storage.hub import FolderKind, fetch_folder
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
+ASSET_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "chat_template.json",
+)
+"""What every backend writes into `ASSETS_DIR`."""
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 POLICY_PREFIX = "backend."
@@ -131,7 +139,7 @@ def read_description(directory: Path | str) -> FoundationDescription:
     with reading(path):
         return FoundationDescription(
             backend=values["backend"],
-            config=values["config"],
+            config=dict(values["config"]),
             spec=LatentSpec(**values["latent_spec"]),
             laq_fingerprint=values["laq_fingerprint"],
             extra=values["extra"],
@@ -159,8 +167,12 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
     """
     directory = Path(directory)
     description = read_description(directory)
-    for part in sorted((directory / ASSETS_DIR).glob("*.json")):
-        read_json(part)  # fails with the file's name; transformers does not always name a file that it cannot read
+    for name in ASSET_FILES:  # transformers and tokenizers do not always say which file they cannot read
+        part = directory / ASSETS_DIR / name
+        if not part.is_file():
+            raise FileNotFoundError(f"{part.parent} has no {name}; {COPY_AGAIN}")
+        if not read_json(part):
+            raise ValueError(f"{part} holds nothing; {COPY_AGAIN}")
     backend = BACKENDS[description.backend].from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )

@@ -148,8 +148,10 @@ class BackendConfig(draccus.ChoiceRegistry):
         """
         try:
             return draccus.decode(cls, dict(values))
-        except draccus.utils.DecodingError as error:
-            raise ValueError(f"not a configuration of {cls.__name__}: {error}") from error
+        except draccus.ParsingError as error:
+            # draccus wraps what a configuration's own check says.
+            reason = error if isinstance(error, draccus.utils.DecodingError) else error.__cause__ or error
+            raise ValueError(f"not a configuration of {cls.__name__}: {reason}") from error
 
 
 @BackendConfig.register_subclass("qwen3vl_chat")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2VLImageProcessor, Qwen3VLProcessor
+from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin, Qwen2VLImageProcessor, Qwen3VLProcessor
 
 _CHAT_TEMPLATE_FILE = "chat_template.json"
 
@@ -18,6 +18,21 @@ def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
 def image_processor_of(processor: Qwen3VLProcessor) -> Qwen2VLImageProcessor:
     """Image processor of a Qwen3-VL chat processor."""
     return processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def pretrained_processor(model_name: str) -> ProcessorMixin:
+    """The processor of a pretrained chat model, from a local folder, the hub or its cache.
+
+    Raises:
+        FileNotFoundError: If there is no such model, which the errors of transformers do not name.
+    """
+    try:
+        return AutoProcessor.from_pretrained(model_name)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"model {model_name!r} is neither the folder of a chat model nor to be had from the hub; check the name "
+            f"and the network, or download it and name its folder as model_name ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def save_processor(processor: ProcessorMixin, directory: Path) -> None:

@@ -116,7 +116,7 @@ class FoundationBackend(nn.Module, ABC):
 
         Raises:
             ValueError: If the configuration does not fit the model.
-            OSError: If `model_name` cannot be found.
+            FileNotFoundError: If `model_name` cannot be found.
         """
 
     @property

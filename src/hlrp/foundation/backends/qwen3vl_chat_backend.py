@@ -49,7 +49,7 @@ from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.config import LoRASettings, QwenVLChatConfig
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 from hlrp.foundation.lora import add_lora, merge_lora
-from hlrp.foundation.processor_parts import image_processor_of, save_processor, tokenizer_of
+from hlrp.foundation.processor_parts import image_processor_of, pretrained_processor, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import Prompts, PromptTokenizer
 from hlrp.latents import LatentSpec
 from hlrp.training.evaluation_mode import evaluation_mode
@@ -96,7 +96,7 @@ class QwenVLChatBackend(FoundationBackend):
 
         Raises:
             ValueError: If the image size does not fit the model.
-            OSError: If `model_name` cannot be found.
+            FileNotFoundError: If `model_name` cannot be found.
         """
         if config.model_name is None:
             size = tiny_size(config.embedded_size)
@@ -108,7 +108,7 @@ class QwenVLChatBackend(FoundationBackend):
                 _from_config(config, tiny_qwen3vl_config(size, processor, config.image_size)),
                 processor,
             )
-        processor = AutoProcessor.from_pretrained(config.model_name)
+        processor = pretrained_processor(config.model_name)
         if not isinstance(processor, Qwen3VLProcessor):
             raise ValueError(
                 f"{config.model_name} has a {type(processor).__name__}, expected a Qwen3VLProcessor; "

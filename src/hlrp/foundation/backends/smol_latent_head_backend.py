@@ -51,7 +51,7 @@ from hlrp.foundation.batch import FoundationBatch, labels_to_learn
 from hlrp.foundation.config import LoRASettings, SmolLatentHeadConfig
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
 from hlrp.foundation.lora import add_lora, merge_lora
-from hlrp.foundation.processor_parts import save_processor, tokenizer_of
+from hlrp.foundation.processor_parts import pretrained_processor, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
 from hlrp.latents import LatentSpec
 from hlrp.training.evaluation_mode import evaluation_mode
@@ -105,7 +105,7 @@ class SmolLatentHeadBackend(FoundationBackend):
 
         Raises:
             ValueError: If the image size or the number of layers does not fit the model.
-            OSError: If `model_name` cannot be found.
+            FileNotFoundError: If `model_name` cannot be found.
         """
         if config.model_name is None:
             processor = tiny_smol_processor()
@@ -113,7 +113,7 @@ class SmolLatentHeadBackend(FoundationBackend):
             model = _from_config(config, tiny_smolvlm_config(size, processor, config.image_size))
             set_position_spread(model, size)
             return cls(config, spec, model, processor)
-        processor = AutoProcessor.from_pretrained(config.model_name)
+        processor = pretrained_processor(config.model_name)
         if not isinstance(processor, SmolVLMProcessor):
             raise ValueError(
                 f"{config.model_name} has a {type(processor).__name__}, expected a SmolVLMProcessor; "
