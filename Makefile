@@ -20,8 +20,8 @@ $(STAMP):
 demo: $(STAMP) ## Run the whole pipeline on a laptop; flags go in ARGS="--name=value ..."
 	@.venv/bin/hlrp-demo $(ARGS)
 
-test: $(STAMP) ## Run the fast tests; pytest flags go in ARGS
-	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+test: $(STAMP) ## Run the fast tests on all cores; pytest flags go in ARGS
+	$(PYTHON) -m pytest -m "not slow" -n auto $(ARGS)
 
 test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m slow $(ARGS)

@@ -217,8 +217,9 @@ def test_an_impossible_option_is_refused_when_it_is_read(kind: type, wrong: dict
 @pytest.mark.parametrize("kind", [TrainLAQConfig, TrainFoundationConfig])
 @pytest.mark.parametrize("single", [{"dataset_repo_id": "a/b"}, {"dataset_root": "a"}, {"episodes": [0]}])
 def test_a_single_dataset_beside_several_is_never_passed_over(kind: type, single: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="inside sources"):
-        kind(sources=[{"dataset_root": "x"}], **single)
+    with pytest.raises(draccus.ParsingError) as refused:
+        decoded(kind, {"sources": [{"dataset_root": "x"}], **single})
+    assert "inside sources" in str(refused.value.__cause__ or refused.value)
 
 
 @pytest.mark.parametrize(
