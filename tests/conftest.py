@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 # Read by the libraries when they are imported, so set before any import below.
@@ -25,6 +26,9 @@ import pytest
 import torch
 
 from tiny_datasets import create_dataset
+
+# A shell lets what it starts in the background ignore Ctrl-C, also the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
