@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -41,9 +42,7 @@ def resume_command(name: str) -> str:
         # torchrun or Slurm started this process as one of several; how they were called is not in sys.argv.
         return "the command that started it, with --resume=true"
     kept = [
-        flag
-        for before, flag in zip(["", *flags], flags, strict=False)
-        if flag.partition("=")[0] != "--resume" and before != "--resume"
+        flag for before, flag in pairwise(["", *flags]) if flag.partition("=")[0] != "--resume" and before != "--resume"
     ]
     if program.endswith(".py"):
         start = [sys.executable, "-m", f"hlrp.cli.{called}"]

@@ -75,6 +75,7 @@ def _require_vector(key: str, dataset_meta: Any, *, remedy: str) -> None:
 def _require_picture(key: str, dataset_meta: Any) -> None:
     feature = dataset_meta.features[key]
     names = list(feature.get("names") or [])
+    # Not strict: LeRobot leaves the names of axes to whoever recorded the dataset, and some name none.
     channels = [size for name, size in zip(names, feature["shape"], strict=False) if name in ("channel", "channels")]
     if channels and channels[0] not in (1, 3, 4):
         raise ValueError(

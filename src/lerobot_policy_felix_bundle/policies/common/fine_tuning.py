@@ -251,7 +251,10 @@ def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, d
     """Load the VLA of a policy strictly, and the other weights in `kept`: name in the file by name in the policy."""
     load_weights(policy.get_submodule("backend"), file)
     with safe_open(file, framework="pt", device=device) as weights:
-        policy.load_state_dict({name: weights.get_tensor(place) for name, place in kept.items()}, strict=False)
+        found = {name: weights.get_tensor(place) for name, place in kept.items()}
+    # Not strict, because layers that are started anew are missing in `kept`; a name that the policy lacks is a fault.
+    unexpected = policy.load_state_dict(found, strict=False).unexpected_keys
+    assert not unexpected, f"weights that this policy does not have: {unexpected}"
 
 
 def require_in_adapter(layers: Sequence[str], config: HLRPConfig, where: str) -> None:
