@@ -1,6 +1,23 @@
 """Latent actions, shared by all stages: their data type, the fingerprint of a quantizer, and checks of frame offsets.
 
-Shapes: b batch, n transitions (T frames give n = T-1), s code slots per transition, k codebook entries, d code width.
+Axis letters of all array shapes in this project; a module explains only the letters that it adds:
+
+b    batch
+t    frames of a clip
+m    cameras
+n    transitions between consecutive frames of a clip, t-1
+s    code slots of one transition
+q    codes of one label, n*s
+k    codebook entries
+v    width of a code vector
+h    steps of an action chunk
+a    action dimensions
+r    values of the robot's state
+l    tokens
+d    width of a network's features
+e    episodes
+f    frames of a dataset, or of the part of it that is measured
+c h w    colour channels, pixel rows and pixel columns of an image, always in this order
 """
 
 from __future__ import annotations
@@ -54,7 +71,7 @@ class LatentActions:
 
     codes: Int[Tensor, "b n s"]
     """Code ids in [0, k); `NO_LABEL` everywhere from a quantizer without codes."""
-    vectors: Float[Tensor, "b n s d"]
+    vectors: Float[Tensor, "b n s v"]
     """Encoder outputs before quantization."""
     valid: Bool[Tensor, " b"]
     """False if the clip goes beyond the end of its episode."""
