@@ -1,0 +1,146 @@
+"""Write a copy of a LeRobotDataset with new or changed columns of numbers; videos are linked, never encoded again.
+
+Shapes: f frames of the dataset, a values of one column in a frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from lerobot.datasets.compute_stats import get_feature_stats
+from lerobot.datasets.feature_utils import get_hf_features_from_features
+from lerobot.datasets.io_utils import load_stats, write_stats
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.datasets.utils import EPISODES_DIR, INFO_PATH, STATS_PATH
+
+from hlrp.data.dataset import episode_bounds
+from hlrp.data.dataset_files import data_files
+from hlrp.storage.files import new_directory
+
+_LINKED = ("videos", "images")
+"""Folders whose files are linked or copied as they are."""
+_DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
+
+
+@dataclass(frozen=True)
+class NewColumn:
+    """Values of a column in every frame."""
+
+    values: Float[np.ndarray, "f a"]
+    feature: dict[str, Any]
+    """Description of the column in `meta/info.json`: dtype, shape and names."""
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the dataset holds statistics of the column: those of yes and no mean nothing."""
+        return self.feature["dtype"] != "bool"
+
+    def statistics(self, rows: slice) -> dict[str, np.ndarray]:
+        """LeRobot's statistics of some rows."""
+        return get_feature_stats(self.values[rows].astype(np.float64), axis=0, keepdims=False)
+
+
+def write_with_columns(dataset: LeRobotDataset, root: Path, columns: Mapping[str, NewColumn]) -> None:
+    """Write a copy of `dataset` to the folder `root` with `columns`, which replace columns of the same name.
+
+    Only the folders and metadata that LeRobot defines are copied, not what other tools keep beside them, such as latent
+    labels, which belong to the frames with their old columns.
+
+    Raises:
+        FileExistsError: If `root` exists.
+    """
+    source = Path(dataset.root)
+    features = {**dataset.meta.features, **{name: column.feature for name, column in columns.items()}}
+    with new_directory(root) as new:
+        for folder in _LINKED:
+            for path in sorted((source / folder).rglob("*")):
+                if path.is_file():
+                    link_or_copy(path, new / path.relative_to(source))
+        for path in data_files(source / "data"):
+            _rewrite_rows(path, new / path.relative_to(source), columns, features)
+        for path in data_files(source / EPISODES_DIR):
+            _rewrite_episodes(path, new / path.relative_to(source), columns, dataset)
+        for path in sorted((source / "meta").glob("*")):
+            if path.is_file() and path.name not in (Path(INFO_PATH).name, Path(STATS_PATH).name):
+                shutil.copyfile(path, new / path.relative_to(source))
+        info = json.loads((source / INFO_PATH).read_text(encoding="utf-8"))
+        info["features"] |= {
+            name: {**column.feature, "shape": list(column.feature["shape"])} for name, column in columns.items()
+        }
+        (new / INFO_PATH).write_text(json.dumps(info, indent=4), encoding="utf-8")
+        of_columns = {name: c.statistics(slice(None)) for name, c in columns.items() if c.has_statistics}
+        kept = {name: value for name, value in (load_stats(source) or {}).items() if name not in columns}
+        write_stats({**kept, **of_columns}, new)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file `source` a second name, or copy it where the file system does not allow this."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a file of another user
+        shutil.copyfile(source, target)
+
+
+def _rewrite_rows(
+    source: Path, target: Path, columns: Mapping[str, NewColumn], features: Mapping[str, dict[str, Any]]
+) -> None:
+    """Copy a file of rows, one row group after the other, with `columns` in place of those of the same name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hf_features = get_hf_features_from_features(dict(features))
+    schema = hf_features.arrow_schema
+    rows = pq.ParquetFile(source)
+    with pq.ParquetWriter(target, schema, compression="snappy") as writer:
+        for number in range(rows.num_row_groups):
+            group = rows.read_row_group(number)
+            index = group.column("index").to_numpy()
+            arrays = [
+                _array(columns[field.name], index, field.name, hf_features)
+                if field.name in columns
+                else group.column(field.name).cast(field.type)
+                for field in schema
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _array(column: NewColumn, index: np.ndarray, name: str, hf_features: datasets.Features) -> pa.ChunkedArray:
+    """The rows `index` of a column, in the Arrow type of the dataset."""
+    shape = tuple(column.feature["shape"])
+    values = column.values[index].astype(column.feature["dtype"]).reshape(-1, *(() if shape == (1,) else shape))
+    one = datasets.Dataset.from_dict({name: values}, features=datasets.Features({name: hf_features[name]}))
+    return one.data.column(name)
+
+
+def _rewrite_episodes(source: Path, target: Path, columns: Mapping[str, NewColumn], dataset: LeRobotDataset) -> None:
+    """Copy a file of episode metadata, with the statistics of `columns`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table, bounds = pq.read_table(source), episode_bounds(dataset.meta)
+    episodes = table.column("episode_index").to_pylist()
+    for name, column in columns.items():
+        prefix = f"stats/{name}/"
+        old = [key for key in table.column_names if key.startswith(prefix)]
+        table = table.drop_columns(old)
+        if not column.has_statistics:
+            continue
+        found = [column.statistics(slice(*bounds[episode].tolist())) for episode in episodes]
+        # LeRobot joins statistics of several datasets only if all have the same ones; older datasets lack quantiles.
+        for key in [key.removeprefix(prefix) for key in old] or _statistic_names(table.column_names):
+            table = table.append_column(f"{prefix}{key}", pa.array([np.asarray(one[key]).tolist() for one in found]))
+    pq.write_table(table, target)
+
+
+def _statistic_names(names: list[str]) -> list[str]:
+    """Names of the statistics that the other columns of the dataset have."""
+    found = dict.fromkeys(name.rpartition("/")[2] for name in names if name.startswith("stats/timestamp/"))
+    return list(found) or list(_DEFAULT_STATISTICS)

@@ -1,0 +1,150 @@
+"""Clips with known actions: the training data of inverse dynamics models, and how it is divided into folds.
+
+A fold is a set of frames that is held out together. Folds are whole episodes if every task has several episodes with
+actions; otherwise they are segments of episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from hlrp.data.clips import clip_is_valid
+from hlrp.data.dataset import episode_of_frame
+from hlrp.data.sources import ClipSource
+
+_SMALLEST_STD = 1e-6
+"""Standard deviation below which an action dimension counts as constant."""
+
+
+@dataclass(frozen=True)
+class ActionScale:
+    """Mean and standard deviation of the known actions, in dataset units."""
+
+    mean: Float[Tensor, " a"]
+    std: Float[Tensor, " a"]
+    """1 for a dimension that never varies."""
+    varies: Bool[Tensor, " a"]
+    """Whether a dimension varies at all; others are neither learned nor measured."""
+
+    @classmethod
+    def of(cls, actions: Float[Tensor, "f a"]) -> ActionScale:
+        """Scale of the rows of `actions`."""
+        std = actions.std(0, correction=0)
+        varies = std > _SMALLEST_STD
+        return cls(actions.mean(0), torch.where(varies, std, 1.0), varies)
+
+    def standardize(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
+        """Actions in standard deviations from the mean."""
+        return (actions - self.mean) / self.std
+
+    def restore(self, standardized: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
+        """Actions in dataset units; the inverse of `standardize`. Constant dimensions get their constant."""
+        return torch.where(self.varies, standardized, 0.0) * self.std + self.mean
+
+
+class ActionClips:
+    """Clips of a source by their first frame, with the standardized actions from the first to the last frame.
+
+    Args:
+        source: Frames, episodes and actions.
+        known: True for frames whose action is known.
+        deltas: Frames of a clip relative to its first frame, ascending from 0.
+
+    Raises:
+        ValueError: If no action is known, no known action varies, or no episode is long enough for a clip.
+    """
+
+    def __init__(self, source: ClipSource, known: Bool[Tensor, " f"], deltas: list[int]) -> None:
+        if source.actions is None or not known.any():
+            raise ValueError(f"{source.name} has no frame with a known action to learn from")
+        self.source, self.known = source, known
+        self.deltas = torch.tensor(deltas)
+        self.steps = torch.arange(deltas[-1])
+        self.scale = ActionScale.of(source.actions[known])
+        if not self.scale.varies.any():
+            raise ValueError(f"all known actions of {source.name} are the same, so that nothing can be learned")
+        self.actions = torch.where(known[:, None], self.scale.standardize(source.actions), 0.0)
+        self.starts: Int[Tensor, " _"] = clip_is_valid(source.scenes, deltas).nonzero()[:, 0]
+        """First frames of all clips within a scene, whether or not actions are known."""
+
+    @property
+    def chunk_steps(self) -> int:
+        """Number of actions of a clip."""
+        return len(self.steps)
+
+    def frames(self, starts: Int[Tensor, " b"]) -> UInt8[Tensor, "b t ..."]:
+        """Frames of the clips that start at `starts`."""
+        return self.source.frames.read(starts[:, None] + self.deltas)
+
+    def targets(
+        self, starts: Int[Tensor, " b"], usable: Bool[Tensor, " f"]
+    ) -> tuple[Float[Tensor, "b h a"], Bool[Tensor, "b h"]]:
+        """Standardized actions of the clips, and a mask of those that are known and `usable`."""
+        index = starts[:, None] + self.steps
+        return self.actions[index], (self.known & usable)[index]
+
+    def training_starts(self, held_out: Bool[Tensor, " f"]) -> Int[Tensor, " _"]:
+        """First frames of the clips with a known action that contain no held-out frame."""
+        usable = self.known & ~held_out
+        any_known = usable[self.starts[:, None] + self.steps].any(1)
+        touches = held_out[self.starts[:, None] + torch.arange(int(self.deltas[-1]) + 1)].any(1)
+        return self.starts[any_known & ~touches]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Division of the frames with known actions into parts that are held out in turn."""
+
+    number: Int[Tensor, " f"]
+    """Fold of every frame; -1 for frames without a known action."""
+    unit: Literal["episodes", "segments"]
+    """What is held out together: whole episodes, or segments of episodes."""
+
+    @property
+    def count(self) -> int:
+        """Number of folds."""
+        return int(self.number.max()) + 1
+
+
+def make_folds(
+    bounds: Int[Tensor, "e 2"], known: Bool[Tensor, " f"], instructions: list[str] | None, *, count: int, seed: int
+) -> Folds:
+    """Divide the frames with a known action into at most `count` folds.
+
+    Whole episodes are dealt to the folds task by task if every task has at least two labelled episodes: a model that
+    is tested on a fold has then seen other episodes of the same task. Otherwise each labelled episode is cut into `count`
+    segments, one for each fold, since leaving out the only episode of a task would measure another task than those
+    that are labelled.
+
+    Args:
+        bounds: Start and end of every episode.
+        known: True for frames whose action is known.
+        instructions: Instruction of every frame; None if all are of one task.
+        count: Number of folds.
+        seed: Seed of the order in which episodes are dealt.
+    """
+    episode = episode_of_frame(bounds)
+    labelled = episode[known].unique()
+    task = {e: "" if instructions is None else instructions[int(bounds[e, 0])] for e in labelled.tolist()}
+    per_task = [[e for e in labelled.tolist() if task[e] == name] for name in dict.fromkeys(task.values())]
+    number = torch.full((len(known),), -1, dtype=torch.int64)
+    smallest = min(len(episodes) for episodes in per_task)
+    if smallest >= 2:
+        order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed)).tolist()
+        rank = dict(zip(labelled.tolist(), order, strict=True))
+        folds = min(count, max(len(episodes) for episodes in per_task))
+        for episodes in per_task:
+            for place, e in enumerate(sorted(episodes, key=rank.__getitem__)):
+                number[bounds[e, 0] : bounds[e, 1]] = place % folds
+        return Folds(torch.where(known, number, -1), "episodes")
+    for shift, e in enumerate(labelled.tolist()):
+        frames = torch.arange(int(bounds[e, 0]), int(bounds[e, 1]))
+        frames = frames[known[frames]]
+        for part, segment in enumerate(frames.tensor_split(count)):
+            number[segment] = (part + shift) % count
+    return Folds(number, "segments")

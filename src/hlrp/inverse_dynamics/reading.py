@@ -1,0 +1,79 @@
+"""Read the action of every frame with an ensemble of inverse dynamics models.
+
+Each clip gives the actions of all its steps, so that every action is read from several overlapping clips. Their mean is
+the action; how far they spread tells how sure the models are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hlrp.inverse_dynamics.clips import ActionClips
+from hlrp.inverse_dynamics.network import InverseDynamicsNetwork
+from hlrp.runtime.progress import progress
+
+_BATCH_SIZE = 256
+"""Clips per forward pass."""
+
+
+@dataclass(frozen=True)
+class ReadActions:
+    """Actions that were read from video, standardized."""
+
+    actions: Float[Tensor, "f a"]
+    """0, the mean of the known actions, where no clip covers a frame."""
+    spread: Float[Tensor, " f"]
+    """Standard deviation of the predictions of a frame's action by overlapping clips, root mean square over members and
+    dimensions that vary."""
+    covered: Bool[Tensor, " f"]
+    """Whether any clip covers the frame's action; false at the end of a scene, whose last action shows no effect."""
+
+
+def read_actions(
+    networks: Sequence[InverseDynamicsNetwork], clips: ActionClips, wanted: Bool[Tensor, " f"], *, title: str
+) -> ReadActions:
+    """Read the actions of the frames `wanted` from all clips that cover them.
+
+    Args:
+        networks: Members of the ensemble, trained on `clips`.
+        clips: Clips of the source.
+        wanted: True for frames whose actions are to be read.
+        title: What is read, for the progress bar.
+    """
+    starts = clips.starts[wanted[clips.starts[:, None] + clips.steps].any(1)]
+    found = [_read(network, clips, starts, title=title) for network in networks]
+    varies = clips.scale.varies
+    spread = torch.stack([part.variance[:, varies].mean(1) for part in found]).mean(0).sqrt()
+    return ReadActions(torch.stack([part.mean for part in found]).mean(0), spread, wanted & (found[0].count > 0))
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """Mean and variance of the predictions of one network over the clips that cover a frame."""
+
+    mean: Float[Tensor, "f a"]
+    variance: Float[Tensor, "f a"]
+    count: Int[Tensor, " f"]
+
+
+@torch.inference_mode()
+def _read(
+    network: InverseDynamicsNetwork, clips: ActionClips, starts: Int[Tensor, " _"], *, title: str
+) -> _Predictions:
+    device = next(network.parameters()).device
+    total, squares = torch.zeros(2, *clips.actions.shape, dtype=torch.float64)
+    count = torch.zeros(len(total), dtype=torch.int64)
+    for chunk in progress(starts.split(_BATCH_SIZE), title):
+        predicted = network(clips.frames(chunk).to(device).float() / 255).cpu().double().flatten(0, 1)
+        index = (chunk[:, None] + clips.steps).flatten()
+        total.index_add_(0, index, predicted)
+        squares.index_add_(0, index, predicted.square())
+        count.index_add_(0, index, torch.ones_like(index))
+    number = count.clamp_min(1)[:, None]
+    mean = total / number
+    return _Predictions(mean.float(), (squares / number - mean.square()).clamp_min(0).float(), count)

@@ -1,0 +1,70 @@
+"""Options of `hlrp-pseudo-label`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hlrp.data.source_config import DEFAULT_TOLERANCE_S, AddedSourceConfig
+from hlrp.inverse_dynamics.config import InverseDynamicsConfig
+from hlrp.runtime.checks import require_numbers
+
+
+@dataclass
+class PseudoLabelConfig:
+    """Fill in the actions of a LeRobotDataset of which few episodes have actions, for any policy of LeRobot.
+
+    Models that read actions from video are trained on the known actions. They read all other actions, also those of
+    further datasets or films. The result is an ordinary LeRobotDataset: `action` is complete, `action_confidence` says
+    how sure the models are, and `is_action_known` which actions are true.
+    """
+
+    output_dir: Path
+    """Folder of the new dataset. Required; the folder must not exist."""
+    repo_id: str = "local/pseudo_labelled"
+    """Repo id (name) of the new dataset."""
+    dataset_repo_id: str | None = None
+    """Repo id of the dataset with some known actions; default: local/hlrp_demos."""
+    dataset_root: str | None = None
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
+    sources: list[AddedSourceConfig] = field(default_factory=list)
+    """Further datasets or folders of films without known actions, which join the new dataset; written as for
+    hlrp-combine-datasets."""
+    labelled_episodes: list[int] = field(default_factory=list)
+    """Numbers of the episodes whose actions are known; default: all with finite actions, or those that the column
+    `is_action_valid` marks."""
+    labelled_fraction: float = 1.0
+    """Share of the episodes with actions, drawn at random, whose actions are known, in (0, 1]."""
+    action_valid_column: str | None = None
+    """Boolean column that is true where the action is known, instead of the two options above."""
+    cameras: list[str] = field(default_factory=list)
+    """Dataset keys of the cameras; default: the cameras of the LAQ, or the dataset's only camera."""
+    start: Literal["laq", "scratch"] = "laq"
+    """What the models start from: the encoder of a LAQ that was trained on video, or random weights."""
+    laq_path: str = "outputs/laq"
+    """Folder of the LAQ checkpoint, or its repo id on the hub; only used with start=laq."""
+    frame_offset_s: float = 0.1
+    """Time between the two frames of a clip, in seconds; only with start=scratch, otherwise the LAQ's."""
+    image_size: int = 64
+    """Height and width of the frames in pixels; only with start=scratch, otherwise the LAQ's."""
+    model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    """Size and training of the models."""
+    min_confidence: float = 0.0
+    """Frames of lower confidence are marked false in the column `is_action_valid`, which hlrp policies respect, and
+    episodes of lower mean confidence are left out of the command for lerobot-train; in [0, 1]."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
+    datasets with imprecise time stamps."""
+    cache_gib: float = 2.0
+    """Size of the cache of decoded frames in memory, in GiB; a larger dataset is decoded on demand."""
+    device: str | None = None
+    """Device: cpu, cuda or mps; default: the best device of this machine."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "labelled_fraction", above=0, at_most=1)
+        require_numbers(self, "labelled_episodes", at_least=0)
+        require_numbers(self, "min_confidence", at_least=0, at_most=1)
+        require_numbers(self, "tolerance_s", "frame_offset_s", above=0)
+        require_numbers(self, "image_size", at_least=16)
+        require_numbers(self, "cache_gib", at_least=0)
