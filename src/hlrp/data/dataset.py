@@ -31,6 +31,10 @@ from hlrp.data.frame_rows import require_sound_rows
 from hlrp.data.source_config import DEFAULT_REPO_ID, DEFAULT_TOLERANCE_S
 from hlrp.runtime.checks import require_number
 
+ACTION_VALID = "is_action_valid"
+"""Boolean dataset column that is true for frames whose action is known, as `hlrp-combine-datasets` writes it. The name
+does not begin with `action`, since LeRobot takes each column whose name does for an action."""
+
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:
     """Name of a dataset in messages, checkpoints and model cards: its repo id if given, else the name of its folder.
@@ -152,10 +156,23 @@ def has_actions(dataset: LeRobotDataset) -> bool:
 def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
     """Read the `action` column as float32 in dataset units. Matrices are flattened; values that are not finite stay.
 
+    If the dataset has the column `ACTION_VALID`, actions that are not known are NaN.
+
     Raises:
         ValueError: If actions are not numbers, or a row is empty.
     """
-    return numeric_rows(dataset.hf_dataset.data.column(ACTION), ACTION).float()
+    columns = dataset.hf_dataset.data
+    actions = numeric_rows(columns.column(ACTION), ACTION).float()
+    if not marks_known_actions(dataset.meta):
+        return actions
+    known = numeric_rows(columns.column(ACTION_VALID), ACTION_VALID) == 1
+    return actions.where(known, torch.nan)
+
+
+def marks_known_actions(meta: LeRobotDatasetMetadata) -> bool:
+    """Whether the dataset says in the boolean column `ACTION_VALID` which frames have a known action."""
+    feature = meta.features.get(ACTION_VALID)
+    return feature is not None and feature["dtype"] == "bool" and tuple(feature["shape"]) == (1,)
 
 
 def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"] | None:

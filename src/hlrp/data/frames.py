@@ -39,9 +39,12 @@ class FrameSource(Protocol):
 class ImageFiles:
     """Frames of a LeRobotDataset that stores images, decoded in every call of `read`."""
 
-    def __init__(self, dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self, dataset: LeRobotDataset, camera: str, image_size: tuple[int, int], *, crop: bool = False
+    ) -> None:
         self._camera = camera
         self._size = image_size
+        self._crop = crop
         self._images = dataset.hf_dataset.select_columns([camera]).with_format(None)
 
     def __len__(self) -> int:
@@ -51,7 +54,7 @@ class ImageFiles:
         """Frames at `index`."""
         wanted, place = index.unique(return_inverse=True)
         images = self._images[wanted.tolist()][self._camera]
-        frames = [resize(pil_to_tensor(self._rgb(image)), self._size) for image in images]
+        frames = [resize(pil_to_tensor(self._rgb(image)), self._size, crop=self._crop) for image in images]
         return take(torch.stack(frames), place)
 
     def _rgb(self, image: Image) -> Image:
@@ -112,11 +115,24 @@ def open_frames(
 
     If they fit into `cache_gib` GiB, all frames are decoded now and kept in memory; otherwise in every read.
     """
-    if camera in dataset.meta.video_keys:
-        stream = _video_files(dataset, camera, image_size)
-    else:
-        stream = ImageFiles(dataset, camera, image_size)
+    stream = stored_frames(dataset, camera, image_size)
     return in_memory(stream, image_size, cache_gib=cache_gib, show_progress=show_progress)
+
+
+def stored_frames(
+    dataset: LeRobotDataset, camera: str, image_size: tuple[int, int], *, crop: bool = False
+) -> VideoFiles | ImageFiles:
+    """Frames of `camera` that are decoded in every read and resized to `image_size` (height, width).
+
+    Args:
+        dataset: The dataset.
+        camera: Dataset key of the camera.
+        image_size: Height and width of the frames that are read.
+        crop: Crop frames to the shape of `image_size` instead of stretching them.
+    """
+    if camera in dataset.meta.video_keys:
+        return _video_files(dataset, camera, image_size, crop=crop)
+    return ImageFiles(dataset, camera, image_size, crop=crop)
 
 
 def in_memory(
@@ -141,7 +157,7 @@ def fits_in_memory(num_frames: int, image_size: tuple[int, int], *, cache_gib: f
     return gib <= cache_gib
 
 
-def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, int]) -> VideoFiles:
+def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, int], *, crop: bool) -> VideoFiles:
     meta = dataset.meta
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     assert meta.video_path is not None, "a dataset with a video camera has videos"
@@ -162,6 +178,7 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
         start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
         fps=float(dataset.fps),
         image_size=image_size,
+        crop=crop,
         # LeRobot writes videos with a constant frame rate. Other videos fail the check of `tolerance_s`, unless the
         # user has raised it for them.
         constant_rate=dataset.tolerance_s <= DEFAULT_TOLERANCE_S,

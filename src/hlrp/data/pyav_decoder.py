@@ -72,13 +72,14 @@ class PyAVDecoder:
         self._restart()
 
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
+        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool = False
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
         """Decode the frames on screen at `seconds`: the last frame that starts at or before each time, else the first.
 
         Args:
             seconds: Increasing times, in seconds.
             size: Height and width (y, x) to which frames are resized.
+            crop: Crop frames to the shape of `size` instead of stretching them.
 
         Returns:
             The frames, and the start time of each of them, in seconds.
@@ -91,7 +92,7 @@ class PyAVDecoder:
         starts = torch.empty(len(seconds), dtype=torch.float64)
         for row, wanted in enumerate(seconds.tolist()):
             frame = self._frame_at(wanted)
-            pixels[row] = resize(self._pixels(frame), size)
+            pixels[row] = resize(self._pixels(frame), size, crop=crop)
             starts[row] = frame_time(frame)
         return pixels, starts
 

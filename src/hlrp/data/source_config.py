@@ -80,6 +80,57 @@ class ObservationConfig:
         require_episode_numbers(self.episodes)
 
 
+@dataclass(kw_only=True)
+class AddedSourceConfig:
+    """Episodes that `hlrp-combine-datasets` adds to a dataset: of a LeRobotDataset, or of a folder of video files."""
+
+    dataset_repo_id: str | None = None
+    """Repo id of a LeRobotDataset."""
+    dataset_root: str | None = None
+    """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id> if it exists, else a download from the hub."""
+    episodes: list[int] | None = None
+    """Numbers of the dataset's episodes to add; default: all."""
+    tolerance_s: float = DEFAULT_TOLERANCE_S
+    """Largest deviation of the dataset's time stamps from its frame rate, in seconds; increase it for datasets with
+    inexact time stamps."""
+    keep: list[str] = field(default_factory=list)
+    """Columns whose values are kept because they mean the same as in the first dataset, such as [observation.state] or
+    [observation.state, action] of the same robot. Default: none, so that states and actions are unknown."""
+    video_dir: str | None = None
+    """Folder of video files, instead of a dataset; every scene of a file becomes an episode."""
+    skip_bad_videos: bool = False
+    """Skip video files that cannot be read, with a warning, instead of stopping with an error."""
+    find_scene_cuts: bool = True
+    """Split video files at scene cuts; otherwise every file is one episode."""
+    instruction: str | None = None
+    """Instruction of all episodes. Default: the tasks of the dataset; a folder of videos has none."""
+    instructions: str | None = None
+    """File with the instruction of each video file: JSON such as {"film.mp4": "Open the door"}, or CSV with a file and
+    its instruction in each row. Files are named by their path within video_dir."""
+    camera: str | None = None
+    """Camera of the first dataset whose place is taken by the videos, or by the only camera of this dataset. Not needed
+    if the first dataset has one camera, or if the two cameras have the same name."""
+    camera_map: dict[str, str] = field(default_factory=dict)
+    """Cameras of this dataset with another name in the first dataset, such as {observation.images.front:
+    observation.images.top}. Cameras with the same name need no entry."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "tolerance_s", above=0)
+        require_episode_numbers(self.episodes)
+        is_dataset = self.dataset_repo_id is not None or self.dataset_root is not None
+        if is_dataset == (self.video_dir is not None):
+            raise ValueError("each of sources names one dataset (dataset_root or dataset_repo_id) or one video_dir")
+        if self.camera is not None and self.camera_map:
+            raise ValueError("name the cameras of a source with camera or with camera_map, not both")
+        if self.instruction is not None and not self.instruction.strip():
+            raise ValueError("instruction is empty; say in words what is done in the episodes")
+        for name in ("skip_bad_videos", "instructions") if is_dataset else ("episodes", "keep", "camera_map"):
+            if getattr(self, name):
+                raise ValueError(f"{name} does not go with {'a dataset' if is_dataset else 'video_dir'}")
+        if not is_dataset and self.instruction is None and self.instructions is None:
+            raise ValueError(f"the videos in {self.video_dir} need an instruction: name instruction or instructions")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledShare:
     """Choice of the training episodes whose actions the quantizer may learn from."""

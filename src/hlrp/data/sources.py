@@ -48,6 +48,9 @@ class ClipSource:
     cuts: Int[Tensor, " c"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """First frame after every scene cut within an episode, in order; empty for robot recordings, which have no cuts."""
 
+    episode_names: tuple[str, ...] = ()
+    """For video files: path of every episode's file within the folder. Empty for datasets."""
+
     @property
     def scenes(self) -> Int[Tensor, "p 2"]:
         """Start and end of every scene: the episodes, split at scene cuts; in the form of `bounds`."""

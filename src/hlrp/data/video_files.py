@@ -38,7 +38,7 @@ _OPEN_FILES = 32
 @runtime_checkable
 class _Decoder(Protocol):
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
+        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
         """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         ...
@@ -53,6 +53,7 @@ class VideoFiles:
         seconds: Start time of each frame in its file, in seconds; increasing within a file.
         fps: Frame rate of `seconds`, in Hz.
         image_size: Height and width to which frames are resized.
+        crop: Crop frames to the shape of `image_size` instead of stretching them.
         constant_rate: Whether frames are evenly spaced in time, as in LeRobot's files. Such files are decoded with
             torchcodec if it is available, as in LeRobot; all others with PyAV.
         tolerance_s: Largest difference between `seconds` and the time stamp of the decoded frame, in seconds; None to
@@ -68,6 +69,7 @@ class VideoFiles:
         *,
         fps: float,
         image_size: tuple[int, int],
+        crop: bool = False,
         constant_rate: bool,
         tolerance_s: float | None,
         last_s: Sequence[float] | None = None,
@@ -77,6 +79,7 @@ class VideoFiles:
         self._seconds = seconds
         self._half_slot = 0.5 / fps
         self._size = image_size
+        self._crop = crop
         self._constant_rate = constant_rate
         self._tolerance_s = tolerance_s
         self._last_s = dict(zip(self._files, last_s, strict=True)) if last_s is not None else {}
@@ -109,7 +112,7 @@ class VideoFiles:
         """Decode the frames on screen at the increasing times `seconds`."""
         try:
             decoder = _open(str(path), self._constant_rate, self._last_s.get(path), os.getpid())
-            frames, starts = decoder.frames_at(seconds, self._size)
+            frames, starts = decoder.frames_at(seconds, self._size, crop=self._crop)
         except (RuntimeError, IndexError, FFmpegError) as error:
             raise ValueError(
                 f"{path} cannot be decoded between {seconds[0]:.2f} s and {seconds[-1]:.2f} s; it is cut short or "
@@ -151,8 +154,8 @@ class _TorchCodecDecoder:
         self._decoder = VideoDecoder(path, seek_mode="approximate")
 
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int]
+        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool
     ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
         """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         played = self._decoder.get_frames_played_at(seconds)
-        return resize(played.data, size), played.pts_seconds.double()
+        return resize(played.data, size, crop=crop), played.pts_seconds.double()

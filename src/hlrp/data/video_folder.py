@@ -86,6 +86,7 @@ def open_video_source(
     folder: Path | str,
     *,
     image_size: tuple[int, int],
+    crop: bool = False,
     cache_gib: float,
     fps: float | None = None,
     skip_bad_videos: bool = False,
@@ -100,6 +101,7 @@ def open_video_source(
     Args:
         folder: Folder of the videos.
         image_size: Height and width to which frames are resized.
+        crop: Crop frames to the shape of `image_size` instead of stretching them.
         cache_gib: Keep all frames in memory if they need at most this many GiB.
         fps: Frame rate at which files are sampled, in Hz; default: the highest average frame rate of a file.
         skip_bad_videos: Skip files that cannot be read, with a warning, instead of raising an error.
@@ -121,15 +123,15 @@ def open_video_source(
     _report_bad(bad, folder, left=len(films), skip=skip_bad_videos)
     rate = max(film.length.fps for film in films) if fps is None else fps
     num_frames = sum(film.num_frames(rate) for film in films)
-    keep = fits_in_memory(num_frames, image_size, cache_gib=cache_gib)
+    keep = cache_gib > 0 and fits_in_memory(num_frames, image_size, cache_gib=cache_gib)
     cuts = torch.zeros(0, dtype=torch.int64)
     if keep or find_scene_cuts:
-        films, stored, change, bad = _read_films(films, rate, image_size, keep=keep)
+        films, stored, change, bad = _read_films(films, rate, image_size, crop=crop, keep=keep)
         _report_bad(bad, folder, left=len(films), skip=skip_bad_videos)
     else:
         stored = change = None
     bounds = _bounds(films, rate)
-    frames = _video_files(films, rate, image_size) if stored is None else CachedFrames(stored)
+    frames = _video_files(films, rate, image_size, crop=crop) if stored is None else CachedFrames(stored)
     if find_scene_cuts:
         assert change is not None, "measured while the films were read"
         cuts = find_cuts(frames, bounds, change, fps=rate)
@@ -143,6 +145,7 @@ def open_video_source(
         cameras=(),
         actions=None,
         cuts=cuts,
+        episode_names=tuple(film.path.relative_to(folder).as_posix() for film in films),
     )
 
 
@@ -260,7 +263,7 @@ def _bounds(films: Sequence[_Film], rate: float) -> Int[Tensor, "e 2"]:
     return torch.stack([ends - counts, ends], dim=1)
 
 
-def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int]) -> VideoFiles:
+def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, crop: bool) -> VideoFiles:
     bounds = _bounds(films, rate)
     counts = bounds[:, 1] - bounds[:, 0]
     file = torch.repeat_interleave(torch.arange(len(films)), counts)
@@ -271,6 +274,7 @@ def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int
         start_s[file] + (torch.arange(len(file)) - bounds[file, 0]).double() / rate,
         fps=rate,
         image_size=image_size,
+        crop=crop,
         constant_rate=False,
         tolerance_s=None,
         last_s=[film.length.last_s for film in films],
@@ -288,9 +292,11 @@ class _ReadFilms(NamedTuple):
     """Error message for every other film."""
 
 
-def _read_films(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, keep: bool) -> _ReadFilms:
+def _read_films(
+    films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, crop: bool, keep: bool
+) -> _ReadFilms:
     """Decode all films once, in order; measure the change between frames, and keep the frames if `keep`."""
-    stream, bounds = _video_files(films, rate, image_size), _bounds(films, rate)
+    stream, bounds = _video_files(films, rate, image_size, crop=crop), _bounds(films, rate)
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8) if keep else None
     change = torch.zeros(len(stream))
     good: list[_Film] = []

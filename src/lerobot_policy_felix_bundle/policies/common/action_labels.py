@@ -18,7 +18,7 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from hlrp.data.clips import choose_labelled, clip_is_valid
-from hlrp.data.dataset import episode_bounds, episode_of_frame, read_vectors
+from hlrp.data.dataset import ACTION_VALID, episode_bounds, episode_of_frame, marks_known_actions, read_vectors
 from hlrp.latents import LatentSpec
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class ActionLabels:
             in_run: True for frames of the episodes that the run uses.
             fraction: Share of the run's episodes, drawn with a fixed seed; at least one episode unless it is 0.
             episodes: Episodes, as an alternative to `fraction`; empty if not used.
-            column: Boolean dataset column, true for known actions, as an alternative to `fraction`.
+            column: Boolean dataset column, true for known actions, as an alternative to `fraction`. None: the column
+                `ACTION_VALID` if the dataset has it; `fraction` and `episodes` then choose among these actions.
 
         Raises:
             ValueError: If several alternatives are used, the run lacks the episodes, the dataset lacks the column, or
@@ -62,6 +63,9 @@ class ActionLabels:
             )
         episode = episode_of_frame(episode_bounds(dataset_meta))
         known = _finite_actions(dataset_meta, in_run)
+        if column is None and marks_known_actions(dataset_meta):
+            logger.info(f"known actions are those that the dataset's column {ACTION_VALID!r} marks")
+            known = known & _column(dataset_meta, ACTION_VALID)
         if column is not None:
             known = known & _column(dataset_meta, column)
         elif len(episodes):

@@ -1,0 +1,42 @@
+"""`hlrp-combine-datasets`: add films and datasets without known actions to a dataset with actions."""
+
+from __future__ import annotations
+
+import time
+from itertools import accumulate
+
+from hlrp.data.combining import combine
+from hlrp.data.dataset import dataset_name, open_dataset
+from hlrp.options.combine_datasets import CombineDatasetsConfig
+from hlrp.runtime.tables import counted, table
+from hlrp.storage.files import refuse_existing
+
+
+def combine_datasets(config: CombineDatasetsConfig) -> None:
+    """Write the new dataset and print, for each source, how many episodes and frames it contributes.
+
+    Raises:
+        FileExistsError: If `config.output_dir` exists, or another process is writing it.
+        FileNotFoundError: If a source does not exist.
+        ValueError: If a source cannot be read or does not fit.
+    """
+    start = time.perf_counter()
+    refuse_existing(config.output_dir)
+    name = dataset_name(config.dataset_repo_id, config.dataset_root)
+    first = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
+    counts = combine(
+        first,
+        config.sources,
+        config.output_dir,
+        repo_id=config.repo_id,
+        episodes=config.episodes,
+        labelled_episodes=config.labelled_episodes,
+        cameras=config.cameras,
+    )
+    ends = list(accumulate(count.episodes for count in counts))
+    rows = [
+        [count.name, f"{end - count.episodes} to {end - 1}", str(count.frames), str(count.known)]
+        for count, end in zip(counts, ends, strict=True)
+    ]
+    print(table(["source", "episodes", "frames", "with action"], rows))
+    print(f"{counted(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")
