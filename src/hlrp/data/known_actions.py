@@ -48,7 +48,9 @@ def known_actions(
     elif episodes:
         lost = sorted(number for number in episodes if not 0 <= number < meta.total_episodes)
         if lost:
-            raise ValueError(f"labelled_episodes has {lost}, and the dataset has episodes 0 to {meta.total_episodes - 1}")
+            raise ValueError(
+                f"labelled_episodes has {lost}, and the dataset has episodes 0 to {meta.total_episodes - 1}"
+            )
         known = known & torch.isin(episode, torch.tensor(list(episodes)))
     elif fraction < 1:
         known = known & torch.isin(episode, choose_labelled(episode[known].unique(), fraction=fraction, seed=seed))

@@ -51,11 +51,19 @@ class NewColumn:
         return get_feature_stats(self.values[rows].astype(np.float64), axis=0, keepdims=False)
 
 
-def write_with_columns(dataset: LeRobotDataset, root: Path, columns: Mapping[str, NewColumn]) -> None:
+def write_with_columns(
+    dataset: LeRobotDataset, root: Path, columns: Mapping[str, NewColumn], *, beside: Mapping[str, str] | None = None
+) -> None:
     """Write a copy of `dataset` to the folder `root` with `columns`, which replace columns of the same name.
 
     Only the folders and metadata that LeRobot defines are copied, not what other tools keep beside them, such as latent
     labels, which belong to the frames with their old columns.
+
+    Args:
+        dataset: The dataset to copy.
+        root: Folder of the copy, which must not exist.
+        columns: New columns by name.
+        beside: Texts of further files of the copy, by path within `root`.
 
     Raises:
         FileExistsError: If `root` exists.
@@ -82,6 +90,9 @@ def write_with_columns(dataset: LeRobotDataset, root: Path, columns: Mapping[str
         of_columns = {name: c.statistics(slice(None)) for name, c in columns.items() if c.has_statistics}
         kept = {name: value for name, value in (load_stats(source) or {}).items() if name not in columns}
         write_stats({**kept, **of_columns}, new)
+        for name, text in (beside or {}).items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_text(text, encoding="utf-8")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

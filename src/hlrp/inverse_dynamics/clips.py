@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.data.clips import clip_is_valid
-from hlrp.data.dataset import episode_of_frame
+from hlrp.data.dataset import episode_of_frame, frame_of_episode
 from hlrp.data.sources import ClipSource
 
 _SMALLEST_STD = 1e-6
@@ -89,11 +89,9 @@ class ActionClips:
         return self.actions[index], (self.known & usable)[index]
 
     def training_starts(self, held_out: Bool[Tensor, " f"]) -> Int[Tensor, " _"]:
-        """First frames of the clips with a known action that contain no held-out frame."""
+        """First frames of the clips with at least one known action that is not held out."""
         usable = self.known & ~held_out
-        any_known = usable[self.starts[:, None] + self.steps].any(1)
-        touches = held_out[self.starts[:, None] + torch.arange(int(self.deltas[-1]) + 1)].any(1)
-        return self.starts[any_known & ~touches]
+        return self.starts[usable[self.starts[:, None] + self.steps].any(1)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Folds:
     number: Int[Tensor, " f"]
     """Fold of every frame; -1 for frames without a known action."""
     unit: Literal["episodes", "segments"]
-    """What is held out together: whole episodes, or segments of episodes."""
+    """What is held out together: whole episodes, or short segments of episodes."""
 
     @property
     def count(self) -> int:
@@ -112,39 +110,40 @@ class Folds:
 
 
 def make_folds(
-    bounds: Int[Tensor, "e 2"], known: Bool[Tensor, " f"], instructions: list[str] | None, *, count: int, seed: int
+    bounds: Int[Tensor, "e 2"],
+    known: Bool[Tensor, " f"],
+    instructions: list[str] | None,
+    *,
+    count: int,
+    segment: int,
+    seed: int,
 ) -> Folds:
     """Divide the frames with a known action into at most `count` folds.
 
     Whole episodes are dealt to the folds task by task if every task has at least two labelled episodes: a model that
-    is tested on a fold has then seen other episodes of the same task. Otherwise each labelled episode is cut into `count`
-    segments, one for each fold, since leaving out the only episode of a task would measure another task than those
-    that are labelled.
+    is tested on a fold has then seen other episodes of the same task. Otherwise each labelled episode is cut into
+    segments, which are dealt in turn, since leaving out the only episode of a task would measure how models do on tasks
+    without any label.
 
     Args:
         bounds: Start and end of every episode.
         known: True for frames whose action is known.
         instructions: Instruction of every frame; None if all are of one task.
         count: Number of folds.
+        segment: Frames of a segment.
         seed: Seed of the order in which episodes are dealt.
     """
     episode = episode_of_frame(bounds)
-    labelled = episode[known].unique()
-    task = {e: "" if instructions is None else instructions[int(bounds[e, 0])] for e in labelled.tolist()}
-    per_task = [[e for e in labelled.tolist() if task[e] == name] for name in dict.fromkeys(task.values())]
-    number = torch.full((len(known),), -1, dtype=torch.int64)
-    smallest = min(len(episodes) for episodes in per_task)
-    if smallest >= 2:
-        order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed)).tolist()
-        rank = dict(zip(labelled.tolist(), order, strict=True))
-        folds = min(count, max(len(episodes) for episodes in per_task))
-        for episodes in per_task:
-            for place, e in enumerate(sorted(episodes, key=rank.__getitem__)):
-                number[bounds[e, 0] : bounds[e, 1]] = place % folds
-        return Folds(torch.where(known, number, -1), "episodes")
-    for shift, e in enumerate(labelled.tolist()):
-        frames = torch.arange(int(bounds[e, 0]), int(bounds[e, 1]))
-        frames = frames[known[frames]]
-        for part, segment in enumerate(frames.tensor_split(count)):
-            number[segment] = (part + shift) % count
-    return Folds(number, "segments")
+    labelled = episode[known].unique().tolist()
+    task = {e: "" if instructions is None else instructions[int(bounds[e, 0])] for e in labelled}
+    per_task = [[e for e in labelled if task[e] == name] for name in dict.fromkeys(task.values())]
+    if min(len(episodes) for episodes in per_task) < 2:
+        number = (frame_of_episode(bounds) // segment + episode) % count
+        return Folds(torch.where(known, number, -1), "segments")
+    order = torch.randperm(len(bounds), generator=torch.Generator().manual_seed(seed))
+    folds = min(count, max(len(episodes) for episodes in per_task))
+    fold_of_episode = torch.full((len(bounds),), -1, dtype=torch.int64)
+    for episodes in per_task:
+        for place, e in enumerate(sorted(episodes, key=lambda e: int(order[e]))):
+            fold_of_episode[e] = place % folds
+    return Folds(torch.where(known, fold_of_episode[episode], -1), "episodes")

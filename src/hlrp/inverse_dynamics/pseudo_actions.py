@@ -112,7 +112,9 @@ def pseudo_actions(
         ValueError: If too few actions are known.
     """
     clips = ActionClips(source, known, deltas)
-    folds = make_folds(source.bounds, known, instructions, count=config.folds, seed=config.seed)
+    folds = make_folds(
+        source.bounds, known, instructions, count=config.folds, segment=clips.chunk_steps, seed=config.seed
+    )
     if folds.count < 2:
         raise ValueError(
             f"the known actions of {source.name} cannot be divided, so that no error could be measured on held-out "

@@ -57,12 +57,12 @@ def train_network(
     device: str,
     title: str,
 ) -> InverseDynamicsNetwork:
-    """Train `network` in place on the clips with known actions that contain no held-out frame.
+    """Train `network` in place on the known actions that are not held out.
 
     Args:
         network: The network.
         clips: Clips and their actions.
-        held_out: True for frames that the network must not learn from.
+        held_out: True for frames whose actions the network must not learn.
         config: Options of the training.
         seed: Seed of batches, augmentation and dropout.
         device: Device of the training.

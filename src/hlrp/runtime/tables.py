@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_SHOWN = 12
+"""Numbers of a list that a message shows."""
+
 
 def counted(count: int, noun: str) -> str:
     """A number with its noun: 1 episode, 2 episodes."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shortened(numbers: Sequence[int]) -> str:
+    """The first numbers of a list as text: 0, 3, 4, … and 12 more."""
+    shown = ", ".join(str(number) for number in numbers[:_SHOWN])
+    return shown if len(numbers) <= _SHOWN else f"{shown}, … and {len(numbers) - _SHOWN} more"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

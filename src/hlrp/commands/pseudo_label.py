@@ -1,0 +1,181 @@
+"""`hlrp-pseudo-label`: fill in the actions of a dataset of which few episodes have actions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import tempfile
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION
+from torch import Tensor
+
+from hlrp.commands.running import choose_device
+from hlrp.data.combining import combine
+from hlrp.data.dataset import (
+    ACTION_VALID,
+    dataset_name,
+    episode_bounds,
+    episode_of_frame,
+    open_dataset,
+    read_instructions,
+)
+from hlrp.data.known_actions import known_actions
+from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
+from hlrp.data.sources import lerobot_source
+from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.latents import LatentSpec, log_offset
+from hlrp.options.pseudo_label import PseudoLabelConfig
+from hlrp.report.pages.pseudo_label_page import action_names, render_pseudo_label_page
+from hlrp.runtime.tables import counted, shortened, table
+from hlrp.storage.files import refuse_existing, sole_writer
+
+logger = logging.getLogger(__name__)
+
+CONFIDENCE = "action_confidence"
+"""Column of the probability that an action is right; 1 for known actions."""
+KNOWN = "is_action_known"
+"""Column that is true where the action is known, and false where it was read from video."""
+REPORT_DIR = "pseudo_labels"
+"""Folder within the new dataset that holds the report."""
+METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
+
+
+def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
+    """Train inverse dynamics models, read all actions that are not known, and write the completed dataset.
+
+    Raises:
+        FileExistsError: If `config.output_dir` exists, or another process is writing it.
+        FileNotFoundError: If the LAQ, the dataset or a further source does not exist.
+        ValueError: If a source does not fit, or too few actions are known.
+    """
+    device = choose_device(config.device)
+    target = Path(config.output_dir)
+    refuse_existing(target)
+    laq = load_laq(config.laq_path, device) if config.start == "laq" else None
+    with sole_writer(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        dataset, known = _open(config, Path(scratch))
+        found = _read(config, dataset, known, laq, device)
+        columns = _columns(dataset, found, config.min_confidence)
+        write_with_columns(dataset, target, columns, beside=_report(found, dataset))
+    print(_summary(found))
+    print(_next_command(config, dataset, found))
+    return found
+
+
+def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Bool[Tensor, " f"]]:
+    """The dataset to complete and its frames with a known action; with further sources, combined in `scratch`."""
+    name = dataset_name(config.dataset_repo_id, config.dataset_root)
+    dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
+    column = config.action_valid_column
+    chosen = config.labelled_episodes or config.labelled_fraction < 1 or column
+    if not chosen and ACTION_VALID in dataset.meta.features:
+        column = ACTION_VALID
+    known = known_actions(
+        dataset.meta,
+        fraction=config.labelled_fraction,
+        episodes=config.labelled_episodes,
+        column=column,
+        seed=config.model.seed,
+    )
+    if not config.sources:
+        return dataset, known
+    folder = scratch / "combined"
+    combine(dataset, config.sources, folder, repo_id=config.repo_id)
+    joined = open_dataset(config.repo_id, folder, tolerance_s=config.tolerance_s)
+    added = torch.zeros(joined.meta.total_frames - len(known), dtype=torch.bool)
+    return joined, torch.cat([known, added])  # the frames of the first dataset come first
+
+
+def _read(
+    config: PseudoLabelConfig,
+    dataset: LeRobotDataset,
+    known: Bool[Tensor, " f"],
+    laq: LoadedLAQ | None,
+    device: str,
+) -> PseudoActions:
+    spec = LatentSpec(frame_offset_s=config.frame_offset_s) if laq is None else laq.model.spec
+    image_size = (config.image_size, config.image_size) if laq is None else laq.model.config.image_size
+    cameras = config.cameras or ([] if laq is None else laq.cameras)
+    source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=config.cache_gib)
+    if laq is not None:
+        laq.require_cameras(source.num_cameras)
+    log_offset(spec, source.fps, of=source.name)
+    episodes = episode_of_frame(source.bounds)[known].unique().tolist()
+    logger.info(
+        f"{int(known.sum())} of {len(known)} frames have a known action, in {counted(len(episodes), 'episode')}: "
+        f"{shortened(episodes)}"
+    )
+    return pseudo_actions(
+        source,
+        known,
+        deltas=spec.frame_deltas(source.fps),
+        image_size=image_size,
+        config=config.model,
+        laq=None if laq is None else laq.model,
+        instructions=read_instructions(dataset),
+        device=device,
+    )
+
+
+def _columns(dataset: LeRobotDataset, found: PseudoActions, min_confidence: float) -> dict[str, NewColumn]:
+    feature = dataset.meta.features[ACTION]
+    flag = {"dtype": "bool", "shape": (1,), "names": None}
+    confidence = found.confidence.numpy()[:, None]
+    return {
+        ACTION: NewColumn(found.actions.numpy(), feature),
+        CONFIDENCE: NewColumn(confidence, {"dtype": "float32", "shape": (1,), "names": None}),
+        KNOWN: NewColumn(found.known.numpy()[:, None], flag),
+        ACTION_VALID: NewColumn(confidence >= min_confidence, flag),
+    }
+
+
+def _report(found: PseudoActions, dataset: LeRobotDataset) -> dict[str, str]:
+    """Files of the report by their path within the new dataset."""
+    names = action_names(dataset.meta.features[ACTION], found.actions.shape[1])
+    metrics = {"held_out": found.held_out.to_dict(), "frames": _counts(found)}
+    page = render_pseudo_label_page(found, names, episode_bounds(dataset.meta))
+    return {
+        f"{REPORT_DIR}/{METRICS_FILE}": json.dumps(metrics, indent=2) + "\n",
+        f"{REPORT_DIR}/{PAGE_FILE}": page,
+    }
+
+
+def _counts(found: PseudoActions) -> dict[str, float]:
+    read = found.confidence[~found.known]
+    return {
+        "known": int(found.known.sum()),
+        "read": len(read),
+        "mean_confidence": float(read.mean()) if len(read) else 1.0,
+    }
+
+
+def _summary(found: PseudoActions) -> str:
+    measured, frames = found.held_out.to_dict(), _counts(found)
+    calibration = measured["calibration"]["error"]
+    rows = [
+        ["frames with a known action", str(frames["known"])],
+        ["frames whose action was read from video", str(frames["read"])],
+        ["their mean confidence", f"{frames['mean_confidence']:.0%}"],
+        [f"held-out {found.held_out.unit}: explained variance of actions, R²", f"{measured['r2']:.3f}"],
+        [f"actions within {measured['tolerance']:g} standard deviations", f"{measured['right']:.0%}"],
+        ["calibration error of the confidence (0 is perfect)", f"{calibration:.3f}"],
+    ]
+    return table(["pseudo-labels", ""], rows)
+
+
+def _next_command(config: PseudoLabelConfig, dataset: LeRobotDataset, found: PseudoActions) -> str:
+    """The command that trains a policy of LeRobot on the new dataset."""
+    flags = [f"--dataset.repo_id={config.repo_id}", f"--dataset.root={config.output_dir}"]
+    bounds = episode_bounds(dataset.meta).tolist()
+    sure = [e for e, (first, end) in enumerate(bounds) if found.confidence[first:end].mean() >= config.min_confidence]
+    if len(sure) < len(bounds):
+        flags.append(f"--dataset.episodes={sure}")
+    words = ["lerobot-train", "--policy.type=act", "--policy.push_to_hub=false", *flags]
+    return f"train any policy of LeRobot on it, such as\n    {shlex.join(words)}"
