@@ -1,0 +1,183 @@
+"""Does video pay when labels are few? One command: `make bench-few-labels`.
+
+Six tasks of Meta-World with 30 episodes each as video, of which 1, 3 or 10 a task have actions. Every method trains its
+policy for the same number of gradient steps and is evaluated from the same first states. The methods that use video and
+those that do not have the same network, augmentation and options where they can.
+
+All results are kept: a job that is done is not run again, so that the benchmark can be stopped at any time. Each cell
+(method, budget, seed) is one JSON file; `few_labels.json` joins them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import draccus
+
+from benchmarks.few_labels_cells import BALL, Cell, World, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_jobs import run_jobs
+from benchmarks.few_labels_plot import success_figure
+from benchmarks.few_labels_statistics import cell_summary, paired_difference
+from hlrp.cli.common import run_cli
+from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.tables import table
+from hlrp.storage.files import new_file, write_json
+
+_COMPARED_WITH = ("bc", "idm_bc", "random_laq")
+"""Methods that every other method is compared with."""
+
+
+@dataclass
+class BenchConfig:
+    """Measure how success depends on the number of labelled episodes, with and without video."""
+
+    output: Path = Path("outputs/benchmarks/few_labels.json")
+    """JSON file of the results; the runs are in a folder of the same name beside it."""
+    quick: bool = False
+    """A rough answer in at most 40 minutes: one labelled episode a task, one seed, four methods, fewer steps."""
+    seeds: int = 3
+    """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
+    steps: int = 300
+    """Gradient steps of every policy."""
+    laq_steps: int = 500
+    """Gradient steps of every quantizer."""
+    foundation_steps: int = 500
+    """Gradient steps of every foundation model."""
+    labeller_steps: int = 300
+    """Gradient steps of every inverse dynamics model."""
+    batch_size: int = 64
+    """Frames per step of policies and foundation models."""
+    eval_episodes: int = 10
+    """Evaluation episodes of each task and seed."""
+    workers: int = 2
+    """Jobs at the same time, each on one thread."""
+    summarize: bool = False
+    """Only join the cells that are there, and run nothing."""
+
+    def __post_init__(self) -> None:
+        require_numbers(
+            self, "seeds", "steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", at_least=1
+        )
+        require_numbers(self, "eval_episodes", "workers", at_least=1)
+        if self.quick:
+            self.output = self.output.with_name("few_labels_quick.json")
+            self.seeds, self.steps, self.laq_steps, self.foundation_steps = 1, 200, 300, 300
+            self.labeller_steps = 200
+
+    @property
+    def runs(self) -> Path:
+        """Folder of everything that is trained and evaluated."""
+        return self.output.with_suffix("")
+
+
+def main(config: BenchConfig) -> None:
+    """Run what is missing, then print and write what was found."""
+    cells = planned_cells(quick=config.quick, seeds=config.seeds)
+    worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
+    failed: list[str] = []
+    if not config.summarize:
+        # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
+        failed += run_jobs(labeller_jobs(worlds, cells), workers=config.workers)
+        print(labeller_table(gather_labellers(worlds, cells)), flush=True)
+        failed += run_jobs(cell_jobs(worlds, cells), workers=config.workers)
+    results = gather(worlds, cells)
+    write_json(config.output, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
+    with new_file(config.output.with_suffix(".png")) as scratch:
+        scratch.write_bytes(success_figure(results["cells"]))
+    print(success_table(results))
+    print(f"{results['finished']} of {len(cells)} cells: {config.output}")
+    for sentence in failed:
+        print(f"failed: {sentence}")
+
+
+def gather(worlds: dict[str, World], cells: list[Cell]) -> dict[str, Any]:
+    """All finished cells by method and budget, and differences between methods."""
+    outcomes: dict[str, dict[int, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        path = worlds[cell.world].result(cell)
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
+            outcomes[_key(cell)][cell.budget][cell.seed] = found
+    summary = {
+        name: {str(budget): cell_summary(seeds) for budget, seeds in sorted(budgets.items())}
+        for name, budgets in outcomes.items()
+    }
+    return {
+        "cells": summary,
+        "differences": _differences(outcomes),
+        "labellers": gather_labellers(worlds, cells),
+        "finished": sum(len(seeds) for budgets in outcomes.values() for seeds in budgets.values()),
+    }
+
+
+def _key(cell: Cell) -> str:
+    return cell.method if cell.world != BALL else f"{cell.method} ({BALL})"
+
+
+def _differences(outcomes: dict[str, dict[int, dict[int, Any]]]) -> dict[str, Any]:
+    """Differences of every method to the reference methods, by `method - reference` and budget."""
+    found: dict[str, Any] = {}
+    for name, budgets in outcomes.items():
+        method, world = name.partition(" ")[::2]
+        for reference in _COMPARED_WITH:
+            other = outcomes.get(" ".join(filter(None, (reference, world))), {})
+            pairs = {str(budget): paired_difference(seeds, other.get(budget, {})) for budget, seeds in budgets.items()}
+            pairs = {budget: pair for budget, pair in pairs.items() if pair is not None}
+            if method != reference and pairs:
+                found[f"{name} - {reference}"] = pairs
+    return found
+
+
+def gather_labellers(worlds: dict[str, World], cells: list[Cell]) -> dict[str, Any]:
+    """R² of the actions of unlabelled episodes by labeller and budget: the mean over seeds."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for world, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
+        path = worlds[world].labeller_scores(budget, seed)
+        if path.is_file():
+            for name, score in json.loads(path.read_text(encoding="utf-8")).items():
+                values[name if world != BALL else f"{name} ({BALL})"][str(budget)].append(score)
+    return {
+        name: {budget: {"action_r2": sum(scores) / len(scores), "seeds": scores} for budget, scores in budgets.items()}
+        for name, budgets in values.items()
+    }
+
+
+def labeller_table(labellers: dict[str, Any]) -> str:
+    """Table of R² by labeller and budget."""
+    budgets = sorted({int(budget) for scores in labellers.values() for budget in scores})
+    rows = [
+        [name, *(f"{scores[str(b)]['action_r2']:.3f}" if str(b) in scores else "" for b in budgets)]
+        for name, scores in labellers.items()
+    ]
+    return table(["action R² on unlabelled episodes", *(f"{budget} labelled" for budget in budgets)], rows)
+
+
+def success_table(results: dict[str, Any]) -> str:
+    """Table of success rates with their intervals, by method and budget."""
+    cells = results["cells"]
+    budgets = sorted({int(budget) for found in cells.values() for budget in found})
+    rows = []
+    for name, found in cells.items():
+        shown = [found.get(str(budget)) for budget in budgets]
+        rows.append(
+            [
+                name,
+                *(
+                    f"{one['success']:.0%} ({one['interval'][0]:.0%}–{one['interval'][1]:.0%}; {len(one['seeds'])})"
+                    if one
+                    else ""
+                    for one in shown
+                ),
+            ]
+        )
+    return table(["success (95 %; seeds)", *(f"{budget} labelled" for budget in budgets)], rows)
+
+
+if __name__ == "__main__":
+    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
+    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))

@@ -1,0 +1,339 @@
+"""Methods of the few-labels benchmark, what each needs, and the commands that train and evaluate its policy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks import few_labels_upstream as upstream
+from benchmarks.few_labels_jobs import Job
+from benchmarks.laq import TASKS
+from benchmarks.policy_success import CONTESTANTS
+from benchmarks.running import run_command
+from hlrp.storage.files import write_json
+
+CLEAN, BALL = "clean", "ball"
+"""Worlds: the tasks alone, or with a large ball that moves on its own."""
+EPISODES_PER_TASK = 30
+"""Episodes of each task that are seen as video."""
+_EVAL_SEED = 1000
+"""First seed of evaluation episodes, as in the other benchmarks; demonstrations use seeds from 100,000 on."""
+_EVAL_STEPS = 200
+"""Steps that an evaluation episode may take; the experts need fewer than 100."""
+_ENVIRONMENTS = 5
+"""Evaluation episodes that are simulated in turn, in one batch for the policy."""
+_ALL = 0
+"""Budget of cells that use all labels."""
+
+
+class Settings(Protocol):
+    """Numbers of steps and sizes; see `BenchConfig`."""
+
+    quick: bool
+    steps: int
+    laq_steps: int
+    foundation_steps: int
+    labeller_steps: int
+    batch_size: int
+    eval_episodes: int
+
+    @property
+    def runs(self) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a policy is trained."""
+
+    policy: str
+    """`bc`: the latent policy's expert without latents; `act`; or one of our policy types."""
+    data: str = "labelled"
+    """Where its actions come from: `labelled` episodes, `all` episodes, or pseudo-actions of the labeller `scratch` or
+    `laq`."""
+    codes: str | None = None
+    """Label set and foundation model that it starts from: `laq`, `random` or `oracle`; None for a policy without."""
+
+
+METHODS = {
+    "bc": Method("bc"),
+    "act": Method("act"),
+    "idm_bc": Method("bc", data="scratch"),
+    "pseudo_bc": Method("bc", data="laq"),
+    "pseudo_act": Method("act", data="laq"),
+    "random_laq": Method("hlrp_action_expert_latent", codes="random"),
+    "hlrp_vla_direct": Method("hlrp_vla_direct", codes="laq"),
+    "hlrp_action_expert_latent": Method("hlrp_action_expert_latent", codes="laq"),
+    "hlrp_action_expert_direct": Method("hlrp_action_expert_direct", codes="laq"),
+    "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
+    "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
+    "all_labels_bc": Method("bc", data="all"),
+}
+"""Methods by their name in the results. `idm_bc` and `pseudo_bc` differ in what the labeller starts from; `random_laq`
+and `oracle` bound what codes can give: codes of an untrained quantizer, and codes of the true actions."""
+
+_THREE = ("bc", "pseudo_bc", "hlrp_action_expert_latent")
+_FIVE = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "hlrp_action_expert_latent")
+_QUICK = ("bc", "idm_bc", "pseudo_bc", "hlrp_action_expert_latent")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy to train and to evaluate."""
+
+    world: str
+    method: str
+    budget: int
+    """Labelled episodes of each task; 0 for methods that use all labels."""
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's files."""
+        return f"{self.method}_{self.budget}_{self.seed}"
+
+
+def planned_cells(*, quick: bool, seeds: int) -> list[Cell]:
+    """All cells, the most telling first: one labelled episode, then three, then the ball, then ten."""
+    if quick:
+        return [Cell(CLEAN, method, 1, 0) for method in _QUICK]
+    few = [name for name, method in METHODS.items() if method.data != "all"]
+    cells: list[Cell] = []
+    for seed in range(seeds):
+        cells += [Cell(CLEAN, method, 1, seed) for method in few]
+        cells += [Cell(CLEAN, name, _ALL, seed) for name, method in METHODS.items() if method.data == "all"]
+    for seed in range(seeds):
+        cells += [Cell(CLEAN, method, 3, seed) for method in few]
+    for seed in range(seeds):
+        cells += [Cell(BALL, method, 1, seed) for method in _FIVE]
+    for seed in range(seeds):
+        cells += [Cell(CLEAN, method, 10, seed) for method in _THREE]
+    return cells
+
+
+class World:
+    """Files of one world, and the jobs that write them."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        self.folder = settings.runs / name
+        nuisance = "" if name == CLEAN else "_ball"
+        self.dataset = settings.runs.parent / "data" / f"six_tasks_{EPISODES_PER_TASK}{nuisance}"
+
+    def result(self, cell: Cell) -> Path:
+        """JSON file of a finished cell."""
+        return self.folder / "cells" / f"{cell.name}.json"
+
+    def labeller_scores(self, budget: int, seed: int) -> Path:
+        """JSON file of R² of every labeller."""
+        return self.folder / "labellers" / f"{budget}_{seed}.json"
+
+    def quantizer(self, kind: str, seed: int) -> Path:
+        """Folder of a LAQ, `laq` or `random`."""
+        return self.folder / f"laq_{kind}_{seed}"
+
+    def labels(self, kind: str, seed: int) -> Path:
+        """Folder of a label set."""
+        return self.folder / f"labels_{kind}_{seed}"
+
+    def foundation(self, kind: str, seed: int) -> Path:
+        """Folder of a foundation model."""
+        return self.folder / f"foundation_{kind}_{seed}"
+
+    def pseudo(self, start: str, budget: int, seed: int) -> Path:
+        """Folder of a pseudo-labelled dataset."""
+        return self.folder / f"pseudo_{start}_{budget}_{seed}"
+
+    def record(self) -> Job:
+        """Job that records the dataset."""
+        flags = [
+            f"--output_dir={self.dataset}",
+            f"--tasks=[{','.join(TASKS)}]",
+            f"--episodes_per_task={EPISODES_PER_TASK}",
+            f"--nuisance={'none' if self.name == CLEAN else 'distractor'}",
+        ]
+        log = self.dataset.with_suffix(".log")
+        run = partial(run_command, "hlrp.cli.collect_demos", *flags, log=log)
+        return Job(f"recording {self.dataset.name}", self.dataset, run)
+
+    def label_jobs(self, kind: str, seed: int) -> list[Job]:
+        """Jobs that write a label set: codes of a trained LAQ, of an untrained one, or of the true actions."""
+        trained, labels = self.quantizer("laq", seed), self.labels(kind, seed)
+        title = f"{self.name}, seed {seed}"
+        steps = self.settings.laq_steps
+        jobs = [
+            self._job(f"LAQ, {title}", trained, upstream.train_quantizer, steps=steps, seed=seed, after=[self.dataset])
+        ]
+        if kind == "random":
+            untrained = self.quantizer(kind, seed)
+            run = partial(upstream.random_quantizer, like=trained, seed=seed)
+            jobs.append(self._job(f"random LAQ, {title}", untrained, run, after=[trained]))
+        if kind == "oracle":
+            like = self.labels("laq", seed)
+            run = partial(upstream.write_oracle_codes, self.dataset, like, labels, seed=seed)
+            return [*self.label_jobs("laq", seed), Job(f"oracle codes, {title}", labels, run, (like,))]
+        quantizer = self.quantizer(kind, seed)
+        run = partial(upstream.write_codes, self.dataset, quantizer, labels)
+        return [*jobs, Job(f"codes of {kind}, {title}", labels, run, (quantizer,))]
+
+    def foundation_jobs(self, kind: str, seed: int) -> list[Job]:
+        """Jobs that train a foundation model on the label set `kind`."""
+        labels, output = self.labels(kind, seed), self.foundation(kind, seed)
+        run = partial(
+            upstream.train_foundation,
+            self.dataset,
+            labels,
+            output,
+            steps=self.settings.foundation_steps,
+            batch_size=self.settings.batch_size,
+            seed=seed,
+        )
+        title = f"foundation on {kind}, {self.name}, seed {seed}"
+        return [*self.label_jobs(kind, seed), Job(title, output, run, (labels,))]
+
+    def pseudo_jobs(self, start: str, budget: int, seed: int) -> list[Job]:
+        """Jobs that write a pseudo-labelled dataset."""
+        laq = self.quantizer("laq", seed) if start == "laq" else None
+        output = self.pseudo(start, budget, seed)
+
+        def run() -> None:
+            episodes = upstream.choose_episodes(self.dataset, budget=budget, seed=seed)
+            steps = self.settings.labeller_steps
+            upstream.write_pseudo_actions(self.dataset, output, laq=laq, episodes=episodes, steps=steps, seed=seed)
+
+        title = f"pseudo-actions from {start}, {budget} labelled, {self.name}, seed {seed}"
+        before = self.label_jobs("laq", seed) if start == "laq" else [self.record()]
+        return [*before, Job(title, output, run, (laq or self.dataset,))]
+
+    def _job(self, name: str, output: Path, run: Callable[..., None], *, after: Sequence[Path], **options: Any) -> Job:
+        return Job(name, output, partial(run, self.dataset, output, **options), tuple(after))
+
+
+def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
+    """Jobs of everything that reads actions from video, and of its scores."""
+    jobs: list[Job] = []
+    for name, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
+        if budget == _ALL:
+            continue
+        world = worlds[name]
+        methods = [
+            METHODS[cell.method] for cell in cells if (cell.world, cell.budget, cell.seed) == (name, budget, seed)
+        ]
+        starts = sorted({method.data for method in methods} & {"scratch", "laq"})
+        kinds = sorted({method.codes for method in methods if method.codes} - {"oracle"})
+        parts = [world.pseudo_jobs(start, budget, seed) for start in starts]
+        parts += [world.label_jobs(kind, seed) for kind in kinds]
+        jobs += [world.record(), *(job for part in parts for job in part)]
+        read = {f"pseudo-actions from {start}": world.pseudo(start, budget, seed) for start in starts}
+        codes = {f"{kind} LAQ" if kind == "random" else "LAQ": world.labels(kind, seed) for kind in kinds}
+
+        def run(
+            world: World = world,
+            budget: int = budget,
+            seed: int = seed,
+            codes: dict[str, Path] = codes,
+            read: dict[str, Path] = read,
+        ) -> None:
+            episodes = upstream.choose_episodes(world.dataset, budget=budget, seed=seed)
+            output = world.labeller_scores(budget, seed)
+            upstream.write_labeller_scores(world.dataset, output, episodes=episodes, codes=codes, read=read)
+
+        title = f"scores of labellers, {name}, {budget} labelled, seed {seed}"
+        jobs.append(Job(title, world.labeller_scores(budget, seed), run, (*codes.values(), *read.values())))
+    return _once(jobs)
+
+
+def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
+    """Jobs that train and evaluate every cell, after everything that it needs."""
+    jobs: list[Job] = []
+    for cell in cells:
+        world, method = worlds[cell.world], METHODS[cell.method]
+        jobs.append(world.record())
+        needed = [world.dataset]
+        if method.codes is not None:
+            jobs += world.foundation_jobs(method.codes, cell.seed)
+            needed.append(world.foundation(method.codes, cell.seed))
+        elif method.policy == "bc":  # it loads a foundation model that has no effect on its actions
+            jobs += world.foundation_jobs("laq", cell.seed)
+            needed.append(world.foundation("laq", cell.seed))
+        if method.data in ("scratch", "laq"):
+            jobs += world.pseudo_jobs(method.data, cell.budget, cell.seed)
+            needed.append(world.pseudo(method.data, cell.budget, cell.seed))
+        run = partial(_train_and_evaluate, world, cell)
+        title = f"{cell.method}, {cell.budget or 'all'} labelled, {cell.world}, seed {cell.seed}"
+        jobs.append(Job(title, world.result(cell), run, tuple(needed)))
+    return _once(jobs)
+
+
+def _once(jobs: Sequence[Job]) -> list[Job]:
+    """The first job of each output."""
+    return list({job.output: job for job in reversed(jobs)}.values())[::-1]
+
+
+def _train_and_evaluate(world: World, cell: Cell) -> None:
+    settings, folder = world.settings, world.folder / "runs" / cell.name
+    shutil.rmtree(folder, ignore_errors=True)
+    flags = [*policy_flags(world, cell), *_train_flags(settings, cell.seed, folder / "train")]
+    trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
+    evaluated = run_command("lerobot.scripts.lerobot_eval", *_eval_flags(settings, folder), log=folder / "eval.log")
+    outcomes = upstream.read_outcomes(folder / "eval" / "eval_info.json")
+    cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
+    write_json(world.result(cell), {"outcomes": outcomes, "command": flags, **cost})
+    for part in ("train", "eval"):
+        shutil.rmtree(folder / part)
+
+
+def policy_flags(world: World, cell: Cell) -> list[str]:
+    """Options of lerobot-train that describe the policy of a cell and its data."""
+    method = METHODS[cell.method]
+    root = world.pseudo(method.data, cell.budget, cell.seed) if method.data in ("scratch", "laq") else world.dataset
+    flags = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={root}"]
+    episodes: list[int] = []
+    if method.data == "labelled":
+        episodes = upstream.choose_episodes(world.dataset, budget=cell.budget, seed=cell.seed)
+    if method.policy == "act":
+        chosen = [f"--dataset.episodes={episodes}"] if episodes else []
+        return [*flags, *chosen, "--policy.type=act", *CONTESTANTS["act"].flags]
+    kind = method.codes or "laq"
+    flags += [
+        f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",
+        *([f"--policy.labelled_episodes={episodes}"] if episodes else []),
+    ]
+    if method.policy == "bc":
+        return [*flags, "--policy.type=hlrp_action_expert_latent", "--policy.latent_conditioning=false"]
+    frozen = ["--policy.freeze_vla=true"] if method.policy == "hlrp_action_expert_latent" else []
+    labels = f"--policy.latent_labels_path={world.labels(kind, cell.seed)}"
+    return [*flags, f"--policy.type={method.policy}", labels, *frozen]
+
+
+def _train_flags(settings: Settings, seed: int, output: Path) -> list[str]:
+    return [
+        "--policy.push_to_hub=false",
+        "--policy.device=cpu",
+        f"--batch_size={settings.batch_size}",
+        "--num_workers=0",
+        f"--steps={settings.steps}",
+        f"--log_freq={min(settings.steps, 20)}",
+        f"--seed={seed}",
+        f"--output_dir={output}",
+    ]
+
+
+def _eval_flags(settings: Settings, folder: Path) -> list[str]:
+    return [
+        f"--policy.path={folder / 'train' / 'checkpoints' / 'last' / 'pretrained_model'}",
+        "--policy.device=cpu",
+        "--env.type=hlrp_metaworld",
+        f"--env.task={','.join(TASKS)}",
+        f"--env.episode_length={_EVAL_STEPS}",
+        "--env.visualization_height=64",  # small videos: at the usual 240 they take twice as long as the simulation
+        "--env.visualization_width=64",
+        f"--eval.n_episodes={settings.eval_episodes}",
+        f"--eval.batch_size={min(settings.eval_episodes, _ENVIRONMENTS)}",
+        "--eval.use_async_envs=false",
+        f"--seed={_EVAL_SEED}",
+        f"--output_dir={folder / 'eval'}",
+    ]

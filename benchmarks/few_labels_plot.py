@@ -1,0 +1,59 @@
+"""Plot of the few-labels benchmark: success over the number of labelled episodes, one line for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hlrp.report.plots.style import FAINT, INK, PALETTE, figure_style, new_figure, png
+
+
+def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
+    """Draw success rates with their 95 % intervals over the labelled episodes of a task.
+
+    Args:
+        cells: `success` and `interval` by method and budget. Methods whose name ends with a world in brackets are drawn
+            in a plot of their own.
+
+    Returns:
+        A PNG file.
+    """
+    worlds: dict[str, dict[str, Mapping[str, Mapping[str, Any]]]] = {}
+    for name, budgets in cells.items():
+        method, world = name.partition(" ")[::2]
+        worlds.setdefault(world, {})[method] = budgets
+    with figure_style():
+        figure = new_figure(4.2)
+        plots = figure.subplots(1, max(len(worlds), 1), sharey=True, squeeze=False)[0]
+        colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(_methods(worlds)))}
+        styles = {name: "-" if i < len(PALETTE) else "--" for i, name in enumerate(colours)}
+        every = sorted({int(budget) for budgets in cells.values() for budget in budgets})
+        for axes, (world, methods) in zip(plots, sorted(worlds.items()), strict=False):
+            for number, (name, budgets) in enumerate(methods.items()):
+                known = sorted((int(budget), found) for budget, found in budgets.items())
+                # Points of one budget are moved apart, so that their intervals can be told from each other.
+                places = [every.index(budget) + 0.035 * (number - len(methods) / 2) for budget, _ in known]
+                rates = [found["success"] for _, found in known]
+                low, high = zip(*(found["interval"] for _, found in known), strict=True)
+                axes.plot(places, rates, styles[name], marker="o", markersize=4, color=colours[name], label=name)
+                axes.vlines(places, low, high, color=colours[name], linewidth=1, alpha=0.5)
+            axes.set_title(world.strip("()") or "clean", fontsize=9)
+            axes.set_xticks(range(len(every)), [str(budget) for budget in every])
+            axes.set_xlabel("labelled episodes of each task", color=FAINT)
+            axes.set_ylim(0, 1.03)
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], color=INK)
+            axes.grid(axis="y")
+        plots[0].set_ylabel("success", color=FAINT)
+        figure.legend(*_legend(plots), loc="outside right upper", fontsize=7.5)
+        return png(figure)
+
+
+def _methods(worlds: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for methods in worlds.values() for name in methods]
+
+
+def _legend(plots: Any) -> tuple[list[Any], list[str]]:
+    found: dict[str, Any] = {}
+    for axes in plots:
+        found |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)

@@ -1,0 +1,65 @@
+"""Success rates of the few-labels benchmark with intervals, and differences between methods on the same episodes.
+
+Every method is evaluated from the same first states, so that a difference is taken episode by episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hlrp.measure.success_rate import wilson_interval
+
+_RESAMPLES = 10_000
+"""Bootstrap samples of a difference."""
+
+
+def cell_summary(outcomes: Mapping[int, Mapping[str, Sequence[bool]]]) -> dict[str, Any]:
+    """Success rate of one method at one budget, over all seeds and tasks.
+
+    Args:
+        outcomes: Whether each evaluation episode succeeded, by seed and task.
+
+    Returns:
+        `success` in [0, 1], `interval` (95 %, Wilson), `seeds` (success rate by seed) and `episodes`.
+    """
+    won = [bool(one) for tasks in outcomes.values() for results in tasks.values() for one in results]
+    rates = {seed: _rate(tasks) for seed, tasks in outcomes.items()}
+    return {
+        "success": sum(won) / len(won),
+        "interval": list(wilson_interval(sum(won), len(won))),
+        "seeds": {str(seed): rate for seed, rate in rates.items()},
+        "episodes": len(won),
+    }
+
+
+def _rate(tasks: Mapping[str, Sequence[bool]]) -> float:
+    won = [bool(one) for results in tasks.values() for one in results]
+    return sum(won) / len(won)
+
+
+def paired_difference(
+    one: Mapping[int, Mapping[str, Sequence[bool]]], other: Mapping[int, Mapping[str, Sequence[bool]]]
+) -> dict[str, Any] | None:
+    """Difference in success between two methods on the same evaluation episodes, with a bootstrap interval.
+
+    Pairs of episodes are drawn with replacement (Efron, 1979), all seeds together, so that the interval tells of the
+    evaluation episodes and of the seeds that were run, not of other seeds.
+
+    Returns:
+        `difference`, `interval` (95 %) and `episodes`; None if the methods share no seed.
+    """
+    pairs = [
+        (bool(a), bool(b))
+        for seed in sorted(set(one) & set(other))
+        for task in one[seed]
+        for a, b in zip(one[seed][task], other[seed][task], strict=True)
+    ]
+    if not pairs:
+        return None
+    gaps = np.array([a - b for a, b in pairs], dtype=np.float64)
+    draws = np.random.default_rng(0).integers(len(gaps), size=(_RESAMPLES, len(gaps)))
+    low, high = np.quantile(gaps[draws].mean(1), [0.025, 0.975])
+    return {"difference": float(gaps.mean()), "interval": [float(low), float(high)], "episodes": len(gaps)}

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from hlrp.cli.pseudo_label import PseudoLabelConfig, pseudo_label
+from hlrp.inverse_dynamics.config import InverseDynamicsConfig
+from tiny_datasets import CAMERA
+
+TINY = InverseDynamicsConfig(members=1, steps=3, batch_size=8, width=8, folds=2)
+
+
+def config(dataset: Path, output: Path, **changes: object) -> PseudoLabelConfig:
+    values = {"start": "scratch", "image_size": 32, "labelled_episodes": [0, 1], "model": TINY, "device": "cpu"}
+    return PseudoLabelConfig(output_dir=output, dataset_root=str(dataset), **{**values, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def rows(folder: Path, column: str) -> np.ndarray:
+    table = pq.read_table(sorted((folder / "data").rglob("*.parquet"))).sort_by("index")
+    return np.array(table.column(column).to_pylist())
+
+
+def test_the_result_is_a_dataset_of_lerobot_with_all_actions(image_dataset_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    pseudo_label(config(image_dataset_root, output))
+    before, after = (LeRobotDataset("local/x", root=root) for root in (image_dataset_root, output))
+    assert after.num_frames == before.num_frames
+    known = rows(output, "is_action_known").astype(bool)
+    episode = rows(output, "episode_index")
+    np.testing.assert_array_equal(known, np.isin(episode, [0, 1]))
+    np.testing.assert_array_equal(rows(output, "action")[known], rows(image_dataset_root, "action")[known])
+    assert (rows(output, "action")[~known] != rows(image_dataset_root, "action")[~known]).any()
+    confidence = rows(output, "action_confidence")
+    assert (confidence[known] == 1).all()
+    assert ((confidence >= 0) & (confidence <= 1)).all()
+    item, other = after[5], before[5]
+    assert torch.equal(item[CAMERA], other[CAMERA])
+    assert item["action"].dtype == torch.float32
+    assert item["task"] == other["task"]
+
+
+def test_statistics_are_those_of_the_new_actions(image_dataset_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    pseudo_label(config(image_dataset_root, output))
+    dataset, actions = LeRobotDataset("local/x", root=output), rows(output, "action")
+    assert dataset.meta.stats is not None
+    np.testing.assert_allclose(dataset.meta.stats["action"]["mean"], actions.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dataset.meta.stats["action"]["max"], actions.max(0), rtol=1e-6)
+    table = pq.read_table(sorted((output / "meta/episodes").rglob("*.parquet")))
+    first = table.slice(2, 1).to_pylist()[0]
+    own = actions[rows(output, "episode_index") == first["episode_index"]]
+    np.testing.assert_allclose(first["stats/action/mean"], own.mean(0), rtol=1e-5, atol=1e-6)
+    assert "stats/action_confidence/mean" in table.column_names
+
+
+def test_videos_are_the_same_files(video_dataset_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    pseudo_label(config(video_dataset_root, output))
+    for path in sorted((video_dataset_root / "videos").rglob("*.mp4")):
+        assert (output / path.relative_to(video_dataset_root)).samefile(path)
+
+
+def test_the_report_holds_what_was_measured(
+    image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "full"
+    pseudo_label(config(image_dataset_root, output, min_confidence=0.99))
+    metrics = json.loads((output / "pseudo_labels/metrics.json").read_text(encoding="utf-8"))
+    assert set(metrics["held_out"]) >= {"r2", "r2_by_dimension", "calibration", "held_out", "tolerance"}
+    assert 0 <= metrics["held_out"]["calibration"]["error"] <= 1
+    assert "data:image/png" in (output / "pseudo_labels/report.html").read_text(encoding="utf-8")
+    valid, confidence = rows(output, "is_action_valid").astype(bool), rows(output, "action_confidence")
+    np.testing.assert_array_equal(valid, confidence >= 0.99)
+    printed = capsys.readouterr().out
+    assert "--dataset.episodes=[0, 1" in printed.replace("'", "")
+    assert "calibration error" in printed
+
+
+def test_a_laq_is_the_default_start(image_dataset_root: Path, laq_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    found = pseudo_label(config(image_dataset_root, output, start="laq", laq_path=str(laq_path)))
+    assert found.actions.isfinite().all()
+    assert output.is_dir()
+
+
+def test_bad_choices_are_refused_before_anything_is_written(image_dataset_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "full"
+    with pytest.raises(ValueError, match="labelled_episodes has \\[99\\]"):
+        pseudo_label(config(image_dataset_root, output, labelled_episodes=[99]))
+    with pytest.raises(ValueError, match="no column 'nothing'"):
+        pseudo_label(config(image_dataset_root, output, labelled_episodes=[], action_valid_column="nothing"))
+    assert list(tmp_path.iterdir()) == []
+    output.mkdir()
+    with pytest.raises(FileExistsError):
+        pseudo_label(config(image_dataset_root, output))
+
+
+@pytest.mark.parametrize("changes", [{"min_confidence": 1.5}, {"labelled_fraction": 0.0}, {"image_size": 4}])
+def test_options_out_of_range_are_refused(tmp_path: Path, changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        config(tmp_path, tmp_path / "out", **changes)
