@@ -35,7 +35,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *fl
         main()
     except SystemExit as end:
         status = int(end.code or 0)
-    return status, *capsys.readouterr()
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
 
 
 def test_the_command_says_which_episodes_come_from_where(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ def films(folder: Path) -> Path:
     return folder
 
 
-def combined(first: Path, root: Path, *sources: AddedSourceConfig, **options: object) -> LeRobotDataset:
+def combined(first: Path, root: Path, *sources: AddedSourceConfig, **options: Any) -> LeRobotDataset:
     """The dataset in `first` with `sources`, as LeRobot reads it."""
-    combine(open_dataset("local/first", first), sources, root, repo_id="local/combined", **options)  # pyright: ignore
+    combine(open_dataset("local/first", first), sources, root, repo_id="local/combined", **options)
     return open_dataset("local/combined", root)
 
 
@@ -42,6 +43,21 @@ def with_films(video_dataset_root: Path, tmp_path_factory: pytest.TempPathFactor
     return combined(video_dataset_root, folder / "data", source, labelled_episodes=LABELLED)
 
 
+def value(dataset: LeRobotDataset, row: int, column: str) -> Any:
+    """One column of one frame; pixels in [0, 255] wherever they are stored."""
+    sample: Any = dataset[row]
+    found = sample[column]
+    return (
+        (found * 255).round().byte() if column.startswith("observation.images") and found.is_floating_point() else found
+    )
+
+
+def lengths(dataset: LeRobotDataset) -> list[int]:
+    """Numbers of frames of all episodes."""
+    assert dataset.meta.episodes is not None
+    return list(dataset.meta.episodes["length"])
+
+
 def known(dataset: LeRobotDataset) -> torch.Tensor:
     values = read_vectors(dataset.meta, ACTION_VALID)
     assert values is not None
@@ -50,12 +66,12 @@ def known(dataset: LeRobotDataset) -> torch.Tensor:
 
 def test_films_become_episodes_after_those_of_the_dataset(with_films: LeRobotDataset) -> None:
     assert with_films.meta.total_episodes == len(LENGTHS) + 2
-    assert list(with_films.meta.episodes["length"]) == [*LENGTHS, 12, 10]  # pyright: ignore[reportOptionalSubscript]
+    assert lengths(with_films) == [*LENGTHS, 12, 10]
     assert with_films.fps == FPS
-    sample = with_films[FRAMES + 3]
-    assert (sample["task"], sample[CAMERA].shape) == ("Watch", (3, SIZE, SIZE))
-    assert with_films[0]["task"] == TASKS[0]
-    shown = [(with_films[FRAMES + i][CAMERA].float().mean() / STEP).round().int().item() for i in range(22)]
+    assert value(with_films, FRAMES + 3, "task") == "Watch"
+    assert value(with_films, FRAMES + 3, CAMERA).shape == (3, SIZE, SIZE)
+    assert value(with_films, 0, "task") == TASKS[0]
+    shown = [(value(with_films, FRAMES + i, CAMERA).float().mean() / STEP).round().int().item() for i in range(22)]
     assert shown[:12] == list(range(12))
     assert np.abs(np.array(shown[12:]) - np.arange(1, 21, 2)).max() <= 1
 
@@ -65,8 +81,8 @@ def test_frames_states_and_video_files_of_the_dataset_stay(
 ) -> None:
     first = open_dataset("local/first", video_dataset_root)
     for row in (0, 11, 12, 40, FRAMES - 1):
-        assert torch.equal(with_films[row][CAMERA], first[row][CAMERA])
-        assert torch.equal(with_films[row][OBS_STATE], first[row][OBS_STATE])
+        assert torch.equal(value(with_films, row, CAMERA), value(first, row, CAMERA))
+        assert torch.equal(value(with_films, row, OBS_STATE), value(first, row, OBS_STATE))
     number = 0
     mine = with_films.root / with_films.meta.get_video_file_path(number, CAMERA)
     assert mine.read_bytes() == (first.root / first.meta.get_video_file_path(number, CAMERA)).read_bytes()
@@ -97,7 +113,7 @@ def test_statistics_are_those_of_known_values(with_films: LeRobotDataset, video_
     first = open_dataset("local/first", video_dataset_root).meta.stats
     assert first is not None
     for name, value in stats[OBS_STATE].items():
-        np.testing.assert_allclose(value, first[OBS_STATE][name], atol=1e-6)
+        np.testing.assert_allclose(value, first[OBS_STATE][name], atol=1e-4)
     assert stats[CAMERA]["count"].tolist() == [FRAMES + 22]
     assert all(np.isfinite(value).all() for values in stats.values() for value in values.values())
 
@@ -117,7 +133,7 @@ def test_films_keep_their_proportions(video_dataset_root: Path, tmp_path: Path) 
     write_pictures(tmp_path / "films" / "wide.mp4", [picture] * 4)
     source = AddedSourceConfig(video_dir=str(tmp_path / "films"), instruction="Watch")
     dataset = combined(video_dataset_root, tmp_path / "data", source, episodes=[0])
-    assert dataset[LENGTHS[0]][CAMERA].float().mean() > 190
+    assert value(dataset, LENGTHS[0], CAMERA).float().mean() > 190
 
 
 def test_cropping_takes_the_middle() -> None:
@@ -130,10 +146,10 @@ def test_a_film_is_split_at_scene_cuts(video_dataset_root: Path, tmp_path: Path)
     draw = np.random.default_rng(0)
     scenes = [np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(2)]
     write_pictures(tmp_path / "films" / "cut.mp4", [scenes[0]] * 12 + [scenes[1]] * 9)
-    for split, lengths in ((True, [12, 9]), (False, [21])):
+    for split, scenes_of_film in ((True, [12, 9]), (False, [21])):
         source = AddedSourceConfig(video_dir=str(tmp_path / "films"), instruction="Watch", find_scene_cuts=split)
         dataset = combined(video_dataset_root, tmp_path / f"data_{split}", source, episodes=[0])
-        assert list(dataset.meta.episodes["length"]) == [LENGTHS[0], *lengths]  # pyright: ignore
+        assert lengths(dataset) == [LENGTHS[0], *scenes_of_film]
 
 
 @pytest.mark.parametrize("name", ["texts.json", "texts.csv"])
@@ -144,7 +160,7 @@ def test_every_film_can_have_its_own_instruction(video_dataset_root: Path, tmp_p
     file.write_text(json.dumps(texts) if name.endswith("json") else rows)
     source = AddedSourceConfig(video_dir=str(folder), instructions=str(file))
     dataset = combined(video_dataset_root, tmp_path / "data", source, episodes=[1])
-    assert [dataset[LENGTHS[1] + row]["task"] for row in (0, 12)] == list(texts.values())
+    assert [value(dataset, LENGTHS[1] + row, "task") for row in (0, 12)] == list(texts.values())
 
 
 def test_a_film_without_an_instruction_is_named(video_dataset_root: Path, tmp_path: Path) -> None:
@@ -173,22 +189,20 @@ def test_damaged_films_are_named_together_or_left_out(video_dataset_root: Path, 
 def test_a_dataset_without_actions_is_added_as_it_is_stored(
     video_dataset_root: Path, image_dataset_root: Path, tmp_path: Path, video: bool
 ) -> None:
-    other = create_dataset(
-        tmp_path / "other", video=video, lengths=(9, 11), cameras=("observation.images.front",), with_actions=False
-    )
+    front = "observation.images.front"
+    create_dataset(tmp_path / "other", video=video, lengths=(9, 11), cameras=(front,), with_actions=False)
     source = AddedSourceConfig(dataset_root=str(tmp_path / "other"), instruction="Watch", episodes=[1])
     first = video_dataset_root if video else image_dataset_root
     dataset = combined(first, tmp_path / "data", source, episodes=[1, 3])
-    assert list(dataset.meta.episodes["length"]) == [20, 13, 11]  # pyright: ignore[reportOptionalSubscript]
+    assert lengths(dataset) == [20, 13, 11]
     reread = open_dataset("local/other", tmp_path / "other")
     mine = open_dataset("local/first", first)
-    assert torch.equal(dataset[33 + 4][CAMERA], reread[9 + 4]["observation.images.front"])
-    assert torch.equal(dataset[20][CAMERA], mine[12 + 20 + 15][CAMERA])
+    assert torch.equal(value(dataset, 33 + 4, CAMERA), value(reread, 9 + 4, front))
+    assert torch.equal(value(dataset, 20, CAMERA), value(mine, 12 + 20 + 15, CAMERA))
     assert known(dataset).tolist() == [True] * 33 + [False] * 11
     states = read_vectors(dataset.meta, OBS_STATE)
     assert states is not None
     torch.testing.assert_close(states[33:], states[:33].mean(0).expand(11, -1))
-    assert other.meta.total_episodes == 2
 
 
 def test_states_and_actions_of_the_same_robot_can_be_kept(video_dataset_root: Path, tmp_path: Path) -> None:
@@ -196,8 +210,8 @@ def test_states_and_actions_of_the_same_robot_can_be_kept(video_dataset_root: Pa
     source = AddedSourceConfig(dataset_root=str(tmp_path / "other"), keep=[OBS_STATE, ACTION])
     dataset = combined(video_dataset_root, tmp_path / "data", source, labelled_episodes=[0])
     other = open_dataset("local/other", tmp_path / "other")
-    assert torch.equal(dataset[FRAMES + 5][ACTION], other[5][ACTION])
-    assert torch.equal(dataset[FRAMES + 5][OBS_STATE], other[5][OBS_STATE])
+    assert torch.equal(value(dataset, FRAMES + 5, ACTION), value(other, 5, ACTION))
+    assert torch.equal(value(dataset, FRAMES + 5, OBS_STATE), value(other, 5, OBS_STATE))
     assert int(known(dataset).sum()) == LENGTHS[0] + 9
     # What is combined once can be combined again, and its unknown actions stay unknown.
     again = combined(
@@ -211,17 +225,17 @@ def test_a_dataset_of_another_kind_is_encoded_again(image_dataset_root: Path, tm
     source = AddedSourceConfig(dataset_root=str(tmp_path / "other"))
     dataset = combined(image_dataset_root, tmp_path / "data", source)
     other = open_dataset("local/other", tmp_path / "other")
-    assert torch.equal(dataset[FRAMES + 5][CAMERA], other[5][CAMERA])
-    assert dataset[FRAMES]["task"] == TASKS[0]
+    assert torch.equal(value(dataset, FRAMES + 5, CAMERA), value(other, 5, CAMERA))
+    assert value(dataset, FRAMES, "task") == TASKS[0]
 
 
 def test_a_dataset_of_another_rate_is_read_by_time(video_dataset_root: Path, tmp_path: Path) -> None:
     create_dataset(tmp_path / "other", video=True, lengths=(10, 7), with_actions=False, fps=2 * FPS)
     dataset = combined(video_dataset_root, tmp_path / "data", AddedSourceConfig(dataset_root=str(tmp_path / "other")))
-    assert list(dataset.meta.episodes["length"])[-2:] == [5, 3]  # pyright: ignore[reportOptionalSubscript]
+    assert lengths(dataset)[-2:] == [5, 3]
     other = open_dataset("local/other", tmp_path / "other")
     for mine, theirs in ((0, 1), (4, 9), (5, 11)):
-        difference = dataset[FRAMES + mine][CAMERA].float() - other[theirs][CAMERA].float()
+        difference = value(dataset, FRAMES + mine, CAMERA).float() - value(other, theirs, CAMERA).float()
         assert difference.abs().mean() < 4
     keeping = AddedSourceConfig(dataset_root=str(tmp_path / "other"), keep=[OBS_STATE])
     with pytest.raises(ValueError, match="20 frames a second, the first dataset 10"):
