@@ -53,6 +53,7 @@ def create_dataset(
     tasks: Sequence[str] = TASKS,
     cameras: Sequence[str] = (CAMERA,),
     with_actions: bool = True,
+    fps: int = FPS,
     seed: int = 0,
 ) -> LeRobotDataset:
     """Record episodes of `lengths` frames with LeRobot's own writer to `root`; they take turns with the tasks."""
@@ -67,7 +68,7 @@ def create_dataset(
         features["action"] = vector
     dataset = LeRobotDataset.create(
         "local/moving_square",
-        fps=FPS,
+        fps=fps,
         features=features,
         root=root,
         use_videos=video,

@@ -20,6 +20,7 @@ from draccus.wrappers.docstring import get_attribute_docstring
 from lerobot.configs.train import TrainPipelineConfig
 
 from hlrp.cli.collect_demos import CollectDemosConfig
+from hlrp.cli.combine_datasets import CombineDatasetsConfig
 from hlrp.cli.import_lapa import ImportLapaConfig
 from hlrp.cli.inspect_latents import InspectConfig
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig
@@ -45,6 +46,7 @@ COMMANDS = [
     InspectConfig,
     ImportLapaConfig,
     DemoConfig,
+    CombineDatasetsConfig,
 ]
 LEROBOT = [
     HLRPVLADirectConfig,
@@ -55,7 +57,11 @@ LEROBOT = [
     LightMetaworldConfig,
 ]
 OURS = ("hlrp", "lerobot_policy_felix_bundle")
-REQUIRED = {CollectDemosConfig: {"output_dir": "demos"}, ImportLapaConfig: {"frame_offset_s": 1.0}}
+REQUIRED = {
+    CollectDemosConfig: {"output_dir": "demos"},
+    ImportLapaConfig: {"frame_offset_s": 1.0},
+    CombineDatasetsConfig: {"output_dir": "all", "sources": [{"video_dir": "films", "instruction": "Open the door"}]},
+}
 
 
 def decoded(kind: type, values: dict[str, Any]) -> Any:
@@ -146,7 +152,7 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported() -> N
     script = """
 import contextlib, importlib, io, sys
 commands = ["collect_demos", "train_laq", "precompute_latent_codes", "train_foundation", "inspect_latents",
-            "import_lapa", "demo"]
+            "import_lapa", "demo", "combine_datasets"]
 for name in commands:
     main = importlib.import_module(f"hlrp.cli.{name}").main
     for argument in ("--help", "--no_such_option=1", "--seed=-1" if name != "import_lapa" else "--num_frames=1"):

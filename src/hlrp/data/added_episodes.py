@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +105,7 @@ class Episode:
         return len(self.instructions)
 
 
+@runtime_checkable
 class EpisodeSource(Protocol):
     """Episodes of one dataset or of one folder of films."""
 
@@ -183,7 +184,7 @@ class DatasetEpisodes:
         for number in self.numbers:
             first, end = self._bounds[number].tolist()
             index = self._sampled(first, end)
-            rows = self._dataset.hf_dataset.data.slice(first, end - first)
+            rows = self._dataset.hf_dataset.data.table.slice(first, end - first)
             is_sampled = self._dataset.fps != self._target.fps
             yield Episode(
                 instructions=[self._instructions[row] for row in index.tolist()],

@@ -19,6 +19,7 @@ from hlrp.data.added_episodes import (
     film_instructions,
     stored_size,
 )
+from hlrp.data.clips import chosen_episodes
 from hlrp.data.combined_writer import CombinedWriter
 from hlrp.data.dataset import (
     ACTION_VALID,
@@ -210,7 +211,8 @@ def _chosen_cameras(
 
 
 def _target(first: LeRobotDataset, cameras: Sequence[str], episodes: Sequence[int] | None) -> Target:
-    frame = int(episode_bounds(first.meta)[min(episodes or [0]), 0])
+    number = int(chosen_episodes(first.meta.total_episodes, episodes, name=first.repo_id)[0])
+    frame = int(episode_bounds(first.meta)[number, 0])
     return Target(
         fps=float(first.fps),
         cameras={key: stored_size(first, key, frame) for key in cameras},

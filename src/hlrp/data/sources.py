@@ -104,7 +104,7 @@ def _known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
     unknown = int((~actions.isfinite().all(1)).sum())
     if unknown:
         logger.info(
-            f"{unknown} of {len(actions)} frames of {dataset.repo_id} have an action that is NaN or infinite: they "
-            "count as frames without an action"
+            f"{unknown} of {len(actions)} frames of {dataset.repo_id} have an action that is NaN or infinite, or not "
+            "marked as known: they count as frames without an action"
         )
     return None if unknown == len(actions) else actions
