@@ -97,6 +97,7 @@ def test_bad_choices_are_refused_before_anything_is_written(image_dataset_root: 
         pseudo_label(config(image_dataset_root, output, labelled_episodes=[], action_valid_column="nothing"))
     assert list(tmp_path.iterdir()) == []
     output.mkdir()
+    (output / "mine.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(FileExistsError):
         pseudo_label(config(image_dataset_root, output))
 

@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Shaped
 from lerobot.datasets.compute_stats import get_feature_stats
 from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import load_stats, write_stats
@@ -37,7 +37,7 @@ _DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
 class NewColumn:
     """Values of a column in every frame."""
 
-    values: Float[np.ndarray, "f a"]
+    values: Shaped[np.ndarray, "f a"]
     feature: dict[str, Any]
     """Description of the column in `meta/info.json`: dtype, shape and names."""
 
