@@ -27,7 +27,7 @@ def test_the_report_holds_the_card_of_the_checkpoint(
     assert metrics["baselines"] == []
     page = (output / "report.html").read_text()
     assert "<img" in page
-    assert f"{quality.probe_r2:.3f}" in page
+    assert f"{quality.probe.probe_r2:.3f}" in page
     assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "report.html"]
     assert "probe R² of codes" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from hlrp.commands.train_foundation import METRICS_FILE, PAGE_FILE, _open
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels
-from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled, open_taught
+from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_for_online_labels, open_labelled
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
@@ -26,7 +26,7 @@ from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.predictions import predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
-from hlrp.measure.code_accuracy import code_figures
+from hlrp.measure.code_accuracy import code_accuracy
 from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA
 
@@ -120,7 +120,7 @@ def test_figures_are_of_the_weights_that_are_saved(config: TrainFoundationConfig
         each = replace(config, steps=6, validate_every=4, output_dir=f"{config.output_dir}-{name}", backend=backend)
         told = train_foundation(each)
         quality = json.loads((Path(each.output_dir) / METRICS_FILE).read_text())["quality"]
-        saved = code_figures(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
+        saved = code_accuracy(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
         assert (told["decoded_accuracy"], told["calibration_error"]) == pytest.approx(
             (saved.decoded_accuracy, saved.calibration_error), abs=1e-5
         )
@@ -184,7 +184,7 @@ def test_frames_are_of_the_chosen_episodes_alone(
     held_out = HeldOut(share=0.4, frames=1024, seed=0)
     settings: dict[str, Any] = {"image_size": (32, 32), "cache_gib": 1.0}
     if is_online:
-        source = open_taught(one, load_laq(laq_path), held_out, **settings)
+        source = open_for_online_labels(one, load_laq(laq_path), held_out, **settings)
     else:
         source = open_labelled(one, held_out, **settings, with_vectors=False)
     trained, tested = ({*source.episode[pool.index].tolist()} for pool in (source.train, source.held_out))

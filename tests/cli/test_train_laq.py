@@ -232,7 +232,7 @@ def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Pat
     create_dataset(tmp_path / "video", video=True, lengths=(6, 6, 6), with_actions=False)
     quality = train_laq(replace(config, dataset_root=str(tmp_path / "video"), steps=2))
     assert quality is not None
-    assert quality.probe_r2 is None
+    assert quality.probe.probe_r2 is None
     assert quality.clips == 5
 
 
@@ -250,7 +250,7 @@ def test_a_folder_of_videos_is_enough(config: TrainLAQConfig, tmp_path: Path, ca
     config = replace(config, dataset_root=None, video_dir=str(films), steps=2, cache_gib=cache_gib, held_out=0.3)
     quality = train_laq(config)
     assert quality is not None
-    assert quality.probe_r2 is None
+    assert quality.probe.probe_r2 is None
     loaded = load_laq(config.output_dir)
     assert loaded.cameras == []
     assert loaded.extra["sources"][0]["name"] == "films"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import re
@@ -17,14 +18,12 @@ from hlrp.laq import checkpoint
 from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.measure.reconstruction import NO_PICTURES
 from hlrp.report.saving import save_laq
+from unmeasured_quality import UNMEASURED
 
 CAMERA = "observation.images.top"
-QUALITY = LAQQuality(
-    **dict.fromkeys(LAQQuality.__dataclass_fields__)  # pyright: ignore[reportArgumentType]
-    | {"copy_gain": 0.25, "perplexity": None, "clips": 7, "picture_clips": 7, "episodes": 2}
-)
+QUALITY = dataclasses.replace(UNMEASURED, pictures=dataclasses.replace(NO_PICTURES, copy_gain=0.25))
 
 
 def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:

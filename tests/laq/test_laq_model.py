@@ -28,7 +28,7 @@ def test_three_frames_give_two_transitions_each_predicted_from_the_frame_before(
     assert result.codes.shape == (2, 2, 4)
     assert result.vectors.shape == (2, 2, 4, 8)
     assert torch.equal(result.frames, frames[:, :2])
-    assert model.encode(frames).codes.shape == (2, 2, 4)
+    assert model.encode(frames).require_codes().shape == (2, 2, 4)
 
 
 def test_an_earlier_transition_does_not_see_later_frames() -> None:

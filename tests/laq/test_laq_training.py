@@ -72,13 +72,13 @@ def train(tmp_path: Path, quantizer: QuantizerName, *, steps: int) -> LAQQuality
 @pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 def test_more_than_half_of_every_codebook_stays_alive(tmp_path: Path, quantizer: QuantizerName) -> None:
     card = train(tmp_path, quantizer, steps=150)
-    assert all(dead < 4 for dead in card.dead_codes), card.code_usage
-    assert all(perplexity > 3 for perplexity in card.perplexity)
-    assert card.copy_gain > 0
+    assert all(dead < 4 for dead in card.codes.dead_codes), card.codes.code_usage
+    assert all(perplexity > 3 for perplexity in card.codes.perplexity)
+    assert card.pictures.copy_gain > 0
     if quantizer == "fsq":  # which learns in so few steps what the codes are for; chance is 0
-        assert card.probe_r2 is not None
-        assert card.probe_r2 > 0.15
-        assert card.probe_r2_frame_only == pytest.approx(0, abs=0.1)
+        assert card.probe.probe_r2 is not None
+        assert card.probe.probe_r2 > 0.15
+        assert card.probe.probe_r2_frame_only == pytest.approx(0, abs=0.1)
 
 
 def test_one_step_moves_every_weight_that_trains(fsq_model: LatentActionQuantizer) -> None:

@@ -62,8 +62,9 @@ def label_source(
     starts = valid.nonzero()[:, 0]
     for chunk in tqdm(starts.split(batch_size), desc="labelling", unit="batch"):
         actions = model.encode(source.frames.read(chunk[:, None] + deltas).to(device))
-        codes[chunk] = actions.codes.flatten(1).cpu()
-        vectors[chunk] = actions.vectors.flatten(1).cpu()
+        if actions.codes is not None:
+            codes[chunk] = actions.codes.flatten(1).cpu()
+        vectors[chunk] = actions.require_vectors().flatten(1).cpu()
     metadata = LabelMetadata(
         laq_fingerprint=laq.fingerprint,
         spec=spec,

@@ -8,8 +8,6 @@ A dataset that was made with `--output_dataset` has the labels as columns. Their
 `latent_codes` in `meta/info.json`, which LeRobot's tools keep when they delete episodes, split or merge datasets. The
 column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, to detect a merge of datasets that
 were labelled by different LAQs.
-
-Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
 """
 
 from __future__ import annotations
@@ -27,10 +25,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
+from hlrp.latents import NO_LABEL, LatentActions, LatentSpec, spec_to_dict
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import new_directory
 
@@ -60,7 +59,7 @@ class LabelMetadata:
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
-    """Code vectors, (s, k, d), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
+    """Code vectors, (s, k, v), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
     further_cameras: list[str] = field(default_factory=list)
     """Dataset keys of the LAQ's cameras after the first one, in the order of its channels."""
     frames: dict[str, str | None] | None = None
@@ -93,14 +92,14 @@ class LatentLabels:
     """Labels of every frame of a dataset, in the order of its absolute frame index."""
 
     metadata: LabelMetadata
-    codes: Int[Tensor, "f c"]
+    codes: Int[Tensor, "f q"]
     """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
     """False for frames without a label: the clip from the frame on would go beyond the end of the episode."""
     episode_index: Int[Tensor, " f"]
     frame_index: Int[Tensor, " f"]
-    vectors: Float[Tensor, "f v"] | None = None
-    """Encoder outputs before quantization, flattened from (n, s, d); None if they were not read."""
+    vectors: Float[Tensor, "f qv"] | None = None
+    """Encoder outputs before quantization, flattened from (n, s, v); None if they were not read."""
     are_columns: bool = False
     """Whether the labels were read from columns of the dataset itself, rather than from a separate folder."""
 
@@ -137,7 +136,15 @@ class LatentLabels:
             )
 
     @property
-    def codebook(self) -> Float[Tensor, "s k d"]:
+    def actions(self) -> LatentActions:
+        """Latent actions of all frames; codes None if the LAQ has no codes, vectors None if they were not read."""
+        vectors = self.vectors
+        if vectors is not None:
+            vectors = rearrange(vectors, "f (q v) -> f q v", q=self.codes.shape[1])
+        return LatentActions(self.codes if self.metadata.has_codes else None, vectors, self.valid)
+
+    @property
+    def codebook(self) -> Float[Tensor, "s k v"]:
         """Code vectors of the LAQ, float32.
 
         Raises:

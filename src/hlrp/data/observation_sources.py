@@ -25,7 +25,7 @@ from hlrp.data.dataset import (
 )
 from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.frames import open_frames
-from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
+from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, OnlineLabelFrames
 from hlrp.data.labels import LatentLabels
 from hlrp.data.source_config import ObservationConfig
 from hlrp.data.sources import lerobot_source
@@ -84,8 +84,7 @@ def open_labelled(
     bounds = episode_bounds(dataset.meta)
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
-    vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.codes.shape[1])
-    frames = LabelledFrames(observations, labels.codes, vectors)
+    frames = LabelledFrames(observations, labels.actions)
     train, validation = _pools(frames, labels.valid, bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,
@@ -101,7 +100,7 @@ def open_labelled(
     )
 
 
-def open_taught(
+def open_for_online_labels(
     config: ObservationConfig, laq: LoadedLAQ, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float
 ) -> ObservationSource:
     """Open a dataset whose frames the quantizer `laq` labels during training.
@@ -124,7 +123,7 @@ def open_taught(
     deltas = spec.frame_deltas(clips.fps)
     cameras = _cameras(dataset, config.cameras or [clips.cameras[0]])
     observations = _observations(dataset, cameras, image_size, cache_gib / 2)
-    frames = TaughtFrames(observations, clips.frames, deltas)
+    frames = OnlineLabelFrames(observations, clips.frames, deltas)
     train, validation = _pools(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,

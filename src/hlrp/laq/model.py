@@ -122,7 +122,7 @@ class LatentActionQuantizer(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             vectors = self.encoder(pixels)
             _, codes, _ = self._quantize(vectors)
-        return LatentActions(codes, vectors, valid)
+        return LatentActions(codes if self.quantizer.has_codes else None, vectors, valid)
 
     def to_pixels(self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
         """Check clips and bring them to float32 in [0, 1]."""

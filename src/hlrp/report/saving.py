@@ -13,8 +13,8 @@ from hlrp.foundation.checkpoint import write_foundation
 from hlrp.laq import checkpoint as laq_checkpoint
 from hlrp.laq.checkpoint import write_laq
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.cards.foundation_card import foundation_card
 from hlrp.report.cards.laq_card import model_card
@@ -55,8 +55,8 @@ def save_foundation(
     *,
     laq_fingerprint: str,
     extra: Mapping[str, Any] | None = None,
-    quality: CodeFigures | None = None,
-    language: LanguageFigures | None = None,
+    quality: CodeAccuracy | None = None,
+    language: LanguageMetrics | None = None,
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:

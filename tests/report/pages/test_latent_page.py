@@ -98,7 +98,7 @@ def test_baselines_stand_in_page_and_terminal() -> None:
 def test_the_terminal_shows_every_verdict() -> None:
     quality, _ = measured()
     text = quality_table(quality)
-    assert f"{quality.probe_r2:.3f}" in text
+    assert f"{quality.probe.probe_r2:.3f}" in text
     assert "perplexity per slot" in text
 
 

@@ -45,7 +45,7 @@ from hlrp.foundation.backends.qwen3vl.constrained_decode import (
 from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config, tiny_size
 from hlrp.foundation.backends.qwen3vl.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
 from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
-from hlrp.foundation.batch import FoundationBatch, labels_to_learn
+from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.config import LoRASettings, QwenVLChatConfig
 from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 from hlrp.foundation.lora import add_lora, merge_lora
@@ -148,7 +148,8 @@ class QwenVLChatBackend(FoundationBackend):
         return self.model.config.get_text_config().hidden_size
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        codes, counted = labels_to_learn(batch, self.spec)
+        labels = batch.require_labels(self.spec)
+        codes, counted = labels.targets(), labels.counted
         answer = self.tokens.answer(codes)
         whole_answer = self.config.loss_over == "vocabulary"
         # Feed only tokens that predict a target: up to the code before the last, or up to the closing token.

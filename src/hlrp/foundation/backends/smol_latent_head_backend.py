@@ -47,13 +47,13 @@ from hlrp.foundation.backends.smolvlm.embedded_model import (
 )
 from hlrp.foundation.backends.smolvlm.latent_head import LatentHead, SlotScores
 from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
-from hlrp.foundation.batch import FoundationBatch, labels_to_learn
+from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.config import LoRASettings, SmolLatentHeadConfig
 from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
 from hlrp.foundation.lora import add_lora, merge_lora
 from hlrp.foundation.processor_parts import pretrained_processor, save_processor, tokenizer_of
 from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 from hlrp.training.evaluation_mode import evaluation_mode
 from hlrp.training.row_draws import RowDraws
 
@@ -149,8 +149,9 @@ class SmolLatentHeadBackend(FoundationBackend):
         return self.model.config.get_text_config().hidden_size
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        codes, counted = labels_to_learn(batch, self.spec)
-        vectors = self._vector_labels(batch)
+        labels = batch.require_labels(self.spec)
+        codes, counted = labels.targets(), labels.counted
+        vectors = self._vector_labels(labels)
         draws = self.row_draws(batch)
         features = self._features(batch, draws)
         slots = self._slots(features)
@@ -260,22 +261,22 @@ class SmolLatentHeadBackend(FoundationBackend):
         with evaluation_mode(self):
             return self._slots(self.features(batch)).logits.log_softmax(-1)
 
-    def _vector_labels(self, batch: FoundationBatch) -> Float[Tensor, "b s w"] | None:
-        """Latent vectors of `batch`, checked against the spec; None if this model has no continuous head."""
+    def _vector_labels(self, labels: LatentActions) -> Float[Tensor, "b s w"] | None:
+        """Latent vectors of `labels`, checked against the spec; None if this model has no continuous head."""
         if self.vector_head is None:
             return None
-        if batch.vectors is None:
+        if labels.vectors is None:
             raise ValueError(
                 "vector_loss_weight is positive and the batch has no latent vectors; "
                 "label the dataset with vectors or set vector_loss_weight to 0"
             )
-        expected = (len(batch), self.spec.num_codes, self.spec.code_dim)
-        if batch.vectors.shape != expected:
+        expected = (len(labels), self.spec.num_codes, self.spec.code_dim)
+        if labels.vectors.shape != expected:
             raise ValueError(
-                f"vectors must be {expected}, got {tuple(batch.vectors.shape)}; "
+                f"vectors must be {expected}, got {tuple(labels.vectors.shape)}; "
                 "use labels of the LAQ this model was built for"
             )
-        return batch.vectors
+        return labels.vectors
 
     def _predict_vectors(self, slots: SlotScores, choice: Choice) -> Float[Tensor, "b s w"] | None:
         if self.vector_head is None:

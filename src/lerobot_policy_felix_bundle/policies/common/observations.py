@@ -6,7 +6,6 @@ Shapes: b batch, t observation steps, c h w an image (y x at another size), v ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.foundation.batch import FoundationBatch, require_instructions
-
-from .labels import Labels
+from hlrp.latents import LatentActions
 
 
 def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, "b ..."]:
@@ -63,7 +61,7 @@ def foundation_batch(
     image_keys: Iterable[str],
     *,
     instruction: str | None = None,
-    labels: Labels | None = None,
+    labels: LatentActions | None = None,
 ) -> FoundationBatch:
     """Images at time t, instructions and labels of a LeRobot batch, as input of a foundation model.
 
@@ -86,10 +84,7 @@ def foundation_batch(
     size = pictures[0].shape[-2:]
     pictures = [resized(picture, size) for picture in pictures]
     images = torch.stack(pictures, dim=1)
-    found = FoundationBatch(images, instructions(batch, len(images), instruction))
-    if labels is None:
-        return found
-    return replace(found, codes=labels.codes, valid=labels.valid, vectors=labels.vectors)
+    return FoundationBatch(images, instructions(batch, len(images), instruction), labels)
 
 
 def instructions(batch: Mapping[str, Any], batch_size: int, instead: str | None = None) -> list[str]:

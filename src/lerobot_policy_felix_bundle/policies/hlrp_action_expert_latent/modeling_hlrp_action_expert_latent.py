@@ -160,7 +160,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         inputs = self._see(batch, labels=labels)
         latent = self.backend.loss(inputs) if self._learns_codes else None
         taught = taught & labels.counted
-        codes, predicted = self._training_codes(inputs, labels.codes.clamp_min(0))
+        codes, predicted = self._training_codes(inputs, labels.targets())
         error = self._expert_error(inputs, batch, codes, taught)
         shares = {"predicted_share": predicted.float().mean()}
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught, shares=shares)

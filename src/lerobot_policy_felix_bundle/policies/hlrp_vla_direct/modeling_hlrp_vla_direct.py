@@ -134,7 +134,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         inputs = self._see(batch, labels=labels)
         latent = self.backend.loss(inputs) if self._learns_codes else None
         taught = labels.counted & self._actions_known(batch)
-        actions = self._decode(labels.codes.clamp_min(0), batch)  # samples without a code are masked by `taught`
+        actions = self._decode(labels.targets(), batch)  # samples without a code are masked by `taught`
         error = self._over_steps((actions - self._target(batch, taught)).abs().mean(-1), batch, taught)
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
 
