@@ -73,12 +73,10 @@ def validated(
 
 
 def parts_of(batch: FoundationBatch, *sizes: int) -> list[FoundationBatch]:
-    images, codes = (column.split(list(sizes)) for column in (batch.images, codes_of(batch)))
-    names = iter(batch.instructions)
-    words = [[next(names) for _ in range(size)] for size in sizes]
+    assert batch.labels is not None
     return [
-        FoundationBatch(part, texts, LatentActions.of_codes(labels))
-        for part, texts, labels in zip(images, words, codes, strict=True)
+        FoundationBatch(batch.images[rows], [batch.instructions[row] for row in rows], batch.labels.rows(rows))
+        for rows in torch.arange(len(batch)).split(list(sizes))
     ]
 
 

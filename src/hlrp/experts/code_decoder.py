@@ -92,7 +92,7 @@ class ActionHead(nn.Module):
         return rearrange(self.layers(features), "b (h a) -> b h a", h=self.chunk_size)
 
 
-class CodeDecoder(nn.Module):
+class CodeToActionDecoder(nn.Module):
     """MLP from the vectors of all codes, and optionally the state, to a chunk of actions.
 
     Args:

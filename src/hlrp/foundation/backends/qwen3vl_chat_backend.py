@@ -36,7 +36,7 @@ from hlrp.foundation.backends.interfaces import (
 from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
 from hlrp.foundation.backends.qwen3vl.constrained_decode import (
     Choice,
-    CodeDecoder,
+    ConstrainedDecoder,
     Decoded,
     beam_search,
     decode_codes,
@@ -219,8 +219,8 @@ class QwenVLChatBackend(FoundationBackend):
         nothing = prompts.input_ids[:, :0]
         return PromptFeatures(self._hidden(prompts, self._vision(batch), nothing), prompts.mask)
 
-    def _decoder(self, prompts: Prompts, batch: FoundationBatch) -> CodeDecoder:
-        return CodeDecoder(
+    def _decoder(self, prompts: Prompts, batch: FoundationBatch) -> ConstrainedDecoder:
+        return ConstrainedDecoder(
             self.model.model,
             prompts,
             self._vision(batch),

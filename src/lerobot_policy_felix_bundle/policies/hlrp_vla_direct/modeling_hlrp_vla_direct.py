@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hlrp.experts.code_decoder import CodeDecoder
+from hlrp.experts.code_decoder import CodeToActionDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
@@ -68,8 +68,8 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         """Whether actions can be learned only on frames with codes: true, since actions are decoded from codes."""
         return True
 
-    def _mlp_decoder(self, head: dict[str, Any]) -> CodeDecoder:
-        decoder = CodeDecoder(self.backend.spec, **head)
+    def _mlp_decoder(self, head: dict[str, Any]) -> CodeToActionDecoder:
+        decoder = CodeToActionDecoder(self.backend.spec, **head)
         if self.labels is not None:
             decoder.codes.use_codebook(self.labels.codebook)
         return decoder

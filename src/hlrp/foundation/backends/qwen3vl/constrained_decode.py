@@ -68,7 +68,7 @@ def with_answer(
     return torch.cat([prompts.input_ids, answer], 1), torch.cat([prompts.position_ids, positions], 2), mask
 
 
-class CodeDecoder:
+class ConstrainedDecoder:
     """State of decoding: the constructor runs the model over the prompt, and each `step` appends one code.
 
     Args:
@@ -131,7 +131,7 @@ class CodeDecoder:
         return F.linear(hidden[:, -1], self.code_rows).float().log_softmax(-1)
 
 
-def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
+def decode_codes(decoder: ConstrainedDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
     """Decode `num_codes` codes, `num_samples` times for each prompt, in one batch of r = b * num_samples rows."""
     if num_samples > 1:
         rows = torch.arange(len(decoder.log_p), device=decoder.log_p.device)
@@ -145,7 +145,7 @@ def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_sa
     return Decoded(torch.cat(codes, 1), torch.cat(log_probs, 1), decoder.prompt_hidden)
 
 
-def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
+def beam_search(decoder: ConstrainedDecoder, *, num_codes: int, beams: int) -> Decoded:
     """Beam search for the most likely answers, best first; r = b * min(beams, k^s).
 
     Raises:
