@@ -45,7 +45,7 @@ def test_the_current_frame_and_the_instruction_do_reach_the_prediction(workshop:
 def policy_inputs(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> Any:
     codes = torch.zeros(len(batch["index"]), SPEC.num_codes, dtype=torch.int64)
     labels = Labels(codes, torch.ones(len(codes), dtype=torch.bool))
-    return foundation_batch(batch, policy.config.image_features, labels=labels)
+    return foundation_batch(batch, policy.config.image_features, size=policy.backend.config.image_size, labels=labels)
 
 
 def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:

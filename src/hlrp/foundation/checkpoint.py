@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from hlrp.foundation.backends import BACKENDS, FoundationBackend
+from hlrp.foundation.backends import FoundationBackend, backend_class
+from hlrp.foundation.config import BACKENDS
 from hlrp.latents import LatentSpec, spec_to_dict
 from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.storage.files import new_directory
@@ -173,7 +174,7 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
             raise FileNotFoundError(f"{part.parent} has no {name}; {COPY_AGAIN}")
         if not read_json(part):
             raise ValueError(f"{part} holds nothing; {COPY_AGAIN}")
-    backend = BACKENDS[description.backend].from_assets(
+    backend = backend_class(description.backend).from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )
     return LoadedFoundation(backend, description)

@@ -13,9 +13,9 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentSpec, log_offset
+from hlrp.pixels import resize
 
 from .configuration import HLRPConfig
 from .labels import Labels
