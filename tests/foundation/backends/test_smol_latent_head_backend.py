@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import SmolVLMForConditionalGeneration
 
 from hlrp.foundation.backends import BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.choice import most_likely_labels
 from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor
-from hlrp.foundation.backends.smolvlm.backend import most_likely_labels
 from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation

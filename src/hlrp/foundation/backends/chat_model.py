@@ -32,6 +32,13 @@ class ChatModelBackend(FoundationBackend):
     A subclass builds what it adds to the model in its own `__init__`, and then calls `freeze`.
     """
 
+    asset_files = (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "chat_template.json",
+    )
     config_class: ClassVar[type[BackendConfig]]
     """Class of this backend's options."""
     model_class: ClassVar[type[PreTrainedModel]]

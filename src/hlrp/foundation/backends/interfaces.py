@@ -126,7 +126,7 @@ class FoundationBackend(nn.Module, ABC):
     """Model that predicts latent codes from one frame per camera and an instruction.
 
     A subclass implements the abstract methods. It may also declare what other parts of the project need of it:
-    `repeated_blocks`, `lora_targets` and `legacy_model`.
+    `repeated_blocks`, `lora_targets`, `asset_files` and `legacy_model`; its configuration declares `needs_vectors`.
     """
 
     repeated_blocks: ClassVar[tuple[str, ...]] = ()
@@ -134,6 +134,8 @@ class FoundationBackend(nn.Module, ABC):
     lora_targets: ClassVar[str] = ""
     """Regular expression for the names, in this module, of the linear layers that get PEFT adapters by default. Empty:
     none, so that a command has to name them."""
+    asset_files: ClassVar[tuple[str, ...]] = ()
+    """JSON files that `save_assets` writes, and without which a checkpoint is refused as incomplete."""
     config: BackendConfig
     """Options that this backend was built with."""
     spec: LatentSpec

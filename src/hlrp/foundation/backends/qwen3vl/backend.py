@@ -1,7 +1,7 @@
 """Backend `qwen3vl_chat`: a Qwen3-VL chat model answers images and an instruction with action tokens.
 
 The model is one from the hub (such as `nvidia/Cosmos-Reason2-2B`), one in a local folder, or a small one built offline.
-Shapes: l prompt tokens, p tokens of an answer or of the part of it that is given, i images of all samples and cameras.
+Shapes: l prompt tokens, p answer tokens that are given, z = l+p.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class QwenVLChatBackend(ChatModelBackend):
 
     def _hidden(
         self, prompts: Prompts, vision: dict[str, Tensor], answer: Int[Tensor, "b p"]
-    ) -> Float[Tensor, "b l+p d"]:
+    ) -> Float[Tensor, "b z d"]:
         ids, positions, mask = with_answer(prompts, answer)
         output = self.model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision)
         return output.last_hidden_state

@@ -4,8 +4,7 @@ The prompt and the start token are prefilled together. Then q-1 single-token ste
 only the k rows of the output head that belong to action tokens are evaluated. Positions are counted from the end of
 the prompt, so that action tokens in a user's text change nothing.
 
-Shapes: l prompt tokens, p tokens of an answer or of the part of it that is given, g rows: x candidates of each of b
-samples.
+Shapes: l prompt tokens, p answer tokens that are given, z = l+p, g rows: x candidates of each of b samples.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Decoded:
 
 def with_answer(
     prompts: Prompts, answer: Int[Tensor, "b p"]
-) -> tuple[Int[Tensor, "b l+p"], Int[Tensor, "3 b l+p"], Bool[Tensor, "b l+p"] | None]:
+) -> tuple[Int[Tensor, "b z"], Int[Tensor, "3 b z"], Bool[Tensor, "b z"] | None]:
     """Token ids, rotary positions and mask of prompts with `answer` appended; the mask is None if nothing is padded."""
     steps = torch.arange(answer.shape[1], device=answer.device)
     positions = (prompts.next_position[:, None] + steps).expand(3, -1, -1)

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import SmolVLMForConditionalGeneration, SmolVLMModel, SmolVLMProcessor
 
 from hlrp.foundation.backends.chat_model import ChatModelBackend
-from hlrp.foundation.backends.choice import Choice
+from hlrp.foundation.backends.choice import Choice, log_prob_of, most_likely_labels
 from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.interfaces import (
     FoundationLoss,
@@ -125,20 +125,20 @@ class SmolLatentHeadBackend(ChatModelBackend):
         features = self.features(batch)
         slots = self._slots(features)
         log_p = slots.logits.log_softmax(-1)
-        codes = _pick(choice, log_p)
+        codes = choice.pick_slots(log_p)
         vectors = self._predict_vectors(slots, choice)  # drawn last: codes then do not depend on this head
-        return LatentPrediction(codes, _log_prob(log_p, codes), features, vectors)
+        return LatentPrediction(codes, log_prob_of(log_p, codes), features, vectors)
 
     def _sample(self, batch: FoundationBatch, num_samples: int, choice: Choice) -> LatentCandidates:
         log_p = repeat(self._log_p(batch), "b q k -> b x q k", x=num_samples)
-        codes = _pick(choice, log_p)
-        return LatentCandidates(codes, _log_prob(log_p, codes))
+        codes = choice.pick_slots(log_p)
+        return LatentCandidates(codes, log_prob_of(log_p, codes))
 
     def _beam_search(self, batch: FoundationBatch, beams: int) -> LatentCandidates:
         """The `beams` most likely labels, best first; exact, because slots are independent given the features."""
         log_p = self._log_p(batch)
         codes = most_likely_labels(log_p, beams)
-        return LatentCandidates(codes, _log_prob(repeat(log_p, "b q k -> b x q k", x=codes.shape[1]), codes))
+        return LatentCandidates(codes, log_prob_of(repeat(log_p, "b q k -> b x q k", x=codes.shape[1]), codes))
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
         return self._features(batch, self.row_draws(batch))
@@ -200,31 +200,6 @@ class SmolLatentHeadBackend(ChatModelBackend):
         if choice.temperature is not None:
             noise = noise.normal_(generator=choice.generator)
         return self.vector_head.integrate(noise, slots.features, steps=self.config.flow_steps)
-
-
-def most_likely_labels(log_p: Float[Tensor, "b q k"], count: int) -> Int[Tensor, "b x q"]:
-    """The `count` most likely labels of independent slots, best first; all k^q labels if there are fewer.
-
-    Every prefix of a label among the best x is itself among the best x prefixes of its length. Keeping x prefixes per
-    slot is therefore exact.
-    """
-    codes = torch.zeros(len(log_p), 1, 0, dtype=torch.int64, device=log_p.device)
-    total = log_p.new_zeros(len(log_p), 1)
-    k = log_p.shape[2]
-    for slot in log_p.unbind(1):
-        extended = rearrange(total[:, :, None] + slot[:, None], "b x k -> b (x k)")
-        total, best = extended.topk(min(count, extended.shape[1]), dim=1)
-        prefix = codes.gather(1, repeat(best // k, "b x -> b x q", q=codes.shape[2]))
-        codes = torch.cat([prefix, (best % k)[..., None]], 2)
-    return codes
-
-
-def _pick(choice: Choice, log_p: Float[Tensor, "... k"]) -> Int[Tensor, "..."]:
-    return choice.pick(log_p.flatten(0, -2)).view(log_p.shape[:-1])
-
-
-def _log_prob(log_p: Float[Tensor, "... k"], codes: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return log_p.gather(-1, codes[..., None])[..., 0]
 
 
 def _show_whole_images(processor: SmolVLMProcessor, images: SmolImageProcessor, geometry: SquareGeometry) -> None:
