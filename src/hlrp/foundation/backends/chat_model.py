@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ class ChatModelBackend(FoundationBackend):
         save_processor(self.processor, directory)
 
     @classmethod
-    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> Self:
+    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> ChatModelBackend:
         if not (directory / "config.json").is_file():
             raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
