@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import draccus
 import torch
@@ -28,7 +27,8 @@ from benchmarks.lapa_nsvq import LapaNSVQ
 from hlrp.cli.common import run_cli
 from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, split_episodes
 from hlrp.data.sources import open_lerobot_source
-from hlrp.laq.config import QuantizerName, debug
+from hlrp.laq import config as laq_config
+from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.losses import reconstruction_loss
 from hlrp.laq.objective.task import LAQTrainingConfig
@@ -40,7 +40,7 @@ from hlrp.training.optimization import parameter_groups
 
 CONTROL = "lapa_nsvq"
 """Name of the control, a LAQ with `LapaNSVQ` as its quantizer."""
-QUANTIZERS = (*(name for name in get_args(QuantizerName) if name != "continuous"), CONTROL)
+QUANTIZERS = (*(name for name in laq_config.QUANTIZERS if name != "continuous"), CONTROL)
 """All quantizers that have codes."""
 BATCH_SIZES = (8, 64, 256)
 HELD_OUT_CLIPS = 2048

@@ -25,14 +25,10 @@ from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, SmolVLM
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.embedded import EmbeddedSize, embedded_size
 from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
-from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, demo_size, tiny_processor, tiny_qwen3vl_config
-from hlrp.foundation.backends.smolvlm.embedded_model import (
-    TinySmolSize,
-    demo_smol_size,
-    tiny_smol_processor,
-    tiny_smolvlm_config,
-)
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
@@ -58,10 +54,7 @@ _LARGE = {
     "text_heads": 6,
 }
 """Size of a VLM with about as many parameters as LeRobot's diffusion policy with a ResNet-18, or LeRobot's ACT."""
-SIZES: dict[str, tuple[TinySize, TinySmolSize]] = {
-    "": (TinySize(**_LARGE), TinySmolSize(**_LARGE)),
-    "_demo": (demo_size(), demo_smol_size()),
-}
+SIZES: dict[str, EmbeddedSize] = {"": EmbeddedSize(**_LARGE), "_demo": embedded_size("demo")}
 """Sizes of the VLMs by the ending of a policy's name: a large one, and the embedded one that `success` trains."""
 
 
@@ -131,19 +124,19 @@ def _figures(policy: PreTrainedPolicy, times: Mapping[str, list[float]]) -> dict
     return found
 
 
-def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize]] = SIZES) -> dict[str, Entry]:
+def make_entries(scratch: Path, sizes: Mapping[str, EmbeddedSize] = SIZES) -> dict[str, Entry]:
     """Build all policies, on VLMs of `sizes`; the folder `scratch` is not needed afterwards."""
     entries = {}
-    for ending, (qwen_size, smol_size) in sizes.items():
-        qwen = save_foundation(_qwen(qwen_size), scratch / f"qwen{ending}", laq_fingerprint="")
-        smol_backend = _smol(smol_size)
+    for ending, size in sizes.items():
+        qwen = save_foundation(_qwen(size), scratch / f"qwen{ending}", laq_fingerprint="")
+        smol_backend = _smol(size)
         smol = save_foundation(smol_backend, scratch / f"smol{ending}", laq_fingerprint="")
         smol_backend.save_assets(scratch / f"smolvla{ending}")
         expert = {
-            "expert_width": int(_EXPERT_SHARE * smol_size.text_width),
+            "expert_width": int(_EXPERT_SHARE * size.text_width),
             # One of our blocks has self-attention and cross-attention; SmolVLA's layers have one of them in turn.
-            "expert_layers": smol_size.text_depth // 2,
-            "expert_heads": smol_size.text_heads,
+            "expert_layers": size.text_depth // 2,
+            "expert_heads": size.text_heads,
             "num_denoising_steps": _DENOISING_STEPS,
         }
         entries |= {
@@ -156,7 +149,7 @@ def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize
     return entries | {"diffusion": _diffusion(), "diffusion_ddim10": _diffusion(10), "act": _act()}
 
 
-def _qwen(size: TinySize) -> QwenVLChatBackend:
+def _qwen(size: EmbeddedSize) -> QwenVLChatBackend:
     config, spec = QwenVLChatConfig(image_size=(_SIDE, _SIDE)), LatentSpec()
     processor = tiny_processor(size, config.image_size)
     add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
@@ -164,7 +157,7 @@ def _qwen(size: TinySize) -> QwenVLChatBackend:
     return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration(architecture), processor)
 
 
-def _smol(size: TinySmolSize) -> SmolLatentHeadBackend:
+def _smol(size: EmbeddedSize) -> SmolLatentHeadBackend:
     config = SmolLatentHeadConfig(image_size=(_SIDE, _SIDE))
     processor = tiny_smol_processor()
     model = SmolVLMModel(tiny_smolvlm_config(size, processor, config.image_size))

@@ -11,6 +11,7 @@ ROOMS = (
     "hlrp.runtime",
     "hlrp.latent_spec",
     "hlrp.latents",
+    "hlrp.pixels",
     "hlrp.storage",
     "hlrp.training",
     "hlrp.laq",

@@ -329,7 +329,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
         (["--idle_weight=0"], "idle_weight must be above 0, got 0.0"),
-        (["--quantizer=kmeans"], "invalid choice: 'kmeans'"),
+        (["--quantizer=kmeans"], "quantizer must be one of fsq, nsvq, vq, simvq, rvq, continuous, got 'kmeans'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
     ],

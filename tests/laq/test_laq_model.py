@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.config import LAQConfig, QuantizerName, debug, lapa
+from hlrp.laq.config import QUANTIZERS, LAQConfig, debug, lapa
 from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
-from hlrp.laq.quantizers import QUANTIZERS
 from hlrp.latents import LatentSpec
 
 
@@ -67,7 +66,7 @@ def test_encoding_changes_no_state_and_repeats_itself(model: LatentActionQuantiz
 
 
 @pytest.mark.parametrize("quantizer", list(QUANTIZERS))
-def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: QuantizerName, clips: Tensor) -> None:
+def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: str, clips: Tensor) -> None:
     model = LatentActionQuantizer(replace(debug(), quantizer=quantizer)).train()
     model(model.to_pixels(clips))  # statistics and codebooks that have seen data
     expected = model.eval().encode(clips)

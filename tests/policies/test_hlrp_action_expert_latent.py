@@ -160,11 +160,11 @@ def test_actions_that_are_not_bounded_do_not_suit_a_clipping_expert(workshop: Wo
 
 def test_pictures_are_shifted_in_training_alone(workshop: Workshop) -> None:
     policy = workshop.policy(KIND, random_shift_px=3)
-    inputs = policy._see(workshop.batch([3]))
+    batch = workshop.batch([3])
     policy.train()
     policy.steps_trained += 1
-    one = policy._seen(inputs)
+    one = policy._seen(batch)
     policy.steps_trained += 1
-    assert not torch.equal(policy._seen(inputs), one)
+    assert not torch.equal(policy._seen(batch), one)
     policy.eval()
-    assert torch.equal(policy._seen(inputs), policy._seen(inputs))
+    assert torch.equal(policy._seen(batch), policy._seen(batch))

@@ -43,7 +43,8 @@ def test_the_current_frame_and_the_instruction_do_reach_the_prediction(workshop:
 
 def policy_inputs(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> Any:
     codes = torch.zeros(len(batch["index"]), SPEC.num_codes, dtype=torch.int64)
-    return foundation_batch(batch, policy.config.image_features, labels=LatentActions.of_codes(codes))
+    size = policy.backend.config.image_size
+    return foundation_batch(batch, policy.config.image_features, size=size, labels=LatentActions.of_codes(codes))
 
 
 def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:

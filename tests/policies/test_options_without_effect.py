@@ -40,7 +40,7 @@ def test_an_option_without_effect_is_refused(
 
 def test_a_spelling_of_tokens_is_refused_where_the_vla_has_none(workshop: Workshop, tmp_path: Path) -> None:
     spelled = {"action_token_fmt": "<MOVE_{i}>"}
-    with pytest.raises(ValueError, match="a smol_latent_head does not answer in action tokens"):
+    with pytest.raises(ValueError, match="a smol_latent_head has no tokens; leave out the options that set them"):
         workshop.policy("hlrp_vla", vla_checkpoint_path=None, vla_backend="smol_latent_head", **spelled)
     foundation = make_foundation(
         tmp_path / "smol", fingerprint=workshop.labels.metadata.laq_fingerprint, backend="smol_latent_head"

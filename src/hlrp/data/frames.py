@@ -18,8 +18,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds, episode_of_frame, frame_of_episode
-from hlrp.data.pixels import resize, take
 from hlrp.data.video_files import VideoFiles
+from hlrp.pixels import resize, take
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize
+from hlrp.pixels import resize
 
 _SEEK_S = 2.0
 """Longest gap to the next requested frame, in seconds, that is decoded; longer gaps are skipped by seeking."""

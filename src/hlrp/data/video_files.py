@@ -21,8 +21,8 @@ from av.error import FFmpegError
 from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize, take
 from hlrp.data.pyav_decoder import PyAVDecoder
+from hlrp.pixels import resize, take
 
 try:
     from torchcodec.decoders import VideoDecoder

@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from hlrp.foundation.backends import BACKENDS, FoundationBackend
+from hlrp.foundation.backends import FoundationBackend, backend_class
+from hlrp.foundation.config import BACKENDS
 from hlrp.latents import LatentSpec, spec_to_dict
 from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
 from hlrp.storage.files import new_directory
@@ -32,14 +33,6 @@ from hlrp.storage.hub import FolderKind, fetch_folder
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
-ASSET_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
-"""What every backend writes into `ASSETS_DIR`."""
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 POLICY_PREFIX = "backend."
@@ -167,13 +160,14 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
     """
     directory = Path(directory)
     description = read_description(directory)
-    for name in ASSET_FILES:  # transformers and tokenizers do not always say which file they cannot read
+    kind = backend_class(description.backend)
+    for name in kind.asset_files:  # transformers and tokenizers do not always say which file they cannot read
         part = directory / ASSETS_DIR / name
         if not part.is_file():
             raise FileNotFoundError(f"{part.parent} has no {name}; {COPY_AGAIN}")
         if not read_json(part):
             raise ValueError(f"{part} holds nothing; {COPY_AGAIN}")
-    backend = BACKENDS[description.backend].from_assets(
+    backend = kind.from_assets(
         directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
     )
     return LoadedFoundation(backend, description)

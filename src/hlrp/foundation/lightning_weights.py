@@ -1,8 +1,8 @@
 """Load the weights of a Lightning checkpoint (.ckpt) into a foundation model.
 
 The file is a pickle and is read with `weights_only=True`, so that it cannot run code. Two layouts are known by the
-prefix of their weight names: `backend.`, written by `hlrp-train-foundation`, and `vla_model.`, a Qwen3-VL in the layout
-of an earlier Lightning module.
+prefix of their weight names: `backend.`, written by `hlrp-train-foundation`, and `vla_model.`, written by the Lightning
+module of an earlier version; see `FoundationBackend.legacy_model`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
 from hlrp.storage.artefacts import read_pickle
 
 SUFFIX = ".ckpt"
@@ -58,11 +57,12 @@ def _matched(backend: FoundationBackend, state: dict[str, Tensor], path: Path) -
         return backend, ours
     if not earlier:
         raise ValueError(f"{path} has no weights named {OUR_PREFIX}… or {EARLIER_PREFIX}…; name a stage-2 checkpoint")
-    if not isinstance(backend, QwenVLChatBackend):
+    if backend.legacy_model is None:
         raise ValueError(
-            f"{path} holds a Qwen3-VL, and this is a {backend.backend_type} backend; name another checkpoint"
+            f"{path} has the layout of an earlier version, which a {backend.backend_type} backend cannot read; name "
+            "another checkpoint"
         )
-    return backend.model, earlier
+    return backend.legacy_model, earlier
 
 
 def _with_tied(target: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
-from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.laq.quantizers import quantizer_class
 from hlrp.latents import LatentActions, LatentSpec, fingerprint
 from hlrp.training.evaluation_mode import inference
 
@@ -52,7 +52,7 @@ class LatentActionQuantizer(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = TransitionEncoder(config)
-        self.quantizer = QUANTIZERS[config.quantizer](config.spec)
+        self.quantizer = quantizer_class(config.quantizer)(config.spec)
         self.decoder = TransitionDecoder(config)
         width = config.spec.code_seq_len * config.spec.code_dim
         self.action_head = nn.Linear(width, config.action_dim) if config.action_dim else None

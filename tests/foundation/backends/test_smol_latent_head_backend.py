@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import SmolVLMForConditionalGeneration
 
-from hlrp.foundation.backends import BACKENDS, BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
-from hlrp.foundation.backends.smol_latent_head_backend import most_likely_labels
-from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
+from hlrp.foundation.backends import BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.choice import most_likely_labels
+from hlrp.foundation.backends.embedded import embedded_size
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor
+from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.foundation.lora import LoRASettings
@@ -119,7 +121,7 @@ def test_an_evenly_grey_image_is_seen(shared: SmolLatentHeadBackend, batch: Foun
 def save_hub_folder(folder: Path, *, tied: bool) -> SmolVLMForConditionalGeneration:
     """What a hub repository holds: a model with an output head, and its processor with crops switched on."""
     processor = tiny_smol_processor()
-    config = tiny_smolvlm_config(tiny_smol_size("debug"), processor, (64, 64))
+    config = tiny_smolvlm_config(embedded_size("debug"), processor, (64, 64))
     config.tie_word_embeddings = tied
     model = SmolVLMForConditionalGeneration(config)
     model.save_pretrained(folder)
@@ -142,9 +144,7 @@ def test_a_local_hub_folder_loads_without_its_output_head(batch: FoundationBatch
 
 
 def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
-    from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_size
-
-    tiny_processor(tiny_size("debug"), (32, 32)).save_pretrained(tmp_path)
+    tiny_processor(embedded_size("debug"), (32, 32)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="expected a SmolVLMProcessor"):
         build(replace(DEBUG, model_name=str(tmp_path)))
 
@@ -506,7 +506,7 @@ def test_a_loaded_model_predicts_bit_for_bit_the_same(
     train(backend, labelled, steps=1)
     folder = save_foundation(backend.eval(), tmp_path / "model", laq_fingerprint="abc")
     loaded = load_foundation(folder).backend
-    assert type(loaded) is BACKENDS["smol_latent_head"]
+    assert type(loaded) is SmolLatentHeadBackend
     assert loaded.config_dict() == backend.config_dict()
     mine, theirs = backend.predict(labelled), loaded.predict(labelled)
     assert torch.equal(mine.log_probs, theirs.log_probs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hlrp.laq.config import QuantizerName, TargetName
+from hlrp.laq.config import TargetName
 from hlrp.latent_spec import LatentSpec
 from hlrp.runtime.checks import require_numbers
 
@@ -77,7 +77,7 @@ class LapaConfig:
         return ("pixels",)
 
     @property
-    def quantizer(self) -> QuantizerName:
+    def quantizer(self) -> str:
         """Kind of quantizer that LAPA was trained with; see `LAQConfig.quantizer`."""
         return "nsvq"
 

@@ -12,14 +12,11 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+import hlrp.foundation.backends  # noqa: F401  registers the backends
+from hlrp.foundation.config import BACKENDS, DTYPE_NAMES
+from hlrp.runtime.checks import require_numbers, require_one_of, told_by_draccus
 
 from .open_chunk import open_window
-
-# Repeated here from `hlrp.foundation`: every LeRobot command imports this file and would otherwise load transformers.
-VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 _NORMALIZATION = {
     "VISUAL": NormalizationMode.IDENTITY,
@@ -139,10 +136,9 @@ class HLRPConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.vla_backend is not None and self.vla_backend not in VLA_BACKENDS:
-            raise ValueError(f"vla_backend must be one of {', '.join(VLA_BACKENDS)}, got {self.vla_backend!r}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.vla_backend is not None:
+            require_one_of("vla_backend", self.vla_backend, BACKENDS)
+        require_one_of("dtype", self.dtype, DTYPE_NAMES)
         self._check_latent_targets()
         require_numbers(self, "labelled_fraction", at_least=0, at_most=1)
         require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)

@@ -60,14 +60,12 @@ from .online_teacher import OnlineTeacher
 from .processors import require_float_step
 from .run_episodes import frames_of_run
 from .statistics import use_statistics_of_run
-from .vla import new_vla, saved_vla
+from .vla import needs_vectors, new_vla, saved_vla
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_WITHOUT_DATASET = 8
 """Chunk size if the option is None and there is no dataset whose frame rate would determine it."""
-_LANGUAGE_PROJECTIONS = r"backend\.model\..*(language_model|text_model)\..*\.(q|k|v|o|gate|up|down)_proj"
-"""Regular expression for the linear layers of the VLM's language model, which get PEFT adapters by default."""
 
 
 class HLRPPolicy(PreTrainedPolicy):
@@ -76,14 +74,8 @@ class HLRPPolicy(PreTrainedPolicy):
     config_class = HLRPConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPConfig
     name = "hlrp"  # pyright: ignore[reportAssignmentType]
-    _fsdp_wrap_modules = (
-        "Qwen3VLTextDecoderLayer",
-        "Qwen3VLVisionBlock",
-        "LlamaDecoderLayer",
-        "SmolVLMEncoderLayer",
-        "FlowBlock",
-        "DiffusionConditionalResidualBlock1d",
-    )
+    action_blocks: tuple[str, ...] = ("FlowBlock", "DiffusionConditionalResidualBlock1d")
+    """Class names of the layers that action heads repeat."""
     action_modules: tuple[str, ...] = ()
     """Names of the submodules that map codes or features to actions: the action head."""
     supports_gradient_checkpointing = True
@@ -173,7 +165,7 @@ class HLRPPolicy(PreTrainedPolicy):
     def _find_labels(self, dataset_meta: Any, fps: float, vla: FoundationDescription | None) -> LabelSource | None:
         if self.config.latent_targets == "online":
             return OnlineTeacher.of_config(self.config, fps=fps)
-        with_vectors = vla is not None and vla.config.get("vector_loss_weight", 0) > 0
+        with_vectors = needs_vectors(self.config, vla)
         if self._checkpoint_dir is not None:
             self.config.latent_labels_path = own_labels_first(
                 self.config.latent_labels_path, dataset_meta, self._checkpoint_dir
@@ -385,7 +377,7 @@ class HLRPPolicy(PreTrainedPolicy):
     def _get_default_peft_targets(self) -> dict[str, Any]:
         """Defaults for PEFT: adapters on the VLM's language model; the action head is trained in full."""
         saved = [name for part in self.action_modules for name in self._trained_whole(part)]
-        return {"target_modules": _LANGUAGE_PROJECTIONS, "modules_to_save": saved}
+        return {"target_modules": rf"backend\.({self.backend.lora_targets})", "modules_to_save": saved}
 
     def _trained_whole(self, name: str) -> list[str]:
         """Largest submodules of `name`, or `name` itself, whose parameters are all trained."""
@@ -401,6 +393,11 @@ class HLRPPolicy(PreTrainedPolicy):
         super()._validate_peft_config(peft_config)
         if self.config.freeze_vla:
             raise ValueError("adapters on a frozen VLA would learn nothing; set --policy.freeze_vla=false")
+
+    @property
+    def _fsdp_wrap_modules(self) -> tuple[str, ...]:
+        """Class names of the layers that VLA and action head repeat."""
+        return (*self.backend.repeated_blocks, *self.action_blocks)
 
     def _compile(self) -> None:
         """Compile the repeated blocks in place, if `compile_model` is true; weight names do not change."""
@@ -429,7 +426,10 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _see(self, batch: dict[str, Any], **labels: Any) -> FoundationBatch:
         """Input of the VLA: frames at t, instructions, and in training the labels."""
-        return foundation_batch(batch, self.config.image_features, instruction=self.config.instruction, **labels)
+        size = self.backend.config.image_size
+        return foundation_batch(
+            batch, self.config.image_features, size=size, instruction=self.config.instruction, **labels
+        )
 
     def _see_to_act(self, batch: dict[str, Any]) -> FoundationBatch:
         """Input of the VLA at inference, without labels, and with a check of the pixels.

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentActions, LatentSpec, log_offset
+from hlrp.pixels import resize
 
 from .configuration import HLRPConfig
 from .observations import as_rgb

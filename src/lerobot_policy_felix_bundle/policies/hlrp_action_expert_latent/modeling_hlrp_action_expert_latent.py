@@ -29,7 +29,7 @@ from hlrp.training.row_draws import RowDraws
 from ..common.fine_tuning import cameras_of
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import resized
+from ..common.observations import camera_images
 from ..common.real_time_chunking import chunk_guide, make_processor
 from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
@@ -154,14 +154,14 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
             self.steps_trained += 1
         if not self.config.latent_conditioning:
             inputs = self._see(batch)
-            error = self._expert_error(inputs, batch, None, taught)
+            error = self._expert_error(batch, None, taught)
             return self._add_up(inputs, reduction=reduction, latent=None, error=error, taught=taught)
         labels = batch_labels(batch, self.labels, self.backend.spec)
         inputs = self._see(batch, labels=labels)
         latent = self.backend.loss(inputs) if self._learns_codes else None
         taught = taught & labels.counted
         codes, predicted = self._training_codes(inputs, labels.targets())
-        error = self._expert_error(inputs, batch, codes, taught)
+        error = self._expert_error(batch, codes, taught)
         shares = {"predicted_share": predicted.float().mean()}
         return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught, shares=shares)
 
@@ -181,12 +181,11 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
 
     def _expert_error(
         self,
-        inputs: FoundationBatch,
         batch: dict[str, Any],
         codes: Int[Tensor, "b c"] | None,
         taught: Bool[Tensor, " b"],
     ) -> Float[Tensor, " b"]:
-        features, actions = self._seen(inputs), self._target(batch, taught)
+        features, actions = self._seen(batch), self._target(batch, taught)
         if self.config.expert == "flow":
             flow = cast(FlowExpert, self.expert)  # isinstance would fail if PEFT wraps the module
             prefix = flow.prefix(*self._tokens(features, codes), self._state(batch))
@@ -211,7 +210,7 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         codes, noise = kwargs.get("codes"), kwargs.get("noise")
         if codes is None and self.config.latent_conditioning:
             codes = self._planned(inputs)
-        features = self._seen(inputs)
+        features = self._seen(batch)
         if self.config.expert == "diffusion":
             diffusion = cast(DiffusionExpert, self.expert)
             return diffusion.denoise(self._condition(features, batch, codes), noise=noise)
@@ -245,13 +244,15 @@ class HLRPActionExpertLatentPolicy(HLRPPolicy):
         self._chunks_of_plan += 1
         return plan[1]
 
-    def _seen(self, inputs: FoundationBatch) -> Float[Tensor, "b v q"]:
+    def _seen(self, batch: dict[str, Any]) -> Float[Tensor, "b v q"]:
         """Features of every camera from the expert's own image encoders."""
-        images = resized(rearrange(inputs.images, "b v c h w -> (b v) c h w"), self.config.expert_image_size)
+        images = camera_images(batch, self.config.image_features, self.config.expert_image_size)
+        batch_size = len(images)
+        images = rearrange(images, "b v c h w -> (b v) c h w")
         if self.training:
-            draws = RowDraws.of_process(self.steps_trained, len(inputs))
+            draws = RowDraws.of_process(self.steps_trained, batch_size)
             images = random_shift(images, self.config.random_shift_px, draws=draws)
-        by_camera = rearrange(images, "(b v) c h w -> v b c h w", b=len(inputs))
+        by_camera = rearrange(images, "(b v) c h w -> v b c h w", b=batch_size)
         return torch.stack([eye(view) for eye, view in zip(self.eyes, by_camera, strict=True)], dim=1)
 
     def _condition(

@@ -6,7 +6,6 @@ Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r sta
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from hlrp.training.evaluation_mode import inference
 
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import as_rgb, current, resized
+from ..common.observations import camera_images
 from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
@@ -153,5 +152,4 @@ class HLRPVLADirectPolicy(HLRPPolicy):
 
     def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
         """Frame t as the LAQ's input: the LAQ's cameras concatenated along the channels, at the LAQ's image size."""
-        frames = [as_rgb(current(batch[key], ndim=4)) for key in self._laq_cameras]
-        return torch.cat([resized(frame, size) for frame in frames], dim=1)
+        return camera_images(batch, self._laq_cameras, size).flatten(1, 2)
