@@ -11,6 +11,7 @@ ROOMS = (
     "hlrp.runtime",
     "hlrp.latent_spec",
     "hlrp.latents",
+    "hlrp.flow_matching",
     "hlrp.storage",
     "hlrp.training",
     "hlrp.laq",
