@@ -208,7 +208,7 @@ def test_actions_that_a_clipping_expert_could_not_give_are_refused(workshop: Wor
     with pytest.raises(ValueError, match=r"clips actions to ±1, and normalized actions reach ±60; normalize"):
         Run(workshop, opened(root), "hlrp_diffusion", **raw)
     Run(workshop, opened(root), "hlrp_diffusion", clip_sample_range=60.0, **raw)
-    with pytest.raises(ValueError, match="clips actions to ±0.5, and normalized actions reach ±1"):
+    with pytest.raises(ValueError, match=r"clips actions to ±0.5, and normalized actions reach ±1"):
         workshop.config("hlrp_action_expert_latent", clip_sample_range=0.5)
 
 

@@ -23,7 +23,7 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
         (
             LATENT,
             {"expert": "diffusion", "rtc_config": RTCConfig()},
-            "rtc_config has no effect with the diffusion expert",
+            "rtc_config has no effect with the diffusion",
         ),
         (DIRECT, {"latent_loss_weight": 1.0, "freeze_vla": True}, "freeze_vla=true leaves as it is"),
         (DIRECT, ONLINE, "labels that nothing learns from while latent_loss_weight is 0"),
