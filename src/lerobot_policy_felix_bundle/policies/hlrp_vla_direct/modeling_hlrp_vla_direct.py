@@ -3,6 +3,7 @@
 Shapes: c h w a frame of the LAQ, with 3 channels for each camera.
 """
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
