@@ -12,6 +12,7 @@ ROOMS = (
     "hlrp.latent_spec",
     "hlrp.latents",
     "hlrp.pixels",
+    "hlrp.flow_matching",
     "hlrp.storage",
     "hlrp.training",
     "hlrp.laq",

@@ -231,7 +231,7 @@ def test_a_single_dataset_beside_several_is_never_passed_over(kind: type, single
         ),
         (["--policy.type=hlrp_vla", "--policy.laq_decoder_type=x"], "laq_decoder_type must be one of learned"),
         (["--policy.type=hlrp_diffusion", "--policy.torch_dtype=x"], "torch_dtype must be one of bf16"),
-        (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be diffusion or flow"),
+        (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be one of diffusion, flow"),
         (["--policy.type=hlrp_action_expert_direct", "--policy.num_denoising_steps=0"], "num_denoising_steps must be"),
         (["--env.type=hlrp_metaworld", "--env.fps=30"], "fps must be 80"),
     ],

@@ -158,7 +158,7 @@ def test_no_call_changes_its_batch(stock: Stock, kind: str) -> None:
 
 def test_a_batch_needs_nothing_that_the_features_do_not_declare(stock: Stock, kind: str) -> None:
     policy, batch = stock.policy(kind), stock.batch(3, 20)
-    needed = {*SEEN, ACTION, *(["index"] if policy.needs_labels else [])}
+    needed = {*SEEN, ACTION, *(["index"] if policy.config.needs_labels else [])}
     _, values = policy(batch)
     for key in batch.keys() - needed:
         loss, without = policy({name: value for name, value in batch.items() if name != key})

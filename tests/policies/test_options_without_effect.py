@@ -20,7 +20,11 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
         (LATENT, {"latent_conditioning": False, "predicted_codes": 0.5}, "predicted_codes=0.5 has no effect"),
         (LATENT, {"latent_conditioning": False, "replan_every": 2}, "replan_every=2 has no effect"),
         (LATENT, {"latent_conditioning": False, **ONLINE}, "latent_targets=online has no effect"),
-        (LATENT, {"expert": "diffusion", "rtc_config": RTCConfig()}, "rtc_config is for the flow expert"),
+        (
+            LATENT,
+            {"expert": "diffusion", "rtc_config": RTCConfig()},
+            "rtc_config has no effect with the diffusion",
+        ),
         (DIRECT, {"latent_loss_weight": 1.0, "freeze_vla": True}, "freeze_vla=true leaves as it is"),
         (DIRECT, ONLINE, "labels that nothing learns from while latent_loss_weight is 0"),
         ("hlrp_vla_direct", {"freeze_laq_decoder": False}, "freeze_laq_decoder=false is for --policy.decoder=laq"),

@@ -6,7 +6,7 @@ This file must not use `from __future__ import annotations`, because LeRobot rea
 import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
@@ -28,6 +28,11 @@ _NORMALIZATION = {
 @dataclass
 class HLRPConfig(PreTrainedConfig):
     """Options of all policies: a foundation VLA, and a part that maps its output to a chunk of actions."""
+
+    state_option: ClassVar[str] = "expert_uses_state"
+    """Name of the option that turns the robot's state off as an input."""
+    chunk_ends_with_label: ClassVar[bool] = False
+    """Whether actions are decoded from codes alone, so that a chunk cannot be longer than the span of a label."""
 
     n_obs_steps: int = 1
     """Number of observation steps; must be 1, because the policy sees only the current frame."""
@@ -186,6 +191,27 @@ class HLRPConfig(PreTrainedConfig):
     def looks_through_laq(self) -> bool:
         """Whether the policy contains the LAQ's decoder."""
         return False
+
+    @property
+    def learns_codes(self) -> bool:
+        """Whether training updates the VLA with the loss on latent codes."""
+        return self.latent_loss_weight > 0 and not self.freeze_vla
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs latent labels."""
+        return True
+
+    @property
+    def actions_need_codes(self) -> bool:
+        """Whether actions can be learned only on frames with latent codes."""
+        return False
+
+    @property
+    def state_dim(self) -> int | None:
+        """State values r that the action head gets; None if it gets no state."""
+        feature = self.robot_state_feature if getattr(self, self.state_option, True) else None
+        return None if feature is None else feature.shape[0]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write config.json without `latent_labels_path`, which belongs to one dataset."""
