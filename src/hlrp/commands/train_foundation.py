@@ -16,6 +16,7 @@ from hlrp.data.observation_sources import (
     open_labelled,
     open_taught,
     require_one_teacher,
+    require_unseen_episodes,
 )
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
@@ -186,6 +187,7 @@ def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], Onlin
     else:
         sources = [open_taught(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets]
     require_one_teacher(sources)
+    require_unseen_episodes(sources)
     return sources, None if laq is None else OnlineLabels(laq.model)
 
 

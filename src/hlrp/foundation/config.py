@@ -12,6 +12,7 @@ from typing import Any
 import draccus
 
 from hlrp.runtime.checks import require_number, require_numbers, require_one_of
+from hlrp.storage.plain_values import from_plain
 from hlrp.training.config import OptimizerConfig
 
 HEADS = ("query", "pooled")
@@ -146,12 +147,7 @@ class BackendConfig(draccus.ChoiceRegistry):
         Raises:
             ValueError: If a name is unknown or a value has the wrong type.
         """
-        try:
-            return draccus.decode(cls, dict(values))
-        except draccus.ParsingError as error:
-            # draccus wraps what a configuration's own check says.
-            reason = error if isinstance(error, draccus.utils.DecodingError) else error.__cause__ or error
-            raise ValueError(f"not a configuration of {cls.__name__}: {reason}") from error
+        return from_plain(cls, dict(values), at="config")
 
 
 @BackendConfig.register_subclass("qwen3vl_chat")

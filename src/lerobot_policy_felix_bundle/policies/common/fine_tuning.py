@@ -8,7 +8,6 @@ anew as a whole, but only in the action head and only in training; all other wei
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -24,6 +23,7 @@ from safetensors import safe_open
 from torch import nn
 
 from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
+from hlrp.storage.artefacts import read_json
 
 from .configuration import HLRPConfig
 
@@ -73,7 +73,7 @@ def is_resumed() -> bool:
 
 def saved_settings(folder: Path) -> dict[str, Any]:
     """Configuration of the policy saved in `folder`, as plain values."""
-    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    return read_json(folder / CONFIG_NAME)
 
 
 def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:

@@ -29,6 +29,7 @@ from hlrp.foundation.checkpoint import (
 )
 from hlrp.foundation.lightning_weights import SUFFIX
 from hlrp.laq.checkpoint import load_laq
+from hlrp.latents import require_same_laq
 from hlrp.report.cards.parts import license_entries
 from hlrp.storage.artefacts import follow_umask
 from hlrp.storage.hub import fetch_folder
@@ -216,11 +217,8 @@ class HLRPPolicy(PreTrainedPolicy):
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
         """Fingerprint of this policy's LAQ, checked against the `fingerprint` in `owner`; "" means unknown."""
         known = self.config.laq_fingerprint
-        if known and fingerprint and known != fingerprint:
-            raise ValueError(
-                f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with "
-                "the same LAQ, or start a new policy"
-            )
+        remedy = "label the dataset with the same LAQ, or start a new policy"
+        require_same_laq(known, fingerprint, this="this policy", that=owner, remedy=remedy)
         return known or fingerprint or None
 
     def _check_compatibility(self, fps: float | None) -> None:
