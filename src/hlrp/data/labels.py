@@ -9,7 +9,7 @@ A dataset that was made with `--output_dataset` has the labels as columns. Their
 column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, to detect a merge of datasets that
 were labelled by different LAQs.
 
-Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
+Shapes: g width of all vectors of a label, q*v.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class LabelMetadata:
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
-    """Code vectors, (s, k, d), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
+    """Code vectors, (s, k, v), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
     further_cameras: list[str] = field(default_factory=list)
     """Dataset keys of the LAQ's cameras after the first one, in the order of its channels."""
     frames: dict[str, str | None] | None = None
@@ -107,14 +107,14 @@ class LatentLabels:
     """Labels of every frame of a dataset, in the order of its absolute frame index."""
 
     metadata: LabelMetadata
-    codes: Int[Tensor, "f c"]
+    codes: Int[Tensor, "f q"]
     """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
     """False for frames without a label: the clip from the frame on would go beyond the end of the episode."""
     episode_index: Int[Tensor, " f"]
     frame_index: Int[Tensor, " f"]
-    vectors: Float[Tensor, "f v"] | None = None
-    """Encoder outputs before quantization, flattened from (n, s, d); None if they were not read."""
+    vectors: Float[Tensor, "f g"] | None = None
+    """Encoder outputs before quantization, flattened from (n, s, v); None if they were not read."""
     are_columns: bool = False
     """Whether the labels were read from columns of the dataset itself, rather than from a separate folder."""
 
@@ -151,7 +151,7 @@ class LatentLabels:
             )
 
     @property
-    def codebook(self) -> Float[Tensor, "s k d"]:
+    def codebook(self) -> Float[Tensor, "s k v"]:
         """Code vectors of the LAQ, float32.
 
         Raises:
