@@ -1,7 +1,4 @@
-"""Convert LAPA's released state dict to the parameter names of `LapaQuantizer`, and infer its architecture.
-
-Shapes: k codebook entries, v code width, d width, h heads, e head width.
-"""
+"""Convert LAPA's released state dict to the parameter names of `LapaQuantizer`, and infer its architecture."""
 
 from __future__ import annotations
 
