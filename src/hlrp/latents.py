@@ -171,6 +171,16 @@ def fingerprint(state: Mapping[str, Tensor], description: Mapping[str, object]) 
     return digest.hexdigest()[:16]
 
 
+def require_same_laq(mine: str | None, other: str | None, *, this: str, that: str, remedy: str) -> None:
+    """Raise if two fingerprints are of different LAQs; a fingerprint that is not known, "" or None, passes.
+
+    Raises:
+        ValueError: With the names `this` and `that` of both sides, and `remedy` as advice.
+    """
+    if mine and other and mine != other:
+        raise ValueError(f"{this} has codes of LAQ {mine}, {that} has codes of LAQ {other}; {remedy}")
+
+
 def spec_to_dict(spec: LatentSpec) -> dict[str, int | float]:
     """`spec` as plain values, for JSON."""
     return asdict(spec)

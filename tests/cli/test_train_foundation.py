@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_a_run_saves_a_checkpoint_that_loads_and_predicts(
     laq = load_laq(laq_path)
     loaded = load_foundation(config.output_dir)
     assert loaded.description.laq_fingerprint == laq.fingerprint
-    assert loaded.description.spec == laq.model.spec
+    assert loaded.description.latent_spec == laq.model.spec
     assert loaded.description.extra["cameras"] == [CAMERA]
     assert loaded.description.extra["validation"] == figures
     batch = FoundationBatch(torch.rand(3, 1, 3, 32, 32), ["Move the square to the right"] * 3)
@@ -200,6 +201,26 @@ def test_the_command_prints_a_table(
     run(monkeypatch, *tiny_flags, f"--cameras=[{CAMERA}]")
     assert "decoded accuracy" in capsys.readouterr().out
     assert json.loads((tmp_path / "vla" / "foundation.json").read_text())["extra"]["steps"] == 2
+
+
+def test_no_episode_is_held_out_of_one_source_and_trained_on_in_another(
+    config: TrainFoundationConfig, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(config.dataset_root or "", moved)
+
+    def both(*episodes: list[int] | None) -> list[ObservationConfig]:
+        roots = (config.dataset_root, str(moved))
+        return [
+            ObservationConfig(dataset_root=root, episodes=chosen) for root, chosen in zip(roots, episodes, strict=True)
+        ]
+
+    settings = {"dataset_root": None, "held_out": 0.5, "steps": 1}
+    with pytest.raises(
+        ValueError, match=r"is in two sources: its episodes \[.*\] are held out of one and trained on in"
+    ):
+        train_foundation(replace(config, sources=both([0, 1, 2], [1, 2, 3, 4]), **settings))
+    train_foundation(replace(config, sources=both([0, 1, 2], [3, 4, 5]), **settings))
 
 
 def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> None:

@@ -135,7 +135,7 @@ def test_a_film_of_short_scenes_alone_is_never_held_out(tmp_path: Path) -> None:
     assert have_room(source, [0, 1]).tolist() == [True, True, True]
     assert have_room(source, [0, 5]).tolist() == [False, True, True]
     for seed in range(4):
-        found = choose_measured({}, source, [0, 5], held_out=0.1, seed=seed)
+        found = choose_measured([], source, [0, 5], held_out=0.1, seed=seed)
         assert clip_starts(source, [0, 5], found.measured).numel()
 
 

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq
+from hlrp.laq.checkpoint import CARD_FILE, LAQ_FOLDER, load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.code_usage import CodeUsage
@@ -95,7 +95,7 @@ def test_what_would_be_uploaded_is_the_whole_checkpoint(
     fsq_model: LatentActionQuantizer, quality: LAQQuality, tmp_path: Path
 ) -> None:
     folder = save_laq(fsq_model, tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={})
-    assert {path.name for path in folder.iterdir()} == set(CHECKPOINT_FILES)
+    assert {path.name for path in folder.iterdir()} == set(LAQ_FOLDER.files)
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ CAMERA = "observation.images.top"
 QUALITY = dataclasses.replace(UNMEASURED, pictures=dataclasses.replace(NO_PICTURES, copy_gain=0.25))
 
 
-def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:
-    return save_laq(model, folder, cameras=[CAMERA], quality=QUALITY, extra={"steps": 3}, replace=replace)
+def save(model: LatentActionQuantizer, folder: Path, *, overwrite: bool = False) -> Path:
+    return save_laq(model, folder, cameras=[CAMERA], quality=QUALITY, extra={"steps": 3}, overwrite=overwrite)
 
 
 def test_a_saved_quantizer_writes_the_very_same_codes(
@@ -131,14 +131,14 @@ def test_a_quantizer_replaces_an_earlier_one_only_on_request(fsq_model: LatentAc
     folder = save(fsq_model, tmp_path / "laq")
     with pytest.raises(FileExistsError, match="already exists"):
         save(fsq_model, folder)
-    assert load_laq(save(fsq_model, folder, replace=True)).fingerprint == fsq_model.fingerprint()
+    assert load_laq(save(fsq_model, folder, overwrite=True)).fingerprint == fsq_model.fingerprint()
 
 
 def test_a_folder_of_something_else_is_never_replaced(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
     with pytest.raises(FileExistsError):
-        save(fsq_model, tmp_path / "photos", replace=True)
+        save(fsq_model, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "cat.png").exists()
 
 

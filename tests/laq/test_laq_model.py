@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from hlrp.laq.config import QUANTIZERS, LAQConfig, debug, lapa
-from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
+from hlrp.laq.model import LatentActionQuantizer, description
 from hlrp.latents import LatentSpec
+from hlrp.storage.plain_values import from_plain
 
 
 def three_frame_model() -> LatentActionQuantizer:
@@ -137,7 +138,7 @@ def test_the_fingerprint_changes_with_any_weight_and_any_setting(model: LatentAc
 def test_a_configuration_survives_its_description() -> None:
     spec = LatentSpec(num_frames=4, codebook_size=5)
     config = replace(debug(), spec=spec, image_size=(32, 48), quantizer="vq", targets=("pixels", "flow"))
-    assert config_from_description(description(config)) == config
+    assert from_plain(type(config), description(config)) == config
 
 
 def test_looking_codes_up_gives_what_the_decoder_saw(model: LatentActionQuantizer, clips: Tensor) -> None:

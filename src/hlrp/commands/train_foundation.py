@@ -16,6 +16,7 @@ from hlrp.data.observation_sources import (
     open_for_online_labels,
     open_labelled,
     require_one_teacher,
+    require_unseen_episodes,
 )
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
@@ -188,6 +189,7 @@ def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], Onlin
             open_for_online_labels(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets
         ]
     require_one_teacher(sources)
+    require_unseen_episodes(sources)
     return sources, None if laq is None else OnlineLabels(laq.model)
 
 

@@ -20,7 +20,6 @@ from hlrp.data.dataset import (
     episode_of_frame,
     frame_of_episode,
 )
-from hlrp.data.frame_identity import FrameIdentity
 from hlrp.data.labels import (
     CODES,
     LABEL_COLUMNS,
@@ -30,6 +29,7 @@ from hlrp.data.labels import (
     LabelMetadata,
     LatentLabels,
 )
+from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import NO_LABEL
@@ -38,7 +38,7 @@ from hlrp.storage.files import new_directory
 
 @torch.no_grad()
 def label_source(
-    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: FrameIdentity | None = None
+    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: RecordingIdentity | None = None
 ) -> LatentLabels:
     """Label every frame of `source` with the latent action of the clip that starts at the frame.
 
@@ -72,7 +72,7 @@ def label_source(
         further_cameras=list(source.cameras[1:]),
         fps=source.fps,
         codebook=model.codebook().cpu().tolist() if model.quantizer.has_codes else [],
-        frames=None if frames is None else frames.to_dict(),
+        frames=None if frames is None else frames.for_labels(),
     )
     return LatentLabels(
         metadata=metadata,

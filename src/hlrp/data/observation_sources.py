@@ -27,10 +27,11 @@ from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, OnlineLabelFrames
 from hlrp.data.labels import LatentLabels
+from hlrp.data.recording_identity import RecordingIdentity, UsedEpisodes, require_unseen, source_identity
 from hlrp.data.source_config import ObservationConfig
-from hlrp.data.sources import lerobot_source
+from hlrp.data.sources import known_actions, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
-from hlrp.latents import LatentSpec, log_offset
+from hlrp.latents import LatentSpec, log_offset, require_same_laq
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class ObservationSource:
     laq_fingerprint: str
     labels: LatentLabels | None
     """Labels read from disk; None if a quantizer labels the frames during training."""
+    identity: RecordingIdentity
+    """Identity of the recordings, to find a dataset that is given twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ def open_labelled(
         fps=float(dataset.fps),
         laq_fingerprint=labels.metadata.laq_fingerprint,
         labels=labels,
+        identity=source_identity(dataset.repo_id, bounds, fps=float(dataset.fps), actions=known_actions(dataset)),
     )
 
 
@@ -136,6 +140,25 @@ def open_for_online_labels(
         fps=clips.fps,
         laq_fingerprint=laq.fingerprint,
         labels=None,
+        identity=clips.identity(),
+    )
+
+
+def require_unseen_episodes(sources: Sequence[ObservationSource]) -> None:
+    """Raise if an episode is held out of one source and trained on in another, which names the same recordings.
+
+    Raises:
+        ValueError: With the name of the dataset and the numbers of these episodes.
+    """
+    require_unseen(
+        [
+            UsedEpisodes(
+                identity=source.identity,
+                train=source.episode[source.train.index].unique(),
+                held_out=source.episode[source.held_out.index].unique(),
+            )
+            for source in sources
+        ]
     )
 
 
@@ -147,11 +170,13 @@ def require_one_teacher(sources: Sequence[ObservationSource]) -> None:
     """
     first = sources[0]
     for other in sources[1:]:
-        if other.laq_fingerprint != first.laq_fingerprint:
-            raise ValueError(
-                f"{first.name} is labelled by LAQ {first.laq_fingerprint}, {other.name} by LAQ "
-                f"{other.laq_fingerprint}; label both with the same one"
-            )
+        require_same_laq(
+            first.laq_fingerprint,
+            other.laq_fingerprint,
+            this=first.name,
+            that=other.name,
+            remedy="label both with the same one",
+        )
         first.spec.require_same_codes(other.spec, this=first.name, that=other.name)
         if len(other.cameras) != len(first.cameras):
             raise ValueError(

@@ -24,6 +24,7 @@ from hlrp.data.dataset import (
     require_camera,
 )
 from hlrp.data.frames import FrameSource, StackedFrames, open_frames
+from hlrp.data.recording_identity import RecordingIdentity, source_identity
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class ClipSource:
         starts = torch.cat([self.bounds[:, 0], self.cuts]).sort().values
         ends = torch.cat([self.bounds[:, 1], self.cuts]).sort().values
         return torch.stack([starts, ends], dim=1)
+
+    def identity(self) -> RecordingIdentity:
+        """Identity of the recordings, for `RecordingIdentity.matches`."""
+        return source_identity(self.name, self.bounds, fps=self.fps, actions=self.actions)
 
     @property
     def num_cameras(self) -> int:
@@ -91,12 +96,14 @@ def lerobot_source(
         bounds=episode_bounds(dataset.meta),
         fps=float(dataset.fps),
         cameras=tuple(names),
-        actions=_known_actions(dataset) if has_actions(dataset) else None,
+        actions=known_actions(dataset),
     )
 
 
-def _known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
-    """Actions of all frames, or None if no action is finite; logs how many actions are not finite."""
+def known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
+    """Actions of all frames, or None if there are none or none is finite; logs how many actions are not finite."""
+    if not has_actions(dataset):
+        return None
     actions = read_actions(dataset)
     unknown = int((~actions.isfinite().all(1)).sum())
     if unknown:

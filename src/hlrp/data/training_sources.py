@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import permutations
 
 import torch
 
@@ -19,7 +18,7 @@ from hlrp.data.clips import (
     split_episodes,
 )
 from hlrp.data.dataset import dataset_name
-from hlrp.data.recordings import RecordingIdentity
+from hlrp.data.recording_identity import UsedEpisodes, require_unseen
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
@@ -103,17 +102,5 @@ def open_training_sources(
         )
     if labelled.fraction and not any(len(part.labelled) for part in parts):
         raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
-    _require_unseen(parts)
+    require_unseen([UsedEpisodes(identity=p.source.identity(), train=p.episodes, held_out=p.held_out) for p in parts])
     return parts
-
-
-def _require_unseen(parts: Sequence[TrainingSource]) -> None:
-    """Raise if an episode is held out of one source and trained on in another, which names the same recordings."""
-    for one, other in permutations(parts, 2):
-        if RecordingIdentity.of(one.source).matches(RecordingIdentity.of(other.source)):
-            seen = one.held_out[torch.isin(one.held_out, other.episodes)].tolist()
-            if seen:
-                raise ValueError(
-                    f"{one.source.name} is in two sources: its episodes {seen} are held out of one and trained on in "
-                    "the other; let no two sources share an episode, or let them name the same episodes"
-                )

@@ -13,6 +13,7 @@ import draccus
 
 from hlrp.runtime.checks import require_number, require_numbers, require_one_of
 from hlrp.runtime.class_paths import register_class
+from hlrp.storage.plain_values import from_plain
 from hlrp.training.config import OptimizerConfig
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
@@ -118,12 +119,7 @@ class BackendConfig(draccus.ChoiceRegistry):
         Raises:
             ValueError: If a name is unknown or a value has the wrong type.
         """
-        try:
-            return draccus.decode(cls, dict(values))
-        except draccus.ParsingError as error:
-            # draccus wraps what a configuration's own check says.
-            reason = error if isinstance(error, draccus.utils.DecodingError) else error.__cause__ or error
-            raise ValueError(f"not a configuration of {cls.__name__}: {reason}") from error
+        return from_plain(cls, dict(values), at="config")
 
 
 def register_backend[C: BackendConfig](name: str, path: str) -> Callable[[type[C]], type[C]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
-from hlrp.storage.artefacts import read_pickle
+from hlrp.storage.artefacts import read_state_dict
 
 SUFFIX = ".ckpt"
 OUR_PREFIX, EARLIER_PREFIX = "backend.", "vla_model."
@@ -30,14 +30,7 @@ def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None
         ValueError: If the file has no weights of a known layout, or weights of another architecture.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; name a Lightning checkpoint, or a folder of a foundation model"
-        )
-    content = read_pickle(path, expected="a Lightning checkpoint that can be read without running code")
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state_dict; name a checkpoint of hlrp-train-foundation")
+    state = read_state_dict(path, expected="a Lightning checkpoint that can be read without running code")
     target, weights = _matched(backend, state, path)
     try:
         target.load_state_dict(_with_tied(target, weights), strict=True)

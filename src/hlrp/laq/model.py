@@ -161,13 +161,3 @@ class LatentActionQuantizer(nn.Module):
 def description(config: LAQConfig) -> dict[str, Any]:
     """`config` as plain values, for JSON."""
     return {**asdict(config), "image_size": list(config.image_size), "targets": list(config.targets)}
-
-
-def config_from_description(values: dict[str, Any]) -> LAQConfig:
-    """Inverse of `description`."""
-    known = {
-        "spec": LatentSpec(**values["spec"]),
-        "image_size": tuple(values["image_size"]),
-        "targets": tuple(values["targets"]),
-    }
-    return LAQConfig(**{**values, **known})

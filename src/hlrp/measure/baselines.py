@@ -91,7 +91,7 @@ def baseline_rows(
     """
     chunks = clips.chunks
     if chunks is None:
-        raise ValueError("baselines compare how codes explain actions, and this source has none; leave them out")
+        raise ValueError("too few clips have known actions to compare baselines on them; leave the baselines out")
     torch.manual_seed(seed)
     untrained = random_laq(config, clips.fit, device=device)
     supervised = inverse_dynamics_labeller(config, labelled, labeller, device=device)

@@ -90,7 +90,9 @@ def test_a_target_without_its_network_and_a_network_without_its_target_are_refus
 def test_what_is_not_there_or_is_something_else_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="vision model 'local/none' is neither a local folder nor"):
         FeatureChange("local/none", GRID)
-    with pytest.raises(FileNotFoundError, match="flow_weights nowhere does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere does not exist; name the state dict of torchvision's raft_small"
+    ):
         FlowChange("nowhere", GRID)
     torch.save({"a": torch.zeros(1)}, tmp_path / "raft.pth")
     with pytest.raises(ValueError, match="is not the state dict of torchvision's raft_small"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hlrp.laq.config import TargetName
 from hlrp.latent_spec import LatentSpec
@@ -90,8 +89,3 @@ class LapaConfig:
     def channels(self) -> int:
         """Channels of a frame: RGB."""
         return 3
-
-
-def lapa_config_from_description(values: dict[str, Any]) -> LapaConfig:
-    """Inverse of `LapaQuantizer.description`."""
-    return LapaConfig(**{**values, "spec": LatentSpec(**values["spec"])})

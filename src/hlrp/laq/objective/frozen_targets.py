@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from hlrp.laq.config import TargetName
 from hlrp.laq.decoder import FLOW_CELLS
-from hlrp.storage.artefacts import read_pickle
+from hlrp.storage.artefacts import read_state_dict
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RAFT_SIDE = 128
@@ -102,16 +102,12 @@ class FlowChange(nn.Module):
 
     def __init__(self, weights: Path | str, grid: tuple[int, int]) -> None:
         super().__init__()
-        if not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"flow_weights {weights} does not exist; save torchvision's raft_small state dict to it"
-            )
         self.raft = raft_small(weights=None, progress=False).eval().requires_grad_(False)
         expected = "the state dict of torchvision's raft_small"
-        state = read_pickle(weights, expected=expected)
+        state = read_state_dict(weights, expected=expected)
         try:
             self.raft.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
+        except RuntimeError as error:
             raise ValueError(f"{weights} is not {expected}") from error
         self.grid, self.cells = grid, (grid[0] * FLOW_CELLS, grid[1] * FLOW_CELLS)
 

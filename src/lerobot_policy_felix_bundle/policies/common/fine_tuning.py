@@ -8,7 +8,6 @@ anew as a whole, but only in the action head and only in training; all other wei
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -25,6 +24,7 @@ from torch import nn
 
 from hlrp.experts.registry import shaping_options
 from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
+from hlrp.storage.artefacts import read_json
 
 from .configuration import HLRPConfig
 from .weight_names import current_name, require_current_names
@@ -69,7 +69,7 @@ def is_resumed() -> bool:
 
 def saved_settings(folder: Path) -> dict[str, Any]:
     """Configuration of the policy saved in `folder`, as plain values."""
-    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    return read_json(folder / CONFIG_NAME)
 
 
 def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
@@ -132,7 +132,7 @@ def require_loadable_adapter(config: HLRPConfig) -> None:
     if config.use_peft and config.pretrained_path is not None:
         adapter = Path(config.pretrained_path)
         if (adapter / _ADAPTER_FILE).is_file():
-            settings = json.loads((adapter / _ADAPTER_FILE).read_text(encoding="utf-8"))
+            settings = read_json(adapter / _ADAPTER_FILE)
             require_current_names(settings.get("modules_to_save") or [], adapter)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentSpec, require_same_laq
 
 from .configuration import HLRPConfig
 from .labels import LabelSource
@@ -11,7 +11,7 @@ _CHUNK_WITHOUT_DATASET = 8
 """Chunk size if the option is None and there is no dataset whose frame rate would determine it."""
 
 
-def require_same_laq(config: HLRPConfig, fingerprint: str, owner: str) -> None:
+def settle_laq(config: HLRPConfig, fingerprint: str, owner: str) -> None:
     """Check the `fingerprint` in `owner` against that of the policy's LAQ, which is set if it is unknown.
 
     Args:
@@ -23,11 +23,8 @@ def require_same_laq(config: HLRPConfig, fingerprint: str, owner: str) -> None:
         ValueError: If they differ.
     """
     known = config.laq_fingerprint
-    if known and fingerprint and known != fingerprint:
-        raise ValueError(
-            f"this policy uses codes of LAQ {known}, got LAQ {fingerprint} from {owner}; label the dataset with "
-            "the same LAQ, or start a new policy"
-        )
+    remedy = "label the dataset with the same LAQ, or start a new policy"
+    require_same_laq(known, fingerprint, this="this policy", that=owner, remedy=remedy)
     config.laq_fingerprint = known or fingerprint or None
 
 
@@ -55,7 +52,7 @@ def settle_geometry(
             )
         setattr(config, name, found)
     if labels is not None:
-        require_same_laq(config, labels.laq_fingerprint, "the latent labels")
+        settle_laq(config, labels.laq_fingerprint, "the latent labels")
         spec.require_same_codes(labels.spec, this="the foundation model", that="the latent labels")
     _settle_chunk(config, spec, fps=fps, is_saved=is_saved)
 

@@ -19,7 +19,7 @@ from hlrp.training.optimization import learn_in_float32
 
 from .action_labels import ActionLabels
 from .configuration import HLRPConfig
-from .geometry import require_same_laq, settle_geometry
+from .geometry import settle_geometry, settle_laq
 from .label_table import LabelTable, own_labels_first
 from .labels import LabelSource
 from .online_teacher import OnlineTeacher
@@ -93,11 +93,11 @@ def _build_vla(
     spec = None if labels is None else labels.spec
     if not is_saved and config.laq_checkpoint_path and config.latent_targets != "online":
         laq = load_laq(config.laq_checkpoint_path)
-        require_same_laq(config, laq.fingerprint, config.laq_checkpoint_path)
+        settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
         spec = spec or laq.model.spec
     if vla is None:
         return new_vla(config, spec, lightning=folder)
-    require_same_laq(config, vla.laq_fingerprint, str(folder))
+    settle_laq(config, vla.laq_fingerprint, str(folder))
     return saved_vla(config, str(folder), vla, with_weights=not is_saved)
 
 

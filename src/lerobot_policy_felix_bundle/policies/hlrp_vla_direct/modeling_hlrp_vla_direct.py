@@ -13,12 +13,14 @@ from hlrp.experts.code_decoder import CodeToActionDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
-from hlrp.laq.model import config_from_description, description
+from hlrp.laq.config import LAQConfig
+from hlrp.laq.model import description
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import write_json
+from hlrp.storage.plain_values import from_plain
 from hlrp.training.evaluation_mode import inference
 
-from ..common.geometry import require_same_laq
+from ..common.geometry import settle_laq
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
 from ..common.observations import camera_images
@@ -66,13 +68,14 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             path = self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE
             saved = read_json(path)
             with reading(path):
-                self._laq_cameras = self._known_cameras(saved["cameras"])
-                decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
+                cameras = from_plain(list[str], saved["cameras"], at="cameras")
+                decoder = LAQCodeDecoder(from_plain(LAQConfig, saved["config"], at="config"), **head)
+            self._laq_cameras = self._known_cameras(cameras)
         else:
             if not config.laq_checkpoint_path:
                 raise ValueError("--policy.decoder=laq needs the quantizer: name it with --policy.laq_checkpoint_path")
             laq = load_laq(config.laq_checkpoint_path)
-            require_same_laq(config, laq.fingerprint, config.laq_checkpoint_path)
+            settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
             self._laq_cameras = laq_cameras(laq, config)
             decoder = LAQCodeDecoder.of_laq(laq.model, **head)
         if config.freeze_laq_decoder:
