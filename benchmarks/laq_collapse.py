@@ -26,7 +26,10 @@ from torch.optim import AdamW
 
 from benchmarks.lapa_nsvq import LapaNSVQ
 from hlrp.cli.common import run_cli
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, split_episodes
+from hlrp.data.clip_starts import clip_starts
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource, split_episodes
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import open_lerobot_source
 from hlrp.laq.config import QuantizerName, debug
 from hlrp.laq.model import LatentActionQuantizer

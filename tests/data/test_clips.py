@@ -7,18 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import (
-    ClipAugmentation,
-    ClipBatches,
-    IdleClips,
-    TrainingSource,
-    choose_labelled,
-    chosen_episodes,
-    clip_is_valid,
-    episodes_with_actions,
-    split_episodes,
-)
+from hlrp.data.clip_actions import episodes_with_actions
+from hlrp.data.clip_starts import clip_is_valid
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource, choose_labelled, chosen_episodes, split_episodes
 from hlrp.data.frames import CachedFrames, StackedFrames
+from hlrp.data.source_config import ClipAugmentation, IdleClips
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource
 from hlrp.data.frames import CachedFrames
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import ClipSource
 from hlrp.laq.config import QuantizerName, debug
 from hlrp.laq.model import LatentActionQuantizer

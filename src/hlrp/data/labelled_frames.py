@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlrp.data.clips import source_shares
+from hlrp.data.clip_draws import source_shares
 from hlrp.data.frames import FrameSource
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.online_labels import TaughtBatch

@@ -15,7 +15,7 @@ from lerobot.datasets.dataset_tools import add_features, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     episode_of_frame,
     frame_of_episode,

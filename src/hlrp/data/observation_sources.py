@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import chosen_episodes, clip_is_valid, split_episodes
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     dataset_name,
     episode_bounds,
@@ -24,6 +24,7 @@ from hlrp.data.dataset import (
     require_camera,
 )
 from hlrp.data.dataset_labels import labels_of_dataset
+from hlrp.data.episode_split import chosen_episodes, split_episodes
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
 from hlrp.data.labels import LatentLabels

@@ -1,6 +1,6 @@
 """Resize frames, and select frames by index.
 
-Shapes: n frames, b clips, t frames of a clip, h and w pixels before, y and x after. Pixels are uint8 RGB.
+Shapes: y x rows and columns after resizing. Pixels are uint8 RGB.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def resize(frames: UInt8[Tensor, "*b 3 h w"], size: tuple[int, int]) -> UInt8[Te
     return flat.reshape(*frames.shape[:-2], *size)
 
 
-def take(frames: UInt8[Tensor, "n 3 h w"], index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
+def take(frames: UInt8[Tensor, "f 3 h w"], index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
     """Select `frames[index]`; `index_select` copies whole frames and is ten times faster than indexing."""
     return frames.index_select(0, index.flatten()).reshape(*index.shape, *frames.shape[1:])

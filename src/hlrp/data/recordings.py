@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hlrp.data.clips import TrainingSource, have_room, split_episodes
+from hlrp.data.clip_starts import has_clip
+from hlrp.data.episode_split import TrainingSource, split_episodes
 from hlrp.data.sources import ClipSource
 from hlrp.runtime.tables import counted
 
@@ -144,7 +145,7 @@ def choose_measured(
             sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
             f"{count} that its training held out",
         )
-    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=have_room(source, deltas))
+    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=has_clip(source, deltas))
     if not len(measured):
         raise ValueError(
             f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class ClipFeatures:
     """First frame of each clip, averaged to 16x16 pixels, values in [0, 1]."""
 
 
-def latents_of(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"]) -> Latents:
+def latents_of(model: LatentActionQuantizer, frames: Float[Tensor, "b t m c h w"]) -> Latents:
     """Encode clips, float32 in [0, 1]; call this in evaluation mode and without gradients."""
     found = model.encode(frames)
     if not model.quantizer.has_codes:
@@ -53,19 +54,20 @@ def latents_of(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"])
 
 
 @torch.no_grad()
-def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t c h w"]]) -> ClipFeatures:
+def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t m c h w"]]) -> ClipFeatures:
     """Encode all `batches` of clips and their still versions with `model`, which must be in evaluation mode."""
     device = next(model.parameters()).device
     rows: list[tuple[Latents, Latents, Tensor]] = []
     for clips in progress(batches, "measuring latents"):
         frames = model.to_pixels(clips.to(device))
-        thumbnail = F.adaptive_avg_pool2d(frames[:, 0], _THUMBNAIL).flatten(1)
+        first = rearrange(frames[:, 0], "b m c h w -> b (m c) h w")
+        thumbnail = F.adaptive_avg_pool2d(first, _THUMBNAIL).flatten(1)
         rows.append((latents_of(model, frames), latents_of(model, still_clip(frames)), thumbnail.cpu()))
     moving, still, pixels = zip(*rows, strict=True)
     return ClipFeatures(joined(moving), joined(still), torch.cat(pixels))
 
 
-def still_clip(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
+def still_clip(frames: Float[Tensor, "b t m c h w"]) -> Float[Tensor, "b t m c h w"]:
     """The first frame of each clip, repeated: a clip in which nothing moves."""
     return frames[:, :1].expand_as(frames)
 

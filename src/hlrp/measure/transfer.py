@@ -47,7 +47,7 @@ NO_TRANSFER = TransferFigures(
 @torch.no_grad()
 def transfer_figures(
     model: LatentActionQuantizer,
-    clips: UInt8[Tensor, "b t c h w"],
+    clips: UInt8[Tensor, "b t m c h w"],
     episode: Int[Tensor, " b"],
     latents: Latents,
 ) -> TransferFigures:
@@ -75,7 +75,7 @@ def transfer_figures(
     )
 
 
-def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: Latents) -> Latents:
+def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], latents: Latents) -> Latents:
     """Decode `latents` from the first frames of `clips`, and return the latents of the predicted clips."""
     device = next(model.parameters()).device
     parts = []

@@ -151,7 +151,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         size = cast(LAQCodeDecoder, self.decoder).config.image_size
         return self.decoder(codes, self._laq_frame(batch, size), state)
 
-    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
-        """Frame t as the LAQ's input: the LAQ's cameras concatenated along the channels, at the LAQ's image size."""
+    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b m c h w"]:
+        """Frame t of the LAQ's cameras, at the LAQ's image size."""
         frames = [as_rgb(current(batch[key], ndim=4)) for key in self._laq_cameras]
-        return torch.cat([resized(frame, size) for frame in frames], dim=1)
+        return torch.stack([resized(frame, size) for frame in frames], dim=1)
