@@ -224,7 +224,7 @@ def test_clips_are_labelled_on_the_way_and_teach_the_same_as_their_labels(
     laq = LatentActionQuantizer(replace(debug(), spec=spec))
     online = OnlineLabels(laq)
     taught = TaughtBatch(
-        replace(batch, codes=None, valid=None), torch.randint(256, (3, 2, 3, 32, 32), dtype=torch.uint8)
+        replace(batch, codes=None, valid=None), torch.randint(256, (3, 2, 1, 3, 32, 32), dtype=torch.uint8)
     )
     labelled = online.label(taught)
     backend = make_backend(debug_config, spec)

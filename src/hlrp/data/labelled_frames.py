@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hlrp.data.clip_draws import source_shares
-from hlrp.data.frames import FrameSource
+from hlrp.data.frames import FrameSource, StackedFrames
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.online_labels import TaughtBatch
 from hlrp.training.row_draws import RowDraws
@@ -86,7 +86,7 @@ class TaughtFrames:
         deltas: Frames of a clip, relative to its first frame.
     """
 
-    def __init__(self, observations: Observations, clips: FrameSource, deltas: Sequence[int]) -> None:
+    def __init__(self, observations: Observations, clips: StackedFrames, deltas: Sequence[int]) -> None:
         self._observations = observations
         self._clips = clips
         self._deltas = torch.tensor(deltas)

@@ -147,10 +147,8 @@ class LatentActionQuantizer(nn.Module):
         if m == 1 and frames.ndim == 5:
             frames = rearrange(frames, "b t c h w -> b t 1 c h w")
         if tuple(frames.shape[1:]) != (t, m, 3, *size):
-            expected = ", ".join(map(str, (t, m, 3, *size)))
-            raise ValueError(
-                f"clips must be (batch, frames, cameras, 3, height, width) = (batch, {expected}), got {came}"
-            )
+            expected = f"(batch, {', '.join(map(str, (t, m, 3, *size)))})"
+            raise ValueError(f"clips must be {expected}: batch, frames, cameras, RGB, height, width; got {came}")
         if not frames.is_floating_point():
             return frames.float() / 255
         if not bool(torch.isfinite(frames).all()):
