@@ -74,7 +74,7 @@ class Clips:
     """Training source with its frames in memory, and held-out clips."""
 
     train: TrainingSource
-    held_out: UInt8[Tensor, "b t c h w"]
+    held_out: UInt8[Tensor, "b t m c h w"]
 
     @classmethod
     def load(cls, dataset_root: Path, spec: LatentSpec) -> Clips:
@@ -183,7 +183,7 @@ def build(quantizer: str, spec: LatentSpec) -> LatentActionQuantizer:
 
 @torch.no_grad()
 def measure(
-    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], motion_strength: float
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], motion_strength: float
 ) -> tuple[list[float], float]:
     """Return the perplexity of each slot, and the reconstruction error divided by that of copying the first frame."""
     model.eval()

@@ -39,7 +39,9 @@ class BrightnessLAQ(LatentActionQuantizer):
         return (change / STEP).round().long().clamp(-2, 2) + 2
 
     def encode(
-        self, frames: Float[Tensor, "b t m c h w"] | UInt8[Tensor, "b t m c h w"], valid: Bool[Tensor, " b"] | None = None
+        self,
+        frames: Float[Tensor, "b t m c h w"] | UInt8[Tensor, "b t m c h w"],
+        valid: Bool[Tensor, " b"] | None = None,
     ) -> LatentActions:
         change = 255 * (frames[:, 1:] - frames[:, :-1]).mean((2, 3, 4, 5))
         codes = self.code_of(change)[..., None]

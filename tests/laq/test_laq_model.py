@@ -118,7 +118,7 @@ def test_validity_is_passed_on_and_assumed_where_not_given(fsq_model: LatentActi
 
 @pytest.mark.parametrize("shape", [(2, 3, 3, 32, 32), (2, 2, 3, 32, 48), (2, 2, 2, 3, 32, 32), (2, 2, 1, 32, 32)])
 def test_clips_of_another_shape_are_refused(fsq_model: LatentActionQuantizer, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 1, 3, 32, 32\): batch, frames, cameras, .*; got \(2, "):
+    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 1, 3, 32, 32\): batch, frames, .*; got \(2, "):
         fsq_model.encode(torch.rand(shape))
 
 

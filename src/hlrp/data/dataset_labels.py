@@ -1,7 +1,4 @@
-"""Find the latent labels of an opened dataset, and check that they were made from the frames of this dataset.
-
-Shapes: f frames.
-"""
+"""Find the latent labels of an opened dataset, and check that they were made from the frames of this dataset."""
 
 from __future__ import annotations
 

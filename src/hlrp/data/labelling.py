@@ -1,7 +1,4 @@
-"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset.
-
-Shapes: n frames, c codes of one label, d width of a code vector.
-"""
+"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset."""
 
 from __future__ import annotations
 

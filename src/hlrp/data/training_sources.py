@@ -81,32 +81,34 @@ def open_training_sources(
         train, test = (chosen[part] for part in split)
         clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # raises early if all episodes are too short
         if not len(test):
-            logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
-        known = torch.tensor(labelled.episodes, dtype=torch.int64)
+            logger.warning(
+                f"{source.name} has one episode that is long enough for a clip: it is trained on, none is held out"
+            )
+        with_actions = torch.tensor(labelled.episodes, dtype=torch.int64)
         if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
+            with_actions = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
         parts.append(
             TrainingSource(
                 source=source,
                 episodes=train,
                 weight=config.weight,
-                labelled=known,
+                labelled=with_actions,
                 chosen=None if config.episodes is None else chosen,
             )
         )
     if labelled.fraction and not any(len(part.labelled) for part in parts):
         raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
-    _require_unseen(parts)
+    _require_disjoint(parts)
     return parts
 
 
-def _require_unseen(parts: Sequence[TrainingSource]) -> None:
+def _require_disjoint(parts: Sequence[TrainingSource]) -> None:
     """Raise if an episode is held out of one source and trained on in another, which names the same recordings."""
     for one, other in permutations(parts, 2):
         if RecordingIdentity.of(one.source).matches(RecordingIdentity.of(other.source)):
-            seen = one.held_out[torch.isin(one.held_out, other.episodes)].tolist()
-            if seen:
+            shared = one.held_out[torch.isin(one.held_out, other.episodes)].tolist()
+            if shared:
                 raise ValueError(
-                    f"{one.source.name} is in two sources: its episodes {seen} are held out of one and trained on in "
+                    f"{one.source.name} is in two sources: its episodes {shared} are held out of one and trained on in "
                     "the other; let no two sources share an episode, or let them name the same episodes"
                 )

@@ -278,8 +278,8 @@ class _ReadFilms(NamedTuple):
     films: list[_Film]
     """Films that could be decoded completely."""
     frames: Tensor | None
-    """Frames of these films, uint8 RGB (n, 3, h, w); None if they are not kept in memory."""
-    change: Float[Tensor, " n"]
+    """Frames of these films, uint8 RGB (f, 3, h, w); None if they are not kept in memory."""
+    change: Float[Tensor, " f"]
     """Difference of every frame from the previous one, in [0, 255]; 0 for the first frame of a film."""
     bad: list[str]
     """Error message for every other film."""

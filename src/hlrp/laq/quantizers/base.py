@@ -1,7 +1,4 @@
-"""Interface of all quantizers: from vectors of code slots to code vectors and code ids.
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
-"""
+"""Interface of all quantizers: from vectors of code slots to code vectors and code ids."""
 
 from __future__ import annotations
 
