@@ -25,7 +25,10 @@ from torch.optim import AdamW
 
 from benchmarks.lapa_nsvq import LapaNSVQ
 from hlrp.cli.common import run_cli
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, split_episodes
+from hlrp.data.clip_starts import clip_starts
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource, split_episodes
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import open_lerobot_source
 from hlrp.laq import config as laq_config
 from hlrp.laq.config import debug
@@ -71,7 +74,7 @@ class Clips:
     """Training source with its frames in memory, and held-out clips."""
 
     train: TrainingSource
-    held_out: UInt8[Tensor, "b t c h w"]
+    held_out: UInt8[Tensor, "b t m c h w"]
 
     @classmethod
     def load(cls, dataset_root: Path, spec: LatentSpec) -> Clips:
@@ -180,7 +183,7 @@ def build(quantizer: str, spec: LatentSpec) -> LatentActionQuantizer:
 
 @torch.no_grad()
 def measure(
-    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], motion_strength: float
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], motion_strength: float
 ) -> tuple[list[float], float]:
     """Return the perplexity of each slot, and the reconstruction error divided by that of copying the first frame."""
     model.eval()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hlrp.data.frames import CachedFrames
+from hlrp.data.frames import CachedFrames, StackedFrames
 from hlrp.data.labelled_frames import (
     FramePool,
     LabelledFrames,
@@ -134,10 +134,10 @@ def test_weights_for_some_datasets_only_are_refused() -> None:
 
 
 def test_a_quantizers_clip_starts_at_the_frame_that_the_model_sees() -> None:
-    frames = OnlineLabelFrames(observations(), CachedFrames(FRAMES), [0, 2, 4])
+    frames = OnlineLabelFrames(observations(), StackedFrames([CachedFrames(FRAMES)]), [0, 2, 4])
     pools = [FramePool(frames, LABELLED[:4], 1.0), FramePool(frames, LABELLED[4:7], 1.0)]
     batch = ShuffledBatches(pools, batch_size=6, num_batches=1, seed=0)[0]
     assert isinstance(batch, OnlineLabelBatch)
     assert batch.observations.labels is None
     now = (255 * batch.observations.images[:, 0, 0, 0, 0]).round().long()
-    assert torch.equal(batch.clips[:, :, 0, 0, 0].long(), now[:, None] + torch.tensor([0, 2, 4]))
+    assert torch.equal(batch.clips[:, :, 0, 0, 0, 0].long(), now[:, None] + torch.tensor([0, 2, 4]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hlrp.data.clips import TrainingSource, split_episodes
+from hlrp.data.episode_split import TrainingSource, split_episodes
 from hlrp.data.recordings import choose_measured, describe_source, trained_sources
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource

@@ -225,7 +225,7 @@ def test_clips_are_labelled_on_the_way_and_teach_the_same_as_their_labels(
     spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
     laq = LatentActionQuantizer(replace(debug(), spec=spec))
     online = OnlineLabels(laq)
-    taught = OnlineLabelBatch(replace(batch, labels=None), torch.randint(256, (3, 2, 3, 32, 32), dtype=torch.uint8))
+    taught = OnlineLabelBatch(replace(batch, labels=None), torch.randint(256, (3, 2, 1, 3, 32, 32), dtype=torch.uint8))
     labelled = online.label(taught)
     backend = make_backend(debug_config, spec)
     module = VLABackendModule(backend, metrics=metrics_with(), online=online)

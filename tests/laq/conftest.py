@@ -16,7 +16,7 @@ from hlrp.latents import LatentSpec
 @pytest.fixture
 def clips() -> Tensor:
     """Six clips of two frames, uint8."""
-    return torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    return torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
 
 
 @pytest.fixture(params=["fsq", "vq"])

@@ -57,7 +57,7 @@ def test_the_card_shows_the_figures_and_three_lines_of_usage(
     assert "- steps: 3" in card
     usage = card.partition("```python\n")[2].partition("```")[0].splitlines()
     assert len(usage) == 3
-    assert "(batch, 2, 3, 32, 32)" in usage[2]
+    assert "(batch, 2, 1, 3, 32, 32)" in usage[2]
 
 
 def test_the_card_of_a_mixture_names_its_sources_and_the_licence(

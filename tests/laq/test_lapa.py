@@ -33,7 +33,7 @@ def test_codes_vectors_and_pictures_are_those_of_the_released_code() -> None:
     assert result.codes[:, 0].tolist() == RELEASED_CODES
     torch.testing.assert_close(result.vectors[0, 0], torch.tensor(RELEASED_VECTORS), rtol=1e-4, atol=1e-5)
     assert result.frames is not None
-    torch.testing.assert_close(result.frames[0, 0, 0, 5, :6], torch.tensor(RELEASED_PIXELS), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.frames[0, 0, 0, 0, 5, :6], torch.tensor(RELEASED_PIXELS), rtol=1e-4, atol=1e-5)
 
 
 def test_the_architecture_is_read_from_the_shapes() -> None:
@@ -110,7 +110,7 @@ def test_the_encoder_keeps_slots_apart_on_a_grid() -> None:
 
 
 def test_more_frames_are_consecutive_pairs() -> None:
-    frames = lapa_clips(4).reshape(2, 4, 3, SIDE, SIDE)[:, :3]
+    frames = lapa_clips(4).reshape(2, 4, 1, 3, SIDE, SIDE)[:, :3]
     pair, model = quantizer(), quantizer(num_frames=3)
     together = model.encode(frames)
     for n in range(2):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource
 from hlrp.data.frames import CachedFrames
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import ClipSource
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
@@ -84,7 +86,7 @@ def test_more_than_half_of_every_codebook_stays_alive(tmp_path: Path, quantizer:
 def test_one_step_moves_every_weight_that_trains(fsq_model: LatentActionQuantizer) -> None:
     torch.nn.init.normal_(fsq_model.decoder.heads["pixels"].weight)  # which starts at zero and lets nothing through
     task = LAQTask(fsq_model.train(), LAQTrainingConfig())
-    frames = torch.rand(8, 2, 3, 32, 32)
+    frames = torch.rand(8, 2, 1, 3, 32, 32)
     result = fsq_model(frames)
     (result.frames - frames[:, 1:]).square().mean().backward()
     still = [

@@ -207,7 +207,7 @@ def test_a_quantizer_that_diverged_is_told_so_rather_than_the_camera() -> None:
 def test_the_card_of_any_quantizer_is_plain_json(quantizer: str, t: int) -> None:
     spec = LatentSpec(codebook_size=K, code_seq_len=SLOTS, code_dim=4, num_frames=t)
     model = LatentActionQuantizer(replace(debug(), spec=spec, quantizer=quantizer)).train()
-    model(torch.rand(64, t, 3, 32, 32))  # a learned codebook starts from data
+    model(torch.rand(64, t, 1, 3, 32, 32))  # a learned codebook starts from data
     card = measured(model, t=t)
     assert json.loads(json.dumps(card.to_dict(), allow_nan=False)) == card.to_dict()
     assert (card.probe.probe_r2 is None) == (card.codes.perplexity is None) == (quantizer == "continuous")
@@ -233,7 +233,7 @@ def test_several_cameras_are_measured_together() -> None:
 def test_features_do_not_depend_on_how_clips_are_batched_and_leave_the_model_as_it_was() -> None:
     model = LatentActionQuantizer(debug()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    clips = torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
     with evaluating(model):
         one, other = clip_features(model, [clips]), clip_features(model, clips.split(1))
     torch.testing.assert_close(one.latents.vectors, other.latents.vectors)
@@ -245,7 +245,7 @@ def test_features_do_not_depend_on_how_clips_are_batched_and_leave_the_model_as_
 
 def test_the_codes_of_a_still_clip_know_the_first_frame_only() -> None:
     model = LatentActionQuantizer(debug()).eval()
-    clips = torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
     other = clips.clone()
     other[:, 1] = 0
     one, two = (clip_features(model, [batch]).still.vectors for batch in (clips, other))

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hlrp.commands.running import choose_device
-from hlrp.data.clips import choose_labelled, episodes_with_actions, log_cuts
+from hlrp.data.clip_actions import episodes_with_actions
+from hlrp.data.clip_starts import log_cuts
+from hlrp.data.episode_split import choose_labelled
 from hlrp.data.recordings import MeasuredEpisodes, choose_measured, trained_sources
 from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
 from hlrp.data.labels import LABELS_FOLDER, LatentLabels, find_labels, require_labels_of
 from hlrp.data.recording_identity import RecordingIdentity, dataset_identity

@@ -14,8 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlrp.data.clips import source_shares
-from hlrp.data.frames import FrameSource
+from hlrp.data.clip_draws import source_shares
+from hlrp.data.frames import FrameSource, StackedFrames
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.online_labels import OnlineLabelBatch
 from hlrp.latents import LatentActions
@@ -78,7 +78,7 @@ class OnlineLabelFrames:
         deltas: Frames of a clip, relative to its first frame.
     """
 
-    def __init__(self, observations: Observations, clips: FrameSource, deltas: Sequence[int]) -> None:
+    def __init__(self, observations: Observations, clips: StackedFrames, deltas: Sequence[int]) -> None:
         self._observations = observations
         self._clips = clips
         self._deltas = torch.tensor(deltas)

@@ -1,7 +1,4 @@
-"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset.
-
-Shapes: n frames, c codes of one label, d width of a code vector.
-"""
+"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from lerobot.datasets.dataset_tools import add_features, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     episode_of_frame,
     frame_of_episode,

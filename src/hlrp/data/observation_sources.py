@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import chosen_episodes, clip_is_valid, split_episodes
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     dataset_name,
     episode_bounds,
@@ -24,12 +24,13 @@ from hlrp.data.dataset import (
     require_camera,
 )
 from hlrp.data.dataset_labels import labels_of_dataset
+from hlrp.data.episode_split import chosen_episodes, split_episodes
 from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, OnlineLabelFrames
 from hlrp.data.labels import LatentLabels
 from hlrp.data.recording_identity import RecordingIdentity, UsedEpisodes, require_unseen, source_identity
 from hlrp.data.source_config import ObservationConfig
-from hlrp.data.sources import known_actions, lerobot_source
+from hlrp.data.sources import finite_actions, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import LatentSpec, log_offset, require_same_laq
 
@@ -100,7 +101,7 @@ def open_labelled(
         fps=float(dataset.fps),
         laq_fingerprint=labels.metadata.laq_fingerprint,
         labels=labels,
-        identity=source_identity(dataset.repo_id, bounds, fps=float(dataset.fps), actions=known_actions(dataset)),
+        identity=source_identity(dataset.repo_id, bounds, fps=float(dataset.fps), actions=finite_actions(dataset)),
     )
 
 

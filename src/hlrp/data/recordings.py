@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hlrp.data.clips import TrainingSource, chosen_episodes, have_room, split_episodes
+from hlrp.data.clip_starts import has_clip
+from hlrp.data.episode_split import TrainingSource, chosen_episodes, split_episodes
 from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
 from hlrp.runtime.tables import counted
@@ -150,7 +151,7 @@ def choose_measured(
             sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
             f"{count} that its training held out",
         )
-    usable = have_room(source, deltas)[chosen]
+    usable = has_clip(source, deltas)[chosen]
     fit, measured = (chosen[part] for part in split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable))
     if not len(measured):
         raise ValueError(

@@ -17,7 +17,7 @@ from hlrp.latents import LatentActions
 class Teacher(Protocol):
     """Model that labels clips with latent actions, such as `hlrp.laq`'s `LatentActionQuantizer`."""
 
-    def encode(self, clips: UInt8[Tensor, "b t c h w"], /) -> LatentActions:
+    def encode(self, clips: UInt8[Tensor, "b t m c h w"], /) -> LatentActions:
         """Encode clips of uint8 pixels in [0, 255] to latent actions."""
         ...
 
@@ -28,7 +28,7 @@ class OnlineLabelBatch:
 
     observations: FoundationBatch
     """Input of the VLA, without labels."""
-    clips: UInt8[Tensor, "b t c h w"]
+    clips: UInt8[Tensor, "b t m c h w"]
     """Frames t, t+offset, … of the LAQ's cameras, at the LAQ's image size. No clip leaves its episode."""
 
     def __len__(self) -> int:

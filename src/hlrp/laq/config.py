@@ -50,7 +50,7 @@ class LAQConfig:
     decoder_layers: int = 2
     """Number of transformer blocks in the decoder."""
     num_cameras: int = 1
-    """Number of cameras; their frames are stacked along the channels, 3 channels for each camera."""
+    """Number of cameras m of a clip."""
     targets: tuple[TargetName, ...] = ("pixels",)
     """What the decoder predicts: the next frame's `pixels`, the change of a frozen vision model's `features`, or the
     optical `flow` to the next frame; one or more of them."""
@@ -93,11 +93,6 @@ class LAQConfig:
     def num_tokens(self) -> int:
         """Tokens of one frame of one camera."""
         return self.grid[0] * self.grid[1]
-
-    @property
-    def channels(self) -> int:
-        """Channels of a frame: 3 for each camera."""
-        return 3 * self.num_cameras
 
 
 def debug() -> LAQConfig:

@@ -50,7 +50,7 @@ class BaselineRow:
 class LabelledClips:
     """Clips whose actions are known, the training data of the inverse-dynamics baseline."""
 
-    frames: UInt8[Tensor, "g t c h w"]
+    frames: UInt8[Tensor, "g t m c h w"]
     actions: Float[Tensor, "g o a"]
     """Actions from the first to the last frame of each clip, in dataset units."""
     episodes: int
@@ -157,7 +157,7 @@ def _row(
 
 
 def random_laq(
-    config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t c h w"]], *, device: torch.device | str = "cpu"
+    config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t m c h w"]], *, device: torch.device | str = "cpu"
 ) -> LatentActionQuantizer:
     """An untrained quantizer with random weights, in evaluation mode.
 

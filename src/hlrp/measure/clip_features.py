@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -36,13 +37,14 @@ class ClipFeatures:
 
 
 @torch.no_grad()
-def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t c h w"]]) -> ClipFeatures:
+def clip_features(model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t m c h w"]]) -> ClipFeatures:
     """Encode all `batches` of clips and their still versions with `model`, which must be in evaluation mode."""
     device = next(model.parameters()).device
     rows: list[tuple[LatentActions, Tensor, LatentActions, Tensor]] = []
     for clips in progress(batches, "measuring latents"):
         frames = model.to_pixels(clips.to(device))
-        thumbnail = F.adaptive_avg_pool2d(frames[:, 0], _THUMBNAIL).flatten(1)
+        first = rearrange(frames[:, 0], "b m c h w -> b (m c) h w")
+        thumbnail = F.adaptive_avg_pool2d(first, _THUMBNAIL).flatten(1)
         latents = model.encode(frames)
         rows.append((latents, decoder_input(model, latents), model.encode(still_clip(frames)), thumbnail))
     moving, quantized, still, pixels = zip(*rows, strict=True)
@@ -60,6 +62,6 @@ def decoder_input(model: LatentActionQuantizer, latents: LatentActions) -> Float
     return latents.require_vectors() if latents.codes is None else model.lookup(latents.codes)
 
 
-def still_clip(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
+def still_clip(frames: Float[Tensor, "b t m c h w"]) -> Float[Tensor, "b t m c h w"]:
     """The first frame of each clip, repeated: a clip in which nothing moves."""
     return frames[:, :1].expand_as(frames)

@@ -69,13 +69,13 @@ class LAQQuality:
 class QualityClips:
     """Clips on which a quantizer is measured. The iterables of batches can be read more than once."""
 
-    fit: Iterable[UInt8[Tensor, "_ t c h w"]]
+    fit: Iterable[UInt8[Tensor, "_ t m c h w"]]
     """Batches of the clips of training episodes on which the probes are fitted."""
-    held_out: Iterable[UInt8[Tensor, "_ t c h w"]]
+    held_out: Iterable[UInt8[Tensor, "_ t m c h w"]]
     """Batches of the j clips of held-out episodes on which everything is measured."""
     episode: Int[Tensor, " j"]
     """Episode of each held-out clip."""
-    pictures: UInt8[Tensor, "b t c h w"]
+    pictures: UInt8[Tensor, "b t m c h w"]
     """The first b held-out clips, in memory."""
     fit_actions: Float[Tensor, "i o a"] | None
     """Actions from the first to the last frame of each fitting clip, in dataset units; NaN or infinite if not known.

@@ -14,7 +14,8 @@ from hlrp.measure.clip_features import decoder_input, still_clip
 from hlrp.runtime.progress import progress
 
 MOVING = 0.05
-"""A pixel counts as moving if a channel changes by more than this, in [0, 1]; compression noise stays below."""
+"""A pixel counts as moving if a channel of any camera changes there by more than this, in [0, 1]; compression noise
+stays below."""
 PICTURE_BATCH = 64
 """Clips that are decoded at once."""
 
@@ -47,7 +48,7 @@ NO_PICTURES = PictureMetrics(
 
 @torch.no_grad()
 def picture_metrics(
-    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: LatentActions, still: LatentActions
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], latents: LatentActions, still: LatentActions
 ) -> PictureMetrics:
     """Decode each clip with its own codes, with the codes of another clip, and with the codes of a still clip.
 
@@ -65,7 +66,7 @@ def picture_metrics(
         before, after, resting = frames[:, :-1], frames[:, 1:], still_clip(frames)[:, :-1]
         own, permuted = (model.predict(before, decoder_input(model, latents.rows(at))) for at in (rows, other[rows]))
         imagined = model.predict(resting, decoder_input(model, still.rows(rows)))
-        moving = (after - before).abs().amax(2, keepdim=True) > MOVING
+        moving = (after - before).abs().amax((2, 3), keepdim=True) > MOVING
         copy, error = (before - after).square(), (own - after).square()
         terms = (copy, error, moving * copy, moving * error, (permuted - after).square(), (imagined - resting).square())
         sums += torch.stack([term.double().sum() for term in terms]).cpu()
@@ -92,8 +93,8 @@ def another_clip(count: int) -> Int[Tensor, " b"]:
 
 
 def imagine(
-    model: LatentActionQuantizer, first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b n s v"]
-) -> Float[Tensor, "b t c h w"]:
+    model: LatentActionQuantizer, first: Float[Tensor, "b m c h w"], vectors: Float[Tensor, "b n s v"]
+) -> Float[Tensor, "b t m c h w"]:
     """Roll out a clip from its `first` frame (float32 in [0, 1]): each predicted frame is the next step's input."""
     clip = [first]
     for transition in vectors.split(1, dim=1):

@@ -48,7 +48,7 @@ NO_TRANSFER = TransferMetrics(
 @torch.no_grad()
 def transfer_metrics(
     model: LatentActionQuantizer,
-    clips: UInt8[Tensor, "b t c h w"],
+    clips: UInt8[Tensor, "b t m c h w"],
     episode: Int[Tensor, " b"],
     latents: LatentActions,
 ) -> TransferMetrics:
@@ -77,7 +77,9 @@ def transfer_metrics(
     )
 
 
-def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: LatentActions) -> LatentActions:
+def reencoded(
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], latents: LatentActions
+) -> LatentActions:
     """Decode `latents` from the first frames of `clips`, and return the latents of the predicted clips."""
     device = next(model.parameters()).device
     parts = []

@@ -86,6 +86,6 @@ class LapaConfig:
         return 1
 
     @property
-    def channels(self) -> int:
-        """Channels of a frame: RGB."""
-        return 3
+    def action_dim(self) -> int:
+        """Number of action values that an action head predicts: 0, as there is no such head."""
+        return 0

@@ -139,9 +139,9 @@ def our_name(key: str) -> str | None:
     """Name in `LapaQuantizer` of LAPA's parameter `key`; None if `key` is unknown."""
     if key == "vq.codebooks":
         return "quantizer.entries"
-    for theirs, ours in _PREFIXES.items():
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
+    for lapa_prefix, our_prefix in _PREFIXES.items():
+        if key.startswith(lapa_prefix):
+            return our_prefix + key.removeprefix(lapa_prefix)
     if found := re.fullmatch(r"(enc_spatial|enc_temporal|dec_spatial)_transformer\.norm_out\.(gamma|beta)", key):
         return f"{_STACKS[found[1]]}.norm.{_LAST_NORM[found[2]]}"
     if not (found := re.fullmatch(_LAYER + r"\.([0-3])\.(.+)", key)):

@@ -84,7 +84,7 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
     frames = model.to_pixels(clips.pictures[rows].to(device))
     before, after = frames[:, 0], frames[:, 1]
 
-    def predict(first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b 3 h w"]:
+    def predict(first: Float[Tensor, "b m c h w"], vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b c h w"]:
         return first_camera(model.predict(first[:, None], vectors[:, None].to(device))[:, 0])
 
     still, backwards = (decoder_input(model, model.encode(clip)) for clip in (still_clip(frames), frames.flip(1)))
@@ -110,7 +110,7 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
 
 def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
     """Choose `count` clips, evenly spread over the half of the clips with the most motion; still clips show nothing."""
-    motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3))
+    motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3, 4))
     order = motion.argsort(descending=True)
     order = order[: max(len(order) // 2, min(count, len(order)))]
     return order[torch.linspace(0, len(order) - 1, min(count, len(order))).long()]

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Int
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.clips import choose_labelled, clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import episode_bounds, episode_of_frame, read_vectors
+from hlrp.data.episode_split import choose_labelled
 from hlrp.latents import LatentSpec
 
 logger = logging.getLogger(__name__)

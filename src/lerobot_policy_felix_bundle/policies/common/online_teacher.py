@@ -72,7 +72,7 @@ class OnlineTeacher:
         """
         windows = [self._window(batch, camera) for camera in self._cameras]
         self._laq.model.to(windows[0].device)  # moves the weights once; later calls change nothing
-        clips = torch.cat([self._bytes(window) for window in windows], dim=2)
+        clips = torch.stack([self._bytes(window) for window in windows], dim=2)  # (b, t, m, c, h, w)
         found = self._laq.model.encode(clips)
         valid = found.valid
         for camera in self._cameras:

@@ -139,6 +139,6 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         size = cast(LAQCodeDecoder, self.decoder).config.image_size
         return self.decoder(codes, self._laq_frame(batch, size), state)
 
-    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Frame t as the LAQ's input: the LAQ's cameras concatenated along the channels, at the LAQ's image size."""
-        return camera_images(batch, self._laq_cameras, size).flatten(1, 2)
+    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b m c h w"]:
+        """Frame t of the LAQ's cameras, at the LAQ's image size."""
+        return camera_images(batch, self._laq_cameras, size)
