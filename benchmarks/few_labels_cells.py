@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from benchmarks import few_labels_upstream as upstream
 from benchmarks.few_labels_jobs import Job
 from benchmarks.laq import TASKS
-from benchmarks.policy_success import CONTESTANTS
+from benchmarks.policy_success import POLICIES
 from benchmarks.running import run_command
 from hlrp.storage.files import write_json
 
@@ -296,7 +296,7 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
         episodes = upstream.choose_episodes(world.dataset, budget=cell.budget, seed=cell.seed)
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
-        return [*flags, *chosen, "--policy.type=act", *CONTESTANTS["act"].flags]
+        return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
     kind = method.codes or "laq"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",

@@ -21,7 +21,7 @@ from hlrp.data.labels import load_labels, save_labels
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.laq.checkpoint import load_laq
 from hlrp.latents import NO_LABEL
-from hlrp.measure.baselines import k_means, random_laq
+from hlrp.measure.baselines import k_means, random_laq, trainable_config
 from hlrp.measure.linear_probe import linear_probe
 from hlrp.report.saving import save_laq
 from hlrp.storage.files import write_json
@@ -44,7 +44,7 @@ def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> N
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(int(source.bounds[-1, 1]) - int(deltas[-1]), (_CLIPS,), generator=generator)
     torch.manual_seed(seed)
-    model = random_laq(laq.model.config, [source.frames.read(starts[:, None] + deltas)])
+    model = random_laq(trainable_config(laq.model.config), [source.frames.read(starts[:, None] + deltas)])
     save_laq(model, output, cameras=laq.cameras, extra=laq.extra)
 
 

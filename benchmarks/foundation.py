@@ -26,7 +26,7 @@ from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_label
 from hlrp.foundation.backends import QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation
-from hlrp.measure.language import language_figures, swapped_instructions
+from hlrp.measure.language import language_metrics, swapped_instructions
 from hlrp.report.metrics import FOUNDATION_METRICS
 from hlrp.runtime.tables import table
 from hlrp.sim.tasks import task_sentence
@@ -137,7 +137,7 @@ def _swapped_within_scenes(model: Path, root: Path, labels: Path) -> dict[str, A
         for own, other in swapped_instructions(task_sentence(task) for task in scene).items()
     }
     batches = OrderedBatches([source.held_out], batch_size=64)
-    return language_figures(backend, (one for one in batches if isinstance(one, FoundationBatch)), others).to_dict()
+    return language_metrics(backend, (one for one in batches if isinstance(one, FoundationBatch)), others).to_dict()
 
 
 def _labelled(

@@ -20,8 +20,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from hlrp.commands.running import choose_device
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
+from hlrp.foundation.backends.embedded import EmbeddedSize
 from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
-from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
@@ -107,7 +108,7 @@ def grammar(total: int) -> dict[str, int]:
 def middle_sized() -> QwenVLChatBackend:
     """Build a Qwen3-VL of width 512 with 8 layers, Qwen's vocabulary and random weights."""
     torch.manual_seed(0)
-    size = TinySize(
+    size = EmbeddedSize(
         patch_size=16, vision_width=256, vision_depth=4, vision_heads=4, text_width=512, text_depth=8, text_heads=8,
         mlp_ratio=3,
     )  # fmt: skip

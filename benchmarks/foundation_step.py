@@ -17,7 +17,7 @@ from hlrp.data.labelled_frames import FramePool, LabelledFrames, Observations, S
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.backends.qwen3vl.constrained_decode import with_answer
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 
 BATCH, FRAMES, SIZE = 64, 2048, 64
 
@@ -30,14 +30,16 @@ def run(repeats: int) -> dict[str, float]:
     frames = torch.randint(0, 256, (FRAMES, 3, SIZE, SIZE), dtype=torch.uint8)
     instructions = [("Open the drawer", "Close the window")[i % 2] for i in range(FRAMES)]
     labelled = LabelledFrames(
-        Observations([CachedFrames(frames)], instructions), torch.randint(spec.codebook_size, (FRAMES, spec.num_codes))
+        Observations([CachedFrames(frames)], instructions),
+        LatentActions.of_codes(torch.randint(spec.codebook_size, (FRAMES, spec.num_codes))),
     )
     data = ShuffledBatches([FramePool(labelled, torch.arange(FRAMES))], batch_size=BATCH, num_batches=10_000, seed=0)
     batch = data[0]
     assert isinstance(batch, FoundationBatch)
-    assert batch.codes is not None
+    assert batch.labels is not None
+    codes = batch.labels.require_codes()
     prompts, vision = backend._prompts(batch), backend._vision(batch)
-    ids, positions, mask = with_answer(prompts, backend.tokens.answer(batch.codes)[:, :-3])
+    ids, positions, mask = with_answer(prompts, backend.tokens.answer(codes)[:, :-3])
     length = prompts.input_ids.shape[1]
     steps = iter(range(10_000))
 
@@ -46,7 +48,7 @@ def run(repeats: int) -> dict[str, float]:
             input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision
         ).last_hidden_state
         logits = F.linear(hidden[:, length:], backend.model.lm_head.weight[backend.code_ids])
-        F.cross_entropy(logits.flatten(0, 1), batch.codes.flatten()).backward()
+        F.cross_entropy(logits.flatten(0, 1), codes.flatten()).backward()
         backend.zero_grad()
 
     def step(given: FoundationBatch) -> None:

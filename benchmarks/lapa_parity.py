@@ -47,7 +47,7 @@ def run(config: ParityConfig) -> dict[str, float]:
         ours = convert(state, infer_config(state, code_seq_len=4, num_frames=2, frame_offset_s=1.0))
         clips = torch.rand(config.clips, 2, 3, 256, 256)
         expected = theirs(clips.transpose(1, 2), return_only_codebook_ids=True).reshape(config.clips, 1, 4)
-    found = ours.encode(clips).codes
+    found = ours.encode(clips).require_codes()
     return {
         "parameters": sum(p.numel() for p in ours.parameters()),
         "clips": config.clips,

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import draccus
 import torch
@@ -26,9 +25,13 @@ from torch.optim import AdamW
 
 from benchmarks.lapa_nsvq import LapaNSVQ
 from hlrp.cli.common import run_cli
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, split_episodes
+from hlrp.data.clip_starts import clip_starts
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource, split_episodes
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import open_lerobot_source
-from hlrp.laq.config import QuantizerName, debug
+from hlrp.laq import config as laq_config
+from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.losses import reconstruction_loss
 from hlrp.laq.objective.task import LAQTrainingConfig
@@ -40,7 +43,7 @@ from hlrp.training.optimization import parameter_groups
 
 CONTROL = "lapa_nsvq"
 """Name of the control, a LAQ with `LapaNSVQ` as its quantizer."""
-QUANTIZERS = (*(name for name in get_args(QuantizerName) if name != "continuous"), CONTROL)
+QUANTIZERS = (*(name for name in laq_config.QUANTIZERS if name != "continuous"), CONTROL)
 """All quantizers that have codes."""
 BATCH_SIZES = (8, 64, 256)
 HELD_OUT_CLIPS = 2048
@@ -71,7 +74,7 @@ class Clips:
     """Training source with its frames in memory, and held-out clips."""
 
     train: TrainingSource
-    held_out: UInt8[Tensor, "b t c h w"]
+    held_out: UInt8[Tensor, "b t m c h w"]
 
     @classmethod
     def load(cls, dataset_root: Path, spec: LatentSpec) -> Clips:
@@ -180,7 +183,7 @@ def build(quantizer: str, spec: LatentSpec) -> LatentActionQuantizer:
 
 @torch.no_grad()
 def measure(
-    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], motion_strength: float
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], motion_strength: float
 ) -> tuple[list[float], float]:
     """Return the perplexity of each slot, and the reconstruction error divided by that of copying the first frame."""
     model.eval()

@@ -70,14 +70,14 @@ def run(
     frames = torch.randint(0, 256, (batch_size, 2, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     if lapa_repo is None:
         ours = LatentActionQuantizer(our_config(LAYERS)).to(device)
-        step = our_step(ours, frames)
+        step = our_step(ours, frames[:, :, None])
         seconds = interleaved([step], repeats=repeats, warmup=warmup, device=device)[0]
         note = "LAPA was not measured: name a clone of its repository with lapa_repo"
         return _figures(batch_size, device, seconds, ours, None, None) | {"note": note}
     with lapa_module(lapa_repo) as module, contextlib.redirect_stdout(io.StringIO()):  # its training step prints
         theirs = build_lapa(module, device)
         ours = LatentActionQuantizer(closest_config(count(theirs))).to(device)
-        steps = [our_step(ours, frames), lapa_step(theirs, frames)]
+        steps = [our_step(ours, frames[:, :, None]), lapa_step(theirs, frames)]
         our_seconds, their_seconds = interleaved(steps, repeats=repeats, warmup=warmup, device=device)
     return _figures(batch_size, device, our_seconds, ours, their_seconds, theirs)
 
@@ -125,7 +125,7 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def our_step(model: LatentActionQuantizer, frames: Float[Tensor, "b t c h w"] | Tensor) -> Callable[[], None]:
+def our_step(model: LatentActionQuantizer, frames: Float[Tensor, "b t m c h w"] | Tensor) -> Callable[[], None]:
     """One training step, with the views and losses of `hlrp-train-laq`."""
     task = LAQTask(model, LAQTrainingConfig())
     batch = replace(unlabelled(frames.cpu()).to(frames.device), frames=frames)

@@ -34,7 +34,7 @@ class BenchConfig:
     quick: bool = False
     """Rough results: 5 minutes of training, 5 evaluation episodes of each task, few repeats."""
     sections: list[str] = field(default_factory=lambda: ["success", "latency"])
-    policies: list[str] = field(default_factory=lambda: list(policy_success.CONTESTANTS))
+    policies: list[str] = field(default_factory=lambda: list(policy_success.POLICIES))
     """Policies that `success` trains and evaluates now; those it has finished before stay in the figures."""
     minutes: float = 15.0
     """Training time of each policy in `success`, on one thread; LAQ, labels and foundation count where they are used.
@@ -43,7 +43,7 @@ class BenchConfig:
     """Evaluation episodes of each task. With `quick`: 5."""
 
     def __post_init__(self) -> None:
-        for name, known in (("sections", SECTIONS), ("policies", policy_success.CONTESTANTS)):
+        for name, known in (("sections", SECTIONS), ("policies", policy_success.POLICIES)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
         if self.minutes <= 0 or self.eval_episodes < 1:

@@ -24,15 +24,12 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration, SmolVLMModel
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
+from hlrp.experts.interface import ObservationTokens
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.embedded import EmbeddedSize, embedded_size
 from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
-from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, demo_size, tiny_processor, tiny_qwen3vl_config
-from hlrp.foundation.backends.smolvlm.embedded_model import (
-    TinySmolSize,
-    demo_smol_size,
-    tiny_smol_processor,
-    tiny_smolvlm_config,
-)
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
@@ -58,10 +55,7 @@ _LARGE = {
     "text_heads": 6,
 }
 """Size of a VLM with about as many parameters as LeRobot's diffusion policy with a ResNet-18, or LeRobot's ACT."""
-SIZES: dict[str, tuple[TinySize, TinySmolSize]] = {
-    "": (TinySize(**_LARGE), TinySmolSize(**_LARGE)),
-    "_demo": (demo_size(), demo_smol_size()),
-}
+SIZES: dict[str, EmbeddedSize] = {"": EmbeddedSize(**_LARGE), "_demo": embedded_size("demo")}
 """Sizes of the VLMs by the ending of a policy's name: a large one, and the embedded one that `success` trains."""
 
 
@@ -131,19 +125,19 @@ def _figures(policy: PreTrainedPolicy, times: Mapping[str, list[float]]) -> dict
     return found
 
 
-def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize]] = SIZES) -> dict[str, Entry]:
+def make_entries(scratch: Path, sizes: Mapping[str, EmbeddedSize] = SIZES) -> dict[str, Entry]:
     """Build all policies, on VLMs of `sizes`; the folder `scratch` is not needed afterwards."""
     entries = {}
-    for ending, (qwen_size, smol_size) in sizes.items():
-        qwen = save_foundation(_qwen(qwen_size), scratch / f"qwen{ending}", laq_fingerprint="")
-        smol_backend = _smol(smol_size)
+    for ending, size in sizes.items():
+        qwen = save_foundation(_qwen(size), scratch / f"qwen{ending}", laq_fingerprint="")
+        smol_backend = _smol(size)
         smol = save_foundation(smol_backend, scratch / f"smol{ending}", laq_fingerprint="")
         smol_backend.save_assets(scratch / f"smolvla{ending}")
         expert = {
-            "expert_width": int(_EXPERT_SHARE * smol_size.text_width),
+            "expert_width": int(_EXPERT_SHARE * size.text_width),
             # One of our blocks has self-attention and cross-attention; SmolVLA's layers have one of them in turn.
-            "expert_layers": smol_size.text_depth // 2,
-            "expert_heads": smol_size.text_heads,
+            "expert_layers": size.text_depth // 2,
+            "expert_heads": size.text_heads,
             "num_denoising_steps": _DENOISING_STEPS,
         }
         entries |= {
@@ -156,7 +150,7 @@ def make_entries(scratch: Path, sizes: Mapping[str, tuple[TinySize, TinySmolSize
     return entries | {"diffusion": _diffusion(), "diffusion_ddim10": _diffusion(10), "act": _act()}
 
 
-def _qwen(size: TinySize) -> QwenVLChatBackend:
+def _qwen(size: EmbeddedSize) -> QwenVLChatBackend:
     config, spec = QwenVLChatConfig(image_size=(_SIDE, _SIDE)), LatentSpec()
     processor = tiny_processor(size, config.image_size)
     add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
@@ -164,7 +158,7 @@ def _qwen(size: TinySize) -> QwenVLChatBackend:
     return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration(architecture), processor)
 
 
-def _smol(size: TinySmolSize) -> SmolLatentHeadBackend:
+def _smol(size: EmbeddedSize) -> SmolLatentHeadBackend:
     config = SmolLatentHeadConfig(image_size=(_SIDE, _SIDE))
     processor = tiny_smol_processor()
     model = SmolVLMModel(tiny_smolvlm_config(size, processor, config.image_size))
@@ -189,19 +183,19 @@ def _observation() -> dict[str, Any]:
     return {OBS_IMAGE: torch.rand(1, 3, _SIDE, _SIDE), OBS_STATE: torch.randn(1, 4), "task": [_INSTRUCTION]}
 
 
-def _seen(seen: Mapping[str, Any]) -> FoundationBatch:
-    return FoundationBatch(seen[OBS_IMAGE][:, None], seen["task"])
+def _vla_inputs(observation: Mapping[str, Any]) -> FoundationBatch:
+    return FoundationBatch(observation[OBS_IMAGE][:, None], observation["task"])
 
 
 def _vla_direct(foundation: Path) -> Entry:
     policy = _policy("hlrp_vla_direct", chunk_size=_CHUNK, vla_checkpoint_path=str(foundation))
-    seen = _observation()
-    inputs, state = _seen(seen), seen[OBS_STATE]
+    observation = _observation()
+    inputs, state = _vla_inputs(observation), observation[OBS_STATE]
 
     def bare() -> torch.Tensor:
         return policy.decoder(policy.backend.predict(inputs).codes, state)
 
-    return Entry(policy=policy, chunk_batch=seen, step_batch=seen, bare=bare)
+    return Entry(policy=policy, chunk_batch=observation, step_batch=observation, bare=bare)
 
 
 def _expert_latent(foundation: Path) -> Entry:
@@ -211,28 +205,27 @@ def _expert_latent(foundation: Path) -> Entry:
         vla_checkpoint_path=str(foundation),
         num_inference_steps=_DENOISING_STEPS,
     )
-    seen = _observation()
-    inputs, state = _seen(seen), seen[OBS_STATE]
+    observation = _observation()
+    inputs, state = _vla_inputs(observation), observation[OBS_STATE]
 
     def bare() -> torch.Tensor:
         codes = policy.codes(policy.backend.predict(inputs).codes)
-        condition = torch.cat([policy.eyes[0](seen[OBS_IMAGE]), codes.flatten(1), state], dim=1)
-        return policy.expert.denoise(condition)
+        features = policy.image_encoders[0](observation[OBS_IMAGE])
+        return policy.expert.act(ObservationTokens(features[:, None]), codes, state)
 
-    return Entry(policy=policy, chunk_batch=seen, step_batch=seen, bare=bare)
+    return Entry(policy=policy, chunk_batch=observation, step_batch=observation, bare=bare)
 
 
 def _expert_direct(foundation: Path, expert: Mapping[str, Any]) -> Entry:
     policy = _policy("hlrp_action_expert_direct", chunk_size=_CHUNK, vla_checkpoint_path=str(foundation), **expert)
-    seen = _observation()
-    inputs, state = _seen(seen), seen[OBS_STATE]
+    observation = _observation()
+    inputs, state = _vla_inputs(observation), observation[OBS_STATE]
 
     def bare() -> torch.Tensor:
         features = policy.backend.features(inputs)
-        prefix = policy.expert.prefix(features.hidden, features.mask, state)
-        return policy.expert.denoise(torch.randn(1, _CHUNK, 4), prefix, steps=_DENOISING_STEPS)
+        return policy.expert.act(ObservationTokens(features.hidden, features.mask), None, state)
 
-    return Entry(policy=policy, chunk_batch=seen, step_batch=seen, bare=bare)
+    return Entry(policy=policy, chunk_batch=observation, step_batch=observation, bare=bare)
 
 
 def _smolvla(assets: Path) -> Entry:
@@ -252,12 +245,12 @@ def _smolvla(assets: Path) -> Entry:
         num_steps=_DENOISING_STEPS,
     )
     words = AutoTokenizer.from_pretrained(assets)(f"{_INSTRUCTION}\n", return_tensors="pt")
-    seen = {
+    observation = {
         **_observation(),
         OBS_LANGUAGE_TOKENS: words["input_ids"],
         OBS_LANGUAGE_ATTENTION_MASK: words["attention_mask"].bool(),
     }
-    return Entry(policy=policy, chunk_batch=seen, step_batch=seen)
+    return Entry(policy=policy, chunk_batch=observation, step_batch=observation)
 
 
 def _diffusion(ddim_steps: int | None = None) -> Entry:
@@ -271,15 +264,15 @@ def _diffusion(ddim_steps: int | None = None) -> Entry:
         down_dims=(64, 128, 256),
         **scheduler,
     )
-    seen = _observation()
-    window = {key: torch.stack([seen[key]] * policy.config.n_obs_steps, dim=1) for key in (OBS_IMAGE, OBS_STATE)}
-    return Entry(policy=policy, chunk_batch=window, step_batch=seen)
+    observation = _observation()
+    window = {key: torch.stack([observation[key]] * policy.config.n_obs_steps, dim=1) for key in (OBS_IMAGE, OBS_STATE)}
+    return Entry(policy=policy, chunk_batch=window, step_batch=observation)
 
 
 def _act() -> Entry:
     policy = _policy("act", chunk_size=_CHUNK, pretrained_backbone_weights=None, dim_model=256, dim_feedforward=1024)
-    seen = _observation()
-    return Entry(policy=policy, chunk_batch=seen, step_batch=seen)
+    observation = _observation()
+    return Entry(policy=policy, chunk_batch=observation, step_batch=observation)
 
 
 def aims(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class PolicyEntry:
     """A policy and how it is trained here."""
 
     policy_type: str
@@ -44,15 +44,15 @@ class Contestant:
     flags: tuple[str, ...] = ()
 
 
-def _ours(policy_type: str, *flags: str, pays_upstream: bool = True) -> Contestant:
-    return Contestant(policy_type=policy_type, on_foundation=True, pays_upstream=pays_upstream, flags=flags)
+def _ours(policy_type: str, *flags: str, pays_upstream: bool = True) -> PolicyEntry:
+    return PolicyEntry(policy_type=policy_type, on_foundation=True, pays_upstream=pays_upstream, flags=flags)
 
 
-def _theirs(policy_type: str, *flags: str) -> Contestant:
-    return Contestant(policy_type=policy_type, on_foundation=False, pays_upstream=False, flags=flags)
+def _theirs(policy_type: str, *flags: str) -> PolicyEntry:
+    return PolicyEntry(policy_type=policy_type, on_foundation=False, pays_upstream=False, flags=flags)
 
 
-CONTESTANTS = {
+POLICIES = {
     "hlrp_vla_direct": _ours("hlrp_vla_direct"),
     "hlrp_action_expert_latent": _ours("hlrp_action_expert_latent", "--policy.freeze_vla=true"),
     "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct"),
@@ -136,7 +136,7 @@ def run(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
     """Train and evaluate the policies `names`, unless done earlier; returns the results of all finished policies."""
     upstream = train_upstream(contest)
     side_by_side([partial(_train_and_evaluate, contest, upstream, name) for name in names])
-    finished = [name for name in CONTESTANTS if _is_finished(contest, name)]
+    finished = [name for name in POLICIES if _is_finished(contest, name)]
     return {name: figures(contest.folder / name) for name in finished}
 
 
@@ -181,7 +181,7 @@ def _once(output: Path, module: str, *flags: str) -> Cost:
 
 def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None:
     folder = contest.folder / name
-    flags = policy_flags(CONTESTANTS[name], upstream)
+    flags = policy_flags(POLICIES[name], upstream)
     plan = _plan(contest, name, flags, upstream_seconds=upstream.cpu_seconds)
     if not (folder / "cost.json").is_file():
         print(f"training {name}: {plan.steps} steps of {plan.seconds_per_step:.3f} s", flush=True)
@@ -195,16 +195,16 @@ def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None
     print(f"{name}: {found['success_rate']:.1%} of {found['episodes']} episodes", flush=True)
 
 
-def policy_flags(contestant: Contestant, upstream: Upstream) -> list[str]:
+def policy_flags(entry: PolicyEntry, upstream: Upstream) -> list[str]:
     """Return the options of lerobot-train that describe the policy."""
     on_foundation = (
         f"--policy.vla_checkpoint_path={upstream.foundation}",
         f"--policy.latent_labels_path={upstream.labels}",
     )
     return [
-        f"--policy.type={contestant.policy_type}",
-        *(on_foundation if contestant.on_foundation else ()),
-        *contestant.flags,
+        f"--policy.type={entry.policy_type}",
+        *(on_foundation if entry.on_foundation else ()),
+        *entry.flags,
     ]
 
 
@@ -221,7 +221,7 @@ def _plan(contest: Contest, name: str, flags: list[str], *, upstream_seconds: fl
         if (plan.minutes, plan.flags) != (contest.minutes, flags):
             raise ValueError(f"{folder} was made with other settings; remove it, or name another output")
         return plan
-    paid = upstream_seconds if CONTESTANTS[name].pays_upstream else 0.0
+    paid = upstream_seconds if POLICIES[name].pays_upstream else 0.0
     budget = remaining_seconds(contest.minutes, paid)
     seconds = [60 * _short_run(contest, folder, flags, steps).cpu_minutes for steps in contest.calibration_steps]
     step = seconds_per_step(contest.calibration_steps, seconds)

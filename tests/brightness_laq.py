@@ -1,6 +1,6 @@
 """A quantizer that knows the truth, for clips that only become brighter or darker: its figures are known beforehand.
 
-Shapes: b clips, t frames, n transitions, c h w a frame, s = 1 code slot.
+Shapes: b clips, t frames, n transitions, m = 1 camera, c h w a frame, s = 1 code slot.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -19,12 +20,12 @@ STEP = 25
 """Grey levels between two codes; code 2 is no change."""
 
 
-def brightness_clips(count: int, t: int) -> tuple[UInt8[Tensor, "b t c h w"], Int[Tensor, "b n"]]:
+def brightness_clips(count: int, t: int) -> tuple[UInt8[Tensor, "b t m c h w"], Int[Tensor, "b n"]]:
     """Clips of noise whose every pixel changes by 25 levels times (code - 2), and these codes."""
     codes = torch.randint(5, (count, t - 1))
     change = torch.cat([torch.zeros(count, 1, dtype=torch.int64), (codes - 2).cumsum(1) * STEP], dim=1)
-    first = torch.randint(101, 155, (count, 1, 3, 32, 32))
-    return (first + change[:, :, None, None, None]).to(torch.uint8), codes
+    first = torch.randint(101, 155, (count, 1, 1, 3, 32, 32))
+    return (first + rearrange(change, "b t -> b t 1 1 1 1")).to(torch.uint8), codes
 
 
 class BrightnessLAQ(LatentActionQuantizer):
@@ -38,9 +39,11 @@ class BrightnessLAQ(LatentActionQuantizer):
         return (change / STEP).round().long().clamp(-2, 2) + 2
 
     def encode(
-        self, frames: Float[Tensor, "b t c h w"] | UInt8[Tensor, "b t c h w"], valid: Bool[Tensor, " b"] | None = None
+        self,
+        frames: Float[Tensor, "b t m c h w"] | UInt8[Tensor, "b t m c h w"],
+        valid: Bool[Tensor, " b"] | None = None,
     ) -> LatentActions:
-        change = 255 * (frames[:, 1:] - frames[:, :-1]).mean((2, 3, 4))
+        change = 255 * (frames[:, 1:] - frames[:, :-1]).mean((2, 3, 4, 5))
         codes = self.code_of(change)[..., None]
         return LatentActions(codes, self.lookup(codes), torch.ones(len(frames), dtype=torch.bool))
 
@@ -48,15 +51,15 @@ class BrightnessLAQ(LatentActionQuantizer):
         return (codes[..., None] - 2) * (STEP / 255)
 
     def predict(
-        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
-    ) -> Float[Tensor, "b n c h w"]:
-        return frames + vectors[..., None]
+        self, frames: Float[Tensor, "b n m c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> Float[Tensor, "b n m c h w"]:
+        return frames + rearrange(vectors, "b n 1 1 -> b n 1 1 1 1")
 
 
 class BlindLAQ(BrightnessLAQ):
     """Predicts that every frame becomes brighter by one step, whatever the codes say."""
 
     def predict(
-        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
-    ) -> Float[Tensor, "b n c h w"]:
+        self, frames: Float[Tensor, "b n m c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> Float[Tensor, "b n m c h w"]:
         return frames + STEP / 255

@@ -66,9 +66,9 @@ def lapa_state(kernel: tuple[int, int] = (3, 3)) -> dict[str, Tensor]:
 
 
 def lapa_clips(count: int) -> Tensor:
-    """Clips of two frames in [0, 1], float32 (count, 2, 3, 32, 32)."""
+    """Clips of two frames in [0, 1], float32 (count, 2, 1, 3, 32, 32)."""
     place = torch.arange(count * 2 * 3 * SIDE * SIDE, dtype=torch.float64)
-    return (0.5 + 0.5 * torch.sin(place.square() * 1e-5 + place)).float().reshape(count, 2, 3, SIDE, SIDE)
+    return (0.5 + 0.5 * torch.sin(place.square() * 1e-5 + place)).float().reshape(count, 2, 1, 3, SIDE, SIDE)
 
 
 def _attention(nulls: int) -> dict[str, tuple[int, ...]]:

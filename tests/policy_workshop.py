@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from torch.utils.data import default_collate
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
 from hlrp.data.dataset import open_dataset
-from hlrp.data.frame_identity import frame_identity
 from hlrp.data.labelling import label_source
-from hlrp.data.labels import LatentLabels
+from hlrp.data.labels import LABELS_DIR, LatentLabels, save_labels
+from hlrp.data.recording_identity import dataset_identity
 from hlrp.data.sources import lerobot_source
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig, build_backend
 from hlrp.laq.checkpoint import load_laq
@@ -132,4 +133,14 @@ def make_labels(dataset_root: Path, laq_path: Path) -> LatentLabels:
     laq = load_laq(laq_path)
     dataset = open_dataset("local/moving_square", dataset_root)
     source = lerobot_source(dataset, cameras=[CAMERA], image_size=laq.model.config.image_size, cache_gib=1.0)
-    return label_source(laq, source, batch_size=32, frames=frame_identity(dataset.meta, source.cameras))
+    return label_source(laq, source, batch_size=32, frames=dataset_identity(dataset.meta, source.cameras))
+
+
+def make_workshop(image_dataset_root: Path, folder: Path) -> Workshop:
+    """Copy a dataset into `folder`, label it, and save LAQ and foundation model beside it."""
+    dataset_root = Path(shutil.copytree(image_dataset_root, folder / "dataset"))
+    laq = make_laq(folder / "laq")
+    labels = make_labels(dataset_root, laq)
+    save_labels(labels, dataset_root / LABELS_DIR)
+    foundation = make_foundation(folder / "foundation", fingerprint=labels.metadata.laq_fingerprint)
+    return Workshop(dataset_root, foundation, labels, laq)

@@ -10,7 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
-from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.laq.config import QUANTIZERS
+from hlrp.laq.quantizers import quantizer_class
 from hlrp.latents import LatentSpec
 from hlrp.training.row_draws import RowDraws
 
@@ -25,7 +26,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 3)
-        self.quantizer = QUANTIZERS[name](SPEC)
+        self.quantizer = quantizer_class(name)(SPEC)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized = self.quantizer(self.linear(x))

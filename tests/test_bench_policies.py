@@ -13,7 +13,7 @@ from benchmarks import policy_latency
 from benchmarks.policies import BenchConfig
 from benchmarks.policy_latency import Entry, aims, make_entries
 from benchmarks.policy_success import (
-    CONTESTANTS,
+    POLICIES,
     Contest,
     Upstream,
     parameter_count,
@@ -64,7 +64,7 @@ def leave_behind(folder: Path, name: str) -> None:
     for stage in ("laq", "labels", "foundation"):
         write(folder / stage / "cost.json", {"cpu_minutes": 1 / 3, "wall_minutes": 0.4})
     plan = {"minutes": 2.0, "upstream_seconds": 60.0, "seconds_per_step": 0.5, "steps": 120}
-    write(folder / name / "plan.json", {**plan, "flags": policy_flags(CONTESTANTS[name], upstream)})
+    write(folder / name / "plan.json", {**plan, "flags": policy_flags(POLICIES[name], upstream)})
     cost = {"train_seconds": 130.0, "upstream_seconds": 60.0, "cpu_minutes": 2.1, "steps": 120, "parameters": 4000}
     write(folder / name / "cost.json", {**cost, "resumed": False})
     per_task = [
@@ -104,8 +104,8 @@ def test_training_time_and_size_are_read_from_the_log(log: Path) -> None:
 def test_the_policy_without_latents_differs_in_that_and_pays_for_no_stage_before_it() -> None:
     upstream = Upstream(Path("labels"), Path("foundation"), cpu_seconds=1.0, wall_seconds=1.0)
     with_latents, without = (
-        CONTESTANTS["hlrp_action_expert_latent"],
-        CONTESTANTS["hlrp_action_expert_latent_without"],
+        POLICIES["hlrp_action_expert_latent"],
+        POLICIES["hlrp_action_expert_latent_without"],
     )
     changed = set(policy_flags(without, upstream)) ^ set(policy_flags(with_latents, upstream))
     # Where no VLA is asked there is none to freeze.
@@ -113,8 +113,8 @@ def test_the_policy_without_latents_differs_in_that_and_pays_for_no_stage_before
     assert with_latents.pays_upstream
     assert not without.pays_upstream
     for name in ("act", "diffusion"):
-        assert not CONTESTANTS[name].pays_upstream
-        assert not any("foundation" in flag for flag in policy_flags(CONTESTANTS[name], upstream))
+        assert not POLICIES[name].pays_upstream
+        assert not any("foundation" in flag for flag in policy_flags(POLICIES[name], upstream))
 
 
 def test_what_is_finished_is_not_done_again_and_its_figures_are_read(tmp_path: Path) -> None:

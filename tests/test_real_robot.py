@@ -1,4 +1,4 @@
-"""The road on a real robot's dataset: 26 joints, AV1 video, 30 fps. The dataset does not come with the project."""
+"""The workflow on a real robot's dataset: 26 joints, AV1 video, 30 fps. The dataset does not come with the project."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def expected() -> dict[str, Tensor]:
 
 
 def test_quantizer_gives_the_same_latents(expected: dict[str, Tensor]) -> None:
-    latents = load_laq(SAVED / "laq", "cpu").model.eval().encode(expected["clip"])
+    latents = load_laq(SAVED / "laq").model.eval().encode(expected["clip"])
     assert torch.equal(latents.codes, expected["laq_codes"])
     torch.testing.assert_close(latents.vectors, expected["laq_vectors"], atol=1e-4, rtol=1e-4)
 

@@ -25,10 +25,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -67,14 +68,89 @@ def log_offset(spec: LatentSpec, fps: float, *, of: str) -> None:
 
 @dataclass(frozen=True)
 class LatentActions:
-    """Latent actions of a batch of clips."""
+    """Latent actions of a batch of clips, with the axes n and s, or of labels, which join both to one axis q."""
 
-    codes: Int[Tensor, "b n s"]
-    """Code ids in [0, k); `NO_LABEL` everywhere from a quantizer without codes."""
-    vectors: Float[Tensor, "b n s v"]
-    """Encoder outputs before quantization."""
+    codes: Int[Tensor, "b *q"] | None
+    """Code ids in [0, k), or `NO_LABEL` where a sample has no label. None from a quantizer without codes."""
+    vectors: Float[Tensor, "b *q v"] | None
+    """Encoder outputs before quantization. None if they were not read."""
     valid: Bool[Tensor, " b"]
     """False if the clip goes beyond the end of its episode."""
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    @classmethod
+    def of_codes(cls, codes: Int[Tensor, "b *q"]) -> LatentActions:
+        """Valid latent actions without vectors."""
+        return cls(codes, None, torch.ones(len(codes), dtype=torch.bool, device=codes.device))
+
+    @classmethod
+    def joined(cls, parts: Sequence[LatentActions]) -> LatentActions:
+        """Concatenate batches; codes or vectors that a part lacks are None in the result."""
+        codes = [part.codes for part in parts if part.codes is not None]
+        vectors = [part.vectors for part in parts if part.vectors is not None]
+        return cls(
+            torch.cat(codes) if len(codes) == len(parts) else None,
+            torch.cat(vectors) if len(vectors) == len(parts) else None,
+            torch.cat([part.valid for part in parts]),
+        )
+
+    @property
+    def counted(self) -> Bool[Tensor, " b"]:
+        """True for the samples that count in losses and metrics: valid, and with a code in every slot.
+
+        Latent actions without codes count if they are valid. This is the only place that decides which samples count.
+        """
+        if self.codes is None:
+            return self.valid
+        return self.valid & (self.codes != NO_LABEL).flatten(1).all(1)
+
+    def require_codes(self) -> Int[Tensor, "b *q"]:
+        """Return the codes.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.codes is None:
+            raise ValueError("these latent actions have no codes; use a quantizer that has codes, such as fsq")
+        return self.codes
+
+    def require_vectors(self) -> Float[Tensor, "b *q v"]:
+        """Return the vectors.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.vectors is None:
+            raise ValueError("these latent actions have no vectors; read the labels together with their vectors")
+        return self.vectors
+
+    def targets(self) -> Int[Tensor, "b *q"]:
+        """Codes in [0, k) for a loss, with code 0 in place of `NO_LABEL`; `counted` has to mask the loss.
+
+        Raises:
+            ValueError: If there are no codes.
+        """
+        return self.require_codes().clamp_min(0)
+
+    def as_labels(self) -> LatentActions:
+        """Join the axes (n, s) of clips to the one axis of labels, with vectors in float32."""
+        codes = None if self.codes is None else rearrange(self.codes, "b n s -> b (n s)")
+        vectors = None if self.vectors is None else rearrange(self.vectors, "b n s v -> b (n s) v").float()
+        return LatentActions(codes, vectors, self.valid)
+
+    def rows(self, index: Int[Tensor, " _"]) -> LatentActions:
+        """Latent actions of the samples `index`."""
+        return self._changed(lambda values: values[index])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LatentActions:
+        """Copy with every tensor on `device`."""
+        return self._changed(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> LatentActions:
+        codes, vectors = (None if values is None else change(values) for values in (self.codes, self.vectors))
+        return LatentActions(codes, vectors, change(self.valid))
 
 
 def fingerprint(state: Mapping[str, Tensor], description: Mapping[str, object]) -> str:
@@ -93,6 +169,16 @@ def fingerprint(state: Mapping[str, Tensor], description: Mapping[str, object]) 
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def require_same_laq(mine: str | None, other: str | None, *, this: str, that: str, remedy: str) -> None:
+    """Raise if two fingerprints are of different LAQs; a fingerprint that is not known, "" or None, passes.
+
+    Raises:
+        ValueError: With the names `this` and `that` of both sides, and `remedy` as advice.
+    """
+    if mine and other and mine != other:
+        raise ValueError(f"{this} has codes of LAQ {mine}, {that} has codes of LAQ {other}; {remedy}")
 
 
 def spec_to_dict(spec: LatentSpec) -> dict[str, int | float]:

@@ -3,13 +3,21 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from hlrp.cli.inspect_latents import InspectConfig, inspect_latents, main
 from hlrp.cli.train_laq import TrainLAQConfig, train_laq
+from hlrp.commands import inspect_latents as command
+from hlrp.data.dataset import episode_of_frame
+from hlrp.data.sources import ClipSource
+from hlrp.data.training_sources import open_source
 from hlrp.laq.checkpoint import load_laq
+from hlrp.measure.laq_quality import LAQQuality
 from tiny_datasets import create_dataset
 from tiny_videos import write_video
 
@@ -27,7 +35,7 @@ def test_the_report_holds_the_card_of_the_checkpoint(
     assert metrics["baselines"] == []
     page = (output / "report.html").read_text()
     assert "<img" in page
-    assert f"{quality.probe_r2:.3f}" in page
+    assert f"{quality.probe.probe_r2:.3f}" in page
     assert sorted(path.name for path in output.iterdir()) == ["metrics.json", "report.html"]
     assert "probe R² of codes" in capsys.readouterr().out
 
@@ -87,6 +95,82 @@ def test_baselines_are_measured_on_request(laq_path: Path, image_dataset_root: P
     assert [row["name"] for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
     assert "actions of 1 episode " in rows[2]["meaning"]  # a fortieth of five episodes is at least one
     assert "oracle codes" in (output / "report.html").read_text()
+
+
+def test_baselines_are_measured_on_the_held_out_episodes_with_actions(
+    other_seed: Path, image_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = load_laq(other_seed).extra["sources"][0]["held_out_episodes"]
+    compared = []
+
+    def rows(config: object, quality: LAQQuality, *rest: object, **settings: object) -> list[object]:
+        compared.append(quality.episodes)
+        return []
+
+    monkeypatch.setattr(command, "baseline_rows", rows)
+    config = InspectConfig(laq_path=str(other_seed), dataset_root=str(image_dataset_root), baselines=True, device="cpu")
+    forget_actions(monkeypatch, [first])
+    assert inspect_latents(config).episodes == 2
+    forget_actions(monkeypatch, [])
+    assert inspect_latents(config).episodes == 2
+    assert compared == [1, 2]
+    forget_actions(monkeypatch, [first, second])
+    with pytest.raises(ValueError, match="none of the 2 episodes to measure of images has known actions"):
+        inspect_latents(config)
+    assert inspect_latents(replace(config, baselines=False)).episodes == 2
+
+
+def forget_actions(monkeypatch: pytest.MonkeyPatch, episodes: list[int]) -> None:
+    """Let the command find no action in `episodes` of its source, which stays the recordings that it is."""
+
+    def without_actions(config: Any, **settings: Any) -> ClipSource:
+        source = open_source(config, **settings)
+        assert source.actions is not None
+        actions, identity = source.actions.clone(), source.identity()
+        actions[torch.isin(episode_of_frame(source.bounds), torch.tensor(episodes))] = torch.nan
+        monkeypatch.setattr(ClipSource, "identity", lambda _: identity)
+        return replace(source, actions=actions)
+
+    monkeypatch.setattr(command, "open_source", without_actions)
+
+
+def test_chosen_episodes_are_measured_alone(other_seed: Path, image_dataset_root: Path, tmp_path: Path) -> None:
+    held_out = load_laq(other_seed).extra["sources"][0]["held_out_episodes"]
+    trained = [number for number in range(6) if number not in held_out]
+
+    def measured(*episodes: int) -> dict[str, Any]:
+        output = tmp_path / "".join(map(str, episodes))
+        inspect_latents(
+            InspectConfig(
+                laq_path=str(other_seed), dataset_root=str(image_dataset_root), episodes=list(episodes),
+                output_dir=str(output), device="cpu",
+            )
+        )  # fmt: skip
+        return json.loads((output / "metrics.json").read_text())["episodes"]
+
+    both = measured(held_out[1], *trained[:2])
+    assert (both["basis"], both["measured"], both["fit"]) == ("held out", [held_out[1]], trained[:2])
+    seen = measured(*trained[:2])
+    assert seen["basis"] == "trained on"
+    assert sorted(seen["measured"] + seen["fit"]) == trained[:2]
+    unseen = measured(*held_out)
+    assert unseen["basis"] == "held out"
+    assert "trained on this dataset, but on none of these episodes" in unseen["sentence"]
+    with pytest.raises(ValueError, match="the episodes 0 to 5"):
+        measured(99)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("seed", None), ("sources", None), ("sources", [{"name": "x"}])])
+def test_a_description_altered_by_hand_is_named(
+    laq_path: Path, image_dataset_root: Path, tmp_path: Path, name: str, wrong: object
+) -> None:
+    shutil.copytree(laq_path, tmp_path / "laq")
+    file = tmp_path / "laq" / "laq.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "extra": {**values["extra"], name: wrong}}))
+    config = InspectConfig(laq_path=str(file.parent), dataset_root=str(image_dataset_root), device="cpu")
+    with pytest.raises(ValueError, match=rf"laq\.json of .*extra\.{name}"):
+        inspect_latents(config)
 
 
 def test_a_dataset_without_actions_is_inspected_but_not_compared(laq_path: Path, tmp_path: Path) -> None:

@@ -185,6 +185,38 @@ def test_not_a_number_is_refused_wherever_a_number_is_asked_for(kind: type) -> N
             assert "nan" in str(refused.value.__cause__ or refused.value), wrong
 
 
+def with_a_bool(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The innermost entry of `values` replaced by `true`, in every place where it holds a number."""
+    ((name, value),) = values.items()
+    if isinstance(value, dict):
+        return [{name: inner} for inner in with_a_bool(value)] if len(value) == 1 else []
+    if isinstance(value, list):
+        return [{name: [True, *value[1:]]}] if value and type(value[0]) in (int, float) else []
+    return [{name: True}] if type(value) in (int, float) else []
+
+
+@pytest.mark.parametrize("kind", [*COMMANDS, *LEROBOT])
+def test_true_is_refused_wherever_a_number_is_asked_for(kind: type) -> None:
+    wrong = [wrong for values in named_alone(decoded(kind, {})) for wrong in with_a_bool(values)]
+    assert len(wrong) > 1
+    for values in wrong:
+        with pytest.raises(draccus.ParsingError, match="expected a number, got true"):
+            decoded(kind, values)
+
+
+@pytest.mark.parametrize("value", [True, [1, False]])
+def test_true_is_refused_for_a_number_that_may_be_left_out(value: object) -> None:
+    for kind, name in (
+        (TrainLAQConfig, "image_size"),
+        (InspectConfig, "episodes"),
+        (HLRPVLADirectConfig, "chunk_size"),
+    ):
+        with pytest.raises(draccus.ParsingError):
+            decoded(kind, {name: value})
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, got True"):
+        TrainLAQConfig(batch_size=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong", "says"),
     [
@@ -237,7 +269,7 @@ def test_a_single_dataset_beside_several_is_never_passed_over(kind: type, single
         ),
         (["--policy.type=hlrp_vla", "--policy.laq_decoder_type=x"], "laq_decoder_type must be one of learned"),
         (["--policy.type=hlrp_diffusion", "--policy.torch_dtype=x"], "torch_dtype must be one of bf16"),
-        (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be diffusion or flow"),
+        (["--policy.type=hlrp_action_expert_latent", "--policy.expert=x"], "expert must be one of diffusion, flow"),
         (["--policy.type=hlrp_action_expert_direct", "--policy.num_denoising_steps=0"], "num_denoising_steps must be"),
         (["--env.type=hlrp_metaworld", "--env.fps=30"], "fps must be 80"),
     ],
@@ -285,6 +317,11 @@ def test_a_file_of_options_that_holds_none_is_named(
     ("flag", "says"),
     [
         ("--optimizer.lr=-1", "error: lr must be above 0, got -1.0"),
+        ("--batch_size=true", "error: `batch_size`: expected a number, got true"),
+        (
+            "--image_size=true",
+            "error: `image_size`: Could not decode the value into any of the given types: int: expec",
+        ),
         ("--optimizer.lr=fast", "error: `optimizer.lr`: Couldn't parse 'fast' into a float"),
         ("--sources=[{weight: -1, video_dir: x}]", "error: weight must be above 0, got -1.0"),
         ("--sources=[{", "error: while parsing a flow node"),

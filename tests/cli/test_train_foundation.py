@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from hlrp.commands.train_foundation import METRICS_FILE, PAGE_FILE, _open
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels
-from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled, open_taught
+from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_for_online_labels, open_labelled
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
@@ -26,7 +27,7 @@ from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.predictions import predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
-from hlrp.measure.code_accuracy import code_figures
+from hlrp.measure.code_accuracy import code_accuracy
 from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA
 
@@ -78,7 +79,7 @@ def test_a_run_saves_a_checkpoint_that_loads_and_predicts(
     laq = load_laq(laq_path)
     loaded = load_foundation(config.output_dir)
     assert loaded.description.laq_fingerprint == laq.fingerprint
-    assert loaded.description.spec == laq.model.spec
+    assert loaded.description.latent_spec == laq.model.spec
     assert loaded.description.extra["cameras"] == [CAMERA]
     assert loaded.description.extra["validation"] == figures
     batch = FoundationBatch(torch.rand(3, 1, 3, 32, 32), ["Move the square to the right"] * 3)
@@ -120,7 +121,7 @@ def test_figures_are_of_the_weights_that_are_saved(config: TrainFoundationConfig
         each = replace(config, steps=6, validate_every=4, output_dir=f"{config.output_dir}-{name}", backend=backend)
         told = train_foundation(each)
         quality = json.loads((Path(each.output_dir) / METRICS_FILE).read_text())["quality"]
-        saved = code_figures(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
+        saved = code_accuracy(predict_codes(load_foundation(each.output_dir).backend, held_out), codebook_size=8)
         assert (told["decoded_accuracy"], told["calibration_error"]) == pytest.approx(
             (saved.decoded_accuracy, saved.calibration_error), abs=1e-5
         )
@@ -184,7 +185,7 @@ def test_frames_are_of_the_chosen_episodes_alone(
     held_out = HeldOut(share=0.4, frames=1024, seed=0)
     settings: dict[str, Any] = {"image_size": (32, 32), "cache_gib": 1.0}
     if is_online:
-        source = open_taught(one, load_laq(laq_path), held_out, **settings)
+        source = open_for_online_labels(one, load_laq(laq_path), held_out, **settings)
     else:
         source = open_labelled(one, held_out, **settings, with_vectors=False)
     trained, tested = ({*source.episode[pool.index].tolist()} for pool in (source.train, source.held_out))
@@ -200,6 +201,26 @@ def test_the_command_prints_a_table(
     run(monkeypatch, *tiny_flags, f"--cameras=[{CAMERA}]")
     assert "decoded accuracy" in capsys.readouterr().out
     assert json.loads((tmp_path / "vla" / "foundation.json").read_text())["extra"]["steps"] == 2
+
+
+def test_no_episode_is_held_out_of_one_source_and_trained_on_in_another(
+    config: TrainFoundationConfig, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(config.dataset_root or "", moved)
+
+    def both(*episodes: list[int] | None) -> list[ObservationConfig]:
+        roots = (config.dataset_root, str(moved))
+        return [
+            ObservationConfig(dataset_root=root, episodes=chosen) for root, chosen in zip(roots, episodes, strict=True)
+        ]
+
+    settings = {"dataset_root": None, "held_out": 0.5, "steps": 1}
+    with pytest.raises(
+        ValueError, match=r"is in two sources: its episodes \[.*\] are held out of one and trained on in"
+    ):
+        train_foundation(replace(config, sources=both([0, 1, 2], [1, 2, 3, 4]), **settings))
+    train_foundation(replace(config, sources=both([0, 1, 2], [3, 4, 5]), **settings))
 
 
 def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> None:

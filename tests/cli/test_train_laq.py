@@ -232,7 +232,7 @@ def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Pat
     create_dataset(tmp_path / "video", video=True, lengths=(6, 6, 6), with_actions=False)
     quality = train_laq(replace(config, dataset_root=str(tmp_path / "video"), steps=2))
     assert quality is not None
-    assert quality.probe_r2 is None
+    assert quality.probe.probe_r2 is None
     assert quality.clips == 5
 
 
@@ -250,7 +250,7 @@ def test_a_folder_of_videos_is_enough(config: TrainLAQConfig, tmp_path: Path, ca
     config = replace(config, dataset_root=None, video_dir=str(films), steps=2, cache_gib=cache_gib, held_out=0.3)
     quality = train_laq(config)
     assert quality is not None
-    assert quality.probe_r2 is None
+    assert quality.probe.probe_r2 is None
     loaded = load_laq(config.output_dir)
     assert loaded.cameras == []
     assert loaded.extra["sources"][0]["name"] == "films"
@@ -329,7 +329,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
         (["--idle_weight=0"], "idle_weight must be above 0, got 0.0"),
-        (["--quantizer=kmeans"], "invalid choice: 'kmeans'"),
+        (["--quantizer=kmeans"], "quantizer must be one of fsq, nsvq, vq, simvq, rvq, continuous, got 'kmeans'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
     ],

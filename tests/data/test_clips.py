@@ -7,18 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import (
-    ClipAugmentation,
-    ClipBatches,
-    IdleClips,
-    TrainingSource,
-    choose_labelled,
-    chosen_episodes,
-    clip_is_valid,
-    episodes_with_actions,
-    split_episodes,
-)
+from hlrp.data.clip_actions import episodes_with_actions
+from hlrp.data.clip_starts import clip_is_valid
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource, choose_labelled, chosen_episodes, split_episodes
 from hlrp.data.frames import CachedFrames, StackedFrames
+from hlrp.data.source_config import ClipAugmentation, IdleClips
 from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
@@ -198,8 +192,8 @@ def test_a_part_reads_no_frame_of_the_others() -> None:
             return super().read(index)
 
     plain = source()
-    counted = Counted(plain.frames.read(torch.arange(50)[:, None])[:, 0])
-    batches([TrainingSource(source=replace(plain, frames=counted), episodes=ALL)]).part(0, 1, 4)
+    counted = Counted(plain.frames.read(torch.arange(50)[:, None])[:, 0, 0])
+    batches([TrainingSource(source=replace(plain, frames=StackedFrames([counted])), episodes=ALL)]).part(0, 1, 4)
     assert counted.seen == 2 * 32 // 4
 
 
@@ -365,7 +359,7 @@ def test_idle_clips_are_drawn_as_rarely_as_asked(weight: float) -> None:
     """The second episode stands still: 18 of the 42 clips."""
     frames = torch.arange(50, dtype=torch.uint8)
     frames[12:32] = 12
-    still = replace(source(), frames=CachedFrames(frames[:, None, None, None].expand(-1, 3, 16, 16)))
+    still = replace(source(), frames=StackedFrames([CachedFrames(frames[:, None, None, None].expand(-1, 3, 16, 16))]))
     data = batches(
         [TrainingSource(source=still, episodes=ALL)], augmentation=NO_AUGMENTATION, idle=IdleClips(weight=weight)
     )
@@ -380,10 +374,10 @@ def test_streamed_frames_are_searched_for_idle_clips_once_a_second() -> None:
 
         def read(self, index: Tensor) -> Tensor:
             self.seen += index[:, 0].tolist()
-            return source().frames.read(index)
+            return source().frames.read(index)[:, :, 0]
 
     frames = Streamed()
-    sources = [TrainingSource(source=replace(source(), frames=frames), episodes=ALL)]
+    sources = [TrainingSource(source=replace(source(), frames=StackedFrames([frames])), episodes=ALL)]
     batches(sources, idle=IdleClips(weight=0.5))
     assert len(frames.seen) == 5  # of 42 clips at 10 Hz
 

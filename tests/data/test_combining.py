@@ -13,8 +13,8 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import ACTION_VALID, open_dataset, read_actions, read_vectors
-from hlrp.data.pixels import resize
 from hlrp.data.source_config import AddedSourceConfig
+from hlrp.pixels import resize
 from tiny_datasets import CAMERA, FPS, LENGTHS, SIZE, TASKS, create_dataset
 from tiny_videos import STEP, write_pictures, write_video
 

@@ -21,8 +21,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.dataset import open_dataset
 from hlrp.data.dataset_labels import labels_of_dataset
-from hlrp.data.frame_identity import FrameIdentity, frame_identity
 from hlrp.data.labels import CODES, LAQ_MARK, METADATA_FILE, LatentLabels, find_labels, has_labels, load_labels
+from hlrp.data.recording_identity import RecordingIdentity, dataset_identity
 from policy_workshop import make_laq
 from tiny_datasets import CAMERA, create_dataset
 
@@ -60,8 +60,8 @@ def labels_in(root: Path, labels_path: Path | None = None) -> LatentLabels:
     return labels_of_dataset(open_dataset("local/x", root).meta, labels_path)
 
 
-def identity(root: Path) -> FrameIdentity:
-    return frame_identity(open_dataset("local/x", root).meta, [CAMERA])
+def identity(root: Path) -> RecordingIdentity:
+    return dataset_identity(open_dataset("local/x", root).meta, [CAMERA])
 
 
 def edit_rows(root: Path, name: str, values: np.ndarray) -> None:
@@ -90,7 +90,7 @@ def test_an_identity_survives_further_columns(plain: Path, labelled: Path) -> No
 def test_other_frames_of_equal_lengths_have_another_identity(plain: Path, tmp_path: Path) -> None:
     create_dataset(tmp_path / "other", lengths=LENGTHS, seed=1)
     mine, other = identity(plain), identity(tmp_path / "other")
-    assert mine.episodes == other.episodes
+    assert mine.clock == other.clock
     assert mine.records != other.records
     assert mine.pictures != other.pictures
 
@@ -103,9 +103,9 @@ def test_a_dataset_rendered_anew_has_other_pictures_only(tmp_path: Path, video: 
     for seed in (0, 1):
         edit_rows(tmp_path / str(seed), "observation.state", states)
     mine, other = (identity(tmp_path / str(seed)) for seed in (0, 1))
-    assert (mine.episodes, mine.records) == (other.episodes, other.records)
+    assert (mine.clock, mine.records) == (other.clock, other.records)
     assert mine.pictures != other.pictures
-    assert mine.difference(other.to_dict()) == "pictures"
+    assert mine.difference(other) == "pictures"
 
 
 def test_a_row_without_a_valid_action_has_an_identity_too(plain: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_matrices_and_single_numbers_have_an_identity(tmp_path: Path) -> None:
             dataset.add_frame({"action": action, "observation.state": action[0, :1], "task": "Go"})
         dataset.save_episode()
         dataset.finalize()
-        found.append(frame_identity(LeRobotDatasetMetadata("local/x", root=root), []))
+        found.append(dataset_identity(LeRobotDatasetMetadata("local/x", root=root), []))
     assert found[0].records != found[1].records
 
 

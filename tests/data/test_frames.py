@@ -12,8 +12,8 @@ from PIL import Image
 
 from hlrp.data.dataset import open_dataset
 from hlrp.data.frames import CachedFrames, FrameSource, ImageFiles, open_frames
-from hlrp.data.pixels import resize
 from hlrp.data.video_files import VideoFiles
+from hlrp.pixels import resize
 from tiny_datasets import CAMERA, LENGTHS, SIZE, moving_square
 
 FULL = (SIZE, SIZE)

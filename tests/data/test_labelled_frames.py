@@ -5,16 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from hlrp.data.frames import CachedFrames
+from hlrp.data.frames import CachedFrames, StackedFrames
 from hlrp.data.labelled_frames import (
     FramePool,
     LabelledFrames,
     Observations,
+    OnlineLabelFrames,
     OrderedBatches,
     ShuffledBatches,
-    TaughtFrames,
 )
-from hlrp.foundation.online_labels import TaughtBatch
+from hlrp.foundation.online_labels import OnlineLabelBatch
+from hlrp.latents import LatentActions
+from labelled_batch import codes_of
 
 FRAMES = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
 LABELLED = torch.tensor([1, 2, 3, 5, 8, 13, 14, 15, 16, 17])
@@ -27,7 +29,7 @@ def observations() -> Observations:
 
 def source(shift: int = 0) -> LabelledFrames:
     """Codes of frame `i` are `i`, or `i + shift`."""
-    return LabelledFrames(observations(), shift + torch.arange(20)[:, None].expand(-1, 4))
+    return LabelledFrames(observations(), LatentActions.of_codes(shift + torch.arange(20)[:, None].expand(-1, 4)))
 
 
 def test_a_batch_pairs_every_frame_with_its_own_sentence_and_codes() -> None:
@@ -35,12 +37,11 @@ def test_a_batch_pairs_every_frame_with_its_own_sentence_and_codes() -> None:
     assert batch.images.shape == (2, 2, 3, 2, 2)
     torch.testing.assert_close(255 * batch.images[:, :, 0, 0, 0], torch.tensor([[5.0, 105.0], [3.0, 103.0]]))
     assert batch.instructions == ["frame 5", "frame 3"]
-    assert batch.codes is not None
-    assert batch.codes[:, 0].tolist() == [5, 3]
+    assert codes_of(batch)[:, 0].tolist() == [5, 3]
 
 
 def seen(data: ShuffledBatches, steps: range) -> list[int]:
-    return [int(i) for step in steps for i in data[step].codes[:, 0]]  # pyright: ignore[reportOptionalSubscript]
+    return [int(i) for step in steps for i in codes_of(data[step])[:, 0]]  # pyright: ignore[reportOptionalSubscript]
 
 
 def shuffled(seed: int = 0, batch_size: int = 5) -> ShuffledBatches:
@@ -68,7 +69,7 @@ def test_a_batch_is_never_larger_than_the_data() -> None:
 def test_validation_reads_every_frame_once_in_order() -> None:
     data = OrderedBatches([FramePool(source(), LABELLED)], batch_size=4)
     assert [len(batch) for batch in data] == [4, 4, 2]  # pyright: ignore[reportArgumentType]
-    assert [int(i) for batch in data for i in batch.codes[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]
+    assert [int(i) for batch in data for i in codes_of(batch)[:, 0]] == LABELLED.tolist()  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_the_order_of_an_epoch_is_drawn_once_and_is_what_its_seed_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ def test_the_order_of_an_epoch_is_drawn_once_and_is_what_its_seed_says(monkeypat
 def test_the_parts_of_a_batch_are_equal_and_make_it_whole() -> None:
     data = shuffled(batch_size=6)
     whole = seen(data, range(1))
-    parts = [data.part(0, index, 3).codes[:, 0].tolist() for index in range(3)]  # pyright: ignore[reportOptionalSubscript]
+    parts = [codes_of(data.part(0, index, 3))[:, 0].tolist() for index in range(3)]  # pyright: ignore[reportOptionalSubscript]
     assert [len(part) for part in parts] == [2, 2, 2]
     assert [place for part in parts for place in part] == whole
 
@@ -121,7 +122,7 @@ def test_weights_are_shares_of_the_samples() -> None:
 
 def test_a_mixed_batch_keeps_picture_sentence_and_codes_together() -> None:
     batch = mixed((1.0, 1.0))[0]
-    codes = batch.codes[:, 0]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalSubscript]
+    codes = codes_of(batch)[:, 0]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalSubscript]
     assert len(codes.unique()) > 1
     assert batch.instructions == [f"frame {int(i) % 100}" for i in codes]  # pyright: ignore[reportAttributeAccessIssue]
     torch.testing.assert_close(255 * batch.images[:, 0, 0, 0, 0], (codes % 100).float())  # pyright: ignore[reportAttributeAccessIssue]
@@ -133,10 +134,10 @@ def test_weights_for_some_datasets_only_are_refused() -> None:
 
 
 def test_a_quantizers_clip_starts_at_the_frame_that_the_model_sees() -> None:
-    frames = TaughtFrames(observations(), CachedFrames(FRAMES), [0, 2, 4])
+    frames = OnlineLabelFrames(observations(), StackedFrames([CachedFrames(FRAMES)]), [0, 2, 4])
     pools = [FramePool(frames, LABELLED[:4], 1.0), FramePool(frames, LABELLED[4:7], 1.0)]
     batch = ShuffledBatches(pools, batch_size=6, num_batches=1, seed=0)[0]
-    assert isinstance(batch, TaughtBatch)
-    assert batch.inputs.codes is None
-    now = (255 * batch.inputs.images[:, 0, 0, 0, 0]).round().long()
-    assert torch.equal(batch.clips[:, :, 0, 0, 0].long(), now[:, None] + torch.tensor([0, 2, 4]))
+    assert isinstance(batch, OnlineLabelBatch)
+    assert batch.observations.labels is None
+    now = (255 * batch.observations.images[:, 0, 0, 0, 0]).round().long()
+    assert torch.equal(batch.clips[:, :, 0, 0, 0, 0].long(), now[:, None] + torch.tensor([0, 2, 4]))

@@ -213,7 +213,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
 def test_half_a_label_set_is_refused(tmp_path: Path, missing: str) -> None:
     folder = save_labels(make_labels(), tmp_path / "latents")
     (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no latent labels .*hlrp-precompute-latent-codes"):
+    with pytest.raises(FileNotFoundError, match=rf"has no {missing}, .*hlrp-precompute-latent-codes"):
         load_labels(folder)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from hlrp.data.clips import TrainingSource, split_episodes
-from hlrp.data.recordings import choose_measured, describe_source
+from hlrp.data.episode_split import TrainingSource, split_episodes
+from hlrp.data.recordings import choose_measured, describe_source, trained_sources
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source, open_training_sources
@@ -36,7 +36,7 @@ def trained(*sources: ClipSource, seed: int = 1) -> dict[str, Any]:
 def test_the_same_recordings_bring_the_split_of_the_training(source: ClipSource, draw: dict[str, Any]) -> None:
     extra = trained(source)
     moved = replace(source, name="renamed")
-    found = choose_measured(extra, moved, [0, 1], **{"held_out": 0.1, "seed": 0, **draw})
+    found = choose_measured(trained_sources(extra), moved, [0, 1], **{"held_out": 0.1, "seed": 0, **draw})
     assert found.basis == "held out"
     assert found.measured.tolist() == extra["sources"][0]["held_out_episodes"]
     assert sorted([*found.fit.tolist(), *found.measured.tolist()]) == list(range(6))
@@ -44,9 +44,15 @@ def test_the_same_recordings_bring_the_split_of_the_training(source: ClipSource,
 
 def test_every_source_of_a_mixture_is_recognized(source: ClipSource) -> None:
     films = replace(source, name="films", actions=None, cameras=())
-    assert choose_measured(trained(films, source), source, [0, 1], held_out=0.1, seed=0).basis == "held out"
+    assert (
+        choose_measured(trained_sources(trained(films, source)), source, [0, 1], held_out=0.1, seed=0).basis
+        == "held out"
+    )
     slower = replace(films, fps=5.0, bounds=source.bounds // 2)  # the same files, read at another rate
-    assert choose_measured(trained(source, films), slower, [0, 1], held_out=0.1, seed=0).basis == "held out"
+    assert (
+        choose_measured(trained_sources(trained(source, films)), slower, [0, 1], held_out=0.1, seed=0).basis
+        == "held out"
+    )
 
 
 def test_other_recordings_are_told_apart(source: ClipSource) -> None:
@@ -60,7 +66,7 @@ def test_other_recordings_are_told_apart(source: ClipSource) -> None:
         replace(source, bounds=torch.cat([source.bounds[:5], torch.tensor([[78, 90]])])),
     ]
     for other in others:
-        found = choose_measured(extra, other, [0, 1], held_out=0.1, seed=0)
+        found = choose_measured(trained_sources(extra), other, [0, 1], held_out=0.1, seed=0)
         assert found.basis == "another dataset"
         assert "other recordings (images)" in found.sentence
         assert "may have been trained on" in found.sentence
@@ -68,8 +74,10 @@ def test_other_recordings_are_told_apart(source: ClipSource) -> None:
 
 def test_without_actions_the_name_must_be_the_same(source: ClipSource) -> None:
     films = replace(source, name="films", actions=None)
-    assert choose_measured(trained(films), films, [0, 1], held_out=0.1, seed=0).basis == "held out"
-    renamed = choose_measured(trained(films), replace(films, name="other"), [0, 1], held_out=0.1, seed=0)
+    assert choose_measured(trained_sources(trained(films)), films, [0, 1], held_out=0.1, seed=0).basis == "held out"
+    renamed = choose_measured(
+        trained_sources(trained(films)), replace(films, name="other"), [0, 1], held_out=0.1, seed=0
+    )
     assert renamed.basis == "another dataset"
 
 
@@ -87,7 +95,7 @@ def test_what_cannot_be_known_and_what_was_trained_on_is_said(
     if isinstance(extra, str):
         extra = trained(source)
         extra["sources"][0]["held_out_episodes"] = []
-    found = choose_measured(extra, source, [0, 1], held_out=0.4, seed=0)
+    found = choose_measured(trained_sources(extra), source, [0, 1], held_out=0.4, seed=0)
     assert found.basis == basis
     assert "held out" not in f"{found.sentence} {found.short}"
     assert len(found.measured) == 2

@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import ClipAugmentation, ClipBatches, TrainingSource, clip_starts, have_room, log_cuts
+from hlrp.data.clip_starts import clip_starts, has_clip, log_cuts
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource
 from hlrp.data.frames import CachedFrames
 from hlrp.data.recordings import choose_measured
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_folder import open_video_source
 from hlrp.latents import LatentSpec
@@ -104,7 +107,7 @@ def test_clips_across_a_cut_are_left_out_and_counted(
     assert source.scenes.tolist() == [[0, 12], [12, 24], [24, 48]]
     starts = clip_starts(source, [0, 3], torch.tensor([0, 1])).tolist()
     assert starts == [*range(9), *range(12, 21), *range(24, 45)]
-    with caplog.at_level(logging.INFO, logger="hlrp.data.clips"):
+    with caplog.at_level(logging.INFO, logger="hlrp.data.clip_starts"):
         log_cuts(source, [0, 3])
     assert caplog.messages[-1].endswith(
         "1 scene cuts; 3 of 42 clips lie across one and are left out (find_scene_cuts=false keeps them)"
@@ -132,10 +135,10 @@ def test_a_film_of_short_scenes_alone_is_never_held_out(tmp_path: Path) -> None:
     for name in ("b", "c"):
         write_pictures(tmp_path / f"{name}.mp4", panned(scenery(9), list(range(24))))
     source = opened(tmp_path)
-    assert have_room(source, [0, 1]).tolist() == [True, True, True]
-    assert have_room(source, [0, 5]).tolist() == [False, True, True]
+    assert has_clip(source, [0, 1]).tolist() == [True, True, True]
+    assert has_clip(source, [0, 5]).tolist() == [False, True, True]
     for seed in range(4):
-        found = choose_measured({}, source, [0, 5], held_out=0.1, seed=seed)
+        found = choose_measured([], source, [0, 5], held_out=0.1, seed=seed)
         assert clip_starts(source, [0, 5], found.measured).numel()
 
 
@@ -143,6 +146,6 @@ def test_cuts_are_kept_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     film_with_a_cut(tmp_path)
     source = opened(tmp_path, find_scene_cuts=False)
     assert len(clip_starts(source, [0, 3], torch.tensor([0, 1]))) == 42
-    with caplog.at_level(logging.INFO, logger="hlrp.data.clips"):
+    with caplog.at_level(logging.INFO, logger="hlrp.data.clip_starts"):
         log_cuts(source, [0, 3])
     assert not any("scene cuts" in line for line in caplog.messages)

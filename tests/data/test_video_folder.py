@@ -31,7 +31,7 @@ def open_source(folder: Path, *, cache_gib: float = 0, fps: float | None = None,
 def numbers(source: ClipSource, episode: int) -> list[int]:
     """Which frame of its file each frame of an episode shows."""
     index = torch.arange(*source.bounds[episode].tolist())[:, None]
-    return (source.frames.read(index).float().mean(dim=(1, 2, 3, 4)) / STEP).round().int().tolist()
+    return (source.frames.read(index).float().mean(dim=(1, 2, 3, 4, 5)) / STEP).round().int().tolist()
 
 
 def test_every_video_is_an_episode_in_the_order_of_paths_whatever_its_format_and_size(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_every_video_is_an_episode_in_the_order_of_paths_whatever_its_format_and
     assert (source.fps, source.actions, source.num_cameras) == (10, None, 1)
     for episode, count in enumerate((10, 12, 8, 6, 5, 5, 5, 5, 5, 5)):
         assert numbers(source, episode) == list(range(count))
-    assert source.frames.read(torch.tensor([[40, 0, 11]])).shape == (1, 3, 3, 32, 24)
+    assert source.frames.read(torch.tensor([[40, 0, 11]])).shape == (1, 3, 1, 3, 32, 24)
 
 
 def test_films_behind_links_to_folders_are_found_and_loops_are_left(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_frames_come_in_the_order_asked_for_repeated_and_across_files(tmp_path: 
     write_video(tmp_path / "b.webm", 30, fps=10)
     source = open_source(tmp_path)
     index = torch.tensor([[59, 0, 17], [17, 17, 31], [5, 29, 30]])
-    found = (source.frames.read(index).float().mean(dim=(2, 3, 4)) / STEP).round().int()
+    found = (source.frames.read(index).float().mean(dim=(2, 3, 4, 5)) / STEP).round().int()
     assert torch.equal(found, index % 30)
 
 
@@ -140,7 +140,7 @@ def test_frames_that_an_edit_list_hides_are_left_out(tmp_path: Path, suffix: str
     assert source.bounds.tolist() == [[0, 21]]
     assert numbers(source, 0) == list(range(9, 30))
     backwards = source.frames.read(torch.tensor([[20], [3], [0]]))
-    assert (backwards.float().mean(dim=(1, 2, 3, 4)) / STEP).round().tolist() == [29, 12, 9]
+    assert (backwards.float().mean(dim=(1, 2, 3, 4, 5)) / STEP).round().tolist() == [29, 12, 9]
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
@@ -178,7 +178,7 @@ def test_a_rotated_film_is_upright(tmp_path: Path, matrix: tuple[int, int, int, 
     picture = np.zeros((64, 48, 3), dtype=np.uint8)
     picture[:16, :16] = 255  # top left as stored
     set_display_matrix(write_pictures(tmp_path / "a.mp4", [picture] * 3), *matrix)
-    shown = open_source(tmp_path).frames.read(torch.tensor([[1]]))[0, 0, 0].float()
+    shown = open_source(tmp_path).frames.read(torch.tensor([[1]]))[0, 0, 0, 0].float()
     down, right = (shown == shown.max()).nonzero()[0].tolist()
     assert (int(down > 15), int(right > 11)) == corner
 
@@ -187,7 +187,7 @@ def test_colours_follow_the_matrix_that_the_film_names(tmp_path: Path) -> None:
     picture = np.zeros((48, 48, 3), dtype=np.uint8)
     picture[:] = (200, 60, 30)
     write_pictures(tmp_path / "a.mp4", [picture] * 3, colour_matrix=Colorspace.ITU709)
-    shown = open_source(tmp_path).frames.read(torch.tensor([[1]]))[0, 0].float().mean(dim=(1, 2))
+    shown = open_source(tmp_path).frames.read(torch.tensor([[1]]))[0, 0, 0].float().mean(dim=(1, 2))
     assert (shown - torch.tensor([200.0, 60.0, 30.0])).abs().max() < 6
 
 

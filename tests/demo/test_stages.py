@@ -30,7 +30,7 @@ def test_a_done_stage_is_not_run_again(tmp_path: Path) -> None:
     assert record["seconds"] > 0
 
 
-def test_a_failed_stage_stops_the_road_and_is_the_first_of_the_next_call(tmp_path: Path) -> None:
+def test_a_failed_stage_stops_the_pipeline_and_is_the_first_of_the_next_call(tmp_path: Path) -> None:
     flag = tmp_path / "mended"
     first = python("print('first')", name="first")
     second = python(f"import pathlib, sys; sys.exit(not pathlib.Path({str(flag)!r}).exists())", name="second")
@@ -104,7 +104,7 @@ def test_memory_is_measured(tmp_path: Path) -> None:
     assert 0.29 < done.stages["one"]["peak_gib"] < 0.6
 
 
-def test_the_road_has_every_stage_once_and_in_order(tmp_path: Path) -> None:
+def test_the_pipeline_has_every_stage_once_and_in_order(tmp_path: Path) -> None:
     stages = main_stages(DemoConfig(output_dir=tmp_path))
     assert [stage.name for stage in stages] == [
         "demonstrations",

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.experts.code_decoder import CodeDecoder, CodeVectors
+from hlrp.experts.code_decoder import CodeToActionDecoder, CodeVectors
 from hlrp.latents import LatentSpec
 
 SPEC = LatentSpec(codebook_size=5, code_seq_len=2, num_frames=3, code_dim=4)
 
 
-def decoder(state_dim: int | None = None) -> CodeDecoder:
-    return CodeDecoder(SPEC, chunk_size=6, action_dim=3, state_dim=state_dim, hidden_dim=16)
+def decoder(state_dim: int | None = None) -> CodeToActionDecoder:
+    return CodeToActionDecoder(SPEC, chunk_size=6, action_dim=3, state_dim=state_dim, hidden_dim=16)
 
 
 def codes(b: int = 7) -> Tensor:
@@ -99,13 +99,13 @@ def test_learned_vectors_move_and_keep_their_width() -> None:
 
 
 def test_without_hidden_layers_it_is_a_linear_map_of_the_vectors() -> None:
-    model = CodeDecoder(SPEC, chunk_size=2, action_dim=3, state_dim=None, hidden_dim=16, layers=0)
+    model = CodeToActionDecoder(SPEC, chunk_size=2, action_dim=3, state_dim=None, hidden_dim=16, layers=0)
     assert [type(layer) for layer in model.head.layers] == [torch.nn.Linear]
 
 
 def test_it_learns_an_arbitrary_table_from_codes_to_actions() -> None:
     spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
-    model = CodeDecoder(spec, chunk_size=2, action_dim=1, state_dim=None, hidden_dim=32)
+    model = CodeToActionDecoder(spec, chunk_size=2, action_dim=1, state_dim=None, hidden_dim=32)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     wanted = torch.randn(16, 2, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -117,15 +117,17 @@ def test_it_learns_an_arbitrary_table_from_codes_to_actions() -> None:
     assert loss.item() < 1e-2
 
 
-def without_state(model: CodeDecoder) -> Tensor:
+def without_state(model: CodeToActionDecoder) -> Tensor:
     return model(codes())
 
 
-def with_a_code_out_of_range(model: CodeDecoder) -> Tensor:
+def with_a_code_out_of_range(model: CodeToActionDecoder) -> Tensor:
     return model(torch.full((1, SPEC.num_codes), SPEC.codebook_size), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize(("call", "error"), [(without_state, AssertionError), (with_a_code_out_of_range, IndexError)])
-def test_our_own_mistakes_do_not_pass_silently(call: Callable[[CodeDecoder], Tensor], error: type[Exception]) -> None:
+def test_our_own_mistakes_do_not_pass_silently(
+    call: Callable[[CodeToActionDecoder], Tensor], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         call(decoder(state_dim=2))

@@ -3,22 +3,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hlrp.experts.image_encoder import Eyes
+from hlrp.experts.image_encoder import ImageEncoder
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_a_thing_that_moves_changes_the_features(size: int) -> None:
     torch.manual_seed(0)
-    eyes = Eyes("resnet18", (size, size), keypoints=8).eval()
+    encoder = ImageEncoder("resnet18", (size, size), keypoints=8).eval()
     image = torch.zeros(1, 3, size, size)
     image[..., : size // 4, : size // 4] = 1
-    features = eyes(image)
+    features = encoder(image)
     assert features.shape == (1, 16)
-    assert not torch.allclose(features, eyes(image.flip(-1)), atol=1e-5)
+    assert not torch.allclose(features, encoder(image.flip(-1)), atol=1e-5)
 
 
 def test_pictures_without_places_and_unknown_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 32 x 32, got 16 x 16"):
-        Eyes("resnet18", (16, 16), keypoints=8)
+        ImageEncoder("resnet18", (16, 16), keypoints=8)
     with pytest.raises(ValueError, match="must be a ResNet of torchvision"):
-        Eyes("vit_b_16", (64, 64), keypoints=8)
+        ImageEncoder("vit_b_16", (64, 64), keypoints=8)

@@ -21,14 +21,14 @@ def laq(request: pytest.FixtureRequest) -> LatentActionQuantizer:
 
 def inputs(laq: LatentActionQuantizer, b: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     codes = torch.randint(8, (b, laq.spec.num_codes))
-    return codes, torch.rand(b, 3, *laq.config.image_size), torch.randn(b, 4)
+    return codes, torch.rand(b, 1, 3, *laq.config.image_size), torch.randn(b, 4)
 
 
 def test_it_sees_what_the_quantizers_decoder_sees(laq: LatentActionQuantizer) -> None:
     decoder = LAQCodeDecoder.of_laq(laq, **HEAD)
     codes, frame, _ = inputs(laq)
     n = laq.spec.num_transitions
-    frames = frame[:, None].expand(-1, n, -1, -1, -1)
+    frames = frame[:, None].expand(-1, n, -1, -1, -1, -1)
     theirs = laq.decoder.tokens(frames, laq.lookup(codes.view(5, n, -1)))
     ours = decoder.trunk.tokens(frames, decoder.codebook[torch.arange(4), codes.view(5, n, -1)])
     for one, other in zip(theirs, ours, strict=True):

@@ -9,7 +9,7 @@ import torch
 
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 
 DEBUG = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)
 
@@ -33,8 +33,7 @@ def _batch(*, cameras: int = 1) -> FoundationBatch:
     return FoundationBatch(
         images=torch.rand(3, cameras, 3, 32, 32, generator=generator),
         instructions=["Open a drawer", "Press a button from the top of the coffee machine", "Open a drawer"],
-        codes=torch.randint(8, (3, 4), generator=generator),
-        valid=torch.tensor([True, True, True]),
+        labels=LatentActions.of_codes(torch.randint(8, (3, 4), generator=generator)),
     )
 
 

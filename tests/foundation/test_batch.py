@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hlrp.foundation.batch import FoundationBatch, require_codes, require_finite, require_instructions
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 
 
 @pytest.mark.parametrize("instruction", ["", "  \n", None])
@@ -40,11 +40,10 @@ def test_every_sample_needs_an_instruction() -> None:
 
 
 def test_moving_a_batch_moves_every_tensor_and_keeps_the_text() -> None:
-    batch = FoundationBatch(torch.zeros(1, 1, 3, 4, 4), ["open"], torch.zeros(1, 2).long(), torch.ones(1).bool())
+    batch = FoundationBatch(torch.zeros(1, 1, 3, 4, 4), ["open"], LatentActions.of_codes(torch.zeros(1, 2).long()))
     moved = batch.to("meta")
     assert moved.images.is_meta
-    assert moved.codes is not None
-    assert moved.codes.is_meta
-    assert moved.valid is not None
-    assert moved.valid.is_meta
+    assert moved.labels is not None
+    assert moved.labels.require_codes().is_meta
+    assert moved.labels.valid.is_meta
     assert moved.instructions == ["open"]

@@ -26,7 +26,7 @@ from hlrp.foundation.checkpoint import CARD_FILE, FOUNDATION_FOLDER, load_founda
 from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.predictions import CodePredictions
 from hlrp.latents import LatentSpec
-from hlrp.measure.code_accuracy import CodeFigures, code_figures
+from hlrp.measure.code_accuracy import CodeAccuracy, code_accuracy
 from hlrp.report.cards.foundation_card import foundation_card
 from hlrp.report.saving import save_foundation
 from hlrp.storage.hub import fetch_folder, upload_folder
@@ -68,12 +68,14 @@ def test_a_checkpoint_holds_nothing_that_runs(backend: QwenVLChatBackend, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["model"]  # no temporary folder is left
 
 
-def quality_of_codes(*, right: float) -> CodeFigures:
+def quality_of_codes(*, right: float) -> CodeAccuracy:
     """Figures of 100 frames of one slot, of which the share `right` is decoded rightly."""
     codes = torch.arange(100)[:, None] % 8
     decoded = torch.where(torch.arange(100)[:, None] < 100 * right, codes, (codes + 1) % 8)
-    found = CodePredictions(codes, decoded, torch.full((100, 1), 0.5), decoded, torch.ones(100, 1))
-    return code_figures(found, codebook_size=8)
+    found = CodePredictions(
+        codes, decoded, torch.full((100, 1), 0.5), decoded, torch.ones(100, 1), torch.ones(100).bool()
+    )
+    return code_accuracy(found, codebook_size=8)
 
 
 def test_the_card_names_the_codes_and_the_figures(backend: QwenVLChatBackend, tmp_path: Path) -> None:

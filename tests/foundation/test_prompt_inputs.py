@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from hlrp.foundation.backends import QwenVLChatBackend, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.qwen3vl.prompts import Prompts
 from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor
-from hlrp.foundation.prompt_inputs import Prompts, SmolPromptTokenizer, TokenizedPrompts
+from hlrp.foundation.backends.smolvlm.prompts import SmolPromptTokenizer
+from hlrp.foundation.prompt_inputs import TokenizedPrompts
 from hlrp.latents import LatentSpec
 
 LONG = "Press a button from the top of the coffee machine"

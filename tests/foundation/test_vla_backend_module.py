@@ -23,15 +23,16 @@ from hlrp.foundation.backends import (
     build_backend,
 )
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.online_labels import OnlineLabelBatch, OnlineLabels
 from hlrp.foundation.predictions import CodePredictions
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.latents import LatentSpec
-from hlrp.measure.code_accuracy import code_counts, code_figures, validation_log
+from hlrp.latents import LatentActions, LatentSpec
+from hlrp.measure.code_accuracy import code_accuracy, code_counts, validation_log
 from hlrp.training.optimization import OptimizerConfig, lr_fraction, parameter_groups
 from hlrp.training.row_draws import RowDraws
+from labelled_batch import codes_of, with_labels
 
 
 class TwoLosses(QwenVLChatBackend):
@@ -55,30 +56,28 @@ def quiet_trainer(folder: Path, *, max_epochs: int = -1, max_steps: int = -1, pr
     )
 
 
-def loader(batches: Sequence[FoundationBatch | TaughtBatch]) -> DataLoader[FoundationBatch | TaughtBatch]:
+def loader(batches: Sequence[FoundationBatch | OnlineLabelBatch]) -> DataLoader[FoundationBatch | OnlineLabelBatch]:
     return DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
 
 
-def figures_with(training_counts: Tensor | None = None) -> Callable[[CodePredictions], dict[str, float]]:
-    """The figures that the training command logs, for codebooks of eight entries."""
-    return lambda found: validation_log(code_figures(found, codebook_size=8, training_counts=training_counts))
+def metrics_with(training_counts: Tensor | None = None) -> Callable[[CodePredictions], dict[str, float]]:
+    """The metrics that the training command logs, for codebooks of eight entries."""
+    return lambda found: validation_log(code_accuracy(found, codebook_size=8, training_counts=training_counts))
 
 
 def validated(
-    module: VLABackendModule, batches: Sequence[FoundationBatch | TaughtBatch], folder: Path
+    module: VLABackendModule, batches: Sequence[FoundationBatch | OnlineLabelBatch], folder: Path
 ) -> dict[str, float]:
     (logged,) = quiet_trainer(folder).validate(module, loader(batches), verbose=False)
     return dict(logged)
 
 
 def parts_of(batch: FoundationBatch, *sizes: int) -> list[FoundationBatch]:
-    assert batch.codes is not None
-    assert batch.valid is not None
-    columns = (batch.images, batch.codes, batch.valid)
-    images, codes, valid = (column.split(list(sizes)) for column in columns)
-    names = iter(batch.instructions)
-    words = [[next(names) for _ in range(size)] for size in sizes]
-    return [FoundationBatch(*each) for each in zip(images, words, codes, valid, strict=True)]
+    assert batch.labels is not None
+    return [
+        FoundationBatch(batch.images[rows], [batch.instructions[row] for row in rows], batch.labels.rows(rows))
+        for rows in torch.arange(len(batch)).split(list(sizes))
+    ]
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
@@ -104,7 +103,7 @@ def test_a_model_with_nothing_to_train_is_refused(backend: QwenVLChatBackend) ->
 def test_lightning_trains_validates_and_logs(
     make_backend: Callable[..., QwenVLChatBackend], batch: FoundationBatch, tmp_path: Path
 ) -> None:
-    module = VLABackendModule(make_backend(scale=3), OptimizerConfig(lr=1e-2, warmup_steps=2), figures=figures_with())
+    module = VLABackendModule(make_backend(scale=3), OptimizerConfig(lr=1e-2, warmup_steps=2), metrics=metrics_with())
     trainer = quiet_trainer(tmp_path, max_epochs=2)
     trainer.fit(module, loader([batch] * 12), loader([batch]))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -122,16 +121,17 @@ def test_lightning_trains_validates_and_logs(
 def test_parts_of_a_batch_with_its_augmentation_teach_what_the_batch_teaches(kind: str) -> None:
     choice = BackendConfig.get_choice_class(kind)
     backend = build_backend(choice(embedded_size="debug", image_size=(32, 32), random_shift_px=4), LatentSpec()).train()
-    batch = FoundationBatch(torch.rand(4, 2, 3, 32, 32), ["Open a drawer"] * 4, torch.randint(8, (4, 4)))
+    batch = FoundationBatch(
+        torch.rand(4, 2, 3, 32, 32), ["Open a drawer"] * 4, LatentActions.of_codes(torch.randint(8, (4, 4)))
+    )
     gradients = []
     for parts in (1, 2):
         backend.zero_grad()
         for index in range(parts):
-            assert batch.codes is not None
             part = FoundationBatch(
                 batch.images.chunk(parts)[index],
                 batch.instructions[: 4 // parts],
-                batch.codes.chunk(parts)[index],
+                LatentActions.of_codes(codes_of(batch).chunk(parts)[index]),
                 draws=RowDraws.of_part(7, index, parts, batch_size=4),
             )
             (backend.loss(part).loss / parts).backward()
@@ -152,7 +152,9 @@ def test_the_recipe_of_a_large_model_moves_nearly_every_weight(tmp_path: Path, d
     recipe = usage_recipe()
     dtype = dtype or recipe.backend.dtype
     config = QwenVLChatConfig(embedded_size="debug", image_size=(32, 32), dtype=dtype)
-    batch = FoundationBatch(torch.rand(8, 1, 3, 32, 32), ["Open a drawer"] * 8, torch.randint(8, (8, 4)))
+    batch = FoundationBatch(
+        torch.rand(8, 1, 3, 32, 32), ["Open a drawer"] * 8, LatentActions.of_codes(torch.randint(8, (8, 4)))
+    )
     module = VLABackendModule(build_backend(config, LatentSpec()), recipe.optimizer)
     before = [value.detach().clone() for value in module.parameters()]
     trainer = quiet_trainer(tmp_path, max_steps=3, precision=recipe.trainer.precision)
@@ -170,16 +172,16 @@ def test_the_logged_guess_is_the_best_constant_one(
     backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
 ) -> None:
     codes = torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0], [1, 5, 5, 5]])
-    labelled = FoundationBatch(batch.images, batch.instructions, codes, torch.tensor([True, True, False]))
-    logged = validated(VLABackendModule(backend, figures=figures_with()), [labelled], tmp_path)
+    labelled = with_labels(batch, codes=codes, valid=torch.tensor([True, True, False]))
+    logged = validated(VLABackendModule(backend, metrics=metrics_with()), [labelled], tmp_path)
     assert logged["val/constant_guess_accuracy"] == pytest.approx(6 / 8)
 
 
 def test_validation_figures_do_not_depend_on_how_frames_fall_into_batches(
     shared_backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
 ) -> None:
-    labelled = replace(batch, valid=torch.tensor([True, False, True]))
-    module = VLABackendModule(shared_backend, figures=figures_with())
+    labelled = with_labels(batch, valid=torch.tensor([True, False, True]))
+    module = VLABackendModule(shared_backend, metrics=metrics_with())
     whole = validated(module, [labelled], tmp_path)
     assert module.predictions is not None
     assert module.predictions.counted.tolist() == [True, False, True]
@@ -196,8 +198,8 @@ def test_the_constant_guess_may_be_that_of_training(
     backend: QwenVLChatBackend, batch: FoundationBatch, tmp_path: Path
 ) -> None:
     codes = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4], [5, 5, 5, 5]])
-    labelled = replace(batch, codes=codes)
-    module = VLABackendModule(backend, figures=figures_with(code_counts(codes[2:], 8)))
+    labelled = with_labels(batch, codes=codes)
+    module = VLABackendModule(backend, metrics=metrics_with(code_counts(codes[2:], 8)))
     assert validated(module, [labelled], tmp_path)["val/constant_guess_accuracy"] == pytest.approx(1 / 3)
 
 
@@ -223,17 +225,14 @@ def test_clips_are_labelled_on_the_way_and_teach_the_same_as_their_labels(
     spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
     laq = LatentActionQuantizer(replace(debug(), spec=spec))
     online = OnlineLabels(laq)
-    taught = TaughtBatch(
-        replace(batch, codes=None, valid=None), torch.randint(256, (3, 2, 3, 32, 32), dtype=torch.uint8)
-    )
+    taught = OnlineLabelBatch(replace(batch, labels=None), torch.randint(256, (3, 2, 1, 3, 32, 32), dtype=torch.uint8))
     labelled = online.label(taught)
     backend = make_backend(debug_config, spec)
-    module = VLABackendModule(backend, figures=figures_with(), online=online)
+    module = VLABackendModule(backend, metrics=metrics_with(), online=online)
     assert not any("teacher" in name or "online" in name for name in module.state_dict())
     found = validated(module, [taught], tmp_path)
     assert module.predictions is not None
-    assert labelled.codes is not None
-    assert torch.equal(module.predictions.codes, labelled.codes)
-    assert found == validated(VLABackendModule(backend, figures=figures_with()), [labelled], tmp_path)
+    assert torch.equal(module.predictions.codes, codes_of(labelled))
+    assert found == validated(VLABackendModule(backend, metrics=metrics_with()), [labelled], tmp_path)
     quiet_trainer(tmp_path, max_steps=1).fit(module, loader([taught]))
     assert all(parameter.grad is None for parameter in laq.parameters())

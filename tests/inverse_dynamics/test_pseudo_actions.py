@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hlrp.data.frames import CachedFrames
+from hlrp.data.frames import CachedFrames, StackedFrames
 from hlrp.data.sources import ClipSource
 from hlrp.inverse_dynamics.clips import ActionClips, ActionScale, make_folds
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
@@ -39,7 +39,7 @@ def moving_square(seed: int = 0) -> ClipSource:
     ends = torch.arange(1, EPISODES + 1) * LENGTH
     return ClipSource(
         name="square",
-        frames=CachedFrames(torch.stack(frames)),
+        frames=StackedFrames([CachedFrames(torch.stack(frames))]),
         bounds=torch.stack([ends - LENGTH, ends], dim=1),
         fps=10.0,
         cameras=("camera",),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.config import QuantizerName, debug
+from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
 
@@ -16,7 +16,7 @@ from hlrp.latents import LatentSpec
 @pytest.fixture
 def clips() -> Tensor:
     """Six clips of two frames, uint8."""
-    return torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    return torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
 
 
 @pytest.fixture(params=["fsq", "vq"])
@@ -31,7 +31,7 @@ def fsq_model(clips: Tensor) -> LatentActionQuantizer:
     return make_model("fsq", clips)
 
 
-def make_model(quantizer: QuantizerName, clips: Tensor) -> LatentActionQuantizer:
+def make_model(quantizer: str, clips: Tensor) -> LatentActionQuantizer:
     torch.manual_seed(0)
     config = replace(debug(), spec=LatentSpec(code_seq_len=3, code_dim=8), quantizer=quantizer)
     model = LatentActionQuantizer(config).train()

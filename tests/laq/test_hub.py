@@ -10,13 +10,15 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 
-from hlrp.laq.checkpoint import CARD_FILE, CHECKPOINT_FILES, LAQ_FOLDER, load_laq
+from hlrp.laq.checkpoint import CARD_FILE, LAQ_FOLDER, load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.code_usage import CodeUsage
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.saving import save_laq
 from hlrp.storage.hub import fetch_folder, upload_folder
 from hub_cache import cache_model
+from unmeasured_quality import UNMEASURED
 
 CAMERA = "observation.images.top"
 
@@ -24,17 +26,22 @@ CAMERA = "observation.images.top"
 @pytest.fixture
 def quality() -> LAQQuality:
     """A card of which only codes were measured."""
-    values = dict.fromkeys(LAQQuality.__dataclass_fields__)
-    values |= {"perplexity": [1.9], "dead_codes": [0], "code_usage": [[0.4, 0.6]], "distinct_tuples": 2, "clips": 7}
-    values |= {"tuple_entropy_bits": 0.97, "tuple_entropy_bits_max": 1.0, "picture_clips": 7, "episodes": 3}
-    return LAQQuality(**values)  # pyright: ignore[reportArgumentType]
+    codes = CodeUsage(
+        perplexity=[1.9],
+        dead_codes=[0],
+        code_usage=[[0.4, 0.6]],
+        tuple_entropy_bits=0.97,
+        tuple_entropy_bits_max=1.0,
+        distinct_tuples=2,
+    )
+    return replace(UNMEASURED, codes=codes, episodes=3)
 
 
 def test_a_saved_quantizer_comes_back_from_its_folder(
     model: LatentActionQuantizer, clips: Tensor, tmp_path: Path
 ) -> None:
     again = load_laq(save_laq(model, tmp_path / "laq")).model
-    assert torch.equal(again.encode(clips).codes, model.encode(clips).codes)
+    assert torch.equal(again.encode(clips).require_codes(), model.encode(clips).require_codes())
     assert not again.training
 
 
@@ -50,7 +57,7 @@ def test_the_card_shows_the_figures_and_three_lines_of_usage(
     assert "- steps: 3" in card
     usage = card.partition("```python\n")[2].partition("```")[0].splitlines()
     assert len(usage) == 3
-    assert "(batch, 2, 3, 32, 32)" in usage[2]
+    assert "(batch, 2, 1, 3, 32, 32)" in usage[2]
 
 
 def test_the_card_of_a_mixture_names_its_sources_and_the_licence(
@@ -76,7 +83,7 @@ def test_the_usage_of_the_card_runs(fsq_model: LatentActionQuantizer, clips: Ten
     usage = (folder / CARD_FILE).read_text().partition("```python\n")[2].partition("```")[0]
     names: dict[str, object] = {"frames": clips}
     exec(usage.replace("this folder, or the name of its repository", str(folder)), names)
-    assert torch.equal(names["latents"].codes, fsq_model.encode(clips).codes)  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(names["latents"].codes, fsq_model.encode(clips).require_codes())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_card_without_figures_says_so(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_what_would_be_uploaded_is_the_whole_checkpoint(
     fsq_model: LatentActionQuantizer, quality: LAQQuality, tmp_path: Path
 ) -> None:
     folder = save_laq(fsq_model, tmp_path / "laq", cameras=[CAMERA], quality=quality, extra={})
-    assert {path.name for path in folder.iterdir()} == set(CHECKPOINT_FILES)
+    assert {path.name for path in folder.iterdir()} == set(LAQ_FOLDER.files)
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_a_quantizer_loads_by_its_name_on_the_hub(
     fsq_model: LatentActionQuantizer, clips: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = cache_model(save_laq(fsq_model, tmp_path / "laq"), "someone/laq", tmp_path / "cache", monkeypatch)
-    assert torch.equal(load_laq(name).model.encode(clips).codes, fsq_model.encode(clips).codes)
+    assert torch.equal(load_laq(name).model.encode(clips).require_codes(), fsq_model.encode(clips).require_codes())
 
 
 @pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b", "laq"])

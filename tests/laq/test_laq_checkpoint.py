@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import re
@@ -17,18 +18,16 @@ from hlrp.laq import checkpoint
 from hlrp.laq.checkpoint import CARD_FILE, DESCRIPTION_FILE, QUALITY_FILE, WEIGHTS_FILE, load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.measure.reconstruction import NO_PICTURES
 from hlrp.report.saving import save_laq
+from unmeasured_quality import UNMEASURED
 
 CAMERA = "observation.images.top"
-QUALITY = LAQQuality(
-    **dict.fromkeys(LAQQuality.__dataclass_fields__)  # pyright: ignore[reportArgumentType]
-    | {"copy_gain": 0.25, "perplexity": None, "clips": 7, "picture_clips": 7, "episodes": 2}
-)
+QUALITY = dataclasses.replace(UNMEASURED, pictures=dataclasses.replace(NO_PICTURES, copy_gain=0.25))
 
 
-def save(model: LatentActionQuantizer, folder: Path, *, replace: bool = False) -> Path:
-    return save_laq(model, folder, cameras=[CAMERA], quality=QUALITY, extra={"steps": 3}, replace=replace)
+def save(model: LatentActionQuantizer, folder: Path, *, overwrite: bool = False) -> Path:
+    return save_laq(model, folder, cameras=[CAMERA], quality=QUALITY, extra={"steps": 3}, overwrite=overwrite)
 
 
 def test_a_saved_quantizer_writes_the_very_same_codes(
@@ -132,14 +131,14 @@ def test_a_quantizer_replaces_an_earlier_one_only_on_request(fsq_model: LatentAc
     folder = save(fsq_model, tmp_path / "laq")
     with pytest.raises(FileExistsError, match="already exists"):
         save(fsq_model, folder)
-    assert load_laq(save(fsq_model, folder, replace=True)).fingerprint == fsq_model.fingerprint()
+    assert load_laq(save(fsq_model, folder, overwrite=True)).fingerprint == fsq_model.fingerprint()
 
 
 def test_a_folder_of_something_else_is_never_replaced(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
     with pytest.raises(FileExistsError):
-        save(fsq_model, tmp_path / "photos", replace=True)
+        save(fsq_model, tmp_path / "photos", overwrite=True)
     assert (tmp_path / "photos" / "cat.png").exists()
 
 

@@ -22,14 +22,14 @@ def test_a_still_pixel_weighs_one_and_a_moved_one_up_to_the_strength_more() -> N
 
 
 def test_a_perfect_prediction_costs_nothing_and_no_strength_is_the_plain_error() -> None:
-    before, after, predicted = torch.rand(3, 2, 1, 3, 4, 4)
+    before, after, predicted = torch.rand(3, 2, 1, 1, 3, 4, 4)
     assert reconstruction_loss(after, before, after, motion_strength=8.0) == 0
     plain = reconstruction_loss(predicted, before, after, motion_strength=0.0)
     assert plain.item() == pytest.approx((predicted - after).square().mean().item())
 
 
 def test_an_error_where_something_moved_costs_more() -> None:
-    before, after = torch.zeros(1, 1, 3, 1, 2), torch.zeros(1, 1, 3, 1, 2)
+    before, after = torch.zeros(2, 1, 1, 1, 3, 1, 2)
     after[..., 0] = 1
     moved, still = after.clone(), after.clone()
     moved[..., 0] -= 0.5
@@ -39,10 +39,10 @@ def test_an_error_where_something_moved_costs_more() -> None:
 
 
 def test_a_motion_one_camera_sees_does_not_weigh_on_another() -> None:
-    before, after = torch.zeros(1, 1, 6, 1, 1), torch.zeros(1, 1, 6, 1, 1)
-    after[:, :, :3] = 1  # only the first camera sees it
+    before, after = torch.zeros(2, 1, 1, 2, 3, 1, 1)
+    after[:, :, 0] = 1  # only the first camera sees it
     predicted = after.clone()
-    predicted[:, :, 3:] += 0.5  # an error of the second
+    predicted[:, :, 1] += 0.5  # an error of the second
     assert reconstruction_loss(predicted, before, after, motion_strength=8.0).item() == pytest.approx(0.5**2 / 2)
 
 
@@ -70,7 +70,7 @@ def test_only_labelled_clips_teach_actions_and_none_at_all_is_no_error() -> None
 
 
 def test_a_thing_nearly_in_its_place_is_better_than_none_at_all_once_errors_are_averaged() -> None:
-    before = torch.zeros(1, 1, 3, 16, 16)
+    before = torch.zeros(1, 1, 1, 3, 16, 16)
     after, beside = before.clone(), before.clone()
     after[..., 4:6, 4:6] = 1
     beside[..., 4:6, 6:8] = 1

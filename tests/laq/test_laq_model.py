@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.config import LAQConfig, QuantizerName, debug, lapa
-from hlrp.laq.model import LatentActionQuantizer, config_from_description, description
-from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.laq.config import QUANTIZERS, LAQConfig, debug, lapa
+from hlrp.laq.model import LatentActionQuantizer, description
 from hlrp.latents import LatentSpec
+from hlrp.storage.plain_values import from_plain
 
 
 def three_frame_model() -> LatentActionQuantizer:
@@ -17,25 +17,25 @@ def three_frame_model() -> LatentActionQuantizer:
 
 
 def test_the_decoder_starts_as_an_exact_copy_of_frame_t(model: LatentActionQuantizer) -> None:
-    frames = torch.rand(2, 2, 3, 32, 32)
+    frames = torch.rand(2, 2, 1, 3, 32, 32)
     assert torch.equal(model(frames).frames, frames[:, :1])
 
 
 def test_three_frames_give_two_transitions_each_predicted_from_the_frame_before(clips: Tensor) -> None:
     model = three_frame_model()
-    frames = torch.rand(2, 3, 3, 32, 32)
+    frames = torch.rand(2, 3, 1, 3, 32, 32)
     result = model(frames)
     assert result.codes.shape == (2, 2, 4)
     assert result.vectors.shape == (2, 2, 4, 8)
     assert torch.equal(result.frames, frames[:, :2])
-    assert model.encode(frames).codes.shape == (2, 2, 4)
+    assert model.encode(frames).require_codes().shape == (2, 2, 4)
 
 
 def test_an_earlier_transition_does_not_see_later_frames() -> None:
     model = three_frame_model()
-    frames = torch.rand(2, 3, 3, 32, 32)
+    frames = torch.rand(2, 3, 1, 3, 32, 32)
     other = frames.clone()
-    other[:, 2] = torch.rand(2, 3, 32, 32)
+    other[:, 2] = torch.rand(2, 1, 3, 32, 32)
     one, two = model.encode(frames), model.encode(other)
     assert torch.equal(one.vectors[:, 0], two.vectors[:, 0])
     assert torch.equal(one.codes[:, 0], two.codes[:, 0])
@@ -43,14 +43,14 @@ def test_an_earlier_transition_does_not_see_later_frames() -> None:
 
 
 def test_a_code_tells_the_direction_of_time(model: LatentActionQuantizer) -> None:
-    frames = torch.rand(2, 2, 3, 32, 32)
+    frames = torch.rand(2, 2, 1, 3, 32, 32)
     assert not torch.allclose(model.encode(frames).vectors, model.encode(frames.flip(1)).vectors)
 
 
 def test_the_decoder_predicts_each_transition_from_its_own_codes_only(clips: Tensor) -> None:
     model = three_frame_model()
     torch.nn.init.normal_(model.decoder.heads["pixels"].weight)
-    frames, vectors = torch.rand(2, 2, 3, 32, 32), torch.randn(2, 2, 4, 8)
+    frames, vectors = torch.rand(2, 2, 1, 3, 32, 32), torch.randn(2, 2, 4, 8)
     other = vectors.clone()
     other[:, 1] += 1
     one, two = model.predict(frames, vectors), model.predict(frames, other)
@@ -67,7 +67,7 @@ def test_encoding_changes_no_state_and_repeats_itself(model: LatentActionQuantiz
 
 
 @pytest.mark.parametrize("quantizer", list(QUANTIZERS))
-def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: QuantizerName, clips: Tensor) -> None:
+def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: str, clips: Tensor) -> None:
     model = LatentActionQuantizer(replace(debug(), quantizer=quantizer)).train()
     model(model.to_pixels(clips))  # statistics and codebooks that have seen data
     expected = model.eval().encode(clips)
@@ -100,22 +100,32 @@ def test_encoding_is_the_forward_pass_without_a_decoder(model: LatentActionQuant
     assert not actions.vectors.requires_grad
 
 
+def test_a_clip_of_one_camera_may_lack_the_camera_axis(fsq_model: LatentActionQuantizer, clips: Tensor) -> None:
+    assert torch.equal(fsq_model.encode(clips[:, :, 0]).codes, fsq_model.encode(clips).codes)
+
+
+def test_clips_for_two_cameras_need_the_camera_axis() -> None:
+    model = LatentActionQuantizer(replace(debug(), num_cameras=2)).eval()
+    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 2, 3, 32, 32\).* got \(1, 2, 6, 32, 32\)"):
+        model.encode(torch.rand(1, 2, 6, 32, 32))
+
+
 def test_validity_is_passed_on_and_assumed_where_not_given(fsq_model: LatentActionQuantizer, clips: Tensor) -> None:
     valid = torch.tensor([True, False, True, True, False, True])
     assert torch.equal(fsq_model.encode(clips, valid).valid, valid)
     assert fsq_model.encode(clips).valid.all()
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 3, 32, 32), (2, 2, 3, 32, 48), (2, 2, 1, 32, 32)])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 32, 32), (2, 2, 3, 32, 48), (2, 2, 2, 3, 32, 32), (2, 2, 1, 32, 32)])
 def test_clips_of_another_shape_are_refused(fsq_model: LatentActionQuantizer, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 3, 32, 32\), got"):
+    with pytest.raises(ValueError, match=r"clips must be \(batch, 2, 1, 3, 32, 32\): batch, frames, .*; got \(2, "):
         fsq_model.encode(torch.rand(shape))
 
 
 @pytest.mark.parametrize("pixel", [torch.nan, torch.inf])
 def test_a_pixel_that_is_no_number_is_refused(fsq_model: LatentActionQuantizer, pixel: float) -> None:
-    frames = torch.rand(2, 2, 3, 32, 32)
-    frames[1, 0, 2, 5, 5] = pixel
+    frames = torch.rand(2, 2, 1, 3, 32, 32)
+    frames[1, 0, 0, 2, 5, 5] = pixel
     with pytest.raises(ValueError, match="NaN or infinite pixels"):
         fsq_model.encode(frames)
 
@@ -138,7 +148,7 @@ def test_the_fingerprint_changes_with_any_weight_and_any_setting(model: LatentAc
 def test_a_configuration_survives_its_description() -> None:
     spec = LatentSpec(num_frames=4, codebook_size=5)
     config = replace(debug(), spec=spec, image_size=(32, 48), quantizer="vq", targets=("pixels", "flow"))
-    assert config_from_description(description(config)) == config
+    assert from_plain(type(config), description(config)) == config
 
 
 def test_looking_codes_up_gives_what_the_decoder_saw(model: LatentActionQuantizer, clips: Tensor) -> None:
@@ -151,20 +161,20 @@ def test_looking_codes_up_gives_what_the_decoder_saw(model: LatentActionQuantize
 def test_every_camera_is_seen_and_predicted() -> None:
     model = LatentActionQuantizer(replace(debug(), num_cameras=2)).eval()
     torch.nn.init.normal_(model.decoder.heads["pixels"].weight, std=0.1)
-    frames = torch.rand(2, 2, 6, 32, 32)
+    frames = torch.rand(2, 2, 2, 3, 32, 32)
     other = frames.clone()
-    other[:, 1, 3:] = torch.rand(2, 3, 32, 32)  # what the second camera sees later
+    other[:, 1, 1] = torch.rand(2, 3, 32, 32)  # what the second camera sees later
     one, two = model(frames), model(other)
-    assert one.frames.shape == (2, 1, 6, 32, 32)
+    assert one.frames.shape == (2, 1, 2, 3, 32, 32)
     assert not torch.allclose(one.vectors, two.vectors)
-    swapped = model(torch.cat([frames[:, :, 3:], frames[:, :, :3]], dim=2))
+    swapped = model(frames.flip(2))
     assert not torch.allclose(one.vectors, swapped.vectors)  # the order of cameras means something
 
 
 def test_targets_other_than_pixels_start_at_no_change_and_have_their_shapes() -> None:
     config = replace(debug(), num_cameras=2, targets=("features", "flow"), feature_dim=5, action_dim=6)
     model = LatentActionQuantizer(config).eval()
-    result = model(torch.rand(3, 2, 6, 32, 32))
+    result = model(torch.rand(3, 2, 2, 3, 32, 32))
     assert result.frames is None
     assert result.change.features is not None
     assert result.change.features.shape == (3, 1, 2, 5, 2, 2)
@@ -174,7 +184,7 @@ def test_targets_other_than_pixels_start_at_no_change_and_have_their_shapes() ->
     assert result.actions is not None
     assert result.actions.shape == (3, 1, 6)
     with pytest.raises(ValueError, match="this LAQ predicts features, flow, no pixels"):
-        model.predict(torch.rand(3, 1, 6, 32, 32), result.quantized)
+        model.predict(torch.rand(3, 1, 2, 3, 32, 32), result.quantized)
 
 
 def test_the_preset_lapa_has_the_size_of_lapas_release() -> None:
@@ -186,7 +196,7 @@ def test_the_preset_lapa_has_the_size_of_lapas_release() -> None:
 
 def test_frames_need_not_be_square() -> None:
     model = LatentActionQuantizer(replace(debug(), image_size=(32, 64))).eval()
-    frames = torch.rand(1, 2, 3, 32, 64)
+    frames = torch.rand(1, 2, 1, 3, 32, 64)
     assert torch.equal(model(frames).frames, frames[:, :1])
 
 

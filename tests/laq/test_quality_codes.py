@@ -10,7 +10,7 @@ import torch
 from hlrp.measure.code_usage import (
     agreement,
     chance_agreement,
-    code_figures,
+    code_usage,
     modal_share,
     most_frequent,
     tuple_entropy_bits,
@@ -21,7 +21,7 @@ K = 4
 
 def test_usage_perplexity_and_dead_codes_describe_each_slot() -> None:
     codes = torch.stack([torch.arange(8) % 4, torch.arange(8) % 2], dim=1)[:, None]  # four codes, and two of four
-    card = code_figures(codes, K)
+    card = code_usage(codes, K)
     assert card.perplexity == pytest.approx([4, 2])
     assert card.dead_codes == [0, 2]
     assert card.code_usage is not None
@@ -30,14 +30,14 @@ def test_usage_perplexity_and_dead_codes_describe_each_slot() -> None:
 
 
 def test_slots_of_all_transitions_are_pooled_and_tuples_are_whole_clips() -> None:
-    card = code_figures(torch.tensor([[[0, 1], [2, 1]]]), K)  # slots 0 and 1 of two transitions
+    card = code_usage(torch.tensor([[[0, 1], [2, 1]]]), K)  # slots 0 and 1 of two transitions
     assert card.perplexity == pytest.approx([2, 1])
     assert card.distinct_tuples == 1
 
 
 def test_slots_that_repeat_each_other_say_no_more_together_than_one() -> None:
     codes = torch.randint(K, (4000, 1, 1))
-    repeated, fresh = code_figures(codes.expand(-1, 1, 3), K), code_figures(torch.randint(K, (4000, 1, 3)), K)
+    repeated, fresh = code_usage(codes.expand(-1, 1, 3), K), code_usage(torch.randint(K, (4000, 1, 3)), K)
     assert repeated.tuple_entropy_bits == pytest.approx(2, abs=0.02)
     assert fresh.tuple_entropy_bits == pytest.approx(6, abs=0.05)
     assert repeated.tuple_entropy_bits_max == fresh.tuple_entropy_bits_max == 6
@@ -55,7 +55,7 @@ def test_the_correction_for_few_clips_comes_closer_to_the_truth() -> None:
 def test_the_entropy_is_zero_for_one_tuple_and_never_more_than_clips_can_show() -> None:
     assert tuple_entropy_bits(torch.zeros(9, 2, dtype=torch.int64)) == 0
     assert tuple_entropy_bits(torch.arange(8)[:, None]) == 3
-    assert code_figures(torch.randint(K, (8, 1, 5)), K).tuple_entropy_bits_max == 3
+    assert code_usage(torch.randint(K, (8, 1, 5)), K).tuple_entropy_bits_max == 3
 
 
 def test_the_most_frequent_tuples_come_first() -> None:

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hlrp.laq.quantizers import QUANTIZERS, Quantizer
+from hlrp.laq.config import QUANTIZERS
+from hlrp.laq.quantizers import Quantizer, quantizer_class
 from hlrp.laq.quantizers.learned import CHECK_STEPS, LearnedCodebooks
 from hlrp.latents import NO_LABEL, LatentSpec
 from hlrp.training.callbacks import replaced_values
 
 SPEC = LatentSpec(codebook_size=8, code_seq_len=3, code_dim=6)
 NAMES = list(QUANTIZERS)
-WITH_CODES = [name for name in NAMES if QUANTIZERS[name].has_codes]
+WITH_CODES = [name for name in NAMES if quantizer_class(name).has_codes]
 OWN_SLOTS = [name for name in NAMES if name != "rvq"]
 LEARNED = ["nsvq", "vq", "simvq", "rvq"]
 
@@ -26,7 +27,7 @@ def latents(b: int = 64, spec: LatentSpec = SPEC) -> Tensor:
 
 def trained(name: str, spec: LatentSpec = SPEC, steps: int = 3) -> Quantizer:
     """A quantizer in evaluation mode that has seen data."""
-    quantizer = QUANTIZERS[name](spec).train()
+    quantizer = quantizer_class(name)(spec).train()
     for _ in range(steps):
         quantizer(latents(256, spec))
     return quantizer.eval()
@@ -114,7 +115,7 @@ def test_a_sample_does_not_depend_on_its_batch_in_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_training_ends_exactly_as_an_uninterrupted_one(name: str) -> None:
     batches = [latents(12) + i / 10 for i in range(60)]  # latents drift, so that codes die and are revived
-    quantizer = QUANTIZERS[name](SPEC).train()
+    quantizer = quantizer_class(name)(SPEC).train()
     optimizer = torch.optim.SGD([*quantizer.parameters(), torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     for x in batches[:30]:
         step(quantizer, optimizer, x.clone().requires_grad_())
@@ -122,7 +123,7 @@ def test_a_resumed_training_ends_exactly_as_an_uninterrupted_one(name: str) -> N
     for x in batches[30:]:
         step(quantizer, optimizer, x.clone().requires_grad_())
 
-    resumed = QUANTIZERS[name](SPEC).train()
+    resumed = quantizer_class(name)(SPEC).train()
     resumed.load_state_dict(state)
     torch.set_rng_state(rng)
     optimizer = torch.optim.SGD([*resumed.parameters(), torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -150,7 +151,7 @@ def test_a_half_precision_encoder_is_quantized_in_full_precision(name: str) -> N
 @pytest.mark.parametrize("name", WITH_CODES)
 @pytest.mark.parametrize("batch_size", [8, 256])
 def test_codes_spread_over_latents_that_sit_far_away_and_hardly_differ(name: str, batch_size: int) -> None:
-    quantizer = QUANTIZERS[name](SPEC).train()
+    quantizer = quantizer_class(name)(SPEC).train()
     for _ in range(40):
         quantizer(5 + 0.01 * latents(batch_size))
     ids = quantizer.eval()(5 + 0.01 * latents(512)).ids
@@ -162,7 +163,7 @@ def test_codes_spread_over_latents_that_sit_far_away_and_hardly_differ(name: str
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("batch_size", [8, 256])
 def test_codes_follow_latents_that_have_moved_away(name: str, batch_size: int) -> None:
-    quantizer = QUANTIZERS[name](SPEC).train()
+    quantizer = quantizer_class(name)(SPEC).train()
     for place in (0, 30, -30):
         for _ in range(45):
             quantizer(place + latents(batch_size))
@@ -184,7 +185,7 @@ def test_upkeep_happens_in_training_only(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNED)
 @torch.no_grad()
 def test_an_average_that_takes_over_replaced_values_has_the_codes_that_were_placed_anew(name: str) -> None:
-    quantizer = QUANTIZERS[name](SPEC).train()
+    quantizer = quantizer_class(name)(SPEC).train()
     assert isinstance(quantizer, LearnedCodebooks)
     quantizer(latents(256))  # places every code
     assert replaced_values(quantizer).keys() > {"recent", "standardize.batches"}
@@ -242,7 +243,7 @@ def test_a_continuous_bottleneck_has_vectors_and_no_codes() -> None:
 
 
 def test_a_continuous_bottleneck_draws_around_its_mean_and_pays_for_information() -> None:
-    quantizer = QUANTIZERS["continuous"](SPEC).train()
+    quantizer = quantizer_class("continuous")(SPEC).train()
     x = torch.zeros(4096, 3, 6)
     one, other = quantizer(x), quantizer(x)
     assert not torch.equal(one.vectors, other.vectors)

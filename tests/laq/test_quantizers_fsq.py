@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.laq.quantizers import quantizer_class
 from hlrp.laq.quantizers.fsq import factor_levels, usage_loss
 from hlrp.laq.quantizers.standardization import BatchStandardization
 from hlrp.latents import LatentSpec
@@ -27,7 +27,7 @@ def test_a_codebook_with_a_large_prime_factor_is_refused(codebook_size: int) -> 
 @pytest.mark.parametrize("codebook_size", [2, 5, 6, 12])
 def test_every_size_of_codebook_round_trips(codebook_size: int) -> None:
     spec = LatentSpec(codebook_size=codebook_size, code_seq_len=2, code_dim=4)
-    quantizer = QUANTIZERS["fsq"](spec).eval()
+    quantizer = quantizer_class("fsq")(spec).eval()
     quantized = quantizer(3 * torch.randn(512, 2, 4))
     assert len(quantized.ids[:, 0].unique()) == codebook_size
     assert torch.equal(quantizer.lookup(quantized.ids), quantized.vectors)

@@ -21,7 +21,7 @@ from hlrp.measure.baselines import (
     random_laq,
 )
 from hlrp.measure.clip_features import clip_features
-from hlrp.measure.code_usage import code_figures
+from hlrp.measure.code_usage import code_usage
 from hlrp.measure.laq_quality import QualityClips, measure_quality
 
 SPEC = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4)
@@ -71,9 +71,9 @@ def test_clips_whose_actions_are_not_finite_are_left_out_of_every_probe(config: 
     assert row.probe_r2 == pytest.approx(1, abs=0.01)
     with torch.no_grad():
         card = measure_quality(random_laq(config, clips.fit), lost)
-    assert card.probe_r2_vectors is not None
-    assert card.probe_r2_vectors > 0.5
-    assert card.reversal_correlation is not None
+    assert card.probe.probe_r2_vectors is not None
+    assert card.probe.probe_r2_vectors > 0.5
+    assert card.reversal.reversal_correlation is not None
     assert card.clips == 64  # codes need no actions
     assert replace(clips, held_out_actions=torch.full_like(held_out, torch.nan)).chunks is None
 
@@ -104,7 +104,7 @@ def test_a_random_quantizer_uses_its_codes_since_its_statistics_fit_the_clips(
     with torch.no_grad():
         codes = clip_features(model, clips.fit).latents.codes
     assert codes is not None
-    perplexity = code_figures(codes, SPEC.codebook_size).perplexity
+    perplexity = code_usage(codes, SPEC.codebook_size).perplexity
     assert perplexity is not None
     assert min(perplexity) > 1.5
 
@@ -129,7 +129,7 @@ def test_every_baseline_stands_beside_the_quantizer(config: LAQConfig, clips: Qu
     labelled = LabelledClips(frames, (codes - 2.0)[:, :, None].expand(-1, 3, 2), 1)
     rows = baseline_rows(config, quality, clips, labelled, replace(LABELLER, steps=2), seed=0)
     assert [row.name for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
-    assert rows[0].probe_r2 == quality.probe_r2
+    assert rows[0].probe_r2 == quality.probe.probe_r2
     assert rows[3].probe_r2 == pytest.approx(1, abs=0.01)  # five values fit into two codes of four
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from brightness_laq import BlindLAQ, BrightnessLAQ, brightness_clips
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.latents import LatentSpec
-from hlrp.measure.action_probe import ProbeFigures, probe_figures, standardized
-from hlrp.measure.clip_features import ClipFeatures, Latents, clip_features
+from hlrp.latents import LatentActions, LatentSpec
+from hlrp.measure.action_probe import ProbeMetrics, probe_metrics, standardized
+from hlrp.measure.clip_features import ClipFeatures, clip_features
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating, measure_quality
 
 K, SLOTS = 4, 2
@@ -27,9 +27,11 @@ K, SLOTS = 4, 2
 def features(codes: Tensor) -> ClipFeatures:
     """Clips of `codes` (b, slots) that start from unrelated pictures."""
     b, quantized = len(codes), F.one_hot(codes, K).float()[:, None]
+    valid = torch.ones(b, dtype=torch.bool)
     return ClipFeatures(
-        latents=Latents(codes[:, None], quantized, quantized + 0.1 * torch.randn_like(quantized)),
-        still=Latents(torch.zeros_like(codes[:, None]), torch.zeros_like(quantized), torch.zeros_like(quantized)),
+        latents=LatentActions(codes[:, None], quantized + 0.1 * torch.randn_like(quantized), valid),
+        quantized=quantized,
+        still=LatentActions(torch.zeros_like(codes[:, None]), torch.zeros_like(quantized), valid),
         pixels=torch.randn(b, 5),
     )
 
@@ -44,10 +46,10 @@ def actions_of(codes: Tensor) -> Tensor:
     return table[codes][:, None, :].expand(-1, 3, -1) * torch.tensor([1.0, 100.0])
 
 
-def probed(fit: ClipFeatures, test: ClipFeatures, fit_actions: Tensor, test_actions: Tensor) -> ProbeFigures:
+def probed(fit: ClipFeatures, test: ClipFeatures, fit_actions: Tensor, test_actions: Tensor) -> ProbeMetrics:
     """Figures of held-out clips from ten episodes."""
     episode = torch.arange(len(test_actions)) % 10
-    return probe_figures(fit, test, standardized(fit_actions, test_actions, episode), K)
+    return probe_metrics(fit, test, standardized(fit_actions, test_actions, episode), K)
 
 
 def test_codes_that_determine_the_action_score_one_and_all_of_it_is_gain() -> None:
@@ -75,7 +77,7 @@ def test_intervals_contain_their_figures() -> None:
 def test_one_held_out_episode_says_nothing_about_others() -> None:
     fit, test = random_codes(100), random_codes(50)
     chunks = standardized(actions_of(fit), actions_of(test), torch.zeros(50, dtype=torch.int64))
-    assert probe_figures(features(fit), features(test), chunks, K).probe_r2_interval is None
+    assert probe_metrics(features(fit), features(test), chunks, K).probe_r2_interval is None
 
 
 def test_codes_count_as_names_so_that_renaming_them_changes_nothing() -> None:
@@ -127,15 +129,15 @@ def measured(model: LatentActionQuantizer, count: int = 80, *, actions: bool = T
 
 def test_a_quantizer_that_knows_the_truth_passes_every_check() -> None:
     card = measured(BrightnessLAQ().eval())
-    assert card.copy_gain == pytest.approx(1)
-    assert card.copy_gain_moving == pytest.approx(1)
-    assert card.permuted_gain_ratio == pytest.approx(0, abs=0.2)
-    assert card.still_change_ratio == card.still_entropy_bits == 0
-    assert card.still_modal_share == card.self_consistency == card.transfer_consistency == 1
-    assert card.transfer_r2 == pytest.approx(1)
-    assert card.transfer_chance == pytest.approx(0.2, abs=0.1)
-    assert card.reversal_correlation == pytest.approx(1, abs=1e-3)
-    assert card.probe_r2 == pytest.approx(1, abs=1e-2)
+    assert card.pictures.copy_gain == pytest.approx(1)
+    assert card.pictures.copy_gain_moving == pytest.approx(1)
+    assert card.pictures.permuted_gain_ratio == pytest.approx(0, abs=0.2)
+    assert card.pictures.still_change_ratio == card.still.still_entropy_bits == 0
+    assert card.still.still_modal_share == card.transfer.self_consistency == card.transfer.transfer_consistency == 1
+    assert card.transfer.transfer_r2 == pytest.approx(1)
+    assert card.transfer.transfer_chance == pytest.approx(0.2, abs=0.1)
+    assert card.reversal.reversal_correlation == pytest.approx(1, abs=1e-3)
+    assert card.probe.probe_r2 == pytest.approx(1, abs=1e-2)
     assert (card.clips, card.picture_clips, card.episodes) == (40, 32, 4)
 
 
@@ -144,7 +146,7 @@ def test_reversal_changes_all_codes_but_those_without_motion() -> None:
     moving = float((codes[40:72] != 2).double().mean())
     card = measured(BrightnessLAQ().eval())
     assert clips.shape[0] == 80
-    assert card.reversal_changed_codes == pytest.approx(moving, abs=0.15)
+    assert card.reversal.reversal_changed_codes == pytest.approx(moving, abs=0.15)
 
 
 def test_a_decoder_that_ignores_codes_keeps_its_gain_under_foreign_ones() -> None:
@@ -154,8 +156,8 @@ def test_a_decoder_that_ignores_codes_keeps_its_gain_under_foreign_ones() -> Non
         BlindLAQ().eval(),
         QualityClips([brighter], [brighter], torch.arange(40) % 4, brighter, None, None),
     )
-    assert card.copy_gain == pytest.approx(1, abs=1e-4)
-    assert card.permuted_gain_ratio == pytest.approx(1)
+    assert card.pictures.copy_gain == pytest.approx(1, abs=1e-4)
+    assert card.pictures.permuted_gain_ratio == pytest.approx(1)
 
 
 def test_codes_blind_to_direction_are_found_out() -> None:
@@ -164,16 +166,16 @@ def test_codes_blind_to_direction_are_found_out() -> None:
             return super().code_of(change.abs())
 
     card = measured(Directionless().eval())
-    assert card.reversal_changed_codes == 0
-    assert card.reversal_correlation == pytest.approx(-1, abs=1e-3)
+    assert card.reversal.reversal_changed_codes == 0
+    assert card.reversal.reversal_correlation == pytest.approx(-1, abs=1e-3)
 
 
 def test_a_clip_of_one_episode_has_nowhere_to_transfer_to() -> None:
     clips, _ = brightness_clips(8, 2)
     one = QualityClips([clips], [clips], torch.zeros(8, dtype=torch.int64), clips, None, None)
     card = measure_quality(BrightnessLAQ().eval(), one)
-    assert card.transfer_consistency is card.transfer_r2 is None
-    assert card.self_consistency == 1
+    assert card.transfer.transfer_consistency is card.transfer.transfer_r2 is None
+    assert card.transfer.self_consistency == 1
 
 
 def test_measuring_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,8 +190,8 @@ def test_a_dataset_without_actions_has_a_card_without_probes() -> None:
     card = measured(BrightnessLAQ().eval(), actions=False)
     values = card.to_dict()
     assert all(values[name] is None for name in values if name.startswith("probe"))
-    assert card.reversal_correlation is None
-    assert card.copy_gain == pytest.approx(1)
+    assert card.reversal.reversal_correlation is None
+    assert card.pictures.copy_gain == pytest.approx(1)
 
 
 def test_a_quantizer_that_diverged_is_told_so_rather_than_the_camera() -> None:
@@ -205,20 +207,20 @@ def test_a_quantizer_that_diverged_is_told_so_rather_than_the_camera() -> None:
 def test_the_card_of_any_quantizer_is_plain_json(quantizer: str, t: int) -> None:
     spec = LatentSpec(codebook_size=K, code_seq_len=SLOTS, code_dim=4, num_frames=t)
     model = LatentActionQuantizer(replace(debug(), spec=spec, quantizer=quantizer)).train()
-    model(torch.rand(64, t, 3, 32, 32))  # a learned codebook starts from data
+    model(torch.rand(64, t, 1, 3, 32, 32))  # a learned codebook starts from data
     card = measured(model, t=t)
     assert json.loads(json.dumps(card.to_dict(), allow_nan=False)) == card.to_dict()
-    assert (card.probe_r2 is None) == (card.perplexity is None) == (quantizer == "continuous")
-    assert card.probe_r2_quantized is not None
+    assert (card.probe.probe_r2 is None) == (card.codes.perplexity is None) == (quantizer == "continuous")
+    assert card.probe.probe_r2_quantized is not None
     assert model.training
 
 
 def test_a_quantizer_that_predicts_no_pixels_has_no_figures_of_pictures() -> None:
     config = replace(debug(), targets=("flow",))
     card = measured(LatentActionQuantizer(config))
-    assert card.copy_gain is card.permuted_gain_ratio is card.transfer_consistency is None
-    assert card.probe_r2 is not None
-    assert card.reversal_changed_codes is not None
+    assert card.pictures.copy_gain is card.pictures.permuted_gain_ratio is card.transfer.transfer_consistency is None
+    assert card.probe.probe_r2 is not None
+    assert card.reversal.reversal_changed_codes is not None
 
 
 def test_several_cameras_are_measured_together() -> None:
@@ -231,7 +233,7 @@ def test_several_cameras_are_measured_together() -> None:
 def test_features_do_not_depend_on_how_clips_are_batched_and_leave_the_model_as_it_was() -> None:
     model = LatentActionQuantizer(debug()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    clips = torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
     with evaluating(model):
         one, other = clip_features(model, [clips]), clip_features(model, clips.split(1))
     torch.testing.assert_close(one.latents.vectors, other.latents.vectors)
@@ -243,7 +245,7 @@ def test_features_do_not_depend_on_how_clips_are_batched_and_leave_the_model_as_
 
 def test_the_codes_of_a_still_clip_know_the_first_frame_only() -> None:
     model = LatentActionQuantizer(debug()).eval()
-    clips = torch.randint(0, 256, (6, 2, 3, 32, 32), dtype=torch.uint8)
+    clips = torch.randint(0, 256, (6, 2, 1, 3, 32, 32), dtype=torch.uint8)
     other = clips.clone()
     other[:, 1] = 0
     one, two = (clip_features(model, [batch]).still.vectors for batch in (clips, other))

@@ -241,8 +241,8 @@ def test_an_image_encoder_stays_with_its_camera(workshop: Workshop, tmp_path: Pa
     root = record_robot(tmp_path / "dataset", joints=4, cameras=cameras[1:])
     fewer = tuned(tmp_path / "saved", root)
     assert list(fewer.config.image_features) == [cameras[1]]
-    for name, value in policy.eyes[1].state_dict().items():
-        assert torch.equal(fewer.eyes[0].state_dict()[name], value), name
+    for name, value in policy.image_encoders[1].state_dict().items():
+        assert torch.equal(fewer.image_encoders[0].state_dict()[name], value), name
     assert act(fewer, 4, cameras[1:]).shape == (1, 4, 4)
 
 

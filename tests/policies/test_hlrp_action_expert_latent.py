@@ -37,17 +37,17 @@ def trained(policy: Any, workshop: Workshop) -> Any:
 
 def test_codes_picture_and_state_decide_the_chunk(workshop: Workshop, policy: Any) -> None:
     policy = trained(policy, workshop)
-    seen, noise = observation(workshop, [3]), torch.randn(1, 4, 4)
+    observed, noise = observation(workshop, [3]), torch.randn(1, 4, 4)
 
     def chunk(code: int = 0, **changes: Any) -> torch.Tensor:
         codes = torch.full((1, 4), code)
-        return policy.predict_action_chunk({**seen, **changes}, codes=codes, noise=noise)
+        return policy.predict_action_chunk({**observed, **changes}, codes=codes, noise=noise)
 
     base = chunk()
     assert torch.equal(chunk(), base)
     assert not torch.equal(chunk(code=5), base)
-    assert not torch.equal(chunk(**{CAMERA: seen[CAMERA].flip(-1)}), base)
-    assert not torch.equal(chunk(**{"observation.state": seen["observation.state"] + 1}), base)
+    assert not torch.equal(chunk(**{CAMERA: observed[CAMERA].flip(-1)}), base)
+    assert not torch.equal(chunk(**{"observation.state": observed["observation.state"] + 1}), base)
 
 
 def test_the_plan_is_kept_for_as_many_chunks_as_asked(workshop: Workshop, policy: Any) -> None:
@@ -62,18 +62,18 @@ def test_the_plan_is_kept_for_as_many_chunks_as_asked(workshop: Workshop, policy
         return predict(*args, **kwargs)
 
     policy.backend.predict = counted
-    seen = observation(workshop, [3])
+    observed = observation(workshop, [3])
     for _ in range(4 * policy.config.n_action_steps):  # four chunks
-        policy.select_action(seen)
+        policy.select_action(observed)
     assert plans == 2
     policy.reset()
-    policy.select_action(seen)
+    policy.select_action(observed)
     assert plans == 3
     policy.reset()
     for _ in range(4):  # as real-time chunking and the policy server ask
-        policy.predict_action_chunk(seen)
+        policy.predict_action_chunk(observed)
     assert plans == 5
-    policy.predict_action_chunk({**seen, "task": ["Do something else"]})
+    policy.predict_action_chunk({**observed, "task": ["Do something else"]})
     assert plans == 6
     policy.predict_action_chunk(observation(workshop, [3, 20]))
     assert plans == 7
@@ -101,7 +101,7 @@ def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"expert": "mlp"}, "expert must be diffusion or flow"),
+        ({"expert": "mlp"}, "expert must be one of diffusion, flow"),
         ({"predicted_codes": 2.0}, "predicted_codes must be in"),
         ({"replan_every": 0}, "must be 1 or more"),
         ({"noise_scheduler_type": "PNDM"}, "noise_scheduler_type must be one of DDPM, DDIM"),
@@ -142,10 +142,10 @@ def test_the_flow_expert_continues_the_chunk_being_executed(workshop: Workshop) 
     policy = trained(workshop.policy(KIND, expert="flow", rtc_config=RTCConfig(execution_horizon=4)), workshop)
     assert policy.supports_rtc()
     assert not workshop.policy(KIND, expert="diffusion").supports_rtc()
-    seen, noise, before = observation(workshop, [3]), torch.randn(1, 4, 4), torch.full((1, 4, 4), 0.9)
+    observed, noise, before = observation(workshop, [3]), torch.randn(1, 4, 4), torch.full((1, 4, 4), 0.9)
 
     def chunk(**kwargs: Any) -> torch.Tensor:
-        return policy.predict_action_chunk(seen, codes=torch.zeros(1, 4, dtype=torch.int64), noise=noise, **kwargs)
+        return policy.predict_action_chunk(observed, codes=torch.zeros(1, 4, dtype=torch.int64), noise=noise, **kwargs)
 
     free, guided = chunk(), chunk(prev_chunk_left_over=before, inference_delay=2)
     assert (guided - before)[:, :2].abs().mean() < (free - before)[:, :2].abs().mean()
@@ -153,18 +153,18 @@ def test_the_flow_expert_continues_the_chunk_being_executed(workshop: Workshop) 
 
 def test_actions_that_are_not_bounded_do_not_suit_a_clipping_expert(workshop: Workshop) -> None:
     modes = {"ACTION": NormalizationMode.MEAN_STD}
-    with pytest.raises(ValueError, match=r"clips actions to ±1, which MEAN_STD exceeds"):
+    with pytest.raises(ValueError, match=r"clips actions to ±1, and normalized actions reach ±inf"):
         workshop.config(KIND, normalization_mapping=modes, expert="diffusion")
     assert workshop.config(KIND, normalization_mapping=modes, expert="flow").expert == "flow"
 
 
 def test_pictures_are_shifted_in_training_alone(workshop: Workshop) -> None:
     policy = workshop.policy(KIND, random_shift_px=3)
-    inputs = policy._see(workshop.batch([3]))
+    batch = workshop.batch([3])
     policy.train()
     policy.steps_trained += 1
-    one = policy._seen(inputs)
+    one = policy._image_tokens(batch).features
     policy.steps_trained += 1
-    assert not torch.equal(policy._seen(inputs), one)
+    assert not torch.equal(policy._image_tokens(batch).features, one)
     policy.eval()
-    assert torch.equal(policy._seen(inputs), policy._seen(inputs))
+    assert torch.equal(policy._image_tokens(batch).features, policy._image_tokens(batch).features)

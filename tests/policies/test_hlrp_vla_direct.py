@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from hlrp.data.labels import LABELS_DIR, save_labels
-from hlrp.latents import LatentSpec
-from lerobot_policy_felix_bundle.policies.common.labels import Labels
+from hlrp.latents import LatentActions, LatentSpec
 from lerobot_policy_felix_bundle.policies.common.observations import foundation_batch
 from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
 from policy_workshop import SPEC, Workshop, make_foundation, make_labels, make_laq
@@ -44,8 +43,8 @@ def test_the_current_frame_and_the_instruction_do_reach_the_prediction(workshop:
 
 def policy_inputs(policy: HLRPVLADirectPolicy, batch: dict[str, Any]) -> Any:
     codes = torch.zeros(len(batch["index"]), SPEC.num_codes, dtype=torch.int64)
-    labels = Labels(codes, torch.ones(len(codes), dtype=torch.bool))
-    return foundation_batch(batch, policy.config.image_features, labels=labels)
+    size = policy.backend.config.image_size
+    return foundation_batch(batch, policy.config.image_features, size=size, labels=LatentActions.of_codes(codes))
 
 
 def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADirectPolicy) -> None:

@@ -158,7 +158,7 @@ def test_no_call_changes_its_batch(stock: Stock, kind: str) -> None:
 
 def test_a_batch_needs_nothing_that_the_features_do_not_declare(stock: Stock, kind: str) -> None:
     policy, batch = stock.policy(kind), stock.batch(3, 20)
-    needed = {*SEEN, ACTION, *(["index"] if policy.needs_labels else [])}
+    needed = {*SEEN, ACTION, *(["index"] if policy.config.needs_labels else [])}
     _, values = policy(batch)
     for key in batch.keys() - needed:
         loss, without = policy({name: value for name, value in batch.items() if name != key})
@@ -484,10 +484,14 @@ def test_any_robots_features_make_a_policy(stock: Stock, other_robot: Any, kind:
     seen = {key: value for key, value in batch.items() if key.startswith("observation") or key == "task"}
     expected = chunk(policy, seen)
     assert post(expected).shape == (2, 4, 7)
-    shown = policy.backend.features(foundation_batch(seen, config.image_features)).hidden
+
+    def features(observation: dict[str, Any]) -> Tensor:
+        inputs = foundation_batch(observation, config.image_features, size=policy.backend.config.image_size)
+        return policy.backend.features(inputs).hidden
+
+    shown = features(seen)
     for camera in config.image_features:
-        inverted = {**seen, camera: 1 - seen[camera]}
-        assert not torch.equal(policy.backend.features(foundation_batch(inverted, config.image_features)).hidden, shown)
+        assert not torch.equal(features({**seen, camera: 1 - seen[camera]}), shown)
     policy.save_pretrained(tmp_path)
     loaded = get_policy_class(kind).from_pretrained(tmp_path)
     torch.testing.assert_close(chunk(loaded, seen), expected, atol=1e-6, rtol=0)

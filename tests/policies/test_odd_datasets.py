@@ -122,7 +122,8 @@ def test_actions_that_are_not_finite_are_not_learnt(workshop: Workshop, lost_roo
 def test_a_chunk_is_learnt_up_to_its_first_unknown_action(workshop: Workshop, lost_root: Path) -> None:
     run = Run(workshop, opened(lost_root))
     batch = run.before(default_collate([run.dataset[1], run.dataset[0]]))
-    assert run.policy._is_pad(batch).tolist() == [[False, False, True, True], [False, False, False, True]]
+    is_pad = run.policy._action_target(batch).is_pad
+    assert is_pad.tolist() == [[False, False, True, True], [False, False, False, True]]
     changed = {**batch, ACTION: batch[ACTION].clone()}
     changed[ACTION][0, 2:] = 7.0
     torch.manual_seed(0)
@@ -204,10 +205,10 @@ def test_vectors_of_any_type_and_length_are_learnt_as_numbers(
 def test_actions_that_a_clipping_expert_could_not_give_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     root = record(tmp_path / "data", {ACTION: vector("uint8")}, lambda _, i: {ACTION: np.uint8([i, 60])})
     raw = {"normalization_mapping": {"ACTION": NormalizationMode.IDENTITY}}
-    with pytest.raises(ValueError, match=r"clips actions to ±1, those of the dataset reach ±60, and IDENTITY"):
+    with pytest.raises(ValueError, match=r"clips actions to ±1, and normalized actions reach ±60; normalize"):
         Run(workshop, opened(root), "hlrp_diffusion", **raw)
     Run(workshop, opened(root), "hlrp_diffusion", clip_sample_range=60.0, **raw)
-    with pytest.raises(ValueError, match="clip_sample_range must be 1 or more"):
+    with pytest.raises(ValueError, match=r"clips actions to ±0.5, and normalized actions reach ±1"):
         workshop.config("hlrp_action_expert_latent", clip_sample_range=0.5)
 
 
@@ -216,10 +217,10 @@ def test_one_state_value_is_the_samples_own_in_any_window(workshop: Workshop, tm
     root = record(tmp_path / "data", features, lambda _, i: {OBS_STATE: np.float32([i])}, (12, 12))
     run = Run(workshop, opened(root))
     batch = run.before(default_collate([run.dataset[row] for row in (1, 4)]))
-    single, window = run.policy._current_state(batch), {**batch, OBS_STATE: torch.tensor([[1.0, 5.0], [4.0, 8.0]])}
+    single, window = run.policy._state(batch), {**batch, OBS_STATE: torch.tensor([[1.0, 5.0], [4.0, 8.0]])}
     assert single.shape == (2, 1)
     assert single[1] > single[0]
-    assert run.policy._current_state(window).tolist() == [[1.0], [4.0]]
+    assert run.policy._state(window).tolist() == [[1.0], [4.0]]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
         (LATENT, {"latent_conditioning": False, "predicted_codes": 0.5}, "predicted_codes=0.5 has no effect"),
         (LATENT, {"latent_conditioning": False, "replan_every": 2}, "replan_every=2 has no effect"),
         (LATENT, {"latent_conditioning": False, **ONLINE}, "latent_targets=online has no effect"),
-        (LATENT, {"expert": "diffusion", "rtc_config": RTCConfig()}, "rtc_config is for the flow expert"),
+        (
+            LATENT,
+            {"expert": "diffusion", "rtc_config": RTCConfig()},
+            "rtc_config has no effect with the diffusion",
+        ),
         (DIRECT, {"latent_loss_weight": 1.0, "freeze_vla": True}, "freeze_vla=true leaves as it is"),
         (DIRECT, ONLINE, "labels that nothing learns from while latent_loss_weight is 0"),
         ("hlrp_vla_direct", {"freeze_laq_decoder": False}, "freeze_laq_decoder=false is for --policy.decoder=laq"),
@@ -40,7 +44,7 @@ def test_an_option_without_effect_is_refused(
 
 def test_a_spelling_of_tokens_is_refused_where_the_vla_has_none(workshop: Workshop, tmp_path: Path) -> None:
     spelled = {"action_token_fmt": "<MOVE_{i}>"}
-    with pytest.raises(ValueError, match="a smol_latent_head does not answer in action tokens"):
+    with pytest.raises(ValueError, match="a smol_latent_head has no tokens; leave out the options that set them"):
         workshop.policy("hlrp_vla", vla_checkpoint_path=None, vla_backend="smol_latent_head", **spelled)
     foundation = make_foundation(
         tmp_path / "smol", fingerprint=workshop.labels.metadata.laq_fingerprint, backend="smol_latent_head"

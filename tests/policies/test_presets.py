@@ -9,9 +9,6 @@ import pytest
 import torch
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 
-from hlrp.foundation.backends import BACKENDS
-from hlrp.foundation.backends.interfaces import DTYPES
-from lerobot_policy_felix_bundle.policies.common import configuration
 from policy_workshop import Workshop, make_foundation
 
 
@@ -137,8 +134,3 @@ def test_a_preset_can_use_the_other_backend(workshop: Workshop, tmp_path: Path) 
     )
     policy = workshop.policy("hlrp_diffusion", vla_checkpoint_path=str(foundation))
     assert policy.backend.backend_type == "smol_latent_head"
-
-
-def test_names_that_configurations_hold_for_speed_are_those_of_the_library() -> None:
-    assert set(configuration.VLA_BACKENDS) == set(BACKENDS)
-    assert set(configuration.DTYPES) == set(DTYPES)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.report.metrics import (
     FOUNDATION_METRICS,
     LANGUAGE_METRICS,
@@ -17,6 +16,7 @@ from hlrp.report.metrics import (
     collapsed_below,
     good_perplexity,
 )
+from unmeasured_quality import UNMEASURED
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -31,9 +31,9 @@ def test_the_readme_has_every_judged_figure_under_its_name_with_its_threshold(me
 
 
 def test_every_figure_of_the_table_is_measured_under_its_key() -> None:
-    assert set(LAQ_METRICS) - {"collapsed_slots"} <= set(LAQQuality.__dataclass_fields__)
-    assert set(FOUNDATION_METRICS) <= set(CodeFigures.__dataclass_fields__)
-    assert set(LANGUAGE_METRICS) <= set(LanguageFigures.__dataclass_fields__)
+    assert set(LAQ_METRICS) - {"collapsed_slots"} <= set(UNMEASURED.to_dict())
+    assert set(FOUNDATION_METRICS) <= set(CodeAccuracy.__dataclass_fields__)
+    assert set(LANGUAGE_METRICS) <= set(LanguageMetrics.__dataclass_fields__)
 
 
 def test_no_two_figures_have_one_name() -> None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from importlib.metadata import metadata
 
 import pytest
 from torch import nn
 
+from hlrp.experts.diffusion import DiffusionExpert, DiffusionOptions
+from hlrp.experts.interface import ExpertSizes
 from hlrp.foundation.config import LoRASettings
 from hlrp.foundation.lora import add_lora
 from hlrp.runtime.extras import _EXTRAS, MissingPackage, require_packages
 
 
 def test_the_diffusion_expert_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "hlrp.experts.diffusion"
-    for name in [name for name in sys.modules if name == module or name.split(".")[0] == "diffusers"]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    monkeypatch.setattr("lerobot.utils.import_utils._diffusers_available", False)
+    sizes = ExpertSizes(chunk_size=4, action_dim=2, feature_dim=3, num_tokens=1)
     with pytest.raises(MissingPackage, match=r'pip install "lerobot_policy_felix_bundle\[hlrp_action_expert_latent\]"'):
-        importlib.import_module(module)
+        DiffusionExpert(DiffusionOptions(), sizes, num_inference_steps=None)
 
 
 def test_lora_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

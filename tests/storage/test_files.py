@@ -41,7 +41,9 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
         with new_directory(tmp_path / "old", replace_if_holds="laq.json"):
             worked = True
 
-    with pytest.raises(FileExistsError, match="already exists; remove it or choose another folder"):
+    with pytest.raises(
+        FileExistsError, match=r"already exists and has no laq\.json, .*; remove it or choose another folder"
+    ):
         fill()
     assert not worked
     assert (tmp_path / "old" / "thesis.tex").read_text() == "years of work"

@@ -13,6 +13,7 @@ from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
+from hlrp.runtime.number_options import refuse_bools_as_numbers
 from hlrp.runtime.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
@@ -34,6 +35,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     try:
         with signals_unwind():
             _require_options_file()
+            refuse_bools_as_numbers()
             command()
     except KeyboardInterrupt:
         print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)

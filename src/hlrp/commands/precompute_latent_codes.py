@@ -10,14 +10,14 @@ from hlrp.data.dataset import (
     dataset_name,
     open_dataset,
 )
-from hlrp.data.frame_identity import frame_identity
 from hlrp.data.labelling import label_source, write_labelled_dataset
 from hlrp.data.labels import (
     LABELS_DIR,
-    METADATA_FILE,
+    LABELS_FOLDER,
     LatentLabels,
     save_labels,
 )
+from hlrp.data.recording_identity import dataset_identity
 from hlrp.data.sources import lerobot_source
 from hlrp.laq.checkpoint import load_laq
 from hlrp.latents import log_offset
@@ -37,7 +37,7 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
         ValueError: If the cameras do not fit the LAQ.
     """
     device = choose_device(config.device)
-    laq = load_laq(config.laq_path, device)
+    laq = load_laq(config.laq_path, device=device)
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
     log_offset(laq.model.spec, float(dataset.fps), of=dataset.repo_id)
@@ -45,12 +45,14 @@ def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
     laq.require_cameras(max(len(cameras), 1))
     target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
     with sole_writer(target):
-        replaceable = METADATA_FILE if config.output_dataset is None and config.overwrite else None
-        refuse_existing(target, replace_if_holds=replaceable)
+        if config.output_dataset is None:
+            LABELS_FOLDER.refuse_existing(target, overwrite=config.overwrite)
+        else:
+            refuse_existing(target)
         source = lerobot_source(
             dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
         )
-        frames = frame_identity(dataset.meta, source.cameras)
+        frames = dataset_identity(dataset.meta, source.cameras)
         labels = label_source(laq, source, batch_size=config.batch_size, frames=frames)
         if config.output_dataset is None:
             save_labels(labels, target, overwrite=config.overwrite)

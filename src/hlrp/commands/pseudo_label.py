@@ -58,7 +58,7 @@ def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
     device = choose_device(config.device)
     target = Path(config.output_dir)
     refuse_existing(target)
-    laq = load_laq(config.laq_path, device) if config.start == "laq" else None
+    laq = load_laq(config.laq_path, device=device) if config.start == "laq" else None
     with sole_writer(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         dataset, known = _open(config, Path(scratch))
         found = _read(config, dataset, known, laq, device)

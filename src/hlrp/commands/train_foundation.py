@@ -13,21 +13,22 @@ from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
     ObservationSource,
+    open_for_online_labels,
     open_labelled,
-    open_taught,
     require_one_teacher,
+    require_unseen_episodes,
 )
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import METRICS_FILE
-from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.online_labels import OnlineLabelBatch, OnlineLabels
 from hlrp.foundation.predictions import CodePredictions, predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
-from hlrp.measure.code_accuracy import CodeFigures, LastCodeGuess, code_counts, code_figures, validation_log
+from hlrp.measure.code_accuracy import CodeAccuracy, LastCodeGuess, code_accuracy, code_counts, validation_log
 from hlrp.measure.code_accuracy import last_code_guess as guess_last_code
-from hlrp.measure.language import LanguageFigures, language_figures, swapped_instructions
+from hlrp.measure.language import LanguageMetrics, language_metrics, swapped_instructions
 from hlrp.options.train_foundation import TrainFoundationConfig
 from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
@@ -83,7 +84,7 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     parameters, trained = _millions(backend)
     logger.info(f"VLA of {parameters} parameters, {trained} of them trained, on {frames} frames; {held_out} held out")
     module = VLABackendModule(
-        backend, config.optimizer, figures=_validation_figures(sources, spec.codebook_size), online=online
+        backend, config.optimizer, metrics=_validation_figures(sources, spec.codebook_size), online=online
     )
     validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
     batches = ShuffledBatches(
@@ -184,12 +185,15 @@ def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], Onlin
             for one in config.datasets
         ]
     else:
-        sources = [open_taught(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets]
+        sources = [
+            open_for_online_labels(one, laq, held_out, image_size=size, cache_gib=cache) for one in config.datasets
+        ]
     require_one_teacher(sources)
+    require_unseen_episodes(sources)
     return sources, None if laq is None else OnlineLabels(laq.model)
 
 
-def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None) -> FoundationBatch:
+def _labelled(batch: FoundationBatch | OnlineLabelBatch, online: OnlineLabels | None) -> FoundationBatch:
     if isinstance(batch, FoundationBatch):
         return batch
     assert online is not None, "only a run with laq_path has batches of clips"
@@ -199,17 +203,17 @@ def _labelled(batch: FoundationBatch | TaughtBatch, online: OnlineLabels | None)
 def _validation_figures(
     sources: Sequence[ObservationSource], codebook_size: int
 ) -> Callable[[CodePredictions], dict[str, float]]:
-    """Figures that every validation logs, by their names in the log."""
+    """Metrics that every validation logs, by their names in the log."""
     counts = _training_counts(sources, codebook_size)
 
     def figures(predictions: CodePredictions) -> dict[str, float]:
-        return validation_log(code_figures(predictions, codebook_size=codebook_size, training_counts=counts))
+        return validation_log(code_accuracy(predictions, codebook_size=codebook_size, training_counts=counts))
 
     return figures
 
 
 def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:
-    """Count the training frames of each code of each slot, shape (s, k); None if labels are made during training."""
+    """Count the training frames of each code of each slot, shape (q, k); None if labels are made during training."""
     counts = [
         code_counts(source.labels.codes[source.train.index], codebook_size)
         for source in sources
@@ -218,13 +222,13 @@ def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -
     return torch.stack(counts).sum(0) if len(counts) == len(sources) else None
 
 
-def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeFigures:
+def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeAccuracy:
     # Episodes of every dataset are numbered from 0; an offset keeps them apart for the bootstrap over episodes.
     offsets = torch.tensor([0, *(len(source.episode) for source in sources[:-1])]).cumsum(0)
     episode = torch.cat(
         [source.episode[source.held_out.index] + offset for source, offset in zip(sources, offsets, strict=True)]
     )
-    return code_figures(
+    return code_accuracy(
         predictions,
         codebook_size=codebook_size,
         training_counts=_training_counts(sources, codebook_size),
@@ -239,16 +243,16 @@ def _last_code(source: ObservationSource) -> LastCodeGuess | None:
     if labels is None:
         return None
     span = source.spec.frame_deltas(source.fps)[-1]
-    return guess_last_code(labels.codes, labels.valid, source.episode, source.held_out.index, span=span)
+    return guess_last_code(labels.actions, source.episode, source.held_out.index, span=span)
 
 
 def _language(
     backend: FoundationBackend, batches: Sequence[FoundationBatch], sources: Sequence[ObservationSource]
-) -> LanguageFigures:
+) -> LanguageMetrics:
     others = swapped_instructions(text for source in sources for text in source.instructions)
     enough = max(_LANGUAGE_FRAMES // len(batches[0]), 1)
     every = max(len(batches) // enough, 1)
-    return language_figures(backend, batches[::every], others)
+    return language_metrics(backend, batches[::every], others)
 
 
 def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:

@@ -24,7 +24,6 @@ from lerobot.datasets.utils import EPISODES_DIR
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.clips import chosen_episodes
 from hlrp.data.dataset import (
     episode_bounds,
     episode_of_frame,
@@ -34,6 +33,7 @@ from hlrp.data.dataset import (
     read_instructions,
 )
 from hlrp.data.dataset_files import data_files
+from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.frames import FrameSource, stored_frames
 from hlrp.data.sources import ClipSource
 
@@ -295,7 +295,9 @@ class FilmEpisodes:
                 instructions=[self._instructions[number]] * (end - first),
                 seconds=np.arange(end - first) / self._source.fps,
                 known=np.zeros(end - first, dtype=bool),
-                cameras={self._camera: DecodedFrames(frames=self._source.frames, index=torch.arange(first, end))},
+                cameras={
+                    self._camera: DecodedFrames(frames=self._source.frames.cameras[0], index=torch.arange(first, end))
+                },
             )
 
 

@@ -19,7 +19,6 @@ from hlrp.data.added_episodes import (
     film_instructions,
     stored_size,
 )
-from hlrp.data.clips import chosen_episodes
 from hlrp.data.combined_writer import CombinedWriter
 from hlrp.data.dataset import (
     ACTION_VALID,
@@ -27,6 +26,7 @@ from hlrp.data.dataset import (
     episode_bounds,
     open_dataset,
 )
+from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.source_config import AddedSourceConfig
 from hlrp.data.video_folder import open_video_source
 from hlrp.runtime.progress import progress

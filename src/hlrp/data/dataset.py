@@ -1,7 +1,4 @@
-"""Open a LeRobotDataset, with clear error messages for missing or damaged data, and read its columns.
-
-Shapes: e episodes, n frames.
-"""
+"""Open a LeRobotDataset, with clear error messages for missing or damaged data, and read its columns."""
 
 from __future__ import annotations
 
@@ -138,12 +135,12 @@ def episode_bounds(meta: LeRobotDatasetMetadata) -> Int[Tensor, "e 2"]:
     return torch.tensor([(int(first), int(end)) for first, end in bounds], dtype=torch.int64)
 
 
-def episode_of_frame(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
+def episode_of_frame(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " f"]:
     """Episode number of every frame; `bounds` as from `episode_bounds`."""
     return torch.repeat_interleave(torch.arange(len(bounds)), bounds[:, 1] - bounds[:, 0])
 
 
-def frame_of_episode(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " n"]:
+def frame_of_episode(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " f"]:
     """Number of every frame within its episode, from 0; `bounds` as from `episode_bounds`."""
     return torch.arange(int((bounds[:, 1] - bounds[:, 0]).sum())) - bounds[episode_of_frame(bounds), 0]
 
@@ -153,7 +150,7 @@ def has_actions(dataset: LeRobotDataset) -> bool:
     return ACTION in dataset.meta.features
 
 
-def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"]:
+def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"]:
     """Read the `action` column as float32 in dataset units. Matrices are flattened; values that are not finite stay.
 
     If the dataset has the column `ACTION_VALID`, actions that are not known are NaN.
@@ -175,7 +172,7 @@ def marks_known_actions(meta: LeRobotDatasetMetadata) -> bool:
     return feature is not None and feature["dtype"] == "bool" and tuple(feature["shape"]) == (1,)
 
 
-def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"] | None:
+def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f a"] | None:
     """Read a column of numbers as float64, with one row per frame in the order of the absolute frame index.
 
     If only some episodes were downloaded, the frames of all others are NaN. The result is None without any data file.
@@ -198,7 +195,7 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "n a"
     return found
 
 
-def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "n a"]:
+def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "f a"]:
     """Convert a column of numbers, vectors or matrices to float64, flattened to one row per frame.
 
     Args:

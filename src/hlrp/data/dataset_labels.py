@@ -1,7 +1,4 @@
-"""Find the latent labels of an opened dataset, and check that they were made from the frames of this dataset.
-
-Shapes: f frames.
-"""
+"""Find the latent labels of an opened dataset, and check that they were made from the frames of this dataset."""
 
 from __future__ import annotations
 
@@ -10,14 +7,12 @@ from pathlib import Path
 
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
-from hlrp.data.frame_identity import frame_identity
-from hlrp.data.labels import LatentLabels, find_labels, require_labels_of
+from hlrp.data.labels import LABELS_FOLDER, LatentLabels, find_labels, require_labels_of
+from hlrp.data.recording_identity import RecordingIdentity, dataset_identity
 
 logger = logging.getLogger(__name__)
-
-_RENEW = "write them again with hlrp-precompute-latent-codes --overwrite=true"
 
 
 def labels_of_dataset(
@@ -49,18 +44,18 @@ def labels_of_dataset(
     if facts.frames is None:
         logger.warning(
             f"the latent labels of {meta.root} were written by an earlier version and do not say from which frames, so "
-            f"only lengths of episodes were compared; {_RENEW}"
+            f"only lengths of episodes were compared; {LABELS_FOLDER.remedy}"
         )
         return labels
-    mine = frame_identity(meta, [facts.camera, *facts.further_cameras])
-    difference = mine.difference(facts.frames)
+    mine = dataset_identity(meta, [facts.camera, *facts.further_cameras])
+    difference = mine.difference(RecordingIdentity.from_labels(facts.frames))
     if difference is not None:
         raise ValueError(
             f"{named} were made from other frames than those of the dataset in "
             f"{meta.root}: the {difference} differ; name labels of this dataset, or write them with "
             "hlrp-precompute-latent-codes"
         )
-    if None in mine.to_dict().values():
+    if None in mine.for_labels().values():
         logger.warning(
             f"not all files of {meta.root} are on this machine, so not everything could be compared with the frames "
             "that the latent labels were made from"

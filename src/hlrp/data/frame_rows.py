@@ -1,9 +1,7 @@
 """Check that the rows of a LeRobotDataset agree with its metadata: order, numbering and time stamps of frames.
 
-Latent labels, tables of known actions and LeRobot's action chunks address a frame by its number in the column `index`.
-If that number is wrong, they silently use another frame.
-
-Shapes: e episodes, n frames.
+Latent labels, tables of labelled frames and LeRobot's action chunks address a frame by its number in the column
+`index`. If that number is wrong, they silently use another frame.
 """
 
 from __future__ import annotations
@@ -115,8 +113,8 @@ def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
 
 
 def _expected_rows(
-    bounds: Int[np.ndarray, "e 2"], episode: Int[np.ndarray, " n"], meta: LeRobotDatasetMetadata, *, whole: bool
-) -> Int[np.ndarray, "3 n"]:
+    bounds: Int[np.ndarray, "e 2"], episode: Int[np.ndarray, " f"], meta: LeRobotDatasetMetadata, *, whole: bool
+) -> Int[np.ndarray, "3 f"]:
     """Expected values of `index`, `episode_index` and `frame_index` for every row, in the order of the rows."""
     folder = Path(meta.root) / "data"
     unknown = (episode < 0) | (episode >= len(bounds))
@@ -148,9 +146,9 @@ def _expected_rows(
 
 def _require_times(
     meta: LeRobotDatasetMetadata,
-    timestamp: Float[np.ndarray, " n"],
-    episode: Int[np.ndarray, " n"],
-    frame: Int[np.ndarray, " n"],
+    timestamp: Float[np.ndarray, " f"],
+    episode: Int[np.ndarray, " f"],
+    frame: Int[np.ndarray, " f"],
     *,
     tolerance_s: float | None,
 ) -> None:

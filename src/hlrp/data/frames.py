@@ -1,6 +1,6 @@
 """Random access to the frames of a LeRobotDataset, resized to one size, from images, videos or memory.
 
-Shapes: n frames of the dataset, b clips, t frames of a clip, h and w pixels. Pixels are uint8 RGB.
+Pixels are uint8 RGB.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds, episode_of_frame, frame_of_episode
-from hlrp.data.pixels import resize, take
 from hlrp.data.video_files import VideoFiles
+from hlrp.pixels import resize, take
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ _CACHE_RUN = 256
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Frames by absolute index."""
+    """Frames of one camera by absolute index."""
 
-    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t c h w"]:
+    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Read the frames at `index`, uint8 RGB in [0, 255]."""
         ...
 
@@ -74,7 +74,7 @@ class ImageFiles:
 class CachedFrames:
     """Frames that are all in memory."""
 
-    def __init__(self, frames: UInt8[Tensor, "n 3 h w"]) -> None:
+    def __init__(self, frames: UInt8[Tensor, "f 3 h w"]) -> None:
         self.frames = frames
 
     def __len__(self) -> int:
@@ -86,21 +86,19 @@ class CachedFrames:
 
 
 class StackedFrames:
-    """Frames of several cameras of a dataset, stacked along the channels."""
+    """Frames of one or more cameras, which become an axis of their own."""
 
     def __init__(self, cameras: Sequence[FrameSource]) -> None:
         self.cameras = list(cameras)
 
-    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t c h w"]:
-        """Frames at `index`."""
-        return torch.cat([camera.read(index) for camera in self.cameras], dim=2)
+    @property
+    def are_in_memory(self) -> bool:
+        """Whether the frames of all cameras are in memory, so that reading them needs no decoding."""
+        return all(isinstance(camera, CachedFrames) for camera in self.cameras)
 
-
-def are_in_memory(frames: FrameSource) -> bool:
-    """Whether all `frames` are in memory, so that reading them needs no decoding."""
-    if isinstance(frames, StackedFrames):
-        return all(are_in_memory(camera) for camera in frames.cameras)
-    return isinstance(frames, CachedFrames)
+    def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t m c h w"]:
+        """Frames at `index`, uint8 RGB in [0, 255]."""
+        return torch.stack([camera.read(index) for camera in self.cameras], dim=2)
 
 
 def open_frames(

@@ -13,8 +13,8 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.clips import choose_labelled
 from hlrp.data.dataset import episode_bounds, episode_of_frame, read_vectors
+from hlrp.data.episode_split import choose_labelled
 
 
 def known_actions(

@@ -1,6 +1,6 @@
 """Batches of (images, instruction, codes) for stage 2, in an order that depends on the seed only.
 
-Shapes: n frames, m labelled frames, p sources, v cameras, b batch, c codes of one label, d width of a code vector.
+Shapes: g labelled frames.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hlrp.data.clips import source_shares
-from hlrp.data.frames import FrameSource
+from hlrp.data.clip_draws import source_shares
+from hlrp.data.frames import FrameSource, StackedFrames
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.online_labels import TaughtBatch
+from hlrp.foundation.online_labels import OnlineLabelBatch
+from hlrp.latents import LatentActions
 from hlrp.training.row_draws import RowDraws
 from hlrp.training.step_batches import part_rows
 
-AnyBatch = FoundationBatch | TaughtBatch
+AnyBatch = FoundationBatch | OnlineLabelBatch
 
 
 class Observations:
@@ -30,7 +30,7 @@ class Observations:
 
     Args:
         cameras: One source of frames for each camera, in the order in which the model takes them.
-        instructions: Instruction of every frame, length n.
+        instructions: Instruction of every frame, length f.
     """
 
     def __init__(self, cameras: Sequence[FrameSource], instructions: Sequence[str]) -> None:
@@ -57,27 +57,19 @@ class LabelledFrames:
 
     Args:
         observations: Images and instructions.
-        codes: Codes of every frame; frames without a label have entries too, which must not be requested.
-        vectors: Latent vectors of every frame, for a backend that also learns them.
+        labels: Latent actions of every frame; frames without a label have entries too, which must not be requested.
     """
 
-    def __init__(
-        self,
-        observations: Observations,
-        codes: Int[Tensor, "n c"],
-        vectors: Float[Tensor, "n c d"] | None = None,
-    ) -> None:
+    def __init__(self, observations: Observations, labels: LatentActions) -> None:
         self._observations = observations
-        self._codes = codes
-        self._vectors = vectors
+        self._labels = labels
 
     def batch(self, index: Int[Tensor, " b"]) -> FoundationBatch:
         """Samples of the frames `index`, all of which must have a label."""
-        vectors = None if self._vectors is None else self._vectors[index]
-        return replace(self._observations.batch(index), codes=self._codes[index], vectors=vectors)
+        return replace(self._observations.batch(index), labels=self._labels.rows(index))
 
 
-class TaughtFrames:
+class OnlineLabelFrames:
     """Training samples that a quantizer labels during training: each comes with the clip to be labelled.
 
     Args:
@@ -86,14 +78,14 @@ class TaughtFrames:
         deltas: Frames of a clip, relative to its first frame.
     """
 
-    def __init__(self, observations: Observations, clips: FrameSource, deltas: Sequence[int]) -> None:
+    def __init__(self, observations: Observations, clips: StackedFrames, deltas: Sequence[int]) -> None:
         self._observations = observations
         self._clips = clips
         self._deltas = torch.tensor(deltas)
 
-    def batch(self, index: Int[Tensor, " b"]) -> TaughtBatch:
+    def batch(self, index: Int[Tensor, " b"]) -> OnlineLabelBatch:
         """Samples of the frames `index`, each of which must be the start of a whole clip."""
-        return TaughtBatch(self._observations.batch(index), self._clips.read(index[:, None] + self._deltas))
+        return OnlineLabelBatch(self._observations.batch(index), self._clips.read(index[:, None] + self._deltas))
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ class FramePool:
     """Labelled frames of one source, from which batches are drawn."""
 
     frames: Frames
-    index: Int[Tensor, " m"]
+    index: Int[Tensor, " g"]
     """Absolute indices of the labelled frames."""
     weight: float | None = None
     """Weight of this source in the mix of samples; if None for all sources, every frame is drawn once per epoch."""
@@ -136,7 +128,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
         self._batch_size = min(batch_size, len(self._index))
         self._num_batches = num_batches
         self._seed = seed
-        self._order: tuple[int, Int[Tensor, " m"]] | None = None
+        self._order: tuple[int, Int[Tensor, " g"]] | None = None
 
     def __len__(self) -> int:
         return self._num_batches
@@ -164,7 +156,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
         epoch, position = divmod(step, per_epoch)
         return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
 
-    def _order_of(self, epoch: int) -> Int[Tensor, " m"]:
+    def _order_of(self, epoch: int) -> Int[Tensor, " g"]:
         """Random order of all positions in `epoch`; kept until the next epoch, as drawing it takes time."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)  # nearby seeds share no epoch
@@ -197,30 +189,21 @@ class OrderedBatches(Dataset[AnyBatch]):
         return frames.batch(chunk)
 
 
-def code_vectors(flat: Float[Tensor, "n _"], num_codes: int) -> Float[Tensor, "n c d"]:
-    """Split the flat latent vectors of label files into one vector for each code."""
-    return rearrange(flat, "n (c d) -> n c d", c=num_codes)
-
-
 def _with_draws(batch: AnyBatch, draws: RowDraws) -> AnyBatch:
-    if isinstance(batch, TaughtBatch):
-        return replace(batch, inputs=replace(batch.inputs, draws=draws))
+    if isinstance(batch, OnlineLabelBatch):
+        return replace(batch, observations=replace(batch.observations, draws=draws))
     return replace(batch, draws=draws)
 
 
 def _joined(batches: Sequence[AnyBatch], order: Int[Tensor, " b"]) -> AnyBatch:
     """Concatenate the samples of several sources to one batch, and put them in `order`."""
-    observed = [batch.inputs if isinstance(batch, TaughtBatch) else batch for batch in batches]
+    observed = [batch.observations if isinstance(batch, OnlineLabelBatch) else batch for batch in batches]
     instructions = [text for batch in observed for text in batch.instructions]
-
-    def rows(name: str) -> Tensor | None:
-        parts = [getattr(batch, name) for batch in observed]
-        return None if any(part is None for part in parts) else torch.cat(parts)[order]
-
-    images = rows("images")
-    assert images is not None
-    inputs = FoundationBatch(
-        images, [instructions[i] for i in order.tolist()], rows("codes"), rows("valid"), rows("vectors")
+    labels = [batch.labels for batch in observed if batch.labels is not None]
+    observations = FoundationBatch(
+        torch.cat([batch.images for batch in observed])[order],
+        [instructions[i] for i in order.tolist()],
+        LatentActions.joined(labels).rows(order) if len(labels) == len(observed) else None,
     )
-    clips = [batch.clips for batch in batches if isinstance(batch, TaughtBatch)]
-    return TaughtBatch(inputs, torch.cat(clips)[order]) if clips else inputs
+    clips = [batch.clips for batch in batches if isinstance(batch, OnlineLabelBatch)]
+    return OnlineLabelBatch(observations, torch.cat(clips)[order]) if clips else observations

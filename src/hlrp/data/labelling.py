@@ -1,7 +1,4 @@
-"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset.
-
-Shapes: n frames, c codes of one label, d width of a code vector.
-"""
+"""Label the frames of a source with a quantizer, and write labels as columns of a new dataset."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ from lerobot.datasets.dataset_tools import add_features, remove_feature
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from tqdm import tqdm
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     episode_of_frame,
     frame_of_episode,
 )
-from hlrp.data.frame_identity import FrameIdentity
 from hlrp.data.labels import (
     CODES,
     LABEL_COLUMNS,
@@ -30,6 +26,7 @@ from hlrp.data.labels import (
     LabelMetadata,
     LatentLabels,
 )
+from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
 from hlrp.laq.checkpoint import LoadedLAQ
 from hlrp.latents import NO_LABEL
@@ -38,7 +35,7 @@ from hlrp.storage.files import new_directory
 
 @torch.no_grad()
 def label_source(
-    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: FrameIdentity | None = None
+    laq: LoadedLAQ, source: ClipSource, *, batch_size: int, frames: RecordingIdentity | None = None
 ) -> LatentLabels:
     """Label every frame of `source` with the latent action of the clip that starts at the frame.
 
@@ -62,8 +59,9 @@ def label_source(
     starts = valid.nonzero()[:, 0]
     for chunk in tqdm(starts.split(batch_size), desc="labelling", unit="batch"):
         actions = model.encode(source.frames.read(chunk[:, None] + deltas).to(device))
-        codes[chunk] = actions.codes.flatten(1).cpu()
-        vectors[chunk] = actions.vectors.flatten(1).cpu()
+        if actions.codes is not None:
+            codes[chunk] = actions.codes.flatten(1).cpu()
+        vectors[chunk] = actions.require_vectors().flatten(1).cpu()
     metadata = LabelMetadata(
         laq_fingerprint=laq.fingerprint,
         spec=spec,
@@ -71,7 +69,7 @@ def label_source(
         further_cameras=list(source.cameras[1:]),
         fps=source.fps,
         codebook=model.codebook().cpu().tolist() if model.quantizer.has_codes else [],
-        frames=None if frames is None else frames.to_dict(),
+        frames=None if frames is None else frames.for_labels(),
     )
     return LatentLabels(
         metadata=metadata,

@@ -9,7 +9,7 @@ A dataset that was made with `--output_dataset` has the labels as columns. Their
 column `latent_laq` marks every row with the LAQ, cameras and geometry of its label, to detect a merge of datasets that
 were labelled by different LAQs.
 
-Shapes: f frames, c codes of one label (n transitions times s slots), s code slots, k codebook entries, d code width.
+Shapes: g width of all vectors of a label, q*v.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,14 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.latents import NO_LABEL, LatentSpec, spec_to_dict
-from hlrp.storage.artefacts import read_json, reading
-from hlrp.storage.files import new_directory
+from hlrp.latents import NO_LABEL, LatentActions, LatentSpec, spec_to_dict
+from hlrp.runtime.checks import require_numbers
+from hlrp.storage.artefacts import FolderKind, read_json, reading
+from hlrp.storage.plain_values import from_plain
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,17 @@ OLD_COLUMN_METADATA_FILE = "meta/latents.json"
 CODES, VECTORS, VALID, LAQ_MARK = "latent_codes", "latent_vectors", "latent_valid", "latent_laq"
 LABEL_COLUMNS = (CODES, VECTORS, VALID, LAQ_MARK)
 """Columns that `--output_dataset` adds to a dataset."""
-_WRITE_AGAIN = "write the labels again with hlrp-precompute-latent-codes --overwrite=true"
+_COLUMNS_AGAIN = "label the dataset again with hlrp-precompute-latent-codes"
+
+LABELS_FOLDER = FolderKind(
+    what="latent labels",
+    called="folder of latent labels",
+    how_to_make="write the labels with hlrp-precompute-latent-codes",
+    description=METADATA_FILE,
+    content=LABELS_FILE,
+    remedy="write the labels again with hlrp-precompute-latent-codes --overwrite=true",
+)
+"""Kind of folder that `load_labels` reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +71,21 @@ class LabelMetadata:
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
-    """Code vectors, (s, k, d), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
+    """Code vectors, (s, k, v), so that a policy can decode codes without the LAQ. Empty if the LAQ has no codes."""
     further_cameras: list[str] = field(default_factory=list)
     """Dataset keys of the LAQ's cameras after the first one, in the order of its channels."""
     frames: dict[str, str | None] | None = None
-    """`FrameIdentity` of the labelled frames, as plain values. None for labels in columns, which stay with their rows,
-    and for labels of earlier versions, which did not store it."""
+    """`RecordingIdentity` of the labelled frames, as plain values. None for labels in columns, which stay with their
+    rows, and for labels of earlier versions, which did not store it."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, "fps", above=0)
+        spec = self.spec
+        shape, expected = np.shape(self.codebook), (spec.code_seq_len, spec.codebook_size, spec.code_dim)
+        if self.frames is not None and self.frames.get("episodes") is None:
+            raise ValueError("frames.episodes is missing")
+        if self.codebook and shape != expected:
+            raise ValueError(f"codebook has the shape {shape}, and spec says {expected}")
 
     @property
     def mark(self) -> int:
@@ -82,25 +102,20 @@ class LabelMetadata:
         """The metadata as plain values, for JSON."""
         return {**asdict(self), "spec": spec_to_dict(self.spec)}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> LabelMetadata:
-        """Inverse of `to_dict`."""
-        return cls(**{**values, "spec": LatentSpec(**values["spec"])})  # pyright: ignore[reportArgumentType, reportCallIssue]
-
 
 @dataclass(frozen=True)
 class LatentLabels:
     """Labels of every frame of a dataset, in the order of its absolute frame index."""
 
     metadata: LabelMetadata
-    codes: Int[Tensor, "f c"]
+    codes: Int[Tensor, "f q"]
     """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
     """False for frames without a label: the clip from the frame on would go beyond the end of the episode."""
     episode_index: Int[Tensor, " f"]
     frame_index: Int[Tensor, " f"]
-    vectors: Float[Tensor, "f v"] | None = None
-    """Encoder outputs before quantization, flattened from (n, s, d); None if they were not read."""
+    vectors: Float[Tensor, "f g"] | None = None
+    """Encoder outputs before quantization, flattened from (n, s, v); None if they were not read."""
     are_columns: bool = False
     """Whether the labels were read from columns of the dataset itself, rather than from a separate folder."""
 
@@ -137,7 +152,15 @@ class LatentLabels:
             )
 
     @property
-    def codebook(self) -> Float[Tensor, "s k d"]:
+    def actions(self) -> LatentActions:
+        """Latent actions of all frames; codes None if the LAQ has no codes, vectors None if they were not read."""
+        vectors = self.vectors
+        if vectors is not None:
+            vectors = rearrange(vectors, "f (q v) -> f q v", q=self.codes.shape[1])
+        return LatentActions(self.codes if self.metadata.has_codes else None, vectors, self.valid)
+
+    @property
+    def codebook(self) -> Float[Tensor, "s k v"]:
         """Code vectors of the LAQ, float32.
 
         Raises:
@@ -147,11 +170,11 @@ class LatentLabels:
         return torch.tensor(self.metadata.codebook, dtype=torch.float32)
 
 
-def save_labels(labels: LatentLabels, directory: Path | str, *, overwrite: bool = False) -> Path:
-    """Write a label set to the folder `directory`, completely or not at all.
+def save_labels(labels: LatentLabels, folder: Path | str, *, overwrite: bool = False) -> Path:
+    """Write a label set to `folder`, completely or not at all.
 
     Raises:
-        FileExistsError: If `directory` exists and is not a label set to `overwrite`.
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no latent labels.
     """
     assert labels.vectors is not None, "a label set stores vectors"
     table = pa.table(
@@ -164,35 +187,25 @@ def save_labels(labels: LatentLabels, directory: Path | str, *, overwrite: bool 
             VALID: labels.valid.numpy(),
         }
     )
-    with new_directory(directory, replace_if_holds=METADATA_FILE if overwrite else None) as folder:
-        pq.write_table(table, folder / LABELS_FILE)
-        (folder / METADATA_FILE).write_text(json.dumps(labels.metadata.to_dict()), encoding="utf-8")
-    return Path(directory)
+    description = {METADATA_FILE: json.dumps(labels.metadata.to_dict())}  # without line breaks: a codebook is long
+    with LABELS_FOLDER.new(folder, overwrite=overwrite, beside=description) as new:
+        pq.write_table(table, new / LABELS_FILE)
+    return Path(folder)
 
 
-def load_labels(directory: Path | str, *, with_vectors: bool = False) -> LatentLabels:
-    """Read the label set in the folder `directory`.
+def load_labels(folder: Path | str, *, with_vectors: bool = False) -> LatentLabels:
+    """Read the label set in `folder`, which `save_labels` wrote.
 
     Raises:
-        FileNotFoundError: If `directory` holds no label set.
+        FileNotFoundError: If `folder` holds no label set.
         ValueError: If a file of the label set is damaged.
     """
-    directory = Path(directory)
-    if not (directory / METADATA_FILE).is_file() or not (directory / LABELS_FILE).is_file():
-        raise FileNotFoundError(
-            f"{directory} holds no latent labels (expected {METADATA_FILE} and {LABELS_FILE}); write them with "
-            "hlrp-precompute-latent-codes"
-        )
-    metadata = _read_metadata(directory / METADATA_FILE)
+    LABELS_FOLDER.require(folder)
+    metadata = LABELS_FOLDER.read(folder, LabelMetadata)
+    table = Path(folder) / LABELS_FILE
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
-    with reading(directory / LABELS_FILE, remedy=_WRITE_AGAIN):
-        return _from_table(pq.read_table(directory / LABELS_FILE, columns=columns), metadata)
-
-
-def _read_metadata(path: Path) -> LabelMetadata:
-    values = read_json(path, remedy=_WRITE_AGAIN)
-    with reading(path, remedy=_WRITE_AGAIN):
-        return LabelMetadata.from_dict(values)
+    with reading(f"{table} (or the {METADATA_FILE} beside it)", remedy=LABELS_FOLDER.remedy):
+        return _from_table(pq.read_table(table, columns=columns), metadata)
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:
@@ -202,22 +215,7 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
         ValueError: If the dataset does not say which LAQ wrote the labels, or several LAQs did.
     """
     root = Path(dataset_root)
-    feature = _label_feature(root)
-    assert feature is not None, "asked by `find_labels`"
-    if feature.get("info"):
-        metadata = _metadata(feature["info"], root / INFO_FILE)
-    elif (root / OLD_COLUMN_METADATA_FILE).is_file():
-        metadata = _metadata(_read_json(root / OLD_COLUMN_METADATA_FILE), root / OLD_COLUMN_METADATA_FILE)
-        logger.warning(
-            f"the label columns of {root} were written by an earlier version and lose their LAQ when LeRobot's tools "
-            "edit the dataset; label it again with hlrp-precompute-latent-codes"
-        )
-    else:
-        raise ValueError(
-            f"{root} has the column {CODES} but nothing says which LAQ wrote it: an earlier version kept that in "
-            f"{OLD_COLUMN_METADATA_FILE}, which LeRobot's tools do not copy; label the dataset again with "
-            "hlrp-precompute-latent-codes"
-        )
+    metadata = _column_metadata(root)
     data = pads.dataset([str(path) for path in sorted((root / "data").rglob("*.parquet"))])
     marks = [LAQ_MARK] if LAQ_MARK in data.schema.names else []
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else []), *marks]
@@ -229,8 +227,31 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
             f"{metadata.laq_fingerprint} on {metadata.camera}, as after a merge of datasets with different labels; "
             "label the whole dataset again with hlrp-precompute-latent-codes"
         )
-    with reading(root / "data", remedy="label the dataset again with hlrp-precompute-latent-codes"):
+    with reading(root / "data", remedy=_COLUMNS_AGAIN):
         return replace(_from_table(table, metadata), are_columns=True)
+
+
+def _column_metadata(root: Path) -> LabelMetadata:
+    """Metadata of the label columns of the dataset in `root`, from where this or an earlier version stored it."""
+    feature = _label_feature(root)
+    assert feature is not None, "asked by `find_labels`"
+    old = root / OLD_COLUMN_METADATA_FILE
+    if feature.get("info"):
+        path, values = root / INFO_FILE, feature["info"]
+    elif old.is_file():
+        path, values = old, read_json(old, remedy=_COLUMNS_AGAIN)
+        logger.warning(
+            f"the label columns of {root} were written by an earlier version and lose their LAQ when LeRobot's tools "
+            "edit the dataset; label it again with hlrp-precompute-latent-codes"
+        )
+    else:
+        raise ValueError(
+            f"{root} has the column {CODES} but nothing says which LAQ wrote it: an earlier version kept that in "
+            f"{OLD_COLUMN_METADATA_FILE}, which LeRobot's tools do not copy; label the dataset again with "
+            "hlrp-precompute-latent-codes"
+        )
+    with reading(path, remedy=_COLUMNS_AGAIN):
+        return from_plain(LabelMetadata, values)
 
 
 def find_labels(
@@ -290,27 +311,14 @@ def require_labels_of(
 
 def _label_feature(root: Path) -> dict[str, Any] | None:
     """Entry of the column `latent_codes` in `meta/info.json` of a dataset; None if there is no such column."""
-    if not (root / INFO_FILE).is_file():
+    path = root / INFO_FILE
+    if not path.is_file():
         return None
-    return _read_json(root / INFO_FILE).get("features", {}).get(CODES)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON, so it is cut short or damaged ({error}); write it again"
-        ) from error
-
-
-def _metadata(values: Mapping[str, object], path: Path) -> LabelMetadata:
-    try:
-        return LabelMetadata.from_dict(values)
-    except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} does not describe latent labels ({error}); write them again with hlrp-precompute-latent-codes"
-        ) from error
+    remedy = "copy or record the dataset again"
+    values = read_json(path, remedy=remedy)
+    with reading(path, remedy=remedy):
+        features = from_plain(dict[str, dict[str, Any]], values.get("features", {}), at="features")
+    return features.get(CODES)
 
 
 def _from_table(table: pa.Table, metadata: LabelMetadata) -> LatentLabels:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from hlrp.data.clips import chosen_episodes, clip_is_valid, split_episodes
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import (
     dataset_name,
     episode_bounds,
@@ -24,13 +24,15 @@ from hlrp.data.dataset import (
     require_camera,
 )
 from hlrp.data.dataset_labels import labels_of_dataset
+from hlrp.data.episode_split import chosen_episodes, split_episodes
 from hlrp.data.frames import open_frames
-from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, TaughtFrames, code_vectors
+from hlrp.data.labelled_frames import FramePool, Frames, LabelledFrames, Observations, OnlineLabelFrames
 from hlrp.data.labels import LatentLabels
+from hlrp.data.recording_identity import RecordingIdentity, UsedEpisodes, require_unseen, source_identity
 from hlrp.data.source_config import ObservationConfig
-from hlrp.data.sources import lerobot_source
+from hlrp.data.sources import finite_actions, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ
-from hlrp.latents import LatentSpec, log_offset
+from hlrp.latents import LatentSpec, log_offset, require_same_laq
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class ObservationSource:
     laq_fingerprint: str
     labels: LatentLabels | None
     """Labels read from disk; None if a quantizer labels the frames during training."""
+    identity: RecordingIdentity
+    """Identity of the recordings, to find a dataset that is given twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +88,7 @@ def open_labelled(
     bounds = episode_bounds(dataset.meta)
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
-    vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.codes.shape[1])
-    frames = LabelledFrames(observations, labels.codes, vectors)
+    frames = LabelledFrames(observations, labels.actions)
     train, validation = _pools(frames, labels.valid, bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,
@@ -98,10 +101,11 @@ def open_labelled(
         fps=float(dataset.fps),
         laq_fingerprint=labels.metadata.laq_fingerprint,
         labels=labels,
+        identity=source_identity(dataset.repo_id, bounds, fps=float(dataset.fps), actions=finite_actions(dataset)),
     )
 
 
-def open_taught(
+def open_for_online_labels(
     config: ObservationConfig, laq: LoadedLAQ, held_out: HeldOut, *, image_size: tuple[int, int], cache_gib: float
 ) -> ObservationSource:
     """Open a dataset whose frames the quantizer `laq` labels during training.
@@ -124,7 +128,7 @@ def open_taught(
     deltas = spec.frame_deltas(clips.fps)
     cameras = _cameras(dataset, config.cameras or [clips.cameras[0]])
     observations = _observations(dataset, cameras, image_size, cache_gib / 2)
-    frames = TaughtFrames(observations, clips.frames, deltas)
+    frames = OnlineLabelFrames(observations, clips.frames, deltas)
     train, validation = _pools(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,
@@ -137,6 +141,25 @@ def open_taught(
         fps=clips.fps,
         laq_fingerprint=laq.fingerprint,
         labels=None,
+        identity=clips.identity(),
+    )
+
+
+def require_unseen_episodes(sources: Sequence[ObservationSource]) -> None:
+    """Raise if an episode is held out of one source and trained on in another, which names the same recordings.
+
+    Raises:
+        ValueError: With the name of the dataset and the numbers of these episodes.
+    """
+    require_unseen(
+        [
+            UsedEpisodes(
+                identity=source.identity,
+                train=source.episode[source.train.index].unique(),
+                held_out=source.episode[source.held_out.index].unique(),
+            )
+            for source in sources
+        ]
     )
 
 
@@ -148,11 +171,13 @@ def require_one_teacher(sources: Sequence[ObservationSource]) -> None:
     """
     first = sources[0]
     for other in sources[1:]:
-        if other.laq_fingerprint != first.laq_fingerprint:
-            raise ValueError(
-                f"{first.name} is labelled by LAQ {first.laq_fingerprint}, {other.name} by LAQ "
-                f"{other.laq_fingerprint}; label both with the same one"
-            )
+        require_same_laq(
+            first.laq_fingerprint,
+            other.laq_fingerprint,
+            this=first.name,
+            that=other.name,
+            remedy="label both with the same one",
+        )
         first.spec.require_same_codes(other.spec, this=first.name, that=other.name)
         if len(other.cameras) != len(first.cameras):
             raise ValueError(

@@ -3,7 +3,7 @@
 Frames hidden by an edit list are left out, the file's rotation or reflection is applied, and colours are converted by
 the matrix and range named in the file. PyAV includes its own FFmpeg, so that all machines decode alike.
 
-Shapes: m requested times, h and w pixels of a frame in its file, y and x pixels after resizing. Pixels are uint8 RGB.
+Shapes: wanted the requested times, y x rows and columns after resizing. Pixels are uint8 RGB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize
+from hlrp.pixels import resize
 
 _SEEK_S = 2.0
 """Longest gap to the next requested frame, in seconds, that is decoded; longer gaps are skipped by seeking."""
@@ -72,8 +72,8 @@ class PyAVDecoder:
         self._restart()
 
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool = False
-    ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
+        self, seconds: Float64[Tensor, " wanted"], size: tuple[int, int], *, crop: bool = False
+    ) -> tuple[UInt8[Tensor, "wanted 3 y x"], Float64[Tensor, " wanted"]]:
         """Decode the frames on screen at `seconds`: the last frame that starts at or before each time, else the first.
 
         Args:
@@ -134,9 +134,9 @@ class PyAVDecoder:
                 break
             self._frames = self._decode()
             first = next(self._frames, None)
-            if first is not None and (found := frame_time(first)) <= wanted:
+            if first is not None and frame_time(first) <= wanted:
                 # Drop pictures stored after the key frame but shown before it: they refer to pictures not decoded here.
-                self._frames = dropwhile(lambda frame: frame_time(frame) < found, self._frames)
+                self._frames = _from_time_on(frame_time(first), self._frames)
                 return first
             back = max(2 * back, _SEEK_S)
         self._restart()
@@ -179,6 +179,11 @@ class PyAVDecoder:
         if matrix is not None:
             pixels = np.ascontiguousarray(_upright(pixels, np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)))
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _from_time_on(start: float, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Drop the first frames as long as they start before `start`, in seconds."""
+    return dropwhile(lambda frame: frame_time(frame) < start, frames)
 
 
 def frame_time(frame: av.VideoFrame) -> float:

@@ -1,78 +1,74 @@
-"""Identify the recordings on which a quantizer was trained, to measure it on episodes that it was not trained on.
-
-Shapes: e episodes on which probes are fitted, v episodes on which they are scored.
-"""
+"""Record what a quantizer was trained on, and choose episodes to measure it that it was not trained on."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hlrp.data.clips import TrainingSource, have_room, split_episodes
+from hlrp.data.clip_starts import has_clip
+from hlrp.data.episode_split import TrainingSource, chosen_episodes, split_episodes
+from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
 from hlrp.runtime.tables import counted
+from hlrp.storage.plain_values import from_plain
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordingIdentity:
-    """Facts that tell one set of recordings from another without reading pixels."""
+class TrainedSource:
+    """What a checkpoint records about a source that its quantizer was trained on: an entry of `sources` in `extra`."""
 
     name: str
-    episodes: int
-    """Number of episodes."""
-    fps: float
-    lengths: str
-    """Digest of the lengths of all episodes."""
-    actions: str | None
-    """Digest of all actions; None if there are no actions."""
+    share: float | None = None
+    """Share of the training clips that came from this source, in [0, 1]."""
+    episodes: int | None = None
+    """Number of episodes that the run used, for training and measuring together."""
+    chosen_episodes: list[int] | None = None
+    """Numbers of these episodes; None for all episodes of the source."""
+    held_out_episodes: list[int]
+    labelled_episodes: list[int] = field(default_factory=list)
+    """Episodes whose actions were learned from."""
+    identity: RecordingIdentity | None = None
+    """Identity of the source; None in checkpoints of the first version, which did not store it."""
 
-    @classmethod
-    def of(cls, source: ClipSource) -> RecordingIdentity:
-        """Identity of the recordings of `source`."""
-        return cls(
-            name=source.name,
-            episodes=len(source.bounds),
-            fps=source.fps,
-            lengths=_digest(source.bounds),
-            actions=None if source.actions is None else _digest(source.actions),
-        )
-
-    def matches(self, other: RecordingIdentity) -> bool:
-        """Whether both are the same recordings in the same order, in whatever folder.
-
-        Equal actions prove that recordings are the same. Without actions the names must be equal too, since episodes of
-        equal length are common. Video files may be sampled at another frame rate, so that lengths may then differ.
-        """
-        if self.episodes != other.episodes or (self.fps == other.fps and self.lengths != other.lengths):
-            return False
-        if self.actions is None or other.actions is None:
-            return self.actions is other.actions and self.name == other.name
-        return self.fps == other.fps and self.actions == other.actions
+    def __post_init__(self) -> None:
+        if self.identity is not None:
+            stored = self.identity.for_laq()
+            lacking = [name for name, value in stored.items() if value is None and name != "actions"]
+            if lacking:
+                raise ValueError(f"identity.{lacking[0]} is missing")
 
 
 def describe_source(part: TrainingSource, *, share: float) -> dict[str, object]:
-    """Description of a training source for the checkpoint, as plain values.
+    """Description of a training source for the checkpoint: a `TrainedSource` as plain values.
 
     Args:
         part: The source and its split into training and held-out episodes.
         share: Share of the training clips that came from this source, in [0, 1].
     """
-    identity = RecordingIdentity.of(part.source)
-    return {
-        "name": part.source.name,
-        "share": share,
-        "episodes": identity.episodes if part.chosen is None else len(part.chosen),
-        "chosen_episodes": None if part.chosen is None else part.chosen.tolist(),
-        "held_out_episodes": part.held_out.tolist(),
-        "labelled_episodes": part.labelled.tolist(),
-        "identity": asdict(identity),
-    }
+    identity = part.source.identity()
+    described = TrainedSource(
+        name=part.source.name,
+        share=share,
+        episodes=identity.episodes if part.chosen is None else len(part.chosen),
+        chosen_episodes=None if part.chosen is None else part.chosen.tolist(),
+        held_out_episodes=part.held_out.tolist(),
+        labelled_episodes=part.labelled.tolist(),
+    )
+    return {**asdict(described), "identity": identity.for_laq()}
+
+
+def trained_sources(extra: Mapping[str, Any]) -> list[TrainedSource]:
+    """Sources in `extra` of a quantizer's checkpoint, as `describe_source` wrote them.
+
+    Raises:
+        ValueError: If an entry is missing or of a wrong type; the message names it.
+    """
+    return from_plain(list[TrainedSource], extra.get("sources", []), at="extra.sources")
 
 
 Basis = Literal["held out", "trained on", "another dataset", "unknown"]
@@ -84,7 +80,7 @@ class MeasuredEpisodes:
 
     fit: Int[Tensor, " e"]
     """Episodes on which probes are fitted."""
-    measured: Int[Tensor, " v"]
+    measured: Int[Tensor, " _"]
     """Episodes on which probes are scored and all other metrics are measured."""
     basis: Basis
     """Relation of the measured episodes to the training of the quantizer. `held out`: it was trained on this dataset,
@@ -114,61 +110,76 @@ class MeasuredEpisodes:
 
 
 def choose_measured(
-    trained_on: Mapping[str, Any], source: ClipSource, deltas: list[int], *, held_out: float, seed: int
+    trained_on: Sequence[TrainedSource],
+    source: ClipSource,
+    deltas: list[int],
+    *,
+    held_out: float,
+    seed: int,
+    episodes: Sequence[int] | None = None,
 ) -> MeasuredEpisodes:
     """Choose the episodes of `source` on which a quantizer is measured.
 
     If the quantizer was trained on `source`, the episodes held out in training are measured. Otherwise, or if training
-    held out none, episodes are drawn at random.
+    held out none of `episodes`, episodes are drawn at random.
 
     Args:
-        trained_on: `extra` of the quantizer's checkpoint, whose `sources` come from `describe_source`.
+        trained_on: Sources that the quantizer was trained on; see `trained_sources`.
         source: Source on which the quantizer is measured.
         deltas: Frames of a clip, relative to its first frame.
         held_out: Share of the episodes to measure if they are drawn at random, in (0, 1).
         seed: Seed of the random draw.
+        episodes: Numbers of the episodes to use, for fitting and measuring together; None for all.
 
     Raises:
-        ValueError: If episodes must be drawn and fewer than two are long enough for a clip.
+        ValueError: If `source` lacks one of `episodes`, or episodes must be drawn and fewer than two are long enough
+            for a clip.
     """
-    known = [part for part in trained_on.get("sources", []) if "identity" in part]
-    found = next((part for part in known if _identity(part).matches(RecordingIdentity.of(source))), None)
     count = len(source.bounds)
-    if found is not None and found["held_out_episodes"]:
-        measured = torch.tensor(found["held_out_episodes"], dtype=torch.int64)
-        every = torch.arange(count)
+    chosen = chosen_episodes(count, episodes, name=source.name)
+    known = [part for part in trained_on if part.identity is not None]
+    mine = source.identity()
+    found = next((part for part in known if part.identity is not None and part.identity.matches(mine)), None)
+    unseen = torch.tensor([] if found is None else found.held_out_episodes, dtype=torch.int64)
+    is_unseen = torch.isin(chosen, unseen)
+    if is_unseen.any() and not is_unseen.all():
+        measured = chosen[is_unseen]
         return MeasuredEpisodes(
-            fit=every[~torch.isin(every, measured)],
+            fit=chosen[~is_unseen],
             measured=measured,
             basis="held out",
             sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
             f"{count} that its training held out",
         )
-    fit, measured = split_episodes(count, held_out=held_out, seed=seed, usable=have_room(source, deltas))
+    usable = has_clip(source, deltas)[chosen]
+    fit, measured = (chosen[part] for part in split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable))
     if not len(measured):
         raise ValueError(
             f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "
             "one to fit the probes on, one to score them"
         )
-    drawn = f"measured on {counted(len(measured), 'episode')} of {count}, drawn by seed {seed}"
-    if found is not None:
-        basis, sentence = "trained on", f"the LAQ was trained on every episode of this dataset; {drawn}"
-    elif known:
-        names = ", ".join(dict.fromkeys(part["name"] for part in known))
-        basis = "another dataset"
-        sentence = (
-            f"the LAQ was trained on other recordings ({names}); {drawn}; if the two share recordings, it may "
-            "have been trained on these"
-        )
-    else:
-        basis = "unknown"
-        sentence = f"the checkpoint does not say which recordings the LAQ was trained on, so perhaps on these; {drawn}"
+    drawn = f"measured on {counted(len(measured), 'episode')} of {len(chosen)}, drawn by seed {seed}"
+    basis, sentence = _relation(known, found, set(chosen.tolist()), count, drawn)
     return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
 
 
-def _identity(part: Mapping[str, Any]) -> RecordingIdentity:
-    return RecordingIdentity(**part["identity"])
-
-
-def _digest(values: Tensor) -> str:
-    return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]
+def _relation(
+    known: Sequence[TrainedSource], found: TrainedSource | None, chosen: set[int], count: int, drawn: str
+) -> tuple[Basis, str]:
+    """Relation of the `chosen` episodes, some of which were drawn, to the training, and a sentence about it."""
+    if found is not None:
+        every = range(count) if found.chosen_episodes is None else found.chosen_episodes
+        trained = set(every) - set(found.held_out_episodes)
+        if not trained & chosen:
+            return "held out", f"the LAQ was trained on this dataset, but on none of these episodes; {drawn}"
+        which = "every episode" if trained == set(range(count)) else "some of these episodes"
+        return "trained on", f"the LAQ was trained on {which} of this dataset; {drawn}"
+    if known:
+        names = ", ".join(dict.fromkeys(part.name for part in known))
+        return "another dataset", (
+            f"the LAQ was trained on other recordings ({names}); {drawn}; if the two share recordings, it may "
+            "have been trained on these"
+        )
+    return "unknown", (
+        f"the checkpoint does not say which recordings the LAQ was trained on, so perhaps on these; {drawn}"
+    )

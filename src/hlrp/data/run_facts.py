@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hlrp.data.clips import TrainingSource
+from hlrp.data.episode_split import TrainingSource
 from hlrp.data.observation_sources import ObservationSource
 from hlrp.latents import fingerprint
 

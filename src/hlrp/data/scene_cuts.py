@@ -8,8 +8,7 @@ A frame counts as the first of a new scene if it passes two tests, so that fast 
 
 Both tests use frames reduced to a few pixels. They miss cuts between two similar pictures, and slow fades.
 
-Shapes: n frames, e films, c cuts, m pairs of frames, h and w pixels of a frame, s the side of a reduced frame in
-pixels, g blocks along a side.
+Shapes: e films, f frames, cuts the scene cuts, pairs a number of pairs of frames, side the side of a reduced frame.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from torch import Tensor
 from hlrp.data.frames import FrameSource
 
 _SIDE = 32
-"""Side s of a reduced frame, in pixels."""
+"""Side of a reduced frame, in pixels."""
 _BLOCKS = 4
-"""Blocks g along each side of a reduced frame."""
+"""Blocks along each side of a reduced frame."""
 _REACH = 8
 """Largest shift, in pixels of the reduced frame, at which a block is searched in the previous frame: a quarter of the
 picture."""
@@ -42,19 +41,19 @@ _TOGETHER = 64
 """Pairs of frames that are compared at once."""
 
 
-def reduced(frames: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 s s"]:
+def reduced(frames: UInt8[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 side side"]:
     """Reduce frames to a few pixels by averaging; float32 in [0, 255]."""
     return F.adaptive_avg_pool2d(frames.float(), _SIDE)
 
 
-def differences(frames: Float[Tensor, "n 3 s s"]) -> Float[Tensor, " m"]:
+def differences(frames: Float[Tensor, "f 3 side side"]) -> Float[Tensor, " pairs"]:
     """Mean absolute difference between consecutive reduced frames, in [0, 255]; one value less than frames."""
     return (frames[1:] - frames[:-1]).abs().mean(dim=(1, 2, 3))
 
 
 def find_cuts(
-    frames: FrameSource, bounds: Int[Tensor, "e 2"], change: Float[Tensor, " n"], *, fps: float
-) -> Int[Tensor, " c"]:
+    frames: FrameSource, bounds: Int[Tensor, "e 2"], change: Float[Tensor, " f"], *, fps: float
+) -> Int[Tensor, " cuts"]:
     """Absolute indices of the first frames after scene cuts.
 
     Args:
@@ -65,23 +64,25 @@ def find_cuts(
     """
     suspects = torch.cat([first + _outliers(change[first:end], fps) for first, end in bounds.tolist()])
     is_cut = [
-        _is_other_scene(*frames.read(torch.stack([some - 1, some], dim=1)).unbind(dim=1))
-        for some in suspects.split(_TOGETHER)
+        _is_other_scene(*frames.read(torch.stack([batch - 1, batch], dim=1)).unbind(dim=1))
+        for batch in suspects.split(_TOGETHER)
     ]
     return suspects[torch.cat(is_cut)] if is_cut else suspects
 
 
-def _outliers(change: Float[Tensor, " n"], fps: float) -> Int[Tensor, " m"]:
+def _outliers(change: Float[Tensor, " f"], fps: float) -> Int[Tensor, " _"]:
     """Frames of one film whose change is much larger than the median change around them."""
     around = max(round(_AROUND_S * fps), 2)
     padded = F.pad(change, (around, around), value=torch.nan)
-    usual = torch.cat([some.nanmedian(dim=1).values for some in padded.unfold(0, 2 * around + 1, 1).split(4096)])
+    usual = torch.cat([rows.nanmedian(dim=1).values for rows in padded.unfold(0, 2 * around + 1, 1).split(4096)])
     # The first bound misses no cut: blocks that are new differ by more than _TOLERANCE, the whole frame in proportion.
     stands_out = (change > _NEW_SHARE * _TOLERANCE) & (change > _OUTLIER * usual)
     return stands_out.nonzero()[:, 0]
 
 
-def _is_other_scene(before: UInt8[Tensor, "m 3 h w"], after: UInt8[Tensor, "m 3 h w"]) -> Bool[Tensor, " m"]:
+def _is_other_scene(
+    before: UInt8[Tensor, "pairs 3 h w"], after: UInt8[Tensor, "pairs 3 h w"]
+) -> Bool[Tensor, " pairs"]:
     """Whether most blocks of `after` do not appear near their position in `before`."""
     old, new = reduced(before), reduced(after)
     padded = F.pad(old, (_REACH,) * 4, mode="replicate")

@@ -147,10 +147,13 @@ class LabelledShare:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
-    """Augmentation of clips in time, so that the next frame cannot be guessed from the first frame without codes."""
+    """Augmentation of clips in time, so that the next frame cannot be guessed from the first frame without codes.
+
+    `reversed_clips` and `stretched_offsets` in `hlrp.data.clip_draws` apply these options.
+    """
 
     reverse_probability: float = 0.5
-    """Probability that a clip is played backwards, so that the codes must tell the direction of motion."""
+    """Probability that a clip is played backwards, so that the codes must describe the direction of motion."""
     reverse_until: float = 0.7
     """Fraction of the training after which no clip is played backwards, so that codes adapt to forward motion."""
     max_stretch: float = 0.0

@@ -1,7 +1,4 @@
-"""A source of clips for stage 1: frames, episodes and, if known, actions of one dataset or one folder of videos.
-
-Shapes: e episodes, n frames, a action dimensions, c scene cuts, p scenes.
-"""
+"""A source of clips for stage 1: frames, episodes and, if known, actions of one dataset or one folder of videos."""
 
 from __future__ import annotations
 
@@ -23,7 +20,8 @@ from hlrp.data.dataset import (
     read_actions,
     require_camera,
 )
-from hlrp.data.frames import FrameSource, StackedFrames, open_frames
+from hlrp.data.frames import StackedFrames, open_frames
+from hlrp.data.recording_identity import RecordingIdentity, source_identity
 
 logger = logging.getLogger(__name__)
 
@@ -34,33 +32,36 @@ class ClipSource:
 
     name: str
     """Name of the source in messages and reports."""
-    frames: FrameSource
-    """Frames by absolute index, (b, t, c, h, w) with 3 channels for each camera."""
+    frames: StackedFrames
+    """Frames of all cameras by absolute index."""
     bounds: Int[Tensor, "e 2"]
     """Start and end of every episode: its first frame, and one after its last frame."""
     fps: float
     """Frame rate, in Hz."""
     cameras: tuple[str, ...]
-    """Dataset keys of the cameras, in the order of the channels; empty for video files, which count as one camera."""
-    actions: Float[Tensor, "n a"] | None
-    """Action of every frame, in dataset units. Rows that are not finite count as not known; None if no row is known."""
-
-    cuts: Int[Tensor, " c"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """Dataset keys of the cameras, in the order of `frames`; empty for video files, which count as one camera."""
+    actions: Float[Tensor, "f a"] | None
+    """Action of every frame, in dataset units. Rows that are not finite are unknown; None if all rows are unknown."""
+    cuts: Int[Tensor, " cuts"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """First frame after every scene cut within an episode, in order; empty for robot recordings, which have no cuts."""
 
     episode_names: tuple[str, ...] = ()
     """For video files: path of every episode's file within the folder. Empty for datasets."""
 
     @property
-    def scenes(self) -> Int[Tensor, "p 2"]:
+    def scenes(self) -> Int[Tensor, "scenes 2"]:
         """Start and end of every scene: the episodes, split at scene cuts; in the form of `bounds`."""
         starts = torch.cat([self.bounds[:, 0], self.cuts]).sort().values
         ends = torch.cat([self.bounds[:, 1], self.cuts]).sort().values
         return torch.stack([starts, ends], dim=1)
 
+    def identity(self) -> RecordingIdentity:
+        """Identity of the recordings, for `RecordingIdentity.matches`."""
+        return source_identity(self.name, self.bounds, fps=self.fps, actions=self.actions)
+
     @property
     def num_cameras(self) -> int:
-        """Number of cameras whose frames are stacked along the channels."""
+        """Number of cameras m of a clip."""
         return max(len(self.cameras), 1)
 
 
@@ -90,16 +91,18 @@ def lerobot_source(
     frames = [open_frames(dataset, name, image_size, cache_gib=cache_gib / len(names)) for name in names]
     return ClipSource(
         name=dataset.repo_id,
-        frames=frames[0] if len(frames) == 1 else StackedFrames(frames),
+        frames=StackedFrames(frames),
         bounds=episode_bounds(dataset.meta),
         fps=float(dataset.fps),
         cameras=tuple(names),
-        actions=_known_actions(dataset) if has_actions(dataset) else None,
+        actions=finite_actions(dataset),
     )
 
 
-def _known_actions(dataset: LeRobotDataset) -> Float[Tensor, "n a"] | None:
-    """Actions of all frames, or None if no action is finite; logs how many actions are not finite."""
+def finite_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"] | None:
+    """Actions of all frames, or None if there are none or none is finite; logs how many actions are not finite."""
+    if not has_actions(dataset):
+        return None
     actions = read_actions(dataset)
     unknown = int((~actions.isfinite().all(1)).sum())
     if unknown:

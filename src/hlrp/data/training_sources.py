@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import permutations
 
 import torch
 
-from hlrp.data.clips import (
-    TrainingSource,
-    choose_labelled,
-    chosen_episodes,
-    clip_is_valid,
-    episodes_with_actions,
-    have_room,
-    log_cuts,
-    split_episodes,
-)
+from hlrp.data.clip_actions import episodes_with_actions
+from hlrp.data.clip_starts import clip_is_valid, has_clip, log_cuts
 from hlrp.data.dataset import dataset_name
-from hlrp.data.recordings import RecordingIdentity
+from hlrp.data.episode_split import TrainingSource, choose_labelled, chosen_episodes, split_episodes
+from hlrp.data.recording_identity import UsedEpisodes, require_unseen
 from hlrp.data.source_config import LabelledShare, SourceConfig
 from hlrp.data.sources import ClipSource, open_lerobot_source
 from hlrp.data.video_folder import open_video_source
@@ -83,37 +75,27 @@ def open_training_sources(
         log_offset(spec, source.fps, of=source.name)
         log_cuts(source, spec.frame_deltas(source.fps))
         chosen = chosen_episodes(len(source.bounds), config.episodes, name=source.name)
-        usable = have_room(source, spec.frame_deltas(source.fps))[chosen]
+        usable = has_clip(source, spec.frame_deltas(source.fps))[chosen]
         split = split_episodes(len(chosen), held_out=held_out, seed=seed, usable=usable)
         train, test = (chosen[part] for part in split)
         clip_is_valid(source.bounds, spec.frame_deltas(source.fps))  # raises early if all episodes are too short
         if not len(test):
-            logger.warning(f"{source.name} has one episode with room for a clip: it is trained on, none is held out")
-        known = torch.tensor(labelled.episodes, dtype=torch.int64)
+            logger.warning(
+                f"{source.name} has one episode that is long enough for a clip: it is trained on, none is held out"
+            )
+        with_actions = torch.tensor(labelled.episodes, dtype=torch.int64)
         if source.actions is not None and not labelled.episodes:
-            known = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
+            with_actions = choose_labelled(episodes_with_actions(source, train), fraction=labelled.fraction, seed=seed)
         parts.append(
             TrainingSource(
                 source=source,
                 episodes=train,
                 weight=config.weight,
-                labelled=known,
+                labelled=with_actions,
                 chosen=None if config.episodes is None else chosen,
             )
         )
     if labelled.fraction and not any(len(part.labelled) for part in parts):
         raise ValueError(f"labelled_fraction={labelled.fraction} asks for actions, but no source has any")
-    _require_unseen(parts)
+    require_unseen([UsedEpisodes(identity=p.source.identity(), train=p.episodes, held_out=p.held_out) for p in parts])
     return parts
-
-
-def _require_unseen(parts: Sequence[TrainingSource]) -> None:
-    """Raise if an episode is held out of one source and trained on in another, which names the same recordings."""
-    for one, other in permutations(parts, 2):
-        if RecordingIdentity.of(one.source).matches(RecordingIdentity.of(other.source)):
-            seen = one.held_out[torch.isin(one.held_out, other.episodes)].tolist()
-            if seen:
-                raise ValueError(
-                    f"{one.source.name} is in two sources: its episodes {seen} are held out of one and trained on in "
-                    "the other; let no two sources share an episode, or let them name the same episodes"
-                )

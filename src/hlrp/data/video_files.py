@@ -4,7 +4,7 @@ A frame is looked up by the middle of the time during which it is on screen, so 
 container (to milliseconds in WebM) do not matter. Frames of one read are decoded together, in the order of the file and
 each only once.
 
-Shapes: n frames, b clips, t frames of a clip, m requested frames, f of them in one file, h and w pixels. Pixels are
+Shapes: wanted the requested frames, here those of them in one file, y x rows and columns after resizing. Pixels are
 uint8 RGB.
 """
 
@@ -21,8 +21,8 @@ from av.error import FFmpegError
 from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize, take
 from hlrp.data.pyav_decoder import PyAVDecoder
+from hlrp.pixels import resize, take
 
 try:
     from torchcodec.decoders import VideoDecoder
@@ -38,8 +38,8 @@ _OPEN_FILES = 32
 @runtime_checkable
 class _Decoder(Protocol):
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool
-    ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
+        self, seconds: Float64[Tensor, " wanted"], size: tuple[int, int], *, crop: bool
+    ) -> tuple[UInt8[Tensor, "wanted 3 y x"], Float64[Tensor, " wanted"]]:
         """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         ...
 
@@ -64,8 +64,8 @@ class VideoFiles:
     def __init__(
         self,
         files: Sequence[Path],
-        file: Int[Tensor, " n"],
-        seconds: Float64[Tensor, " n"],
+        file: Int[Tensor, " f"],
+        seconds: Float64[Tensor, " f"],
         *,
         fps: float,
         image_size: tuple[int, int],
@@ -96,11 +96,13 @@ class VideoFiles:
         wanted, place = index.unique(return_inverse=True)
         frames = torch.empty(len(wanted), 3, *self._size, dtype=torch.uint8)
         for path, rows, seconds in self.places(wanted):
-            for some, times in zip(rows.split(_DECODE_TOGETHER), seconds.split(_DECODE_TOGETHER), strict=True):
-                frames.index_copy_(0, some, self._decode(path, times))
+            for batch, times in zip(rows.split(_DECODE_TOGETHER), seconds.split(_DECODE_TOGETHER), strict=True):
+                frames.index_copy_(0, batch, self._decode(path, times))
         return take(frames, place)
 
-    def places(self, index: Int[Tensor, " m"]) -> Iterator[tuple[Path, Int[Tensor, " f"], Float64[Tensor, " f"]]]:
+    def places(
+        self, index: Int[Tensor, " wanted"]
+    ) -> Iterator[tuple[Path, Int[Tensor, " here"], Float64[Tensor, " here"]]]:
         """For each file with frames of `index`: its path, positions of these frames in `index`, and the times (middle
         of each frame, in seconds) at which they are looked up."""
         file = self._file[index]
@@ -108,7 +110,7 @@ class VideoFiles:
             rows = (file == number).nonzero()[:, 0]
             yield self._files[number], rows, self._seconds[index[rows]] + self._half_slot
 
-    def _decode(self, path: Path, seconds: Float64[Tensor, " m"]) -> UInt8[Tensor, "m 3 h w"]:
+    def _decode(self, path: Path, seconds: Float64[Tensor, " wanted"]) -> UInt8[Tensor, "wanted 3 h w"]:
         """Decode the frames on screen at the increasing times `seconds`."""
         try:
             decoder = _open(str(path), self._constant_rate, self._last_s.get(path), os.getpid())
@@ -154,8 +156,8 @@ class _TorchCodecDecoder:
         self._decoder = VideoDecoder(path, seek_mode="approximate")
 
     def frames_at(
-        self, seconds: Float64[Tensor, " m"], size: tuple[int, int], *, crop: bool
-    ) -> tuple[UInt8[Tensor, "m 3 y x"], Float64[Tensor, " m"]]:
+        self, seconds: Float64[Tensor, " wanted"], size: tuple[int, int], *, crop: bool
+    ) -> tuple[UInt8[Tensor, "wanted 3 y x"], Float64[Tensor, " wanted"]]:
         """Frames on screen at the increasing times `seconds`, and the start time of each of these frames."""
         played = self._decoder.get_frames_played_at(seconds)
         return resize(played.data, size, crop=crop), played.pts_seconds.double()

@@ -1,7 +1,4 @@
-"""A folder of video files as a data source of stage 1, without actions and without dataset metadata.
-
-Shapes: e episodes, n frames, c scene cuts.
-"""
+"""A folder of video files as a data source of stage 1, without actions and without dataset metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from hlrp.data.frames import CachedFrames, fits_in_memory
+from hlrp.data.frames import CachedFrames, StackedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
 from hlrp.data.scene_cuts import differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
@@ -139,7 +136,7 @@ def open_video_source(
     logger.info(f"{len(films)} videos in {folder}, read at {rate:g} frames per second: {int(bounds[-1, 1])} frames")
     return ClipSource(
         name=Path(os.path.abspath(folder)).name or "videos",
-        frames=frames,
+        frames=StackedFrames([frames]),
         bounds=bounds,
         fps=rate,
         cameras=(),
@@ -285,8 +282,8 @@ class _ReadFilms(NamedTuple):
     films: list[_Film]
     """Films that could be decoded completely."""
     frames: Tensor | None
-    """Frames of these films, uint8 RGB (n, 3, h, w); None if they are not kept in memory."""
-    change: Float[Tensor, " n"]
+    """Frames of these films, uint8 RGB (f, 3, h, w); None if they are not kept in memory."""
+    change: Float[Tensor, " f"]
     """Difference of every frame from the previous one, in [0, 255]; 0 for the first frame of a film."""
     bad: list[str]
     """Error message for every other film."""

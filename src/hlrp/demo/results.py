@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hlrp.data.clips import clip_starts
+from hlrp.data.clip_starts import clip_starts
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.demo.config import DemoConfig
@@ -20,6 +20,7 @@ from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
 from hlrp.measure.success_rate import task_successes, wilson_interval
 from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
 from hlrp.report.pages.run_page import render_report
+from hlrp.report.plots.latent_plots import first_camera
 from hlrp.report.plots.reconstruction_plot import reconstruction_figure
 from hlrp.report.plots.run_plots import (
     code_usage_figure,
@@ -138,4 +139,7 @@ def reconstructions(config: DemoConfig) -> bytes:
     with torch.no_grad():
         frames = laq.model.to_pixels(clips)
         result = laq.model(frames)
-    return reconstruction_figure(frames[:, 0], frames[:, 1], result.frames[:, 0].clamp(0, 1), result.codes[:, 0])
+    before, after, predicted = (
+        first_camera(pictures) for pictures in (frames[:, 0], frames[:, 1], result.frames[:, 0])
+    )
+    return reconstruction_figure(before, after, predicted, result.codes[:, 0])

@@ -1,8 +1,4 @@
-"""Decoder from latent codes, and optionally the robot's state, to a chunk of continuous actions.
-
-Shapes: b batch, c codes of one label (n transitions times s slots), k codebook entries, d code width, r state values,
-h chunk steps, a action dimensions.
-"""
+"""Decoder from latent codes, and optionally the robot's state, to a chunk of continuous actions."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ class CodeVectors(nn.Module):
         learned_width: Learn vectors of this width; None uses the LAQ's code vectors, which are not trained.
     """
 
-    codebook: Float[Tensor, "s k d"]
+    codebook: Float[Tensor, "s k v"]
 
     def __init__(self, spec: LatentSpec, *, learned_width: int | None = None) -> None:
         super().__init__()
@@ -42,11 +38,11 @@ class CodeVectors(nn.Module):
 
     @property
     def width(self) -> int:
-        """Total width of the vectors of one label, c * d."""
+        """Total width of the vectors of one label, q * v."""
         return self.spec.num_codes * self.codebook.shape[-1]
 
     @torch.no_grad()
-    def use_codebook(self, codebook: Float[Tensor, "s k d"]) -> None:
+    def use_codebook(self, codebook: Float[Tensor, "s k v"]) -> None:
         """Copy the code vectors of a LAQ, scaled to unit variance; does nothing if vectors are learned.
 
         Raises:
@@ -61,7 +57,7 @@ class CodeVectors(nn.Module):
             )
         self.codebook.copy_(codebook / codebook.std().clamp_min(1e-6))
 
-    def forward(self, codes: Int[Tensor, "b c"]) -> Float[Tensor, "b c d"]:
+    def forward(self, codes: Int[Tensor, "b q"]) -> Float[Tensor, "b q v"]:
         """Look up the vectors of codes in [0, k)."""
         slots = torch.arange(self.spec.code_seq_len, device=codes.device).repeat(self.spec.num_transitions)
         return self.codebook[slots, codes]
@@ -92,7 +88,7 @@ class ActionHead(nn.Module):
         return rearrange(self.layers(features), "b (h a) -> b h a", h=self.chunk_size)
 
 
-class CodeDecoder(nn.Module):
+class CodeToActionDecoder(nn.Module):
     """MLP from the vectors of all codes, and optionally the state, to a chunk of actions.
 
     Args:
@@ -125,9 +121,9 @@ class CodeDecoder(nn.Module):
             layers=layers,
         )
 
-    def forward(self, codes: Int[Tensor, "b c"], state: Float[Tensor, "b r"] | None = None) -> Float[Tensor, "b h a"]:
+    def forward(self, codes: Int[Tensor, "b q"], state: Float[Tensor, "b r"] | None = None) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k) to normalized actions; `state` is normalized, and required if `state_dim` is set."""
-        features = rearrange(self.codes(codes), "b c d -> b (c d)")
+        features = rearrange(self.codes(codes), "b q v -> b (q v)")
         if self.state_dim is not None:
             assert state is not None, "this decoder was built with a state"
             features = torch.cat([features, state], dim=-1)

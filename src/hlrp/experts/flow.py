@@ -1,17 +1,14 @@
-"""Action head that denoises a chunk of actions by flow matching, with cross-attention to a VLM's features.
+"""Action expert that denoises a chunk of actions by flow matching, with cross-attention to the observation.
 
-Flow matching (arXiv:2210.02747) over action chunks, as in pi0 (arXiv:2410.24164) and SmolVLA (arXiv:2506.01844): time
-runs from 1 (noise) to 0 (actions), x_t = t * noise + (1 - t) * actions, and the network learns the velocity noise -
-actions. Keys and values of the features are computed once and reused in every denoising step.
+Flow matching over action chunks, as in pi0 (arXiv:2410.24164) and SmolVLA (arXiv:2506.01844); see `hlrp.flow_matching`.
+Keys and values of the observation are computed once and reused in every denoising step.
 
-Shapes: b batch, h chunk steps, a action dimensions, r state values, l feature tokens, f feature width, d width,
-n heads, e width of a head.
+LeRobot reads the types of the option fields, so this file must not use `from __future__ import annotations`.
+
+Shapes: heads attention heads of width head_dim.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,128 +17,27 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-Velocity = Callable[[Float[Tensor, "b h a"], float], Float[Tensor, "b h a"]]
-"""Function (noisy chunk, time in [0, 1]) -> velocity of the chunk."""
+from hlrp.experts.interface import ActionExpert, ExpertSizes, ObservationTokens
+from hlrp.flow_matching import Guide, integrate, path_point, waves
+from hlrp.runtime.checks import require_numbers
+
+KeysValues = tuple[Float[Tensor, "b heads l head_dim"], Float[Tensor, "b heads l head_dim"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowExpertConfig:
+@dataclass
+class FlowOptions:
     """Size of a `FlowExpert`."""
 
-    width: int = 128
-    """Width of the expert's tokens."""
-    layers: int = 3
-    """Transformer blocks."""
-    heads: int = 4
-    """Attention heads; twice their number must divide the width."""
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.layers, self.heads) < 1 or self.width % (2 * self.heads):
-            raise ValueError(
-                "an expert needs layers and heads of 1 or more and a width that is a multiple of twice the heads, got "
-                f"{self.layers}, {self.heads} and {self.width}"
-            )
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Observation as used in every denoising step: keys and values of each block, embedded state, token mask."""
-
-    keys_values: list[tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]]]
-    state: Float[Tensor, "b d"] | None
-    mask: Bool[Tensor, "b l"]
-
-
-class FlowExpert(nn.Module):
-    """Transformer over the steps of a chunk; every block cross-attends to the VLM's features."""
-
-    def __init__(
-        self,
-        config: FlowExpertConfig,
-        *,
-        feature_dim: int,
-        chunk_size: int,
-        action_dim: int,
-        state_dim: int | None,
-    ) -> None:
-        super().__init__()
-        d = config.width
-        self.chunk_size, self.action_dim, self.state_dim = chunk_size, action_dim, state_dim
-        self.from_features = nn.Sequential(nn.LayerNorm(feature_dim), nn.Linear(feature_dim, d))
-        self.from_state = None if state_dim is None else nn.Linear(state_dim, d)
-        self.from_action = nn.Linear(action_dim, d)
-        self.steps = nn.Parameter(0.02 * torch.randn(chunk_size, d))
-        self.from_time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
-        self.blocks = nn.ModuleList(FlowBlock(d, config.heads) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(d)
-        self.to_velocity = nn.Linear(d, action_dim)
-        # The initial prediction is 0 everywhere, as usual for diffusion transformers (arXiv:2212.09748).
-        nn.init.zeros_(self.to_velocity.weight)
-        nn.init.zeros_(self.to_velocity.bias)
-
-    def prefix(
-        self, features: Float[Tensor, "b l f"], mask: Bool[Tensor, "b l"], state: Float[Tensor, "b r"] | None
-    ) -> Prefix:
-        """Precompute what denoising needs of an observation; `state` is normalized, None if the expert has no state."""
-        context = self.from_features(features.to(self.steps.dtype))
-        if self.from_state is None:
-            known = None
-        else:
-            assert state is not None, "this expert was built with a state"
-            known = self.from_state(state.to(self.steps.dtype))
-        return Prefix([block.keys_values(context) for block in self._blocks()], known, mask)
-
-    def velocity(
-        self, noisy: Float[Tensor, "b h a"], time: Float[Tensor, " b"], prefix: Prefix
-    ) -> Float[Tensor, "b h a"]:
-        """Predicted velocity, noise - actions, of chunks at `time` in [0, 1]: 1 is noise, 0 is actions."""
-        tokens = self.from_action(noisy) + self.steps
-        condition = self.from_time(_waves(time, self.steps.shape[1]).to(noisy.dtype))
-        if prefix.state is not None:
-            condition = condition + prefix.state
-        for block, keys_values in zip(self._blocks(), prefix.keys_values, strict=True):
-            tokens = block(tokens, condition, keys_values, prefix.mask)
-        return self.to_velocity(self.norm(tokens))
-
-    def loss(
-        self,
-        actions: Float[Tensor, "b h a"],
-        prefix: Prefix,
-        *,
-        noise: Float[Tensor, "b h a"],
-        time: Float[Tensor, " b"],
-    ) -> Float[Tensor, "b h"]:
-        """Squared error of the velocity for every chunk step, averaged over action dimensions."""
-        t = time[:, None, None]
-        predicted = self.velocity(t * noise + (1 - t) * actions, time, prefix)
-        return (predicted - (noise - actions)).square().mean(-1)
-
-    def denoise(
-        self,
-        noise: Float[Tensor, "b h a"],
-        prefix: Prefix,
-        *,
-        steps: int,
-        guide: Callable[[Float[Tensor, "b h a"], float, Velocity], Float[Tensor, "b h a"]] | None = None,
-    ) -> Float[Tensor, "b h a"]:
-        """Integrate noise to actions in `steps` Euler steps; `guide(chunk, time, velocity)` may correct velocities."""
-        chunk = noise
-
-        def plain(chunk: Float[Tensor, "b h a"], time: float) -> Float[Tensor, "b h a"]:
-            return self.velocity(chunk, chunk.new_full((len(chunk),), time), prefix)
-
-        for step in range(steps):
-            time = 1 - step / steps
-            velocity = plain(chunk, time) if guide is None else guide(chunk, time, plain)
-            chunk = chunk - velocity / steps
-        return chunk
-
-    def _blocks(self) -> list[FlowBlock]:
-        return [block for block in self.blocks if isinstance(block, FlowBlock)]
+    expert_width: int = 128
+    """Width of the flow expert's tokens."""
+    expert_layers: int = 3
+    """Transformer layers of the flow expert."""
+    expert_heads: int = 4
+    """Attention heads of the flow expert; twice their number must divide expert_width."""
 
 
 class FlowBlock(nn.Module):
-    """Self-attention over the chunk, cross-attention to the features, and an MLP, all modulated by the condition."""
+    """Self-attention over the chunk, cross-attention to the observation, and an MLP, all modulated by the condition."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -155,33 +51,163 @@ class FlowBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def keys_values(self, context: Float[Tensor, "b l d"]) -> tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]]:
-        """Keys and values of the features for cross-attention."""
-        k, v = rearrange(self.kv(context), "b l (two n e) -> two b n l e", two=2, n=self.heads)
+    def keys_values(self, context: Float[Tensor, "b l d"]) -> KeysValues:
+        """Keys and values of the observation's tokens for cross-attention."""
+        k, v = rearrange(
+            self.kv(context), "b l (two heads head_dim) -> two b heads l head_dim", two=2, heads=self.heads
+        )
         return k, v
 
     def forward(
         self,
         tokens: Float[Tensor, "b h d"],
         condition: Float[Tensor, "b d"],
-        keys_values: tuple[Float[Tensor, "b n l e"], Float[Tensor, "b n l e"]],
+        keys_values: KeysValues,
         mask: Bool[Tensor, "b l"],
     ) -> Float[Tensor, "b h d"]:
-        """Self-attention over the chunk, cross-attention to the VLM's features, then the MLP."""
+        """Self-attention over the chunk, cross-attention to the observation, then the MLP."""
         shift, scale, gate = rearrange(
             self.modulation(F.silu(condition)), "b (part three d) -> part three b 1 d", part=3, three=3
         )
 
-        def shown(part: int) -> Float[Tensor, "b h d"]:
+        def modulated(part: int) -> Float[Tensor, "b h d"]:
             return self.norms[part](tokens) * (1 + scale[part]) + shift[part]
 
-        q, k, v = rearrange(self.qkv(shown(0)), "b h (three n e) -> three b n h e", three=3, n=self.heads)
-        mixed = rearrange(F.scaled_dot_product_attention(q, k, v), "b n h e -> b h (n e)")
+        q, k, v = self._by_head(self.qkv(modulated(0)), parts=3)
+        mixed = rearrange(F.scaled_dot_product_attention(q, k, v), "b heads h head_dim -> b h (heads head_dim)")
         tokens = tokens + (1 + gate[0]) * self.mixed(mixed)
-        q = rearrange(self.q(shown(1)), "b h (n e) -> b n h e", n=self.heads)
+        (q,) = self._by_head(self.q(modulated(1)), parts=1)
         read = F.scaled_dot_product_attention(q, *keys_values, attn_mask=mask[:, None, None])
-        tokens = tokens + (1 + gate[1]) * self.read(rearrange(read, "b n h e -> b h (n e)"))
-        return tokens + (1 + gate[2]) * self.feed_forward(shown(2))
+        tokens = tokens + (1 + gate[1]) * self.read(rearrange(read, "b heads h head_dim -> b h (heads head_dim)"))
+        return tokens + (1 + gate[2]) * self.feed_forward(modulated(2))
+
+    def _by_head(self, x: Float[Tensor, "b l _"], *, parts: int) -> Float[Tensor, "parts b heads l head_dim"]:
+        pattern = "b l (parts heads head_dim) -> parts b heads l head_dim"
+        return rearrange(x, pattern, parts=parts, heads=self.heads)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Observation as used in every denoising step: keys and values of each block, embedded state, token mask."""
+
+    keys_values: list[KeysValues]
+    state: Float[Tensor, "b d"] | None
+    mask: Bool[Tensor, "b l"]
+
+
+class FlowExpert(ActionExpert):
+    """Transformer over the steps of a chunk; every block cross-attends to the tokens of observation and codes."""
+
+    supports_rtc = True
+    shaping_options = ("expert_width", "expert_layers", "expert_heads")
+    block_names = ("FlowBlock",)
+
+    def __init__(self, options: FlowOptions, sizes: ExpertSizes, *, num_inference_steps: int | None) -> None:
+        super().__init__(options, sizes, num_inference_steps=num_inference_steps)
+        assert num_inference_steps is not None, "refused by `check`"
+        self.num_inference_steps = num_inference_steps
+        d, token_dim = options.expert_width, sizes.feature_dim + sizes.code_dim
+        self.from_features = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, d))
+        self.from_state = None if sizes.state_dim is None else nn.Linear(sizes.state_dim, d)
+        self.from_action = nn.Linear(sizes.action_dim, d)
+        self.steps = nn.Parameter(0.02 * torch.randn(sizes.chunk_size, d))
+        self.from_time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+        self.blocks = nn.ModuleList(FlowBlock(d, options.expert_heads) for _ in range(options.expert_layers))
+        self.norm = nn.LayerNorm(d)
+        self.to_velocity = nn.Linear(d, sizes.action_dim)
+        # The initial prediction is 0 everywhere, as usual for diffusion transformers (arXiv:2212.09748).
+        nn.init.zeros_(self.to_velocity.weight)
+        nn.init.zeros_(self.to_velocity.bias)
+
+    @classmethod
+    def check(cls, options: FlowOptions, *, num_inference_steps: int | None, largest_action: float) -> None:
+        require_numbers(options, "expert_width", "expert_layers", "expert_heads", at_least=1)
+        if options.expert_width % (2 * options.expert_heads):
+            raise ValueError(
+                "expert_width must be a multiple of twice expert_heads, got "
+                f"expert_width={options.expert_width} and expert_heads={options.expert_heads}"
+            )
+        if num_inference_steps is None:
+            raise ValueError("num_inference_steps must be a number for the flow expert, got None")
+
+    def prefix(
+        self,
+        observation: ObservationTokens,
+        codes: Float[Tensor, "b q v"] | None,
+        state: Float[Tensor, "b r"] | None,
+    ) -> Prefix:
+        """Precompute what denoising needs of observation, codes and state."""
+        tokens, mask = _tokens(observation, codes)
+        context = self.from_features(tokens.to(self.steps.dtype))
+        state_features = None
+        if self.from_state is not None:
+            assert state is not None, "this expert was built with a state"
+            state_features = self.from_state(state.to(self.steps.dtype))
+        return Prefix([block.keys_values(context) for block in self._blocks()], state_features, mask)
+
+    def velocity(
+        self, noisy: Float[Tensor, "b h a"], time: Float[Tensor, " b"], prefix: Prefix
+    ) -> Float[Tensor, "b h a"]:
+        """Predicted velocity, noise - actions, of chunks at `time` in [0, 1]: 1 is noise, 0 is actions."""
+        tokens = self.from_action(noisy) + self.steps
+        condition = self.from_time(_time_features(time, self.steps.shape[1]).to(noisy.dtype))
+        if prefix.state is not None:
+            condition = condition + prefix.state
+        for block, keys_values in zip(self._blocks(), prefix.keys_values, strict=True):
+            tokens = block(tokens, condition, keys_values, prefix.mask)
+        return self.to_velocity(self.norm(tokens))
+
+    def loss(
+        self,
+        actions: Float[Tensor, "b h a"],
+        observation: ObservationTokens,
+        codes: Float[Tensor, "b q v"] | None,
+        state: Float[Tensor, "b r"] | None,
+    ) -> Float[Tensor, "b h"]:
+        """Squared error of the velocity for every chunk step, averaged over action dimensions."""
+        prefix = self.prefix(observation, codes, state)
+        time = early_times(len(actions), device=actions.device)
+        noise = torch.randn_like(actions)
+        predicted = self.velocity(path_point(actions, noise, time), time, prefix)
+        return (predicted - (noise - actions)).square().mean(-1)
+
+    def act(
+        self,
+        observation: ObservationTokens,
+        codes: Float[Tensor, "b q v"] | None,
+        state: Float[Tensor, "b r"] | None,
+        *,
+        noise: Float[Tensor, "b h a"] | None = None,
+        guide: Guide | None = None,
+    ) -> Float[Tensor, "b h a"]:
+        prefix = self.prefix(observation, codes, state)
+        if noise is None:
+            shape = (len(observation.features), self.sizes.chunk_size, self.sizes.action_dim)
+            noise = torch.randn(shape, device=observation.features.device)
+
+        def velocity(chunk: Float[Tensor, "b h a"], time: float) -> Float[Tensor, "b h a"]:
+            return self.velocity(chunk, chunk.new_full((len(chunk),), time), prefix)
+
+        return integrate(velocity, noise, steps=self.num_inference_steps, guide=guide)
+
+    def _blocks(self) -> list[FlowBlock]:
+        return [block for block in self.blocks if isinstance(block, FlowBlock)]
+
+
+def _tokens(
+    observation: ObservationTokens, codes: Float[Tensor, "b q v"] | None
+) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
+    """Tokens of the observation and of the codes, and their mask.
+
+    Zero padding gives features and code vectors separate channels, so that one projection serves both.
+    """
+    features, mask = observation.features, observation.mask
+    if mask is None:
+        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    if codes is None:
+        return features, mask
+    tokens = torch.cat([F.pad(features, (0, codes.shape[-1])), F.pad(codes, (features.shape[-1], 0))], dim=1)
+    return tokens, torch.cat([mask, mask.new_ones(codes.shape[:2])], dim=1)
 
 
 def early_times(num: int, *, device: torch.device) -> Float[Tensor, " b"]:
@@ -189,8 +215,7 @@ def early_times(num: int, *, device: torch.device) -> Float[Tensor, " b"]:
     return 0.001 + 0.999 * torch.rand(num, device=device).pow(1 / 1.5)
 
 
-def _waves(time: Float[Tensor, " b"], width: int) -> Float[Tensor, "b d"]:
+def _time_features(time: Float[Tensor, " b"], width: int) -> Float[Tensor, "b d"]:
     """Sine and cosine features of the time, with periods from 0.004 to 4, as in pi0."""
     fraction = torch.linspace(0, 1, width // 2, device=time.device)
-    angle = time.float()[:, None] * (2 * math.pi / (0.004 * (4 / 0.004) ** fraction))
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    return waves(time, 2 * math.pi / (0.004 * (4 / 0.004) ** fraction))

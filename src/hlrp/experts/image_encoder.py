@@ -3,8 +3,6 @@
 As in diffusion policy (arXiv:2303.04137), group norm replaces batch norm, and LeRobot's SpatialSoftmax follows. For
 images under 128 pixels, the last two ResNet stages are left out, because their feature maps have too few positions for
 keypoints.
-
-Shapes: b batch, h w pixels, q features.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ _SMALL = 128
 """Shorter side in pixels below which the last two ResNet stages are left out."""
 
 
-class Eyes(nn.Module):
+class ImageEncoder(nn.Module):
     """ResNet image encoder with spatial softmax.
 
     Args:
         backbone: Name of a ResNet of torchvision; trained from scratch.
         image_size: Height and width of the images, in pixels.
-        keypoints: Number of keypoints; each has two coordinates, so q = 2 * keypoints.
+        keypoints: Number of keypoints; each has two coordinates, so d = 2 * keypoints.
 
     Raises:
         ValueError: If there is no such ResNet, or its feature map has fewer than 16 positions at this image size.
@@ -40,14 +38,14 @@ class Eyes(nn.Module):
         stages = list(network.children())[: -4 if min(image_size) < _SMALL else -2]
         self.backbone = nn.Sequential(*stages)
         with torch.no_grad():
-            places = self.backbone(torch.zeros(1, 3, *image_size)).shape[1:]
-        if places[1] * places[2] < 16:
+            positions = self.backbone(torch.zeros(1, 3, *image_size)).shape[1:]
+        if positions[1] * positions[2] < 16:
             raise ValueError(f"expert_image_size must be at least 32 x 32, got {image_size[0]} x {image_size[1]}")
-        self.pool = SpatialSoftmax(tuple(places), num_kp=keypoints)
+        self.pool = SpatialSoftmax(tuple(positions), num_kp=keypoints)
         self.feature_dim = 2 * keypoints
         self.out = nn.Linear(self.feature_dim, self.feature_dim)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b q"]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Features of RGB images, float32 in [0, 1]."""
         points = self.pool(self.backbone(2 * images - 1))
         return self.out(points.flatten(1)).relu()

@@ -2,9 +2,6 @@
 
 The LAQ's decoder gets frame t for every transition, because later frames do not exist at inference.
 
-Shapes: b batch, n transitions of s slots, c = n*s codes, k codebook entries, v code width, p positions in a frame, d
-width of the LAQ's tokens, e y x a frame with 3 channels for each camera, r state values, h chunk steps, a action
-dimensions.
 """
 
 from __future__ import annotations
@@ -69,7 +66,7 @@ class LAQCodeDecoder(nn.Module):
         Raises:
             ValueError: If `laq` has no `TransitionDecoder`, as in other architectures.
         """
-        if not isinstance(laq.decoder, TransitionDecoder):
+        if not (isinstance(laq.decoder, TransitionDecoder) and isinstance(laq.config, LAQConfig)):
             raise ValueError(
                 f"a quantizer of the architecture {laq.architecture!r} has no decoder for actions to build on; use a "
                 "quantizer of hlrp-train-laq, or the mlp decoder"
@@ -81,15 +78,15 @@ class LAQCodeDecoder(nn.Module):
         return decoder
 
     def forward(
-        self, codes: Int[Tensor, "b c"], frame: Float[Tensor, "b e y x"], state: Float[Tensor, "b r"] | None = None
+        self, codes: Int[Tensor, "b q"], frame: Float[Tensor, "b m c h w"], state: Float[Tensor, "b r"] | None = None
     ) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k) to normalized actions, given frame t (float32 in [0, 1]) and the normalized state."""
         n = self.config.spec.num_transitions
         by_transition = rearrange(codes, "b (n s) -> b n s", n=n)
         vectors = self.codebook[torch.arange(self.config.spec.code_seq_len, device=codes.device), by_transition]
-        places, slots = self.trunk.tokens(repeat(frame, "b e y x -> b n e y x", n=n), vectors)
+        patches, slots = self.trunk.tokens(repeat(frame, "b m c h w -> b n m c h w", n=n), vectors)
         # Patch tokens are averaged, but slot tokens are kept apart, since each stands for one code.
-        summary = torch.cat([places.mean(1, keepdim=True), slots], dim=1)
+        summary = torch.cat([patches.mean(1, keepdim=True), slots], dim=1)
         features = rearrange(summary, "(b n) l d -> b (n l d)", n=n)
         if self.state_dim is not None:
             assert state is not None, "this decoder was built with a state"

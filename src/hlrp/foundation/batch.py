@@ -1,7 +1,5 @@
 """Input batch of a foundation VLA: one frame per camera, one instruction, and in training the codes to predict.
 
-Shapes: b batch, v cameras, c colour channels (RGB), h and w pixels, s codes (`LatentSpec.num_codes`), d width of a
-code vector.
 Images have no time axis, so that a `FoundationBatch` cannot hold a frame later than t.
 """
 
@@ -14,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.latents import NO_LABEL, LatentSpec
+from hlrp.latents import NO_LABEL, LatentActions, LatentSpec
 from hlrp.training.row_draws import RowDraws
 
 
@@ -22,16 +20,13 @@ from hlrp.training.row_draws import RowDraws
 class FoundationBatch:
     """Observations at time t with their instructions, and optionally their latent labels."""
 
-    images: Float[Tensor, "b v c h w"]
+    images: Float[Tensor, "b m c h w"]
     """One RGB frame per camera, float32 in [0, 1]."""
     instructions: list[str]
     """One non-empty instruction per sample, length b."""
-    codes: Int[Tensor, "b s"] | None = None
-    """Latent codes in [0, k), transitions flattened to n*s; -1 marks a missing label. None at inference."""
-    valid: Bool[Tensor, " b"] | None = None
-    """False where the label must not be learned, because the episode ends inside the clip. None: all labels count."""
-    vectors: Float[Tensor, "b s d"] | None = None
-    """Latent vectors before quantization, for a backend with a continuous head. None: not loaded."""
+    labels: LatentActions | None = None
+    """Latent actions to learn, with one axis of q codes; vectors are needed only by a backend with a continuous head.
+    None at inference."""
     draws: RowDraws | None = None
     """Random numbers of the samples in training. They come with the batch, so that the draws of a sample do not depend
     on the number of processes. None: the model derives them from its own count of batches."""
@@ -54,37 +49,30 @@ class FoundationBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FoundationBatch:
         """Copy with every tensor on `device`."""
 
-        def move[Movable: (Tensor, RowDraws)](value: Movable | None) -> Movable | None:
+        def move[Movable: (LatentActions, RowDraws)](value: Movable | None) -> Movable | None:
             return None if value is None else value.to(device, non_blocking=non_blocking)
 
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
-            codes=move(self.codes),
-            valid=move(self.valid),
-            vectors=move(self.vectors),
+            labels=move(self.labels),
             draws=move(self.draws),
         )
 
+    def require_labels(self, spec: LatentSpec) -> LatentActions:
+        """Return the labels, after checking that they have codes of the geometry `spec`.
 
-def labels_to_learn(batch: FoundationBatch, spec: LatentSpec) -> tuple[Int[Tensor, "b s"], Bool[Tensor, " b"]]:
-    """Codes to learn, clamped to [0, k), and a mask of the samples that count.
-
-    A sample counts if it is valid and every slot has a label. Missing labels are replaced by code 0, so that the
-    cross-entropy is defined; the mask has to remove these samples from the loss.
-
-    Raises:
-        ValueError: If the batch has no codes, or the number of codes differs from `spec.num_codes`.
-    """
-    if batch.codes is None:
-        raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
-    if batch.codes.shape != (len(batch), spec.num_codes):
-        raise ValueError(
-            f"codes must be ({len(batch)}, {spec.num_codes}), got {tuple(batch.codes.shape)}; "
-            "use labels of the LAQ this model was built for"
-        )
-    counted = (batch.codes >= 0).all(1)
-    return batch.codes.clamp_min(0), counted if batch.valid is None else counted & batch.valid
+        Raises:
+            ValueError: If the batch has no codes, or the number of codes differs from `spec.num_codes`.
+        """
+        if self.labels is None or self.labels.codes is None:
+            raise ValueError("the batch has no codes to learn from; label the dataset or pass codes")
+        if self.labels.codes.shape != (len(self), spec.num_codes):
+            raise ValueError(
+                f"codes must be ({len(self)}, {spec.num_codes}), got {tuple(self.labels.codes.shape)}; "
+                "use labels of the LAQ this model was built for"
+            )
+        return self.labels
 
 
 def require_instructions(instructions: Sequence[object]) -> list[str]:
@@ -124,7 +112,7 @@ def require_finite(images: Float[Tensor, "..."]) -> None:
         )
 
 
-def require_codes(codes: Int[Tensor, "b s"], spec: LatentSpec) -> None:
+def require_codes(codes: Int[Tensor, "b q"], spec: LatentSpec) -> None:
     """Refuse codes that do not fit `spec`. The check copies two numbers to the host.
 
     Raises:

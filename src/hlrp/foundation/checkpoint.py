@@ -12,9 +12,8 @@ the whole policy, and those of the foundation model have names that begin with `
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +22,63 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from hlrp.foundation.backends import BACKENDS, FoundationBackend
-from hlrp.latents import LatentSpec, spec_to_dict
-from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
-from hlrp.storage.files import new_directory
-from hlrp.storage.hub import FolderKind, fetch_folder
+from hlrp.foundation.backends import BackendConfig, FoundationBackend, backend_class
+from hlrp.foundation.config import BACKENDS
+from hlrp.latents import LatentSpec
+from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_json, read_weights, reading, write_weights
+from hlrp.storage.files import write_json
+from hlrp.storage.hub import fetch_folder
 
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
-ASSET_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
-"""What every backend writes into `ASSETS_DIR`."""
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 POLICY_PREFIX = "backend."
 """Prefix of the names of the foundation model's weights in the weight file of a policy."""
 _FORMAT = 1
 
+FOUNDATION_FOLDER = FolderKind(
+    what="foundation model",
+    called="foundation checkpoint",
+    how_to_make="train one with hlrp-train-foundation",
+    description=DESCRIPTION_FILE,
+    content=WEIGHTS_FILE,
+    further=(CARD_FILE, f"{ASSETS_DIR}/*"),
+    format=_FORMAT,
+)
+"""Kind of folder that `load_foundation` reads, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class FoundationDescription:
     """Content of `foundation.json`."""
 
+    format: int = _FORMAT
+    """Version of the file's layout."""
     backend: str
+    """Name in `BACKENDS`."""
     config: dict[str, Any]
-    spec: LatentSpec
+    """Configuration of the backend; see `BackendConfig.to_dict`."""
+    latent_spec: LatentSpec
+    """Geometry of the codes that the model predicts."""
     laq_fingerprint: str
-    """Fingerprint of the LAQ whose codes the model predicts."""
+    """Fingerprint of the LAQ whose codes the model predicts; "" if it is not known."""
     extra: dict[str, Any]
     """Facts of the training run, such as dataset and metrics; plain JSON values."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+        self.require_config(self.config)
+
+    def require_config(self, values: Mapping[str, object]) -> None:
+        """Raise unless `values` are a configuration of the backend.
+
+        Raises:
+            ValueError: With the first entry that is unknown or wrong.
+        """
+        BackendConfig.get_choice_class(self.backend).from_dict(values)
 
 
 @dataclass(frozen=True)
@@ -70,32 +91,24 @@ class LoadedFoundation:
 
 def write_foundation(
     backend: FoundationBackend,
-    directory: Path | str,
+    folder: Path | str,
     *,
-    laq_fingerprint: str,
-    extra: Mapping[str, Any] | None = None,
-    beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    laq_fingerprint: str,
+    extra: Mapping[str, Any],
+    beside: Mapping[str, str],
 ) -> Path:
-    """Write a checkpoint of `backend` to `directory`; an error leaves no incomplete folder behind.
+    """Write `backend` to `folder`, completely or not at all, with further text files `beside` its own, by name.
 
-    Args:
-        backend: The model.
-        directory: Folder to create.
-        laq_fingerprint: Fingerprint of the LAQ that made the labels.
-        extra: JSON-serialisable facts to keep with the model.
-        beside: Content of further text files by file name, such as the model card and a report.
-        overwrite: Replace an earlier checkpoint in `directory`.
+    `hlrp.report.saving.save_foundation`, which writes the model card too, explains the other arguments.
 
     Raises:
-        FileExistsError: If `directory` exists, and `overwrite` is false or the folder is no foundation checkpoint.
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no foundation model.
     """
-    with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if overwrite else None) as folder:
-        write_assets(backend, folder, laq_fingerprint=laq_fingerprint, extra=extra)
-        write_weights(backend, folder / WEIGHTS_FILE)
-        for name, text in (beside or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
-    return Path(directory)
+    with FOUNDATION_FOLDER.new(folder, overwrite=overwrite, beside=beside) as new:
+        write_assets(backend, new, laq_fingerprint=laq_fingerprint, extra=extra)
+        write_weights(backend, new / WEIGHTS_FILE)
+    return Path(folder)
 
 
 def write_assets(
@@ -106,57 +119,39 @@ def write_assets(
     extra: Mapping[str, object] | None = None,
 ) -> None:
     """Write a checkpoint without its weights into `folder`, for a policy whose weights LeRobot saves."""
-    description = {
-        "format": _FORMAT,
-        "backend": backend.backend_type,
-        "config": backend.config_dict(),
-        "latent_spec": spec_to_dict(backend.spec),
-        "laq_fingerprint": laq_fingerprint,
-        "extra": dict(extra or {}),
-    }
+    description = FoundationDescription(
+        backend=backend.backend_type,
+        config=backend.config_dict(),
+        latent_spec=backend.spec,
+        laq_fingerprint=laq_fingerprint,
+        extra=dict(extra or {}),
+    )
     backend.save_assets(folder / ASSETS_DIR)
-    (folder / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    write_json(folder / DESCRIPTION_FILE, asdict(description))
 
 
-def read_description(directory: Path | str) -> FoundationDescription:
+def read_description(folder: Path | str) -> FoundationDescription:
     """Read and check `foundation.json`.
 
     Raises:
-        FileNotFoundError: If `directory` is not a foundation checkpoint.
-        ValueError: If it was written by an unknown version or backend.
+        FileNotFoundError: If `folder` is not a foundation checkpoint.
+        ValueError: If the file is damaged, or was written by an unknown version or backend.
     """
-    directory = Path(directory)
-    path = directory / DESCRIPTION_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory} has no {DESCRIPTION_FILE}; expected a foundation checkpoint{_hint(directory)}"
-        )
-    values = read_json(path)
-    if values.get("format") != _FORMAT:
-        raise ValueError(f"{path} has format {values.get('format')!r}, expected {_FORMAT}; use the version it is from")
-    if values.get("backend") not in BACKENDS:
-        raise ValueError(f"{path} has the backend {values.get('backend')!r}, expected one of {', '.join(BACKENDS)}")
-    with reading(path):
-        return FoundationDescription(
-            backend=values["backend"],
-            config=dict(values["config"]),
-            spec=LatentSpec(**values["latent_spec"]),
-            laq_fingerprint=values["laq_fingerprint"],
-            extra=values["extra"],
-        )
+    FOUNDATION_FOLDER.require(folder, DESCRIPTION_FILE, hint=_hint(Path(folder)))
+    return FOUNDATION_FOLDER.read(folder, FoundationDescription)
 
 
-def _hint(directory: Path) -> str:
-    """End of the message that `directory` is no foundation checkpoint: names what the folder seems to be instead."""
+def _hint(folder: Path) -> str:
+    """End of the message that `folder` is no foundation checkpoint: names what the folder seems to be instead."""
     for inner in ("pretrained_model", "checkpoints/last/pretrained_model"):
-        if (directory / inner / DESCRIPTION_FILE).is_file():
-            return f"; there is a policy in {directory / inner}, name that folder"
-    if (directory / "adapter_config.json").is_file():
-        return ", or a policy's folder, and this one holds adapters alone: name the policy that they were trained on"
-    return ", or the folder of a policy"
+        if (folder / inner / DESCRIPTION_FILE).is_file():
+            return f"; there is a policy in {folder / inner}, name that folder"
+    if (folder / "adapter_config.json").is_file():
+        return "; it holds the adapters of a policy alone, name the policy that they were trained on"
+    return "; the folder of a policy will do, too"
 
 
-def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
+def rebuild(folder: Path | str, *, overrides: Mapping[str, object] | None = None) -> LoadedFoundation:
     """Build the architecture of a checkpoint without loading weights, for a policy whose weights LeRobot loads.
 
     `overrides` replaces settings of training and computing, such as `freeze_backbone` or `dtype`.
@@ -165,24 +160,25 @@ def rebuild(directory: Path | str, *, overrides: Mapping[str, object] | None = N
         FileNotFoundError: If a file of the checkpoint is missing.
         ValueError: If a file of the checkpoint is damaged.
     """
-    directory = Path(directory)
-    description = read_description(directory)
-    for name in ASSET_FILES:  # transformers and tokenizers do not always say which file they cannot read
-        part = directory / ASSETS_DIR / name
-        if not part.is_file():
-            raise FileNotFoundError(f"{part.parent} has no {name}; {COPY_AGAIN}")
+    folder = Path(folder)
+    description = read_description(folder)
+    kind = backend_class(description.backend)
+    for name in kind.asset_files:  # transformers and tokenizers do not always say which file they cannot read
+        part = folder / ASSETS_DIR / name
+        FOUNDATION_FOLDER.require(folder, f"{ASSETS_DIR}/{name}")
         if not read_json(part):
             raise ValueError(f"{part} holds nothing; {COPY_AGAIN}")
-    backend = BACKENDS[description.backend].from_assets(
-        directory / ASSETS_DIR, config={**description.config, **(overrides or {})}, spec=description.spec
-    )
+    config = {**description.config, **(overrides or {})}
+    description.require_config(config)  # before the block below, which would blame the file for a wrong override
+    with reading(folder / DESCRIPTION_FILE):
+        backend = kind.from_assets(folder / ASSETS_DIR, config=config, spec=description.latent_spec)
     return LoadedFoundation(backend, description)
 
 
 def load_foundation(
-    path_or_repo_id: Path | str,
-    device: torch.device | str = "cpu",
+    folder_or_hub_id: Path | str,
     *,
+    device: torch.device | str = "cpu",
     overrides: Mapping[str, object] | None = None,
     revision: str | None = None,
     cache_dir: Path | str | None = None,
@@ -191,7 +187,7 @@ def load_foundation(
     """Load a checkpoint strictly, in evaluation mode; a local folder needs no network.
 
     Args:
-        path_or_repo_id: Folder of the checkpoint, or its name on the hub; see `fetch_folder`.
+        folder_or_hub_id: Folder of the checkpoint, or its name on the hub; see `fetch_folder`.
         device: Device of the model.
         overrides: Settings of training and computing to replace; see `rebuild`.
         revision: Branch, tag or commit of the repository.
@@ -203,12 +199,10 @@ def load_foundation(
         ConnectionError: If the hub cannot be reached and its cache does not have the repository.
         ValueError: If a file is damaged, or the weights do not fit the architecture.
     """
-    directory = fetch_folder(path_or_repo_id, FOUNDATION_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
-    loaded = rebuild(directory, overrides=overrides)
-    weights = directory / WEIGHTS_FILE
-    if not weights.is_file():
-        raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
-    load_weights(loaded.backend, weights)
+    folder = fetch_folder(folder_or_hub_id, FOUNDATION_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
+    loaded = rebuild(folder, overrides=overrides)
+    FOUNDATION_FOLDER.require(folder)
+    load_weights(loaded.backend, folder / WEIGHTS_FILE)
     loaded.backend.to(device).eval()
     return loaded
 
@@ -225,7 +219,7 @@ def load_weights(backend: nn.Module, file: Path | str) -> None:
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged; {COPY_AGAIN}") from error
     if not belongs_to_policy:
-        read_weights(backend, file)
+        read_weights(backend, file, described_by=DESCRIPTION_FILE)
         return
     inside = nn.ModuleDict({POLICY_PREFIX.removesuffix("."): backend})
     # Not strict, because the file also holds the other weights of the policy; the check below is strict for this model.
@@ -233,24 +227,3 @@ def load_weights(backend: nn.Module, file: Path | str) -> None:
     wrong = sorted([*missing, *(name for name in further if name.startswith(POLICY_PREFIX))])
     if wrong:
         raise ValueError(f"the weights of the model in {file} do not fit its architecture: {', '.join(wrong)}")
-
-
-def require_foundation(directory: Path | str) -> None:
-    """Raise unless `directory` is the folder of a foundation model.
-
-    Raises:
-        FileNotFoundError: If a file is missing; the message names it.
-    """
-    read_description(directory)
-    if not (Path(directory) / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(f"{directory} has no {WEIGHTS_FILE}; copy the whole folder")
-
-
-FOUNDATION_FOLDER = FolderKind(
-    what="foundation model",
-    checkpoint="foundation checkpoint",
-    how_to_make="train one with hlrp-train-foundation",
-    files=(DESCRIPTION_FILE, WEIGHTS_FILE, CARD_FILE, f"{ASSETS_DIR}/*"),
-    require=require_foundation,
-)
-"""Kind of folder for `hlrp.storage.hub`, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""

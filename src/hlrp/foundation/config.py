@@ -1,28 +1,29 @@
-"""Configuration of the foundation models: backbone, head, trained parts, LoRA and optimizer.
+"""Options that all foundation models share, and the registry of the configurations of all backends.
 
 The file imports neither torch nor transformers, so that `--help` and a refused option answer at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import draccus
 
 from hlrp.runtime.checks import require_number, require_numbers, require_one_of
+from hlrp.runtime.class_paths import register_class
+from hlrp.storage.plain_values import from_plain
 from hlrp.training.config import OptimizerConfig
 
-HEADS = ("query", "pooled")
-"""Names of the latent heads that a configuration can choose."""
-
-
-_LOSSES = ("codes", "vocabulary")
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 """Names of the weight types that a configuration can choose."""
 EMBEDDED_SIZES = ("debug", "demo")
 """Names of the sizes of the small models that are built offline."""
+DEFAULT_BACKEND = "qwen3vl_chat"
+"""Backend that a command uses if its options name none."""
+BACKENDS: dict[str, str] = {}
+"""Class of the model of every backend as "module:Class", by the backend's name; filled by `register_backend`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,34 +61,6 @@ class LoRASettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionTokens:
-    """Text form of the action tokens in a chat model's answer."""
-
-    action_start_token: str = "<ACTION>"
-    """Token that opens an answer in action tokens."""
-    action_end_token: str = "</ACTION>"
-    """Token that closes an answer in action tokens."""
-    action_token_fmt: str = "<ACT_{i}>"
-    """Format of the token of latent code i; must contain `{i}`."""
-
-    def __post_init__(self) -> None:
-        if "{i}" not in self.action_token_fmt:
-            raise ValueError(f"action_token_fmt must contain '{{i}}', got {self.action_token_fmt!r}")
-        if self.action_start_token == self.action_end_token:
-            raise ValueError(
-                f"action_start_token and action_end_token must differ, got {self.action_end_token!r} twice"
-            )
-
-    def spell(self, code: int) -> str:
-        """Text of the token of one latent code."""
-        return self.action_token_fmt.format(i=code)
-
-    def format(self, codes: Sequence[int]) -> str:
-        """Text of a whole answer for `codes`, without the end-of-sequence token."""
-        return " ".join([self.action_start_token, *map(self.spell, codes), self.action_end_token])
-
-
-@dataclass(frozen=True, kw_only=True)
 class BackendConfig(draccus.ChoiceRegistry):
     """Options that all foundation backends share: backbone, image input, and which weights are trained."""
 
@@ -112,12 +85,12 @@ class BackendConfig(draccus.ChoiceRegistry):
     gradient_checkpointing: bool = False
     """Recompute the activations in the backward pass: less memory, more time."""
     random_shift_px: int = 2
-    """Augmentation: in training, shift every image by up to this many pixels along each axis, before resizing."""
+    """Augmentation: in training, shift every image by up to this many pixels along each axis, after resizing."""
 
     @classmethod
     def default_choice_name(cls) -> str:
         """Backend that a command uses if its options name none."""
-        return "qwen3vl_chat"
+        return DEFAULT_BACKEND
 
     def __post_init__(self) -> None:
         require_one_of("dtype", self.dtype, DTYPE_NAMES)
@@ -146,56 +119,24 @@ class BackendConfig(draccus.ChoiceRegistry):
         Raises:
             ValueError: If a name is unknown or a value has the wrong type.
         """
-        try:
-            return draccus.decode(cls, dict(values))
-        except draccus.ParsingError as error:
-            # draccus wraps what a configuration's own check says.
-            reason = error if isinstance(error, draccus.utils.DecodingError) else error.__cause__ or error
-            raise ValueError(f"not a configuration of {cls.__name__}: {reason}") from error
+        return from_plain(cls, dict(values), at="config")
 
 
-@BackendConfig.register_subclass("qwen3vl_chat")
-@dataclass(frozen=True, kw_only=True)
-class QwenVLChatConfig(BackendConfig):
-    """Options of a Qwen3-VL chat model. Image sides must be multiples of its patch size times its merge size."""
+def register_backend[C: BackendConfig](name: str, path: str) -> Callable[[type[C]], type[C]]:
+    """Class decorator of a backend's configuration, which makes the backend known under `name`.
 
-    tokens: ActionTokens = field(default_factory=ActionTokens)
-    """Text form of the action tokens in the model's answer."""
-    loss_over: str = "codes"
-    """Classes of the cross-entropy. codes: the k codes of each slot. vocabulary: all tokens, over the whole answer."""
+    Commands and policies then accept the backend, and checkpoints store its name.
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of("loss_over", self.loss_over, _LOSSES)
+    Args:
+        name: Name of the backend.
+        path: Class of the model as "module:Class", a `FoundationBackend`. It is imported when a model is built.
 
+    Raises:
+        ValueError: If `path` has another form, or `name` already belongs to another backend.
+    """
 
-@BackendConfig.register_subclass("smol_latent_head")
-@dataclass(frozen=True, kw_only=True)
-class SmolLatentHeadConfig(BackendConfig):
-    """Options of a SmolVLM2 with a latent head. Images must be square and at most the vision tower's image size."""
+    def register(config: type[C]) -> type[C]:
+        register_class(BACKENDS, name, path)
+        return BackendConfig.register_subclass(name)(config)
 
-    system_prompt: str = "You are a robot policy."
-    """System prompt of every conversation. Empty: no system turn."""
-    head: str = "query"
-    """Latent head. query: one learned query per code slot attends to the prompt. pooled: an MLP on the mean token."""
-    head_layers: int = 1
-    """Transformer decoder blocks of the query head, or hidden layers of the pooled head."""
-    head_heads: int = 4
-    """Attention heads of the query head; must divide the width of the language model."""
-    num_vlm_layers: int | None = None
-    """Use only the first so many layers of the language model, as SmolVLA (arXiv:2506.01844) does. None: all layers."""
-    vector_loss_weight: float = 0.0
-    """Weight of the flow-matching loss on latent vectors before quantization; 0 builds no continuous head."""
-    flow_steps: int = 4
-    """Euler steps from noise to a predicted latent vector."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of("head", self.head, HEADS)
-        require_numbers(self, "head_layers", "head_heads", "flow_steps", "num_vlm_layers", at_least=1)
-        require_numbers(self, "vector_loss_weight", at_least=0)
-
-    @property
-    def needs_vectors(self) -> bool:
-        """Whether labels must hold latent vectors: true if the model has a continuous head."""
-        return self.vector_loss_weight > 0
+    return register

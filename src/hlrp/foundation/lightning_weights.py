@@ -1,8 +1,8 @@
 """Load the weights of a Lightning checkpoint (.ckpt) into a foundation model.
 
 The file is a pickle and is read with `weights_only=True`, so that it cannot run code. Two layouts are known by the
-prefix of their weight names: `backend.`, written by `hlrp-train-foundation`, and `vla_model.`, a Qwen3-VL in the layout
-of an earlier Lightning module.
+prefix of their weight names: `backend.`, written by `hlrp-train-foundation`, and `vla_model.`, written by the Lightning
+module of an earlier version; see `FoundationBackend.legacy_model`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
-from hlrp.storage.artefacts import read_pickle
+from hlrp.storage.artefacts import read_state_dict
 
 SUFFIX = ".ckpt"
 OUR_PREFIX, EARLIER_PREFIX = "backend.", "vla_model."
@@ -31,14 +30,7 @@ def load_lightning_weights(backend: FoundationBackend, path: Path | str) -> None
         ValueError: If the file has no weights of a known layout, or weights of another architecture.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; name a Lightning checkpoint, or a folder of a foundation model"
-        )
-    content = read_pickle(path, expected="a Lightning checkpoint that can be read without running code")
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state_dict; name a checkpoint of hlrp-train-foundation")
+    state = read_state_dict(path, expected="a Lightning checkpoint that can be read without running code")
     target, weights = _matched(backend, state, path)
     try:
         target.load_state_dict(_with_tied(target, weights), strict=True)
@@ -58,11 +50,12 @@ def _matched(backend: FoundationBackend, state: dict[str, Tensor], path: Path) -
         return backend, ours
     if not earlier:
         raise ValueError(f"{path} has no weights named {OUR_PREFIX}… or {EARLIER_PREFIX}…; name a stage-2 checkpoint")
-    if not isinstance(backend, QwenVLChatBackend):
+    if backend.legacy_model is None:
         raise ValueError(
-            f"{path} holds a Qwen3-VL, and this is a {backend.backend_type} backend; name another checkpoint"
+            f"{path} has the layout of an earlier version, which a {backend.backend_type} backend cannot read; name "
+            "another checkpoint"
         )
-    return backend.model, earlier
+    return backend.legacy_model, earlier
 
 
 def _with_tied(target: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,4 @@
-"""Latent labels made during training: a frozen LAQ encodes the clip, the trained VLA sees only frame t.
-
-Shapes: b batch, t frames of a clip, c h w a frame, s codes of one label, d width of a code vector.
-"""
+"""Latent labels made during training: a frozen LAQ encodes the clip, the trained VLA sees only frame t."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
@@ -21,26 +17,27 @@ from hlrp.latents import LatentActions
 class Teacher(Protocol):
     """Model that labels clips with latent actions, such as `hlrp.laq`'s `LatentActionQuantizer`."""
 
-    def encode(self, clips: UInt8[Tensor, "b t c h w"], /) -> LatentActions:
+    def encode(self, clips: UInt8[Tensor, "b t m c h w"], /) -> LatentActions:
         """Encode clips of uint8 pixels in [0, 255] to latent actions."""
         ...
 
 
 @dataclass(frozen=True)
-class TaughtBatch:
+class OnlineLabelBatch:
     """Observations at time t, with the clips that only the LAQ sees."""
 
-    inputs: FoundationBatch
-    clips: UInt8[Tensor, "b t c h w"]
+    observations: FoundationBatch
+    """Input of the VLA, without labels."""
+    clips: UInt8[Tensor, "b t m c h w"]
     """Frames t, t+offset, … of the LAQ's cameras, at the LAQ's image size. No clip leaves its episode."""
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.observations)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TaughtBatch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> OnlineLabelBatch:
         """Copy with every tensor on `device`."""
-        return TaughtBatch(
-            self.inputs.to(device, non_blocking=non_blocking), self.clips.to(device, non_blocking=non_blocking)
+        return OnlineLabelBatch(
+            self.observations.to(device, non_blocking=non_blocking), self.clips.to(device, non_blocking=non_blocking)
         )
 
 
@@ -56,14 +53,8 @@ class OnlineLabels:
             teacher.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def label(self, batch: TaughtBatch) -> FoundationBatch:
+    def label(self, batch: OnlineLabelBatch) -> FoundationBatch:
         """Return the observations of `batch`, with the codes and latent vectors of its clips as labels."""
         if isinstance(self.teacher, nn.Module):
             self.teacher.to(batch.clips.device)  # moves the weights once; later calls change nothing
-        latents = self.teacher.encode(batch.clips)
-        return replace(
-            batch.inputs,
-            codes=rearrange(latents.codes, "b n s -> b (n s)"),
-            vectors=rearrange(latents.vectors, "b n s d -> b (n s) d").float(),
-            valid=latents.valid,
-        )
+        return replace(batch.observations, labels=self.teacher.encode(batch.clips).as_labels())

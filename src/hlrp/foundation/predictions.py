@@ -1,7 +1,4 @@
-"""What a foundation model says of labelled frames: true and decoded codes with their probabilities.
-
-Shapes: m frames, b batch, s codes of one label.
-"""
+"""What a foundation model says of labelled frames: true and decoded codes with their probabilities."""
 
 from __future__ import annotations
 
@@ -16,59 +13,70 @@ from torch import Tensor, nn
 
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss, LatentPrediction
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.latents import NO_LABEL
+from hlrp.latents import LatentActions
 from hlrp.training.evaluation_mode import evaluation_mode
-
-CALIBRATION_BINS = 15
-"""Bins of equal width between probability 0 and 1, as in Guo et al. (arXiv:1706.04599)."""
 
 
 @dataclass(frozen=True)
 class CodePredictions:
     """Predictions of a model for labelled frames, without logits, so that all frames fit into memory."""
 
-    codes: Int[Tensor, "m s"]
-    """True codes of the labels; -1 in every slot of a frame that does not count."""
-    decoded: Int[Tensor, "m s"]
+    codes: Int[Tensor, "f q"]
+    """True codes of the labels; code 0 in place of a missing code."""
+    decoded: Int[Tensor, "f q"]
     """Codes predicted as at inference, each given the model's own previous codes."""
-    probability: Float[Tensor, "m s"]
+    probability: Float[Tensor, "f q"]
     """Probability of each decoded code among the k codes."""
-    teacher: Int[Tensor, "m s"]
+    teacher: Int[Tensor, "f q"]
     """Most likely code of each slot, given the true previous codes (teacher forcing)."""
-    nats: Float[Tensor, "m s"]
-    """Cross-entropy of the true code in nats, given the true previous codes; 0 if a frame does not count."""
+    nats: Float[Tensor, "f q"]
+    """Cross-entropy of the true code in nats, given the true previous codes."""
+    counted: Bool[Tensor, " f"]
+    """`LatentActions.counted` of the labels: only these frames enter metrics."""
 
     def __len__(self) -> int:
         return len(self.codes)
 
     @classmethod
-    def of(cls, result: FoundationLoss, prediction: LatentPrediction, codes: Int[Tensor, "b s"]) -> CodePredictions:
+    def of(cls, result: FoundationLoss, prediction: LatentPrediction, labels: LatentActions) -> CodePredictions:
         """Predictions of one batch, on the batch's device."""
-        counted = result.counted[:, None]
-        nats = F.cross_entropy(rearrange(result.logits, "b s k -> b k s").float(), codes.clamp_min(0), reduction="none")
+        codes = labels.targets()
         return cls(
-            codes=torch.where(counted, codes, NO_LABEL),
+            codes=codes,
             decoded=prediction.codes,
             probability=prediction.log_probs.float().exp(),
             teacher=result.logits.argmax(-1),
-            nats=torch.where(counted, nats, 0.0),
+            nats=F.cross_entropy(rearrange(result.logits, "b q k -> b k q").float(), codes, reduction="none"),
+            counted=result.counted,
         )
 
     @classmethod
     def joined(cls, parts: Sequence[CodePredictions]) -> CodePredictions:
-        """Concatenate the predictions of batches, and copy them to the CPU in one transfer."""
-        rows = [torch.stack([value.detach().float() for value in vars(part).values()]) for part in parts]
-        codes, decoded, probability, teacher, nats = torch.cat(rows, dim=1).cpu()  # float32 is exact below 2^24
-        return cls(codes.long(), decoded.long(), probability, teacher.long(), nats)
+        """Concatenate the predictions of batches on the CPU."""
 
-    @property
-    def counted(self) -> Bool[Tensor, " m"]:
-        """True for frames with a label in every slot."""
-        return (self.codes != NO_LABEL).all(1)
+        def cat(rows: Iterable[Tensor]) -> Tensor:
+            return torch.cat(list(rows)).detach().cpu()
 
-    def kept(self, keep: Bool[Tensor, " m"]) -> CodePredictions:
-        """Predictions of the frames where `keep` is true."""
-        return CodePredictions(**{name: value[keep] for name, value in vars(self).items()})
+        return cls(
+            codes=cat(part.codes for part in parts),
+            decoded=cat(part.decoded for part in parts),
+            probability=cat(part.probability for part in parts),
+            teacher=cat(part.teacher for part in parts),
+            nats=cat(part.nats for part in parts),
+            counted=cat(part.counted for part in parts),
+        )
+
+    def only_counted(self) -> CodePredictions:
+        """Predictions of the frames that count."""
+        keep = self.counted
+        return CodePredictions(
+            codes=self.codes[keep],
+            decoded=self.decoded[keep],
+            probability=self.probability[keep],
+            teacher=self.teacher[keep],
+            nats=self.nats[keep],
+            counted=keep[keep],
+        )
 
 
 def predict_codes(backend: FoundationBackend, batches: Iterable[FoundationBatch]) -> CodePredictions:
@@ -82,8 +90,7 @@ def predict_codes(backend: FoundationBackend, batches: Iterable[FoundationBatch]
         for batch in batches:
             batch = batch.to(device_of(backend))
             result = backend.loss(batch)
-            assert batch.codes is not None, "backends refuse a loss without codes"
-            parts.append(CodePredictions.of(result, backend.predict(batch), batch.codes))
+            parts.append(CodePredictions.of(result, backend.predict(batch), batch.require_labels(backend.spec)))
     if not parts:
         raise ValueError("expected at least one batch of labelled frames, got none")
     return CodePredictions.joined(parts)

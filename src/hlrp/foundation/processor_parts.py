@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin, Qwen2VLImageProcessor, Qwen3VLProcessor
+from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 
 _CHAT_TEMPLATE_FILE = "chat_template.json"
 
@@ -13,11 +13,6 @@ _CHAT_TEMPLATE_FILE = "chat_template.json"
 def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
     """Tokenizer of a chat processor."""
     return processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def image_processor_of(processor: Qwen3VLProcessor) -> Qwen2VLImageProcessor:
-    """Image processor of a Qwen3-VL chat processor."""
-    return processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def pretrained_processor(model_name: str) -> ProcessorMixin:

@@ -4,32 +4,28 @@ The prompt follows the processor's own chat template: system prompt, one image p
 instruction, and the opening of the assistant's turn. The instruction is tokenized as plain text, so that no text of a
 user can become an action token, an image placeholder or the end of a turn.
 
-Shapes: b batch, l prompt length (padded on the left), u different instructions in a batch, a rows of the cached table
-of one prompt: token ids, the mask (all ones), and for a Qwen model three rows of rotary positions.
+Shapes: l prompt tokens (padded on the left), u different instructions in a batch, g rows of the cached table of one
+prompt: token ids, the mask (all ones), and rows that a subclass adds, such as positions.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import Qwen3VLProcessor, SmolVLMProcessor
+from transformers import ProcessorMixin
 
 from hlrp.foundation.batch import require_instructions
-from hlrp.foundation.image_inputs import ImageGeometry
-from hlrp.foundation.processor_parts import token_ids
+from hlrp.foundation.processor_parts import token_ids, tokenizer_of
 
 _INSTRUCTION = "\ue000"  # a private-use character: marks the instruction's place in the rendered template
 _MAX_CACHED = 50_000
 """Prompts in the cache before the cache is emptied, so that free-form instructions cannot fill the memory."""
-
-RopeIndex = Callable[..., tuple[Tensor, Tensor]]
-"""Type of `Qwen3VLModel.get_rope_index`, which returns positions (3, 1, l) and offsets of a tokenized prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,57 +39,47 @@ class TokenizedPrompts:
     """Whether any prompt of the batch is padded; a Python bool, so that attention can skip the mask without a sync."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompts(TokenizedPrompts):
-    """Tokenized prompts with the positions that a Qwen model gives them."""
-
-    position_ids: Int[Tensor, "3 b l"]
-    """Multimodal rotary positions: time, height, width."""
-    next_position: Int[Tensor, " b"]
-    """Rotary position of the first token after the prompt, on all three axes."""
-
-
 class ChatTokenizer(ABC):
     """Chat tokenizer that caches each (instruction, number of cameras).
 
     A subclass expands the image placeholders of its model family.
     """
 
-    def __init__(self, processor: Qwen3VLProcessor | SmolVLMProcessor, *, system_prompt: str) -> None:
+    def __init__(self, processor: ProcessorMixin, *, system_prompt: str) -> None:
         self.processor = processor
-        self.tokenizer = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        self.tokenizer = tokenizer_of(processor)
         pad = self.tokenizer.pad_token_id
         if not isinstance(pad, int):
             raise ValueError("the tokenizer has no padding token; use a chat model's tokenizer")
         self.pad_id = pad
         self.system_prompt = system_prompt
-        self._frames: dict[int, tuple[list[int], list[int]]] = {}
-        self._prompts: dict[tuple[str, int], Int[Tensor, "a l"]] = {}
+        self._surroundings: dict[int, tuple[list[int], list[int]]] = {}
+        self._prompts: dict[tuple[str, int], Int[Tensor, "g l"]] = {}
 
     @abstractmethod
-    def _widen(self, text: str) -> list[int]:
+    def _expand(self, text: str) -> list[int]:
         """Token ids of a piece of the rendered template, with each image placeholder expanded to all its tokens."""
 
-    def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "a l"]:
+    def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "g l"]:
         """Cached table of one prompt: token ids, the mask (all ones), and further rows that a subclass adds."""
         return torch.cat([ids, torch.ones_like(ids)])
 
     def _batched(
         self, instructions: Sequence[str], *, num_cameras: int, device: torch.device
-    ) -> tuple[TokenizedPrompts, Int[Tensor, "b a_rest l"]]:
+    ) -> tuple[TokenizedPrompts, Int[Tensor, "b further l"]]:
         """Prompts for `instructions`, in the given order, and the cached rows that follow ids and mask."""
         row_of = {text: row for row, text in enumerate(dict.fromkeys(instructions))}
         prompts = [self._prompt(text, num_cameras) for text in row_of]
         lengths = [prompt.shape[1] for prompt in prompts]
         longest = max(lengths)
-        table = torch.stack([F.pad(p, (longest - p.shape[1], 0)) for p in prompts])  # u a l
+        table = torch.stack([F.pad(p, (longest - p.shape[1], 0)) for p in prompts])  # u g l
         rows = torch.tensor([row_of[text] for text in instructions])
         batched = table[rows].to(device, non_blocking=True)  # ids, mask and positions in one transfer
         mask = batched[:, 1].bool()
         ids = torch.where(mask, batched[:, 0], self.pad_id)
         return TokenizedPrompts(input_ids=ids, mask=mask, is_padded=min(lengths) != longest), batched[:, 2:]
 
-    def _prompt(self, instruction: str, num_cameras: int) -> Int[Tensor, "a l"]:
+    def _prompt(self, instruction: str, num_cameras: int) -> Int[Tensor, "g l"]:
         key = (instruction, num_cameras)
         if key not in self._prompts:
             if len(self._prompts) >= _MAX_CACHED:
@@ -101,98 +87,34 @@ class ChatTokenizer(ABC):
             self._prompts[key] = self._tokenize(instruction, num_cameras)
         return self._prompts[key]
 
-    def _tokenize(self, instruction: str, num_cameras: int) -> Int[Tensor, "a l"]:
+    def _tokenize(self, instruction: str, num_cameras: int) -> Int[Tensor, "g l"]:
         require_instructions([instruction])
-        before, after = self._frame(num_cameras)
+        before, after = self._surrounding(num_cameras)
         text = token_ids(self.tokenizer, instruction, as_plain_text=True)
         return self._rows(torch.tensor([[*before, *text, *after]]), num_cameras)
 
-    def _frame(self, num_cameras: int) -> tuple[list[int], list[int]]:
+    def _surrounding(self, num_cameras: int) -> tuple[list[int], list[int]]:
         """Token ids of the template before and after the instruction."""
-        if num_cameras not in self._frames:
-            self._frames[num_cameras] = self._render(num_cameras)
-        return self._frames[num_cameras]
+        if num_cameras not in self._surroundings:
+            self._surroundings[num_cameras] = self._render(num_cameras)
+        return self._surroundings[num_cameras]
 
     def _render(self, num_cameras: int) -> tuple[list[int], list[int]]:
         content = [{"type": "image"}] * num_cameras + [{"type": "text", "text": _INSTRUCTION}]
         messages = [{"role": "user", "content": content}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
-        # The tokenizer renders the template: SmolVLM's processor would add video settings and then warn about them.
+        # The tokenizer renders the template: some processors would add video settings and then warn about them.
         template = self.processor.chat_template  # pyright: ignore[reportAttributeAccessIssue]
         rendered = self.tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True
         )
         assert isinstance(rendered, str)
-        num_images = rendered.count(self.processor.image_token)
+        num_images = rendered.count(self.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
         if rendered.count(_INSTRUCTION) != 1 or num_images != num_cameras:
             raise ValueError(
                 f"the chat template must place the instruction and {num_cameras} images once each; "
                 "use the template of a chat model of the same family"
             )
         before, _, after = rendered.partition(_INSTRUCTION)
-        return self._widen(before), self._widen(after)
-
-
-class PromptTokenizer(ChatTokenizer):
-    """Tokenizer of a Qwen model's prompts; adds multimodal rotary positions."""
-
-    def __init__(
-        self,
-        processor: Qwen3VLProcessor,
-        geometry: ImageGeometry,
-        rope_index: RopeIndex,
-        *,
-        system_prompt: str,
-    ) -> None:
-        super().__init__(processor, system_prompt=system_prompt)
-        self.image_id = processor.image_token_id
-        self.geometry = geometry
-        self.rope_index = rope_index
-
-    def __call__(self, instructions: Sequence[str], *, num_cameras: int, device: torch.device) -> Prompts:
-        """Prompts for `instructions`, in their order.
-
-        Raises:
-            ValueError: If an instruction is empty, or the chat template has no place for image or text.
-        """
-        prompts, positions = self._batched(instructions, num_cameras=num_cameras, device=device)
-        position_ids = torch.stack(positions.unbind(1))  # b 3 l -> 3 b l, the order that transformers expects
-        return Prompts(
-            input_ids=prompts.input_ids,
-            mask=prompts.mask,
-            is_padded=prompts.is_padded,
-            position_ids=position_ids,
-            next_position=position_ids.amax(dim=(0, 2)) + 1,
-        )
-
-    def _widen(self, text: str) -> list[int]:
-        ids = token_ids(self.tokenizer, text)
-        return [t for token in ids for t in [token] * (self.geometry.tokens_per_image if token == self.image_id else 1)]
-
-    def _rows(self, ids: Int[Tensor, "1 l"], num_cameras: int) -> Int[Tensor, "a l"]:
-        positions, _ = self.rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.image_id).int(),
-            image_grid_thw=self.geometry.grid(num_cameras),
-        )
-        return torch.cat([super()._rows(ids, num_cameras), positions[:, 0]])
-
-
-class SmolPromptTokenizer(ChatTokenizer):
-    """Tokenizer of a SmolVLM's prompts, for images that are not split into crops."""
-
-    processor: SmolVLMProcessor
-
-    def __call__(self, instructions: Sequence[str], *, num_cameras: int, device: torch.device) -> TokenizedPrompts:
-        """Prompts for `instructions`, in their order.
-
-        Raises:
-            ValueError: If an instruction is empty, or the chat template has no place for image or text.
-        """
-        return self._batched(instructions, num_cameras=num_cameras, device=device)[0]
-
-    def _widen(self, text: str) -> list[int]:
-        whole = [[0] * text.count(self.processor.image_token)]  # 0 rows and 0 columns of crops for every image
-        (widened,) = self.processor.expand_text_with_image_tokens([text], whole, whole)
-        return token_ids(self.tokenizer, widened)
+        return self._expand(before), self._expand(after)

@@ -1,7 +1,4 @@
-"""Train any foundation backend with Lightning.
-
-Shapes: b batch, s codes of one label, k codebook entries.
-"""
+"""Train any foundation backend with Lightning."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend, FoundationLoss
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.online_labels import OnlineLabels, TaughtBatch
+from hlrp.foundation.online_labels import OnlineLabelBatch, OnlineLabels
 from hlrp.foundation.predictions import CodePredictions
 from hlrp.training.optimization import OptimizerConfig, learn_in_float32, lightning_optimizers
 
@@ -25,8 +22,8 @@ class VLABackendModule(pl.LightningModule):
     Args:
         backend: The model to train; its trainable weights are converted to float32.
         optimizer: Options of the optimizer and its learning-rate schedule; None takes the defaults.
-        figures: Computes the metrics that every validation logs, by their names in the log, such as `validation_log`
-            of `code_figures`; None logs the losses alone.
+        metrics: Computes the metrics that every validation logs, by their names in the log, such as `validation_log`
+            of `code_accuracy`; None logs the losses alone.
         online: Labels batches that come with clips instead of codes; None if all batches have codes.
     """
 
@@ -35,7 +32,7 @@ class VLABackendModule(pl.LightningModule):
         backend: FoundationBackend,
         optimizer: OptimizerConfig | None = None,
         *,
-        figures: Callable[[CodePredictions], Mapping[str, float]] | None = None,
+        metrics: Callable[[CodePredictions], Mapping[str, float]] | None = None,
         online: OnlineLabels | None = None,
     ) -> None:
         super().__init__()
@@ -45,12 +42,12 @@ class VLABackendModule(pl.LightningModule):
         self.predictions: CodePredictions | None = None
         """Predictions of the last validation, frame by frame, on the CPU. Under FSDP a copy of this module is validated
         and this attribute stays None: run `predict_codes` afterwards."""
-        self._figures = figures
+        self._metrics = metrics
         self._online = online
         self._parts: list[CodePredictions] = []
         self._loss_sums: list[dict[str, Float[Tensor, ""]]] = []
 
-    def training_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: FoundationBatch | OnlineLabelBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Compute the loss of one batch, and log it with the teacher-forced accuracy of every slot."""
         result = self.backend.loss(self._labelled(batch))
         slots = {f"train/teacher_forced_accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
@@ -62,12 +59,12 @@ class VLABackendModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._parts, self._loss_sums = [], []
 
-    def validation_step(self, batch: FoundationBatch | TaughtBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: FoundationBatch | OnlineLabelBatch, batch_idx: int) -> None:
         """Collect predicted codes, decoded as at inference. Nothing is copied to the CPU before the epoch's end."""
         batch = self._labelled(batch)
         result = self.backend.loss(batch)
-        assert batch.codes is not None, "backends refuse a loss without codes"
-        self._parts.append(CodePredictions.of(result, self.backend.predict(batch), batch.codes))
+        labels = batch.require_labels(self.backend.spec)
+        self._parts.append(CodePredictions.of(result, self.backend.predict(batch), labels))
         self._loss_sums.append({name: value * result.counted.sum() for name, value in _losses(result).items()})
 
     def on_validation_epoch_end(self) -> None:
@@ -78,12 +75,12 @@ class VLABackendModule(pl.LightningModule):
             f"val/{name}": torch.stack([sums[name] for sums in self._loss_sums]).sum() / frames
             for name in self._loss_sums[0]
         }
-        self.log_dict({**losses, **(self._figures(self.predictions) if self._figures else {})})
+        self.log_dict({**losses, **(self._metrics(self.predictions) if self._metrics else {})})
         self._parts, self._loss_sums = [], []
 
     def transfer_batch_to_device(
-        self, batch: FoundationBatch | TaughtBatch, device: torch.device, dataloader_idx: int
-    ) -> FoundationBatch | TaughtBatch:
+        self, batch: FoundationBatch | OnlineLabelBatch, device: torch.device, dataloader_idx: int
+    ) -> FoundationBatch | OnlineLabelBatch:
         return batch.to(device, non_blocking=True)
 
     def configure_optimizers(self) -> dict[str, object]:
@@ -91,7 +88,7 @@ class VLABackendModule(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return lightning_optimizers(self.backend, self.optimizer_config, total_steps=total)
 
-    def _labelled(self, batch: FoundationBatch | TaughtBatch) -> FoundationBatch:
+    def _labelled(self, batch: FoundationBatch | OnlineLabelBatch) -> FoundationBatch:
         if isinstance(batch, FoundationBatch):
             return batch
         assert self._online is not None, "a batch of clips needs the LAQ that labels it"

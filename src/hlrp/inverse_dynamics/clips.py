@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from hlrp.data.clips import clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import episode_of_frame, frame_of_episode
 from hlrp.data.sources import ClipSource
 

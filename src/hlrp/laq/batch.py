@@ -1,7 +1,6 @@
 """A training batch of stage 1.
 
-Shapes: b clips, t frames, n = t-1 transitions, c = 3 channels for each camera, h w pixels, a action values of one
-transition.
+Shapes: g action values of one transition, h*a.
 """
 
 from __future__ import annotations
@@ -15,17 +14,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips, random numbers for their augmentation, and the actions of the few clips whose actions are known."""
+    """Clips, random numbers for their augmentation, and the actions of the labelled clips."""
 
-    frames: UInt8[Tensor, "b t c h w"]
-    """RGB in [0, 255]; several cameras are stacked along the channels."""
+    frames: UInt8[Tensor, "b t m c h w"]
+    """RGB in [0, 255]."""
     views: Float[Tensor, "b 4"]
     """Uniform random numbers in [-1, 1] for the encoder's view: contrast, brightness, shift along x and y. They are
     part of the batch so that they do not depend on the number of processes."""
-    actions: Float[Tensor, "b n a"]
-    """Standardized actions of each transition, chunk step by chunk step; 0 where unknown. a = 0 without action head."""
+    actions: Float[Tensor, "b n g"]
+    """Standardized actions of each transition, chunk step by chunk step; 0 in unlabelled clips. g = 0 without action
+    head."""
     labelled: Bool[Tensor, " b"]
-    """Whether the actions of a clip are known."""
+    """Whether `actions` holds the actions of a clip."""
 
     def __post_init__(self) -> None:
         assert len(self.frames) == len(self.views) == len(self.actions) == len(self.labelled)
@@ -43,7 +43,7 @@ class ClipBatch:
         return replace(self, **{name: value.pin_memory() for name, value in vars(self).items()})
 
 
-def unlabelled(frames: UInt8[Tensor, "b t c h w"]) -> ClipBatch:
+def unlabelled(frames: UInt8[Tensor, "b t m c h w"]) -> ClipBatch:
     """A batch of `frames` without augmentation and without actions."""
     b, t = frames.shape[:2]
     return ClipBatch(frames, torch.zeros(b, 4), torch.zeros(b, t - 1, 0), torch.zeros(b, dtype=torch.bool))

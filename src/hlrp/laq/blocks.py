@@ -1,7 +1,6 @@
 """Transformer layers of the quantizer: attention over space and time, as in C-ViViT (Phenaki, arXiv:2210.02399).
 
-Shapes: b clips, t frames, v cameras, p tokens of a frame (of all cameras), l tokens of a sequence, d width, h heads,
-e width of one head.
+Shapes: l tokens of a sequence, or of a frame of all cameras; u width of one attention head.
 """
 
 from __future__ import annotations
@@ -31,14 +30,20 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b l d"], *, causal: bool = False) -> Float[Tensor, "b l d"]:
         """Attend among the tokens of each sequence; with `causal`, each token only to itself and earlier tokens."""
-        q, k, v = rearrange(self.qkv(self.norm(tokens)), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        q, k, v = rearrange(
+            self.qkv(self.norm(tokens)), "b l (three heads u) -> three b heads l u", three=3, heads=self.heads
+        )
         mixed = _attend(q, k, v, causal=causal)
-        return tokens + self.out(rearrange(mixed, "b h l d -> b l (h d)"))
+        return tokens + self.out(rearrange(mixed, "b heads l u -> b l (heads u)"))
 
 
 def _attend(
-    q: Float[Tensor, "b h l e"], k: Float[Tensor, "b h l e"], v: Float[Tensor, "b h l e"], *, causal: bool
-) -> Float[Tensor, "b h l e"]:
+    q: Float[Tensor, "b heads l u"],
+    k: Float[Tensor, "b heads l u"],
+    v: Float[Tensor, "b heads l u"],
+    *,
+    causal: bool,
+) -> Float[Tensor, "b heads l u"]:
     """Scaled dot-product attention. For many short sequences, the plain kernel is up to 5 times as fast on two CPU
     threads as PyTorch's default kernel, which has an overhead for each sequence."""
     if q.device.type == "cpu" and q.shape[2] <= _FEW_TOKENS:
@@ -58,11 +63,13 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, queries: Float[Tensor, "b q d"], memory: Float[Tensor, "b l d"]) -> Float[Tensor, "b q d"]:
+    def forward(self, queries: Float[Tensor, "b s d"], memory: Float[Tensor, "b l d"]) -> Float[Tensor, "b s d"]:
         """Add to each query what it attends to in `memory`."""
-        q = rearrange(self.q(self.norm_queries(queries)), "b q (h d) -> b h q d", h=self.heads)
-        k, v = rearrange(self.kv(self.norm_memory(memory)), "b l (two h d) -> two b h l d", two=2, h=self.heads)
-        return queries + self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b h q d -> b q (h d)"))
+        q = rearrange(self.q(self.norm_queries(queries)), "b s (heads u) -> b heads s u", heads=self.heads)
+        pairs = self.kv(self.norm_memory(memory))
+        k, v = rearrange(pairs, "b l (two heads u) -> two b heads l u", two=2, heads=self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return queries + self.out(rearrange(mixed, "b heads s u -> b s (heads u)"))
 
 
 class FeedForward(nn.Sequential):
@@ -83,12 +90,12 @@ class SpaceTimeBlock(nn.Module):
         self.space = SelfAttention(dim, heads)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, tokens: Float[Tensor, "b t p d"]) -> Float[Tensor, "b t p d"]:
+    def forward(self, tokens: Float[Tensor, "b t l d"]) -> Float[Tensor, "b t l d"]:
         """Apply the block; no frame depends on a later frame."""
         b = tokens.shape[0]
-        by_place = self.time(rearrange(tokens, "b t p d -> (b p) t d"), causal=True)
-        by_frame = self.space(rearrange(by_place, "(b p) t d -> (b t) p d", b=b))
-        return rearrange(by_frame + self.feed_forward(by_frame), "(b t) p d -> b t p d", b=b)
+        by_place = self.time(rearrange(tokens, "b t l d -> (b l) t d"), causal=True)
+        by_frame = self.space(rearrange(by_place, "(b l) t d -> (b t) l d", b=b))
+        return rearrange(by_frame + self.feed_forward(by_frame), "(b t) l d -> b t l d", b=b)
 
 
 class PatchStem(nn.Module):
@@ -102,7 +109,7 @@ class PatchStem(nn.Module):
         dim: Width d of a token.
         patch_size: Side of a patch, in pixels.
         num_tokens: Tokens of one camera's frame.
-        num_cameras: Cameras v.
+        num_cameras: Number of cameras.
     """
 
     def __init__(self, channels: int, dim: int, patch_size: int, num_tokens: int, num_cameras: int) -> None:
@@ -116,9 +123,9 @@ class PatchStem(nn.Module):
         self.convolutions = nn.Sequential(*layers)
         self.position = nn.Parameter(0.02 * torch.randn(num_cameras * num_tokens, dim))
 
-    def forward(self, frames: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
-        """Embed pictures with values of about [-1, 1]; the channels of all cameras are stacked."""
-        frames = rearrange(frames, "b (v c) h w -> (b v) c h w", v=self.num_cameras)
+    def forward(self, frames: Float[Tensor, "b m c h w"]) -> Float[Tensor, "b l d"]:
+        """Embed pictures with values of about [-1, 1]."""
+        frames = rearrange(frames, "b m c h w -> (b m) c h w")
         frames = frames.contiguous(memory_format=torch.channels_last)  # convolutions run nearly twice as fast
         tokens = self.convolutions(frames)
-        return rearrange(tokens, "(b v) d h w -> b (v h w) d", v=self.num_cameras) + self.position
+        return rearrange(tokens, "(b m) d y x -> b (m y x) d", m=self.num_cameras) + self.position

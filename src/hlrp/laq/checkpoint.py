@@ -9,31 +9,54 @@ README.md            model card for the hub: configuration, training and metrics
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hlrp.laq.lapa.config import lapa_config_from_description
+from hlrp.laq.config import LAQConfig
+from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
-from hlrp.laq.model import LatentActionQuantizer, config_from_description
-from hlrp.storage.artefacts import COPY_AGAIN, read_json, read_weights, reading, write_weights
-from hlrp.storage.files import new_directory, write_json
-from hlrp.storage.hub import FolderKind, fetch_folder
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_weights, reading, write_weights
+from hlrp.storage.files import write_json
+from hlrp.storage.hub import fetch_folder
+from hlrp.storage.plain_values import from_plain
 
 DESCRIPTION_FILE = "laq.json"
 WEIGHTS_FILE = "model.safetensors"
 QUALITY_FILE = "quality.json"
 CARD_FILE = "README.md"
-CHECKPOINT_FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE, CARD_FILE)
+
+LAQ_FOLDER = FolderKind(
+    what="quantizer",
+    called="LAQ checkpoint",
+    how_to_make="train one with hlrp-train-laq",
+    description=DESCRIPTION_FILE,
+    content=WEIGHTS_FILE,
+    further=(QUALITY_FILE, CARD_FILE),
+)
+"""Kind of folder that `load_laq` reads, as in `upload_folder(path, name, LAQ_FOLDER)` of `hlrp.storage.hub`."""
 
 OUR_ARCHITECTURE = "hlrp"
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], LatentActionQuantizer]] = {
-    OUR_ARCHITECTURE: lambda values: LatentActionQuantizer(config_from_description(values)),
-    "lapa": lambda values: LapaQuantizer(lapa_config_from_description(values)),
+    OUR_ARCHITECTURE: lambda values: LatentActionQuantizer(from_plain(LAQConfig, values, at="config")),
+    "lapa": lambda values: LapaQuantizer(from_plain(LapaConfig, values, at="config")),
 }
 """For each architecture named in `laq.json`: a function from the stored configuration to a new quantizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """Content of `laq.json`."""
+
+    architecture: str = OUR_ARCHITECTURE
+    """Name in `ARCHITECTURES`; the first folders name none."""
+    fingerprint: str
+    config: dict[str, Any]
+    cameras: list[str]
+    extra: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,47 +84,37 @@ class LoadedLAQ:
 
 def write_laq(
     model: LatentActionQuantizer,
-    directory: Path | str,
+    folder: Path | str,
     *,
+    overwrite: bool = False,
     cameras: Sequence[str],
     extra: Mapping[str, object],
     beside: Mapping[str, str],
-    replace: bool = False,
 ) -> Path:
-    """Write `model` to `directory`, completely or not at all.
+    """Write `model` to `folder`, completely or not at all, with further text files `beside` its own, by name.
 
-    Args:
-        model: Quantizer to save.
-        directory: Folder to write.
-        cameras: Dataset keys of the cameras of the training data, in the order of the channels.
-        extra: Description of the training as plain values for JSON.
-        beside: Further text files of the folder, by name, such as the quality card and the model card.
-        replace: Whether to replace `directory` if it already holds a quantizer.
+    `hlrp.report.saving.save_laq`, which writes the model card too, explains the other arguments.
 
     Raises:
-        FileExistsError: If `directory` exists and may not be replaced.
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no quantizer.
     """
-    with new_directory(directory, replace_if_holds=DESCRIPTION_FILE if replace else None) as folder:
-        write_weights(model, folder / WEIGHTS_FILE)
-        for name, text in beside.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        write_json(
-            folder / DESCRIPTION_FILE,
-            {
-                "architecture": model.architecture,
-                "fingerprint": model.fingerprint(),
-                "config": model.description(),
-                "cameras": list(cameras),
-                "extra": dict(extra),
-            },
-        )
-    return Path(directory)
+    description = _Description(
+        architecture=model.architecture,
+        fingerprint=model.fingerprint(),
+        config=model.description(),
+        cameras=list(cameras),
+        extra=dict(extra),
+    )
+    with LAQ_FOLDER.new(folder, overwrite=overwrite, beside=beside) as new:
+        write_weights(model, new / WEIGHTS_FILE)
+        write_json(new / DESCRIPTION_FILE, asdict(description))
+    return Path(folder)
 
 
 def load_laq(
-    path_or_repo_id: Path | str,
-    device: torch.device | str = "cpu",
+    folder_or_hub_id: Path | str,
     *,
+    device: torch.device | str = "cpu",
     revision: str | None = None,
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
@@ -109,7 +122,7 @@ def load_laq(
     """Load a quantizer strictly, in evaluation mode. A local folder loads without a network.
 
     Args:
-        path_or_repo_id: Folder of the quantizer, or name of its repository on the hub (see `fetch_folder`).
+        folder_or_hub_id: Folder of the quantizer, or name of its repository on the hub (see `fetch_folder`).
         device: Device of the loaded model.
         revision: Branch, tag or commit of the repository.
         cache_dir: Folder for downloads from the hub.
@@ -120,45 +133,21 @@ def load_laq(
         ConnectionError: If the hub cannot be reached and the repository is not in the local cache.
         ValueError: If a file is damaged, the architecture is unknown, or the fingerprint does not match the weights.
     """
-    directory = fetch_folder(path_or_repo_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
-    require_checkpoint(directory)
-    values = read_json(directory / DESCRIPTION_FILE)
-    architecture = values.get("architecture", OUR_ARCHITECTURE)  # the first folders name no architecture
-    if architecture not in ARCHITECTURES:
+    folder = fetch_folder(folder_or_hub_id, LAQ_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
+    LAQ_FOLDER.require(folder)
+    description = LAQ_FOLDER.read(folder, _Description)
+    path = folder / DESCRIPTION_FILE
+    if description.architecture not in ARCHITECTURES:
         raise ValueError(
-            f"{directory} holds a {architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: install a "
-            "newer one"
+            f"{path} holds a {description.architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: "
+            "install a newer one"
         )
-    with reading(directory / DESCRIPTION_FILE):
-        model = ARCHITECTURES[architecture](values["config"])
-        loaded = LoadedLAQ(model, values["cameras"], values["fingerprint"], values["extra"])
-    read_weights(model, directory / WEIGHTS_FILE)
-    if model.fingerprint() != loaded.fingerprint:
+    with reading(path):
+        model = ARCHITECTURES[description.architecture](description.config)
+    read_weights(model, folder / WEIGHTS_FILE, described_by=DESCRIPTION_FILE)
+    if model.fingerprint() != description.fingerprint:
         raise ValueError(
-            f"the weights in {directory / WEIGHTS_FILE} do not match the {DESCRIPTION_FILE} beside it; {COPY_AGAIN}"
+            f"the weights in {folder / WEIGHTS_FILE} do not match the {DESCRIPTION_FILE} beside it; {COPY_AGAIN}"
         )
     model.to(device).eval()
-    return loaded
-
-
-def require_checkpoint(directory: Path | str) -> None:
-    """Raise unless `directory` is the folder of a quantizer.
-
-    Raises:
-        FileNotFoundError: If `laq.json` or `model.safetensors` is missing.
-    """
-    if not all((Path(directory) / name).is_file() for name in (DESCRIPTION_FILE, WEIGHTS_FILE)):
-        raise FileNotFoundError(
-            f"{directory} is not a LAQ checkpoint (expected {DESCRIPTION_FILE} and {WEIGHTS_FILE}); train one with "
-            "hlrp-train-laq"
-        )
-
-
-LAQ_FOLDER = FolderKind(
-    what="quantizer",
-    checkpoint="LAQ checkpoint",
-    how_to_make="train one with hlrp-train-laq",
-    files=CHECKPOINT_FILES,
-    require=require_checkpoint,
-)
-"""Names, files and check of a quantizer's folder, for downloads and uploads by `hlrp.storage.hub`."""
+    return LoadedLAQ(model, description.cameras, description.fingerprint, description.extra)

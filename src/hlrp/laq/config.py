@@ -6,10 +6,29 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from hlrp.latent_spec import LatentSpec
-from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.checks import require_numbers, require_one_of
+from hlrp.runtime.class_paths import register_class
 
 TargetName = Literal["pixels", "features", "flow"]
-QuantizerName = Literal["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"]
+
+QUANTIZERS: dict[str, str] = {
+    "fsq": "hlrp.laq.quantizers.fsq:FiniteScalarQuantizer",
+    "nsvq": "hlrp.laq.quantizers.nsvq:NoiseSubstitutionQuantizer",
+    "vq": "hlrp.laq.quantizers.vq:VectorQuantizer",
+    "simvq": "hlrp.laq.quantizers.simvq:LinearCodebookQuantizer",
+    "rvq": "hlrp.laq.quantizers.rvq:ResidualVectorQuantizer",
+    "continuous": "hlrp.laq.quantizers.continuous:ContinuousBottleneck",
+}
+"""Class of every quantizer as "module:Class", by its name in `LAQConfig.quantizer`; see `quantizer_class`."""
+
+
+def register_quantizer(name: str, path: str) -> None:
+    """Make the `Quantizer` at `path` ("module:Class") known to configurations and command lines under `name`.
+
+    Raises:
+        ValueError: If `path` has another form, or `name` already belongs to another class.
+    """
+    register_class(QUANTIZERS, name, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +50,7 @@ class LAQConfig:
     decoder_layers: int = 2
     """Number of transformer blocks in the decoder."""
     num_cameras: int = 1
-    """Number of cameras; their frames are stacked along the channels, 3 channels for each camera."""
+    """Number of cameras m of a clip."""
     targets: tuple[TargetName, ...] = ("pixels",)
     """What the decoder predicts: the next frame's `pixels`, the change of a frozen vision model's `features`, or the
     optical `flow` to the next frame; one or more of them."""
@@ -39,15 +58,14 @@ class LAQConfig:
     """Width of the frozen vision model's features; 0 if `features` is not a target."""
     action_dim: int = 0
     """Number of action values that a linear head predicts from the codes of one transition; 0 for no such head."""
-    quantizer: QuantizerName = "fsq"
+    quantizer: str = "fsq"
     """Kind of quantizer. `fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali &
     Bäckström, IEEE Access 2022), as in LAPA. `vq`: codebook of moving averages (arXiv:1711.00937). `simvq`: learned
     linear map of a fixed codebook (arXiv:2411.02038). `rvq`: residual quantization, one level for each code slot
     (arXiv:2107.03312). `continuous`: Gaussian latent of a beta-VAE, without codes."""
 
     def __post_init__(self) -> None:
-        if self.quantizer not in get_args(QuantizerName):
-            raise ValueError(f"quantizer must be one of {', '.join(get_args(QuantizerName))}, got {self.quantizer!r}")
+        require_one_of("quantizer", self.quantizer, QUANTIZERS)
         if self.patch_size < 4 or self.patch_size & (self.patch_size - 1):
             raise ValueError(f"patch_size must be a power of two, 4 or more, got {self.patch_size}")
         require_numbers(
@@ -75,11 +93,6 @@ class LAQConfig:
     def num_tokens(self) -> int:
         """Tokens of one frame of one camera."""
         return self.grid[0] * self.grid[1]
-
-    @property
-    def channels(self) -> int:
-        """Channels of a frame: 3 for each camera."""
-        return 3 * self.num_cameras
 
 
 def debug() -> LAQConfig:

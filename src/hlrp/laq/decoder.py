@@ -1,7 +1,6 @@
 """The decoder of the quantizer: it predicts the change from a frame to the next one, given the frame and its codes.
 
-Shapes: b clips, n transitions, m cameras, s code slots, v code width, d width, p tokens of a frame, c h w a frame,
-y x the grid of patches, f width of a frozen encoder's features, i j rows and columns inside a patch.
+Shapes: y x the grid of patches, i j rows and columns inside a patch, u width of a frozen vision model's features.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ FLOW_CELLS = 4
 class PredictedChange:
     """Predicted change from each frame to the next one; a field is None if it is no target of the decoder."""
 
-    pixels: Float[Tensor, "b n c h w"] | None
+    pixels: Float[Tensor, "b n m c h w"] | None
     """Pixels of the next frame minus pixels of this frame."""
-    features: Float[Tensor, "b n m f y x"] | None
+    features: Float[Tensor, "b n m u y x"] | None
     """Features of the next frame minus features of this frame, by a frozen vision model."""
-    flow: Float[Tensor, "b n m 2 u w"] | None
+    flow: Float[Tensor, "b n m 2 flow_y flow_x"] | None
     """Optical flow to the next frame along x and y, in patches; `FLOW_CELLS` cells along each side of a patch."""
 
 
@@ -51,27 +50,23 @@ class TransitionDecoder(nn.Module):
         widths = {"pixels": 3 * config.patch_size**2, "features": config.feature_dim, "flow": 2 * FLOW_CELLS**2}
         self.heads = nn.ModuleDict({target: _zero_linear(config.dim, widths[target]) for target in config.targets})
 
-    def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
+    def forward(self, frames: Float[Tensor, "b n m c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
         """Predict the change after each frame (float32 in [0, 1]) from the code vectors of its transition."""
         places, _ = self.tokens(frames, vectors)
         b = frames.shape[0]
         tokens = rearrange(places, "(b n) (m y x) d -> b n m y x d", b=b, m=self.num_cameras, y=self.grid[0])
         changes = {target: head(tokens) for target, head in self.heads.items()}
         return PredictedChange(
-            pixels=_unpatch(changes["pixels"], "b n m y x (c i j) -> b n (m c) (y i) (x j)", self.patch_size)
-            if "pixels" in changes
-            else None,
-            features=rearrange(changes["features"], "b n m y x f -> b n m f y x") if "features" in changes else None,
-            flow=_unpatch(changes["flow"], "b n m y x (c i j) -> b n m c (y i) (x j)", FLOW_CELLS)
-            if "flow" in changes
-            else None,
+            pixels=_unpatch(changes["pixels"], self.patch_size) if "pixels" in changes else None,
+            features=rearrange(changes["features"], "b n m y x u -> b n m u y x") if "features" in changes else None,
+            flow=_unpatch(changes["flow"], FLOW_CELLS) if "flow" in changes else None,
         )
 
     def tokens(
-        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
-    ) -> tuple[Float[Tensor, "b*n p d"], Float[Tensor, "b*n s d"]]:
+        self, frames: Float[Tensor, "b n m c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> tuple[Float[Tensor, "b*n l d"], Float[Tensor, "b*n s d"]]:
         """Output tokens of the transformer: one for each patch of a frame, and one for each code slot."""
-        before = rearrange(frames, "b n c h w -> (b n) c h w")
+        before = rearrange(frames, "b n m c h w -> (b n) m c h w")
         codes = self.from_code(rearrange(vectors, "b n s v -> (b n) s v")) + self.slots
         places = self.stem(2 * before - 1)  # pixels in [-1, 1], as in the encoder
         tokens = torch.cat([places, codes], dim=1)
@@ -82,9 +77,9 @@ class TransitionDecoder(nn.Module):
         return tokens[:, : places.shape[1]], tokens[:, places.shape[1] :]
 
 
-def _unpatch(values: Tensor, axes: str, side: int) -> Tensor:
-    """Rearrange token outputs to a picture (`axes` in einops notation); a token holds `side` x `side` cells."""
-    return rearrange(values, axes, i=side, j=side)
+def _unpatch(values: Float[Tensor, "b n m y x _"], side: int) -> Float[Tensor, "b n m c h w"]:
+    """Rearrange the outputs of tokens to pictures; a token holds the channels of `side` x `side` cells."""
+    return rearrange(values, "b n m y x (c i j) -> b n m c (y i) (x j)", i=side, j=side)
 
 
 def _zero_linear(width: int, outputs: int) -> nn.Linear:

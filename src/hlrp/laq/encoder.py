@@ -1,7 +1,4 @@
-"""The encoder of the quantizer: from a clip to one vector for each code slot of each transition.
-
-Shapes: b clips, t frames, n = t-1 transitions, m cameras, s code slots, p tokens of a frame, d width, v code width.
-"""
+"""The encoder of the quantizer: from a clip to one vector for each code slot of each transition."""
 
 from __future__ import annotations
 
@@ -32,12 +29,11 @@ class TransitionEncoder(nn.Module):
         self.feed_forward = FeedForward(config.dim)
         self.to_code = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, spec.code_dim))
 
-    def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
+    def forward(self, frames: Float[Tensor, "b t m c h w"]) -> Float[Tensor, "b n s v"]:
         """Encode clips, float32 in [0, 1], to the vectors that the quantizer takes."""
         b, t = frames.shape[:2]
-        by_camera = rearrange(frames, "b t (m c) h w -> (b m) t c h w", c=3)
-        pictures = rearrange(with_change(by_camera), "(b m) t c h w -> (b t) (m c) h w", b=b)
-        tokens = rearrange(self.stem(pictures), "(b t) p d -> b t p d", b=b)
+        tokens = self.stem(rearrange(with_change(frames), "b t m c h w -> (b t) m c h w"))
+        tokens = rearrange(tokens, "(b t) l d -> b t l d", b=b)
         tokens = tokens + self.time[:t]
         for block in self.blocks:
             tokens = block(tokens)
@@ -49,10 +45,10 @@ class TransitionEncoder(nn.Module):
         return rearrange(self.to_code(slots), "(b n) s v -> b n s v", b=b)
 
 
-def with_change(frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t e h w"]:
-    """Concatenate each frame, in [-1, 1], and its difference from the frame before (0 for the first): e = 2c channels.
+def with_change(frames: Float[Tensor, "b t m 3 h w"]) -> Float[Tensor, "b t m 6 h w"]:
+    """Join, along the channels, each frame in [-1, 1] and its difference from the frame before (0 for the first frame).
 
     A motion of a few pixels is clear in the difference, but hardly survives in the patches of two separate frames.
     """
     change = torch.cat([torch.zeros_like(frames[:, :1]), frames[:, 1:] - frames[:, :-1]], dim=1)
-    return torch.cat([2 * frames - 1, 4 * change], dim=2)  # 4: differences are much smaller than pixel values
+    return torch.cat([2 * frames - 1, 4 * change], dim=3)  # 4: differences are much smaller than pixel values

@@ -2,8 +2,7 @@
 
 The design follows LAPA (arXiv:2410.11758).
 
-Shapes: b clips, t frames, n = t-1 transitions, c = 3 channels for each camera, s code slots, v code width, a action
-values of one transition.
+Shapes: g action values of one transition, h*a.
 """
 
 from __future__ import annotations
@@ -19,9 +18,14 @@ from torch import Tensor, nn
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.decoder import PredictedChange, TransitionDecoder
 from hlrp.laq.encoder import TransitionEncoder
-from hlrp.laq.quantizers import QUANTIZERS
+from hlrp.laq.lapa.config import LapaConfig
+from hlrp.laq.quantizers import quantizer_class
 from hlrp.latents import LatentActions, LatentSpec, fingerprint
 from hlrp.training.evaluation_mode import inference
+
+Clips = UInt8[Tensor, "b t *m c h w"] | Float[Tensor, "b t *m c h w"]
+"""Clips as a user passes them: (b, t, m, c, h, w), or (b, t, c, h, w) for a LAQ of one camera; RGB, uint8 in [0, 255]
+or float32 in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,18 @@ class Reconstruction:
 
     change: PredictedChange
     """Predicted change from each of the first t-1 frames to the next one; the decoder starts from the true frame."""
-    frames: Float[Tensor, "b n c h w"] | None
+    frames: Float[Tensor, "b n m c h w"] | None
     """Predicted frames 1 … t-1, in about [0, 1]; None if the decoder does not predict pixels."""
     codes: Int[Tensor, "b n s"]
+    """Code ids in [0, k); `NO_LABEL` everywhere from a quantizer without codes."""
     vectors: Float[Tensor, "b n s v"]
     """Encoder outputs before quantization."""
     quantized: Float[Tensor, "b n s v"]
     """Code vectors, the input of the decoder."""
-    actions: Float[Tensor, "b n a"] | None
+    actions: Float[Tensor, "b n g"] | None
     """Standardized actions read from the codes; None without an action head."""
     quantizer_loss: Float[Tensor, ""]
+    """Loss term of the quantizer, weighted; 0 in evaluation."""
 
 
 class LatentActionQuantizer(nn.Module):
@@ -48,14 +54,19 @@ class LatentActionQuantizer(nn.Module):
     architecture = "hlrp"
     """Name of this architecture in `laq.json` of a checkpoint."""
 
-    def __init__(self, config: LAQConfig) -> None:
+    def __init__(self, config: LAQConfig | LapaConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = TransitionEncoder(config)
-        self.quantizer = QUANTIZERS[config.quantizer](config.spec)
-        self.decoder = TransitionDecoder(config)
+        self._build()
         width = config.spec.code_seq_len * config.spec.code_dim
         self.action_head = nn.Linear(width, config.action_dim) if config.action_dim else None
+
+    def _build(self) -> None:
+        """Create encoder, quantizer and decoder; an architecture with other parts overrides this."""
+        assert isinstance(self.config, LAQConfig)
+        self.encoder = TransitionEncoder(self.config)
+        self.quantizer = quantizer_class(self.config.quantizer)(self.config.spec)
+        self.decoder = TransitionDecoder(self.config)
 
     @property
     def spec(self) -> LatentSpec:
@@ -63,15 +74,15 @@ class LatentActionQuantizer(nn.Module):
         return self.config.spec
 
     def forward(
-        self, frames: Float[Tensor, "b t c h w"], seen: Float[Tensor, "b t c h w"] | None = None
+        self, frames: Float[Tensor, "b t m c h w"], encoder_frames: Float[Tensor, "b t m c h w"] | None = None
     ) -> Reconstruction:
         """Encode, quantize and predict; frames are float32 in [0, 1].
 
         Args:
             frames: Clips. The decoder starts from all frames but the last, and predicts all but the first.
-            seen: Input of the encoder: the same clips, altered in everything but motion. Default: `frames`.
+            encoder_frames: Input of the encoder: the same clips, altered in everything but motion. Default: `frames`.
         """
-        vectors = self.encoder(frames if seen is None else seen)
+        vectors = self.encoder(frames if encoder_frames is None else encoder_frames)
         quantized, codes, loss = self._quantize(vectors)
         change = self.decoder(frames[:, :-1], quantized)
         return Reconstruction(
@@ -85,8 +96,8 @@ class LatentActionQuantizer(nn.Module):
         )
 
     def predict(
-        self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]
-    ) -> Float[Tensor, "b n c h w"]:
+        self, frames: Float[Tensor, "b n m c h w"], vectors: Float[Tensor, "b n s v"]
+    ) -> Float[Tensor, "b n m c h w"]:
         """Predict the frame after each of `frames` (float32 in [0, 1]) from code vectors, also those of other clips.
 
         Raises:
@@ -103,18 +114,19 @@ class LatentActionQuantizer(nn.Module):
         return rearrange(vectors, "(b n) s v -> b n s v", n=codes.shape[1])
 
     @inference
-    def encode(
-        self,
-        frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"],
-        valid: Bool[Tensor, " b"] | None = None,
-    ) -> LatentActions:
-        """Latent actions of clips (uint8, or float32 in [0, 1]).
+    def encode(self, frames: Clips, valid: Bool[Tensor, " b"] | None = None) -> LatentActions:
+        """Latent actions of clips.
 
         The model runs in evaluation mode and in float32, whatever its mode and autocast: a clip gets the same label in
-        every run, and labelling changes neither statistics nor codebooks. `valid` is passed on; default: all true.
+        every run, and labelling changes neither statistics nor codebooks.
+
+        Args:
+            frames: Clips (b, t, m, c, h, w), RGB, uint8 in [0, 255] or float32 in [0, 1]. Clips for a LAQ of one camera
+                may also be (b, t, c, h, w).
+            valid: Whether each clip lies within one episode, which is passed on; default: all true.
 
         Raises:
-            ValueError: If the number of frames or their size is not the model's, or a pixel is not finite.
+            ValueError: If the number of frames, of cameras or of pixels is not the model's, or a pixel is not finite.
         """
         pixels = self.to_pixels(frames)
         if valid is None:
@@ -122,13 +134,21 @@ class LatentActionQuantizer(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             vectors = self.encoder(pixels)
             _, codes, _ = self._quantize(vectors)
-        return LatentActions(codes, vectors, valid)
+        return LatentActions(codes if self.quantizer.has_codes else None, vectors, valid)
 
-    def to_pixels(self, frames: UInt8[Tensor, "b t c h w"] | Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
-        """Check clips and bring them to float32 in [0, 1]."""
-        expected = (self.spec.num_frames, self.config.channels, *self.config.image_size)
-        if tuple(frames.shape[1:]) != expected:
-            raise ValueError(f"clips must be (batch, {', '.join(map(str, expected))}), got {tuple(frames.shape)}")
+    def to_pixels(self, frames: Clips) -> Float[Tensor, "b t m c h w"]:
+        """Check clips, bring them to float32 in [0, 1], and add the camera axis if `frames` lacks it.
+
+        Raises:
+            ValueError: If the shape is not the model's, or a pixel is not finite.
+        """
+        t, m, size = self.spec.num_frames, self.config.num_cameras, self.config.image_size
+        came = tuple(frames.shape)
+        if m == 1 and frames.ndim == 5:
+            frames = rearrange(frames, "b t c h w -> b t 1 c h w")
+        if tuple(frames.shape[1:]) != (t, m, 3, *size):
+            expected = f"(batch, {', '.join(map(str, (t, m, 3, *size)))})"
+            raise ValueError(f"clips must be {expected}: batch, frames, cameras, RGB, height, width; got {came}")
         if not frames.is_floating_point():
             return frames.float() / 255
         if not bool(torch.isfinite(frames).all()):
@@ -147,6 +167,7 @@ class LatentActionQuantizer(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """The model's configuration as plain values, for JSON."""
+        assert isinstance(self.config, LAQConfig)
         return description(self.config)
 
     def _quantize(
@@ -161,13 +182,3 @@ class LatentActionQuantizer(nn.Module):
 def description(config: LAQConfig) -> dict[str, Any]:
     """`config` as plain values, for JSON."""
     return {**asdict(config), "image_size": list(config.image_size), "targets": list(config.targets)}
-
-
-def config_from_description(values: dict[str, Any]) -> LAQConfig:
-    """Inverse of `description`."""
-    known = {
-        "spec": LatentSpec(**values["spec"]),
-        "image_size": tuple(values["image_size"]),
-        "targets": tuple(values["targets"]),
-    }
-    return LAQConfig(**{**values, **known})

@@ -1,7 +1,6 @@
 """Linear probes of actions: from the latents of a clip, and, as a baseline, from the first frame of the clip alone.
 
-Shapes: m clips for fitting, v held-out clips, b clips, n transitions, s code slots, h chunk steps, a action dimensions,
-f features, g = h*a targets.
+Shapes: b clips, i clips for fitting, j held-out clips, z features, g = h*a targets.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hlrp.measure.clip_features import ClipFeatures, Latents
+from hlrp.latents import LatentActions
+from hlrp.measure.clip_features import ClipFeatures
 from hlrp.measure.intervals import bootstrap_weights, percentile_interval
 from hlrp.measure.linear_probe import EpisodeSums, ProbeScore, episode_sums, fit_probe
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeFigures:
+class ProbeMetrics:
     """Held-out R² of linear maps to the standardized action chunk, pooled over chunk steps and action dimensions.
 
     R² is at most 1; 0 is as good as the mean action. Every field is None if the dataset has no actions, or they never
@@ -54,23 +54,23 @@ class ProbeFigures:
     `pixels`."""
 
 
-NO_PROBE = ProbeFigures(
+NO_PROBE = ProbeMetrics(
     probe_r2=None, probe_r2_interval=None, probe_r2_quantized=None, probe_r2_vectors=None, probe_r2_frame_only=None,
     probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_gain=None, probe_gain_interval=None,
     probe_r2_per_action=None, probe_r2_per_action_by_features=None,
 )  # fmt: skip
-"""`ProbeFigures` of a dataset without actions."""
+"""`ProbeMetrics` of a dataset without actions."""
 
 
 @dataclass(frozen=True)
 class Chunks:
     """Targets of the probes: standardized action chunks, flattened; a row is NaN if its actions are not known."""
 
-    fit: Float[Tensor, "m g"]
+    fit: Float[Tensor, "i g"]
     """Targets of the clips on which probes are fitted."""
-    held_out: Float[Tensor, "v g"]
+    held_out: Float[Tensor, "j g"]
     """Targets of the clips on which probes are scored."""
-    episode: Int[Tensor, " v"]
+    episode: Int[Tensor, " j"]
     """Episode of each held-out clip."""
     dimensions: int
     """Action dimensions a. The g = h*a targets are ordered by chunk step, then by action dimension."""
@@ -81,7 +81,7 @@ def has_finite_actions(chunks: Float[Tensor, "b h a"]) -> Bool[Tensor, " b"]:
     return chunks.isfinite().flatten(1).all(1)
 
 
-def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], episode: Int[Tensor, " v"]) -> Chunks:
+def standardized(fit: Float[Tensor, "i h a"], held_out: Float[Tensor, "j h a"], episode: Int[Tensor, " j"]) -> Chunks:
     """Standardize actions by the mean and standard deviation of the fitting clips, so that no unit outweighs another.
 
     A chunk with an action that is not finite becomes NaN as a whole, and the probes leave it out.
@@ -97,32 +97,31 @@ def standardized(fit: Float[Tensor, "m h a"], held_out: Float[Tensor, "v h a"], 
     return Chunks(targets(fit), targets(held_out), episode, fit.shape[-1])
 
 
-def code_features(latents: Latents, codebook_size: int) -> Float[Tensor, "b f"]:
+def code_features(latents: LatentActions, codebook_size: int) -> Float[Tensor, "b z"]:
     """One-hot codes, flattened, as input of a linear probe; code vectors for a quantizer without codes."""
     if latents.codes is None:
-        return rearrange(latents.quantized, "b n s v -> b (n s v)").double()
+        return _flat_vectors(latents.require_vectors()).double()
     return rearrange(F.one_hot(latents.codes, codebook_size), "b n s k -> b (n s k)").double()
 
 
-def probe_figures(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, codebook_size: int) -> ProbeFigures:
+def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, codebook_size: int) -> ProbeMetrics:
     """Fit a probe for every kind of input on the clips of `fit`, and score it on the clips of `held_out`."""
 
-    def probe(fit_features: Float[Tensor, "m f"], test_features: Float[Tensor, "v f"]) -> EpisodeSums:
+    def probe(fit_features: Float[Tensor, "i z"], test_features: Float[Tensor, "j z"]) -> EpisodeSums:
         return probe_episodes(fit_features, test_features, chunks)
 
-    def codes(latents: Latents) -> Float[Tensor, "b f"]:
+    def codes(latents: LatentActions) -> Float[Tensor, "b z"]:
         return code_features(latents, codebook_size)
 
-    def vectors(vectors: Float[Tensor, "b n s v"]) -> Float[Tensor, "b f"]:
-        return rearrange(vectors, "b n s v -> b (n s v)")
-
-    def both(features: ClipFeatures) -> Float[Tensor, "b f"]:
+    def both(features: ClipFeatures) -> Float[Tensor, "b z"]:
         return torch.cat([features.pixels, codes(features.latents)], 1)
 
     sums = {
         "codes": probe(codes(fit.latents), codes(held_out.latents)),
-        "quantized": probe(vectors(fit.latents.quantized), vectors(held_out.latents.quantized)),
-        "vectors": probe(vectors(fit.latents.vectors), vectors(held_out.latents.vectors)),
+        "quantized": probe(_flat_vectors(fit.quantized), _flat_vectors(held_out.quantized)),
+        "vectors": probe(
+            _flat_vectors(fit.latents.require_vectors()), _flat_vectors(held_out.latents.require_vectors())
+        ),
         "frame_only": probe(codes(fit.still), codes(held_out.still)),
         "pixels": probe(fit.pixels, held_out.pixels),
     }
@@ -132,7 +131,7 @@ def probe_figures(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
     scores = {name: found.score() for name, found in sums.items()}
     pooled = {name: _number(score.pooled()) for name, score in scores.items()}
     per_action = {name: _per_action(score, chunks.dimensions) for name, score in scores.items()}
-    return ProbeFigures(
+    return ProbeMetrics(
         probe_r2=pooled.get("codes"),
         probe_r2_interval=r2_interval(sums["codes"]) if "codes" in sums else None,
         probe_r2_quantized=pooled["quantized"],
@@ -147,8 +146,12 @@ def probe_figures(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
     )
 
 
+def _flat_vectors(vectors: Float[Tensor, "b n s v"]) -> Float[Tensor, "b z"]:
+    return rearrange(vectors, "b n s v -> b (n s v)")
+
+
 def probe_episodes(
-    fit_features: Float[Tensor, "m f"], test_features: Float[Tensor, "v f"], chunks: Chunks
+    fit_features: Float[Tensor, "i z"], test_features: Float[Tensor, "j z"], chunks: Chunks
 ) -> EpisodeSums:
     """Fit one probe, and sum its squared errors on held-out clips for each episode."""
     predicted = fit_probe(fit_features, chunks.fit).predict(test_features)

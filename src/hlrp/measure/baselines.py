@@ -1,8 +1,8 @@
 """Reference points for the metrics of a quantizer: codes of the same size from an untrained model, from a model trained
 on few actions, and from the true actions.
 
-Shapes: b clips, t frames, n transitions, c h w a frame, m clips for fitting, v held-out clips, s code slots, k codebook
-entries, o chunk steps, a action dimensions, l labelled clips, f features.
+Shapes: g labelled clips, i clips for fitting, j held-out clips, z features, o chunk steps (h is the height of a frame
+here).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from hlrp.laq.config import LAQConfig, small
 from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.config import LabellerConfig
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
-from hlrp.measure.clip_features import Latents, clip_features
-from hlrp.measure.code_usage import code_figures
+from hlrp.measure.clip_features import clip_features
+from hlrp.measure.code_usage import code_usage
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
 from hlrp.runtime.progress import progress
 
@@ -38,7 +38,7 @@ class BaselineRow:
     """R² of a linear probe of actions from one-hot codes; from code vectors for a quantizer without codes."""
     probe_r2_interval: tuple[float, float] | None
     perplexity: list[float] | None
-    """`CodeFigures.perplexity` of each slot."""
+    """`CodeUsage.perplexity` of each slot."""
     tuple_entropy_bits: float | None
 
     def to_dict(self) -> dict[str, object]:
@@ -50,8 +50,8 @@ class BaselineRow:
 class LabelledClips:
     """Clips whose actions are known, the training data of the inverse-dynamics baseline."""
 
-    frames: UInt8[Tensor, "l t c h w"]
-    actions: Float[Tensor, "l o a"]
+    frames: UInt8[Tensor, "g t m c h w"]
+    actions: Float[Tensor, "g o a"]
     """Actions from the first to the last frame of each clip, in dataset units."""
     episodes: int
     """Number of episodes that the clips come from."""
@@ -91,17 +91,17 @@ def baseline_rows(
     """
     chunks = clips.chunks
     if chunks is None:
-        raise ValueError("baselines compare how codes explain actions, and this source has none; leave them out")
+        raise ValueError("too few clips have known actions to compare baselines on them; leave the baselines out")
     torch.manual_seed(seed)
     untrained = random_laq(config, clips.fit, device=device)
     supervised = inverse_dynamics_labeller(config, labelled, labeller, device=device)
     found = BaselineRow(
         name="this LAQ",
         meaning="the quantizer of this report",
-        probe_r2=quality.probe_r2_quantized if quality.perplexity is None else quality.probe_r2,
-        probe_r2_interval=quality.probe_r2_interval,
-        perplexity=quality.perplexity,
-        tuple_entropy_bits=quality.tuple_entropy_bits,
+        probe_r2=quality.probe.probe_r2_quantized if quality.codes.perplexity is None else quality.probe.probe_r2,
+        probe_r2_interval=quality.probe.probe_r2_interval,
+        perplexity=quality.codes.perplexity,
+        tuple_entropy_bits=quality.codes.tuple_entropy_bits,
     )
     return [
         found,
@@ -132,20 +132,17 @@ def model_row(
 
 
 def code_row(
-    name: str, meaning: str, fit: Int[Tensor, "m n s"], held_out: Int[Tensor, "v n s"], chunks: Chunks, size: int
+    name: str, meaning: str, fit: Int[Tensor, "i n s"], held_out: Int[Tensor, "j n s"], chunks: Chunks, size: int
 ) -> BaselineRow:
     """Row of the comparison for codes that come from no model; `size` is the codebook size k."""
-
-    def latents(codes: Int[Tensor, "b n s"]) -> Latents:
-        nothing = torch.zeros(*codes.shape, 0)
-        return Latents(codes, nothing, nothing)
-
-    return _row(name, meaning, latents(fit), latents(held_out), chunks, size)
+    return _row(name, meaning, LatentActions.of_codes(fit), LatentActions.of_codes(held_out), chunks, size)
 
 
-def _row(name: str, meaning: str, fit: Latents, held_out: Latents, chunks: Chunks, size: int) -> BaselineRow:
+def _row(
+    name: str, meaning: str, fit: LatentActions, held_out: LatentActions, chunks: Chunks, size: int
+) -> BaselineRow:
     sums = probe_episodes(code_features(fit, size), code_features(held_out, size), chunks)
-    use = None if held_out.codes is None else code_figures(held_out.codes, size)
+    use = None if held_out.codes is None else code_usage(held_out.codes, size)
     return BaselineRow(
         name=name,
         meaning=meaning,
@@ -160,7 +157,7 @@ def _row(name: str, meaning: str, fit: Latents, held_out: Latents, chunks: Chunk
 
 
 def random_laq(
-    config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t c h w"]], *, device: torch.device | str = "cpu"
+    config: LAQConfig, batches: Iterable[UInt8[Tensor, "_ t m c h w"]], *, device: torch.device | str = "cpu"
 ) -> LatentActionQuantizer:
     """An untrained quantizer with random weights, in evaluation mode.
 
@@ -187,7 +184,7 @@ def inverse_dynamics_labeller(
     """
     actions = labelled.actions
     actions = (actions - actions.mean((0, 1))) / actions.std((0, 1)).clamp_min(1e-6)
-    targets = rearrange(actions, "l (n o) a -> l n (o a)", n=config.spec.num_transitions)
+    targets = rearrange(actions, "g (n o) a -> g n (o a)", n=config.spec.num_transitions)
     # The smallest possible decoder, since its output is not used.
     config = replace(config, targets=("pixels",), feature_dim=0, decoder_layers=1, action_dim=targets.shape[-1])
     model = LatentActionQuantizer(config).to(device).train()
@@ -206,7 +203,7 @@ def inverse_dynamics_labeller(
 # ---- All actions, no pictures ----
 
 
-def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Tensor, "m n s"], Int[Tensor, "v n s"]]:
+def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Tensor, "i n s"], Int[Tensor, "j n s"]]:
     """Codes of the true action chunks, by residual k-means that is fitted on the fitting clips.
 
     The first code is the nearest of k centres to the chunk, the second the nearest centre to the residual, and so on
@@ -233,8 +230,8 @@ def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Te
 
 
 def k_means(
-    points: Float[Tensor, "m f"], count: int, generator: torch.Generator, *, rounds: int = 30
-) -> Float[Tensor, "k f"]:
+    points: Float[Tensor, "i z"], count: int, generator: torch.Generator, *, rounds: int = 30
+) -> Float[Tensor, "k z"]:
     """Centres of `count` clusters of `points`: Lloyd's algorithm (1982) with the initialization of k-means++ (Arthur
     and Vassilvitskii, 2007)."""
     centres = points[torch.randint(len(points), (1,), generator=generator)]

@@ -1,7 +1,6 @@
 """Held-out metrics of predicted codes: accuracy, calibration, and the accuracy of simple guesses.
 
-Shapes: b batch, m labelled frames, n frames of a dataset, v held-out frames, s code slots, k codebook entries, e
-episodes, q bins of confidence.
+Shapes: f labelled frames, j held-out frames, z bins of confidence.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.foundation.predictions import CodePredictions
-from hlrp.latents import NO_LABEL
+from hlrp.latents import LatentActions
 from hlrp.measure.intervals import bootstrap_weights, percentile_interval
 
 CALIBRATION_BINS = 15
@@ -25,7 +24,7 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Reliability diagram of decoded codes: bin i holds codes of probability in (i/q, (i+1)/q]."""
+    """Reliability diagram of decoded codes: bin i of z holds codes of probability in (i/z, (i+1)/z]."""
 
     codes: list[int]
     """Number of decoded codes in each bin."""
@@ -51,7 +50,7 @@ class LastCodeGuess:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeFigures:
+class CodeAccuracy:
     """Metrics of one model on held-out frames. Shares lie in [0, 1]; lists have one value per slot."""
 
     frames: int
@@ -76,7 +75,7 @@ class CodeFigures:
     """Expected calibration error of the decoded codes: mean distance of confidence and accuracy over bins."""
     reliability: Reliability
     confusion: list[list[list[int]]]
-    """Number of frames by slot, true code and decoded code, shape (s, k, k)."""
+    """Number of frames by slot, true code and decoded code, shape (q, k, k)."""
     constant_guess_accuracy: float
     """Accuracy of one constant code per slot: the most frequent in the training labels, or else in these labels."""
     constant_guess_accuracy_per_slot: list[float]
@@ -97,14 +96,14 @@ class CodeFigures:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def code_figures(
+def code_accuracy(
     predictions: CodePredictions,
     *,
     codebook_size: int,
-    training_counts: Int[Tensor, "s k"] | None = None,
-    episode: Int[Tensor, " m"] | None = None,
+    training_counts: Int[Tensor, "q k"] | None = None,
+    episode: Int[Tensor, " f"] | None = None,
     last_code: LastCodeGuess | None = None,
-) -> CodeFigures:
+) -> CodeAccuracy:
     """Compute all held-out metrics.
 
     Args:
@@ -122,7 +121,7 @@ def code_figures(
         raise ValueError(f"expected the episode of each of {len(predictions)} frames, got {len(episode)}")
     if not keep.any():
         raise ValueError(f"none of {len(predictions)} frames has a label to compare with; validate on labelled frames")
-    found = predictions.kept(keep)
+    found = predictions.only_counted()
     episode = None if episode is None else episode[keep]
     right = found.decoded == found.codes
     counts = code_counts(found.codes, codebook_size)
@@ -131,7 +130,7 @@ def code_figures(
     error, reliability = calibration(found.probability, right)
     slots, teacher = right.double().mean(0), (found.teacher == found.codes).double().mean(0)
     decoded, guessed = float(slots.mean()), float(constant_right.mean())
-    return CodeFigures(
+    return CodeAccuracy(
         frames=len(found),
         episodes=None if episode is None else len(episode.unique()),
         decoded_accuracy=decoded,
@@ -155,21 +154,20 @@ def code_figures(
     )
 
 
-def code_counts(codes: Int[Tensor, "m s"], codebook_size: int) -> Int[Tensor, "s k"]:
-    """Number of frames with each code in each slot; frames without a label do not count."""
-    one_hot = F.one_hot(codes.clamp_min(0), codebook_size)
-    return (one_hot * (codes != NO_LABEL).all(1)[:, None, None]).sum(0)
+def code_counts(codes: Int[Tensor, "f q"], codebook_size: int) -> Int[Tensor, "q k"]:
+    """Number of frames with each code in each slot; every frame must have a label."""
+    return F.one_hot(codes, codebook_size).sum(0)
 
 
-def entropy_bits(counts: Int[Tensor, "s k"]) -> Float[Tensor, " s"]:
+def entropy_bits(counts: Int[Tensor, "q k"]) -> Float[Tensor, " q"]:
     """Entropy of the codes of each slot, in bits."""
     share = counts.double() / counts.sum(1, keepdim=True)
     return -torch.special.xlogy(share, share).sum(1) / math.log(2)
 
 
 def confusion_counts(
-    codes: Int[Tensor, "m s"], decoded: Int[Tensor, "m s"], codebook_size: int
-) -> Int[Tensor, "s k k"]:
+    codes: Int[Tensor, "f q"], decoded: Int[Tensor, "f q"], codebook_size: int
+) -> Int[Tensor, "q k k"]:
     """Number of frames by slot, true code and decoded code."""
     slots, k = codes.shape[1], codebook_size
     # Number each (slot, true code, decoded code), so that one bincount fills all confusion matrices.
@@ -177,23 +175,23 @@ def confusion_counts(
     return rearrange(cell.flatten().bincount(minlength=slots * k * k), "(s t d) -> s t d", t=k, d=k)
 
 
-def calibration(probability: Float[Tensor, "m s"], right: Bool[Tensor, "m s"]) -> tuple[float, Reliability]:
+def calibration(probability: Float[Tensor, "f q"], right: Bool[Tensor, "f q"]) -> tuple[float, Reliability]:
     """Expected calibration error (Guo et al., arXiv:1706.04599, eq. 3) over all codes, and its bins."""
     inside = (probability * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS).flatten() - 1
 
-    def summed(values: Tensor) -> Float[Tensor, " q"]:
+    def summed(values: Tensor) -> Float[Tensor, " z"]:
         return torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, inside, values.flatten().double())
 
     codes, sure, true = summed(torch.ones_like(probability)), summed(probability), summed(right)
     error = float((sure - true).abs().sum() / codes.sum())
 
-    def mean(sums: Float[Tensor, " q"]) -> list[float | None]:
+    def mean(sums: Float[Tensor, " z"]) -> list[float | None]:
         return [float(total / count) if count else None for total, count in zip(sums, codes, strict=True)]
 
     return error, Reliability(codes=codes.long().tolist(), confidence=mean(sure), accuracy=mean(true))
 
 
-def accuracy_interval(right: Bool[Tensor, "m s"], episode: Int[Tensor, " m"]) -> tuple[float, float] | None:
+def accuracy_interval(right: Bool[Tensor, "f q"], episode: Int[Tensor, " f"]) -> tuple[float, float] | None:
     """95 % bootstrap interval of the share of correct codes; None with fewer than two episodes.
 
     Whole episodes are resampled, because frames of one episode are not independent.
@@ -210,10 +208,9 @@ def accuracy_interval(right: Bool[Tensor, "m s"], episode: Int[Tensor, " m"]) ->
 
 
 def last_code_guess(
-    codes: Int[Tensor, "n s"],
-    valid: Bool[Tensor, " n"],
-    episode: Int[Tensor, " n"],
-    index: Int[Tensor, " v"],
+    labels: LatentActions,
+    episode: Int[Tensor, " f"],
+    index: Int[Tensor, " j"],
     *,
     span: int,
 ) -> LastCodeGuess | None:
@@ -223,8 +220,7 @@ def last_code_guess(
     no label. The result measures how much codes change from span to span; a model of one frame need not reach it.
 
     Args:
-        codes: Codes of all frames, in the order of the dataset.
-        valid: True where the label is complete.
+        labels: Labels of all frames, in the order of the dataset.
         episode: Episode of each frame.
         index: Places of the held-out frames in the dataset.
         span: Frames from a label's first to its last, `max(spec.frame_deltas(fps))`.
@@ -234,22 +230,23 @@ def last_code_guess(
     """
     if span < 1:
         raise ValueError(f"a label spans at least 1 frame, got {span}; pass max(spec.frame_deltas(fps))")
+    codes, counted = labels.require_codes(), labels.counted
     before = (index - span).clamp_min(0)
-    known = (index >= span) & (episode[before] == episode[index]) & valid[before] & valid[index]
+    known = (index >= span) & (episode[before] == episode[index]) & counted[before] & counted[index]
     if not known.any():
         return None
     same = codes[before[known]] == codes[index[known]]
     return LastCodeGuess(int(known.sum()), same.double().mean(0).tolist())
 
 
-def validation_log(figures: CodeFigures) -> dict[str, float]:
-    """Metrics by the name under which they are logged: `val/` and the field of `CodeFigures`."""
-    slots = enumerate(figures.teacher_forced_accuracy_per_slot)
+def validation_log(metrics: CodeAccuracy) -> dict[str, float]:
+    """Metrics by the name under which they are logged: `val/` and the field of `CodeAccuracy`."""
+    slots = enumerate(metrics.teacher_forced_accuracy_per_slot)
     return {
-        "val/decoded_accuracy": figures.decoded_accuracy,
-        "val/teacher_forced_accuracy": figures.teacher_forced_accuracy,
+        "val/decoded_accuracy": metrics.decoded_accuracy,
+        "val/teacher_forced_accuracy": metrics.teacher_forced_accuracy,
         **{f"val/teacher_forced_accuracy_slot_{slot}": value for slot, value in slots},
-        "val/exact_sequence_accuracy": figures.exact_sequence_accuracy,
-        "val/calibration_error": figures.calibration_error,
-        "val/constant_guess_accuracy": figures.constant_guess_accuracy,
+        "val/exact_sequence_accuracy": metrics.exact_sequence_accuracy,
+        "val/calibration_error": metrics.calibration_error,
+        "val/constant_guess_accuracy": metrics.constant_guess_accuracy,
     }

@@ -1,7 +1,4 @@
-"""Statistics of codes: how evenly a quantizer uses its codebook, and how often two sets of codes agree.
-
-Shapes: b clips, n transitions, s code slots, k codebook entries, g = n*s codes of a clip.
-"""
+"""Statistics of codes: how evenly a quantizer uses its codebook, and how often two sets of codes agree."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeFigures:
+class CodeUsage:
     """How evenly the codes of held-out clips are used; every field is None for a quantizer without codes."""
 
     perplexity: list[float] | None
@@ -33,19 +30,19 @@ class CodeFigures:
     """Number of different code tuples among the held-out clips."""
 
 
-NO_CODES = CodeFigures(
+NO_CODE_USAGE = CodeUsage(
     perplexity=None, dead_codes=None, code_usage=None, tuple_entropy_bits=None, tuple_entropy_bits_max=None,
     distinct_tuples=None,
 )  # fmt: skip
-"""`CodeFigures` of a quantizer without codes."""
+"""`CodeUsage` of a quantizer without codes."""
 
 
-def code_figures(codes: Int[Tensor, "b n s"], codebook_size: int) -> CodeFigures:
+def code_usage(codes: Int[Tensor, "b n s"], codebook_size: int) -> CodeUsage:
     """Count the codes of held-out clips: per slot over all transitions, and as tuples of all codes of a clip."""
     usage = F.one_hot(codes, codebook_size).double().mean((0, 1))
     entropy = -(usage * usage.clamp_min(1e-12).log()).sum(-1)  # the clamp makes 0 log 0 = 0 instead of NaN
     tuples = rearrange(codes, "b n s -> b (n s)")
-    return CodeFigures(
+    return CodeUsage(
         perplexity=entropy.exp().tolist(),
         dead_codes=(usage == 0).sum(-1).tolist(),
         code_usage=usage.tolist(),
@@ -55,7 +52,7 @@ def code_figures(codes: Int[Tensor, "b n s"], codebook_size: int) -> CodeFigures
     )
 
 
-def tuple_entropy_bits(tuples: Int[Tensor, "b g"]) -> float:
+def tuple_entropy_bits(tuples: Int[Tensor, "b q"]) -> float:
     """Entropy of the distribution of rows, in bits, with the bias correction of Miller and Madow (Miller, 1955).
 
     A small sample misses rare tuples, so that its plain entropy is too small by about (distinct - 1) / (2 b) nats,
@@ -67,12 +64,12 @@ def tuple_entropy_bits(tuples: Int[Tensor, "b g"]) -> float:
     return min(max(nats, 0.0) / math.log(2), math.log2(len(tuples)))
 
 
-def modal_share(tuples: Int[Tensor, "b g"]) -> float:
+def modal_share(tuples: Int[Tensor, "b q"]) -> float:
     """Share of the rows that equal the most frequent row, in (0, 1]."""
     return float(tuples.unique(dim=0, return_counts=True)[1].max()) / len(tuples)
 
 
-def most_frequent(tuples: Int[Tensor, "b g"], count: int) -> Int[Tensor, "_ g"]:
+def most_frequent(tuples: Int[Tensor, "b q"], count: int) -> Int[Tensor, "_ q"]:
     """The `count` most frequent rows, in order of falling frequency."""
     rows, counts = tuples.unique(dim=0, return_counts=True)
     return rows[torch.argsort(counts, descending=True, stable=True)[:count]]

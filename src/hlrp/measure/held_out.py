@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from hlrp.data.clips import clip_starts
+from hlrp.data.clip_starts import clip_starts
 from hlrp.data.dataset import episode_of_frame
-from hlrp.data.frames import FrameSource
+from hlrp.data.frames import StackedFrames
 from hlrp.data.sources import ClipSource
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
@@ -34,7 +34,7 @@ _PICTURE_CLIPS = 512
 class ClipBatchReader:
     """Iterable over batches of clips, which are read again in every pass."""
 
-    frames: FrameSource
+    frames: StackedFrames
     start: Int[Tensor, " m"]
     """Absolute index of the first frame of each clip."""
     deltas: Int[Tensor, " t"]
@@ -43,7 +43,7 @@ class ClipBatchReader:
     def __len__(self) -> int:
         return -(-len(self.start) // _READ_TOGETHER)
 
-    def __iter__(self) -> Iterator[UInt8[Tensor, "_ t c h w"]]:
+    def __iter__(self) -> Iterator[UInt8[Tensor, "_ t m c h w"]]:
         return (self.frames.read(chunk[:, None] + self.deltas) for chunk in self.start.split(_READ_TOGETHER))
 
 

@@ -1,7 +1,4 @@
-"""Measure how much a foundation model uses the instruction, by swapping instructions between frames.
-
-Shapes: b batch, m frames, s code slots, k codebook entries.
-"""
+"""Measure how much a foundation model uses the instruction, by swapping instructions between frames."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from torch import Tensor
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.predictions import device_of
+from hlrp.latents import NO_LABEL, LatentActions
 from hlrp.runtime.progress import progress
 from hlrp.training.evaluation_mode import evaluation_mode
 
@@ -22,7 +20,7 @@ _NOTHING_TO_SWAP = "every frame has the same instruction, so there is no other o
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageFigures:
+class LanguageMetrics:
     """Metrics of predicted codes when frames keep their labels but get the instruction of another task.
 
     If `reason` is set, all metrics are None. The accuracies are also None if no frame is labelled.
@@ -77,7 +75,7 @@ def swapped_instructions(instructions: Iterable[str], *, seed: int = 0) -> dict[
 
 def language_sensitivity(
     backend: FoundationBackend, batch: FoundationBatch, other_instructions: Sequence[str]
-) -> LanguageFigures:
+) -> LanguageMetrics:
     """Compare predicted codes of one batch under its own and under other instructions.
 
     Args:
@@ -88,12 +86,12 @@ def language_sensitivity(
     Raises:
         ValueError: If a frame keeps its instruction, or their number differs from that of the frames.
     """
-    return _figures([_compare(backend, batch, other_instructions)])
+    return _metrics([_compare(backend, batch, other_instructions)])
 
 
-def language_figures(
+def language_metrics(
     backend: FoundationBackend, batches: Iterable[FoundationBatch], others: Mapping[str, str]
-) -> LanguageFigures:
+) -> LanguageMetrics:
     """Compare predicted codes of several batches under own and swapped instructions.
 
     Args:
@@ -105,7 +103,7 @@ def language_figures(
         ValueError: If an instruction is not in `others`, or there is no batch.
     """
     if not others:
-        return _without_figures(_NOTHING_TO_SWAP)
+        return _not_measured(_NOTHING_TO_SWAP)
     compared = []
     for batch in progress(batches, "swapping instructions"):
         missing = set(batch.instructions) - set(others)
@@ -117,18 +115,18 @@ def language_figures(
         compared.append(_compare(backend, batch, [others[own] for own in batch.instructions]))
     if not compared:
         raise ValueError("expected at least one batch of frames, got none")
-    return _figures(compared)
+    return _metrics(compared)
 
 
 @dataclass(frozen=True)
 class _Compared:
     """Comparison of one batch under both instructions, on the CPU."""
 
-    changed: Bool[Tensor, "m s"]
-    variation: Float[Tensor, "m s"]
-    right: Bool[Tensor, "m s"]
-    swapped_right: Bool[Tensor, "m s"]
-    labelled: Bool[Tensor, " m"]
+    changed: Bool[Tensor, "f q"]
+    variation: Float[Tensor, "f q"]
+    right: Bool[Tensor, "f q"]
+    swapped_right: Bool[Tensor, "f q"]
+    labelled: Bool[Tensor, " f"]
 
 
 def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequence[str]) -> _Compared:
@@ -145,28 +143,29 @@ def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequenc
         # this needs no labels.
         given = codes
         own, other = (
-            backend.loss(replace(asked, codes=given, valid=None)).logits.float().softmax(-1)
+            backend.loss(replace(asked, labels=LatentActions.of_codes(given))).logits.float().softmax(-1)
             for asked in (batch, swapped)
         )
-    truth = torch.full_like(codes, -1) if batch.codes is None else batch.codes
-    labelled = (truth >= 0).all(1)
+    labels = batch.labels or LatentActions.of_codes(torch.full_like(codes, NO_LABEL))
+    truth = labels.require_codes()
     return _Compared(
         changed=(codes != swapped_codes).cpu(),
         variation=((own - other).abs().sum(-1) / 2).cpu(),
         right=(codes == truth).cpu(),
         swapped_right=(swapped_codes == truth).cpu(),
-        labelled=(labelled if batch.valid is None else labelled & batch.valid).cpu(),
+        labelled=labels.counted.cpu(),
     )
 
 
-def _figures(compared: Sequence[_Compared]) -> LanguageFigures:
-    changed, variation, right, swapped_right, labelled = (
-        torch.cat(parts) for parts in zip(*(vars(batch).values() for batch in compared), strict=True)
-    )
+def _metrics(compared: Sequence[_Compared]) -> LanguageMetrics:
+    changed = torch.cat([batch.changed for batch in compared])
+    variation = torch.cat([batch.variation for batch in compared])
+    right = torch.cat([batch.right[batch.labelled] for batch in compared])
+    swapped_right = torch.cat([batch.swapped_right[batch.labelled] for batch in compared])
     accuracy = swapped_accuracy = None
-    if labelled.any():
-        accuracy, swapped_accuracy = (float(rows[labelled].double().mean()) for rows in (right, swapped_right))
-    return LanguageFigures(
+    if len(right):
+        accuracy, swapped_accuracy = (float(rows.double().mean()) for rows in (right, swapped_right))
+    return LanguageMetrics(
         frames=len(changed),
         changed_share=float(changed.any(1).double().mean()),
         changed_codes=changed.double().mean(0).tolist(),
@@ -177,8 +176,8 @@ def _figures(compared: Sequence[_Compared]) -> LanguageFigures:
     )
 
 
-def _without_figures(reason: str) -> LanguageFigures:
-    return LanguageFigures(
+def _not_measured(reason: str) -> LanguageMetrics:
+    return LanguageMetrics(
         frames=0, changed_share=None, changed_codes=None, total_variation=None, accuracy=None, swapped_accuracy=None,
         accuracy_drop=None, reason=reason,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Quality metrics of a quantizer on held-out clips: prediction of motion, use of codes, and relation to actions.
 
-Shapes: b clips, t frames, c h w a frame, m clips for fitting, v held-out clips, o chunk steps, a action dimensions.
+Shapes: b clips, i clips for fitting, j held-out clips, o chunk steps (h is the height of a frame here).
 """
 
 from __future__ import annotations
@@ -17,23 +17,30 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.action_probe import (
     NO_PROBE,
     Chunks,
-    ProbeFigures,
+    ProbeMetrics,
     code_features,
     has_finite_actions,
-    probe_figures,
+    probe_metrics,
     standardized,
 )
-from hlrp.measure.clip_features import Latents, clip_features
-from hlrp.measure.code_usage import NO_CODES, CodeFigures, code_figures
+from hlrp.measure.clip_features import clip_features
+from hlrp.measure.code_usage import NO_CODE_USAGE, CodeUsage, code_usage
 from hlrp.measure.linear_probe import fit_probe
-from hlrp.measure.motion import ReversalFigures, StillFigures, reversal_figures, still_figures
-from hlrp.measure.reconstruction import NO_PICTURES, PictureFigures, picture_figures
-from hlrp.measure.transfer import NO_TRANSFER, TransferFigures, transfer_figures
+from hlrp.measure.motion import ReversalMetrics, StillMetrics, reversal_metrics, still_metrics
+from hlrp.measure.reconstruction import NO_PICTURES, PictureMetrics, picture_metrics
+from hlrp.measure.transfer import NO_TRANSFER, TransferMetrics, transfer_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class LAQQuality(ProbeFigures, PictureFigures, TransferFigures, CodeFigures, StillFigures, ReversalFigures):
-    """Metrics of one quantizer on held-out clips of one dataset; the base classes explain each of them."""
+class LAQQuality:
+    """Metrics of one quantizer on held-out clips of one dataset."""
+
+    reversal: ReversalMetrics
+    still: StillMetrics
+    codes: CodeUsage
+    transfer: TransferMetrics
+    pictures: PictureMetrics
+    probe: ProbeMetrics
 
     clips: int
     """Number of held-out clips for the metrics of codes and probes."""
@@ -43,8 +50,18 @@ class LAQQuality(ProbeFigures, PictureFigures, TransferFigures, CodeFigures, Sti
     """Number of episodes that the held-out clips come from."""
 
     def to_dict(self) -> dict[str, object]:
-        """The metrics as plain values, for JSON."""
-        values = asdict(self)
+        """The metrics of all parts side by side as plain values, the content of `quality.json`."""
+        values = {
+            **asdict(self.reversal),
+            **asdict(self.still),
+            **asdict(self.codes),
+            **asdict(self.transfer),
+            **asdict(self.pictures),
+            **asdict(self.probe),
+            "clips": self.clips,
+            "picture_clips": self.picture_clips,
+            "episodes": self.episodes,
+        }
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -52,18 +69,18 @@ class LAQQuality(ProbeFigures, PictureFigures, TransferFigures, CodeFigures, Sti
 class QualityClips:
     """Clips on which a quantizer is measured. The iterables of batches can be read more than once."""
 
-    fit: Iterable[UInt8[Tensor, "_ t c h w"]]
-    """Batches of the m clips of training episodes on which the probes are fitted."""
-    held_out: Iterable[UInt8[Tensor, "_ t c h w"]]
-    """Batches of the v clips of held-out episodes on which everything is measured."""
-    episode: Int[Tensor, " v"]
+    fit: Iterable[UInt8[Tensor, "_ t m c h w"]]
+    """Batches of the clips of training episodes on which the probes are fitted."""
+    held_out: Iterable[UInt8[Tensor, "_ t m c h w"]]
+    """Batches of the j clips of held-out episodes on which everything is measured."""
+    episode: Int[Tensor, " j"]
     """Episode of each held-out clip."""
-    pictures: UInt8[Tensor, "b t c h w"]
+    pictures: UInt8[Tensor, "b t m c h w"]
     """The first b held-out clips, in memory."""
-    fit_actions: Float[Tensor, "m o a"] | None
+    fit_actions: Float[Tensor, "i o a"] | None
     """Actions from the first to the last frame of each fitting clip, in dataset units; NaN or infinite if not known.
     None for a source without actions."""
-    held_out_actions: Float[Tensor, "v o a"] | None
+    held_out_actions: Float[Tensor, "j o a"] | None
     """Actions of each held-out clip, in the form of `fit_actions`."""
 
     @property
@@ -90,31 +107,29 @@ def measure_quality(model: LatentActionQuantizer, clips: QualityClips) -> LAQQua
     with evaluating(model):
         fit, held_out = (clip_features(model, batches) for batches in (clips.fit, clips.held_out))
         backwards = clip_features(model, clips.pictures.flip(1).split(_BATCH)).latents
-        shown, still = (_first(latents, len(clips.pictures)) for latents in (held_out.latents, held_out.still))
+        first = torch.arange(len(clips.pictures))
+        shown = held_out.latents.rows(first)
         if "pixels" in model.config.targets:
-            pictures = picture_figures(model, clips.pictures, shown, still)
-            transfer = transfer_figures(model, clips.pictures, clips.episode[: len(clips.pictures)], shown)
+            pictures = picture_metrics(model, clips.pictures, shown, held_out.still.rows(first))
+            transfer = transfer_metrics(model, clips.pictures, clips.episode[first], shown)
         else:
             pictures, transfer = NO_PICTURES, NO_TRANSFER
     k, chunks = model.spec.codebook_size, clips.chunks
     codes = held_out.latents.codes
-    reversal = reversal_figures(
+    reversal = reversal_metrics(
         shown,
         backwards,
         None if chunks is None else fit_probe(code_features(fit.latents, k), chunks.fit),
         codebook_size=k,
         dimensions=1 if chunks is None else chunks.dimensions,
     )
-    parts = (
-        NO_PROBE if chunks is None else probe_figures(fit, held_out, chunks, k),
-        pictures,
-        transfer,
-        NO_CODES if codes is None else code_figures(codes, k),
-        still_figures(held_out.still),
-        reversal,
-    )
     return LAQQuality(
-        **{name: value for part in parts for name, value in vars(part).items()},
+        reversal=reversal,
+        still=still_metrics(held_out.still),
+        codes=NO_CODE_USAGE if codes is None else code_usage(codes, k),
+        transfer=transfer,
+        pictures=pictures,
+        probe=NO_PROBE if chunks is None else probe_metrics(fit, held_out, chunks, k),
         clips=len(held_out.pixels),
         picture_clips=len(clips.pictures),
         episodes=len(clips.episode.unique()),
@@ -135,8 +150,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 _BATCH = 256
 """Clips that are encoded at once."""
-
-
-def _first(latents: Latents, count: int) -> Latents:
-    codes = None if latents.codes is None else latents.codes[:count]
-    return Latents(codes, latents.quantized[:count], latents.vectors[:count])

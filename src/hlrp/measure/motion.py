@@ -1,6 +1,6 @@
 """Two checks of what a latent action tells about motion: codes of clips without motion, and of clips played backwards.
 
-Shapes: b clips, n transitions, s code slots, h chunk steps, a action dimensions, g = h*a targets.
+Shapes: b clips, g = h*a targets.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from hlrp.latents import LatentActions
 from hlrp.measure.action_probe import code_features
-from hlrp.measure.clip_features import Latents
 from hlrp.measure.code_usage import agreement, modal_share, tuple_entropy_bits
 from hlrp.measure.linear_probe import LinearProbe
 
 
 @dataclass(frozen=True, kw_only=True)
-class StillFigures:
+class StillMetrics:
     """Codes of still clips (frame t repeated), which should all be the same. None for a quantizer without codes."""
 
     still_modal_share: float | None
@@ -28,7 +28,7 @@ class StillFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReversalFigures:
+class ReversalMetrics:
     """How the latents of clips change when the clips are played backwards."""
 
     reversal_changed_codes: float | None
@@ -40,17 +40,17 @@ class ReversalFigures:
     for displacements and velocities only: a gripper or an absolute position keeps its sign. None without actions."""
 
 
-def still_figures(still: Latents) -> StillFigures:
+def still_metrics(still: LatentActions) -> StillMetrics:
     """Measure how alike the codes of still clips are."""
     if still.codes is None:
-        return StillFigures(still_modal_share=None, still_entropy_bits=None)
+        return StillMetrics(still_modal_share=None, still_entropy_bits=None)
     tuples = rearrange(still.codes, "b n s -> b (n s)")
-    return StillFigures(still_modal_share=modal_share(tuples), still_entropy_bits=tuple_entropy_bits(tuples))
+    return StillMetrics(still_modal_share=modal_share(tuples), still_entropy_bits=tuple_entropy_bits(tuples))
 
 
-def reversal_figures(
-    forwards: Latents, backwards: Latents, probe: LinearProbe | None, *, codebook_size: int, dimensions: int
-) -> ReversalFigures:
+def reversal_metrics(
+    forwards: LatentActions, backwards: LatentActions, probe: LinearProbe | None, *, codebook_size: int, dimensions: int
+) -> ReversalMetrics:
     """Compare the latents of clips with those of the same clips played backwards.
 
     Args:
@@ -67,7 +67,7 @@ def reversal_figures(
         ahead, back = (probe.predict(code_features(latents, codebook_size)) for latents in (forwards, backwards))
         undone = -rearrange(rearrange(ahead, "b (h a) -> b h a", a=dimensions).flip(1), "b h a -> b (h a)")
         correlation = _correlation(back, undone)
-    return ReversalFigures(reversal_changed_codes=changed, reversal_correlation=correlation)
+    return ReversalMetrics(reversal_changed_codes=changed, reversal_correlation=correlation)
 
 
 def _correlation(first: Float[Tensor, "b g"], second: Float[Tensor, "b g"]) -> float | None:

@@ -1,7 +1,4 @@
-"""Metrics of predicted frames: whether the decoder predicts motion, and whether it takes the motion from the codes.
-
-Shapes: b clips, t frames, n = t-1 transitions, c h w a frame, s code slots, v code width.
-"""
+"""Metrics of predicted frames: whether the decoder predicts motion, and whether it takes the motion from the codes."""
 
 from __future__ import annotations
 
@@ -12,17 +9,19 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.clip_features import Latents, still_clip
+from hlrp.latents import LatentActions
+from hlrp.measure.clip_features import decoder_input, still_clip
 from hlrp.runtime.progress import progress
 
 MOVING = 0.05
-"""A pixel counts as moving if a channel changes by more than this, in [0, 1]; compression noise stays below."""
+"""A pixel counts as moving if a channel of any camera changes there by more than this, in [0, 1]; compression noise
+stays below."""
 PICTURE_BATCH = 64
 """Clips that are decoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFigures:
+class PictureMetrics:
     """Squared errors of predicted frames relative to copying the frame before. None if the model predicts no pixels."""
 
     copy_gain: float | None
@@ -41,16 +40,16 @@ class PictureFigures:
     it predicts no change."""
 
 
-NO_PICTURES = PictureFigures(
+NO_PICTURES = PictureMetrics(
     copy_gain=None, copy_gain_moving=None, permuted_copy_gain=None, permuted_gain_ratio=None, still_change_ratio=None
 )
-"""`PictureFigures` of a model that predicts no pixels."""
+"""`PictureMetrics` of a model that predicts no pixels."""
 
 
 @torch.no_grad()
-def picture_figures(
-    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: Latents, still: Latents
-) -> PictureFigures:
+def picture_metrics(
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], latents: LatentActions, still: LatentActions
+) -> PictureMetrics:
     """Decode each clip with its own codes, with the codes of another clip, and with the codes of a still clip.
 
     Args:
@@ -65,15 +64,15 @@ def picture_figures(
     for rows in progress(torch.arange(len(clips)).split(PICTURE_BATCH), "measuring predictions"):
         frames = model.to_pixels(clips[rows].to(device))
         before, after, resting = frames[:, :-1], frames[:, 1:], still_clip(frames)[:, :-1]
-        own, permuted = (model.predict(before, latents.quantized[at].to(device)) for at in (rows, other[rows]))
-        imagined = model.predict(resting, still.quantized[rows].to(device))
-        moving = (after - before).abs().amax(2, keepdim=True) > MOVING
+        own, permuted = (model.predict(before, decoder_input(model, latents.rows(at))) for at in (rows, other[rows]))
+        imagined = model.predict(resting, decoder_input(model, still.rows(rows)))
+        moving = (after - before).abs().amax((2, 3), keepdim=True) > MOVING
         copy, error = (before - after).square(), (own - after).square()
         terms = (copy, error, moving * copy, moving * error, (permuted - after).square(), (imagined - resting).square())
         sums += torch.stack([term.double().sum() for term in terms]).cpu()
     copy, error, moving_copy, moving_error, permuted_error, still_change = sums.tolist()
     gain, permuted_gain = 1 - error / max(copy, 1e-12), 1 - permuted_error / max(copy, 1e-12)
-    return PictureFigures(
+    return PictureMetrics(
         copy_gain=gain,
         copy_gain_moving=1 - moving_error / moving_copy if moving_copy else None,
         permuted_copy_gain=permuted_gain,
@@ -94,8 +93,8 @@ def another_clip(count: int) -> Int[Tensor, " b"]:
 
 
 def imagine(
-    model: LatentActionQuantizer, first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b n s v"]
-) -> Float[Tensor, "b t c h w"]:
+    model: LatentActionQuantizer, first: Float[Tensor, "b m c h w"], vectors: Float[Tensor, "b n s v"]
+) -> Float[Tensor, "b t m c h w"]:
     """Roll out a clip from its `first` frame (float32 in [0, 1]): each predicted frame is the next step's input."""
     clip = [first]
     for transition in vectors.split(1, dim=1):

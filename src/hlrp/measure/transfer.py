@@ -1,7 +1,7 @@
 """Transfer of latent actions: decode the codes of one clip from the first frame of another clip, and encode the result.
 
 If the same codes come back, they mean the same in both scenes. After the latent-action transfer of Genie
-(arXiv:2402.15391). Shapes: b clips, t frames, n transitions, c h w a frame, s code slots, v code width.
+(arXiv:2402.15391).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.clip_features import Latents, joined, latents_of
+from hlrp.latents import LatentActions
+from hlrp.measure.clip_features import decoder_input
 from hlrp.measure.code_usage import agreement, chance_agreement
 from hlrp.measure.reconstruction import PICTURE_BATCH, imagine
 from hlrp.runtime.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferFigures:
+class TransferMetrics:
     """How well codes survive decoding and encoding again. Every field is None if the model predicts no pixels.
 
     The codes of clip A are decoded from the first frame of clip B, of another episode; the predicted clip is encoded.
@@ -38,21 +39,22 @@ class TransferFigures:
     """`transfer_r2` for decoding from A's own first frame."""
 
 
-NO_TRANSFER = TransferFigures(
+NO_TRANSFER = TransferMetrics(
     transfer_consistency=None, transfer_chance=None, transfer_r2=None, self_consistency=None, self_r2=None
 )
-"""`TransferFigures` of a model that predicts no pixels."""
+"""`TransferMetrics` of a model that predicts no pixels."""
 
 
 @torch.no_grad()
-def transfer_figures(
+def transfer_metrics(
     model: LatentActionQuantizer,
-    clips: UInt8[Tensor, "b t c h w"],
+    clips: UInt8[Tensor, "b t m c h w"],
     episode: Int[Tensor, " b"],
-    latents: Latents,
-) -> TransferFigures:
+    latents: LatentActions,
+) -> TransferMetrics:
     """Decode the latents of every clip from its own first frame and from that of a clip of another episode, then encode
     the predicted clips and compare their latents with the original ones."""
+    vectors = decoder_input(model, latents).cpu()
     back = reencoded(model, clips, latents)
     self_consistency = _agreement(latents, back)
     partner = clip_of_another_episode(episode)
@@ -66,23 +68,25 @@ def transfer_figures(
             if latents.codes is None or transferred.codes is None
             else chance_agreement(latents.codes, transferred.codes, model.spec.codebook_size)
         )
-    return TransferFigures(
+    return TransferMetrics(
         transfer_consistency=consistency,
         transfer_chance=chance,
-        transfer_r2=None if transferred is None else vector_r2(latents.quantized, transferred.quantized),
+        transfer_r2=None if transferred is None else vector_r2(vectors, decoder_input(model, transferred).cpu()),
         self_consistency=self_consistency,
-        self_r2=vector_r2(latents.quantized, back.quantized),
+        self_r2=vector_r2(vectors, decoder_input(model, back).cpu()),
     )
 
 
-def reencoded(model: LatentActionQuantizer, clips: UInt8[Tensor, "b t c h w"], latents: Latents) -> Latents:
+def reencoded(
+    model: LatentActionQuantizer, clips: UInt8[Tensor, "b t m c h w"], latents: LatentActions
+) -> LatentActions:
     """Decode `latents` from the first frames of `clips`, and return the latents of the predicted clips."""
     device = next(model.parameters()).device
     parts = []
     for rows in progress(torch.arange(len(clips)).split(PICTURE_BATCH), "transferring latents"):
         first = model.to_pixels(clips[rows].to(device))[:, 0]
-        parts.append(latents_of(model, imagine(model, first, latents.quantized[rows].to(device))))
-    return joined(parts)
+        parts.append(model.encode(imagine(model, first, decoder_input(model, latents.rows(rows)))))
+    return LatentActions.joined(parts).to("cpu")
 
 
 def clip_of_another_episode(episode: Int[Tensor, " b"]) -> Int[Tensor, " b"] | None:
@@ -100,5 +104,5 @@ def vector_r2(truth: Float[Tensor, "b n s v"], found: Float[Tensor, "b n s v"]) 
     return 1 - float((truth - found).square().sum()) / spread if spread > 1e-12 else None
 
 
-def _agreement(first: Latents, second: Latents) -> float | None:
+def _agreement(first: LatentActions, second: LatentActions) -> float | None:
     return None if first.codes is None or second.codes is None else agreement(first.codes, second.codes)

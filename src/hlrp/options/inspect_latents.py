@@ -30,6 +30,9 @@ class InspectConfig:
     """Leave out video files that cannot be read, with a warning, instead of refusing the folder."""
     find_scene_cuts: bool = True
     """Leave out clips that contain a scene cut of a plain video; each video is decoded once beforehand to find cuts."""
+    episodes: list[int] | None = None
+    """Numbers of the episodes to use, for fitting probes and measuring together; plain videos are numbered from 0 in
+    the order of their paths. Default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
     """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
     datasets with imprecise time stamps."""
@@ -37,7 +40,7 @@ class InspectConfig:
     """Folder for metrics.json and report.html; must not exist. Default: the metrics are only printed."""
     baselines: bool = False
     """Also measure three baselines with codes of the same size: an untrained LAQ, codes of an inverse-dynamics model,
-    and clusters of the true actions."""
+    and clusters of the true actions. They are measured on the held-out episodes whose actions are known."""
     labelled_fraction: float = 0.025
     """Share of the episodes not measured on whose actions the inverse-dynamics baseline learns from, in (0, 1]; at
     least one episode."""
@@ -86,6 +89,7 @@ class InspectConfig:
                 dataset_repo_id=self.dataset_repo_id,
                 dataset_root=self.dataset_root,
                 cameras=self.cameras,
+                episodes=self.episodes,
                 tolerance_s=self.tolerance_s,
             )
         return SourceConfig(
@@ -94,5 +98,6 @@ class InspectConfig:
             video_fps=self.video_fps,
             skip_bad_videos=self.skip_bad_videos,
             cameras=self.cameras or list(trained_on),
+            episodes=self.episodes,
             tolerance_s=self.tolerance_s,
         )

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, ObservationConfig, require_episode_numbers
-from hlrp.foundation.config import BackendConfig, FoundationOptimizerConfig, QwenVLChatConfig
+from hlrp.foundation.backends import BackendConfig
+from hlrp.foundation.config import FoundationOptimizerConfig
 from hlrp.runtime.checks import require_numbers, require_seed
 from hlrp.training.config import TrainerConfig
+
+
+def _default_backend() -> BackendConfig:
+    return BackendConfig.get_choice_class(BackendConfig.default_choice_name())()
 
 
 @dataclass
@@ -37,7 +42,7 @@ class TrainFoundationConfig:
     precomputed labels from the disk."""
     output_dir: str = "outputs/foundation"
     """Folder of the new checkpoint; must not exist."""
-    backend: BackendConfig = field(default_factory=QwenVLChatConfig)
+    backend: BackendConfig = field(default_factory=_default_backend)
     """Architecture and weights of the VLM, and its input images; --backend.type is qwen3vl_chat (the default) or
     smol_latent_head."""
     steps: int = 1500

@@ -11,7 +11,7 @@ from hlrp.data.source_config import (
     LabelledShare,
     SourceConfig,
 )
-from hlrp.laq.config import PRESETS, LAQConfig, QuantizerName, TargetName
+from hlrp.laq.config import PRESETS, LAQConfig, TargetName
 from hlrp.laq.objective.config import LAQOptimizerConfig, LAQTrainingConfig, LossWeights, ViewConfig
 from hlrp.latent_spec import LatentSpec
 from hlrp.options.cameras import chosen_cameras
@@ -62,7 +62,7 @@ class TrainLAQConfig:
     """Preset of the network's size: debug, small, base or lapa."""
     image_size: int | None = None
     """Height and width of the frames in pixels; default: those of the preset."""
-    quantizer: QuantizerName = "fsq"
+    quantizer: str = "fsq"
     """Quantizer: fsq, nsvq, vq, simvq, rvq or continuous (a beta-VAE, whose latents are vectors without codes)."""
     codebook_size: int = 8
     """Codebook entries k of each slot."""

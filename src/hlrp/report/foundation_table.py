@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.report.latent_table import judged_table
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
 
 
-def foundation_table(quality: CodeFigures, language: LanguageFigures) -> str:
+def foundation_table(quality: CodeAccuracy, language: LanguageMetrics) -> str:
     """Return a table of all metrics on held-out episodes with their verdicts, and the verdict on the whole model."""
     values = quality.to_dict()
     verdicts = foundation_verdicts(values, language.to_dict())

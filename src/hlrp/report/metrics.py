@@ -27,7 +27,7 @@ GOOD_STILL_SHARE = 0.8
 GOOD_STILL_CHANGE = 0.1
 """Largest good squared change predicted for still clips, relative to the squared change in real clips."""
 GOOD_REVERSAL = 0.5
-"""Smallest good `reversal_correlation`; see `hlrp.measure.motion.ReversalFigures`."""
+"""Smallest good `reversal_correlation`; see `hlrp.measure.motion.ReversalMetrics`."""
 GOOD_GAIN_OVER_GUESSING = 0.1
 """Smallest good `gain_over_guessing`: 0 is the accuracy of the best constant guess, 1 is all codes right."""
 GOOD_CALIBRATION = 0.1
@@ -67,7 +67,7 @@ PROBED = {
     "pixels": "pixels",
     "pixels_and_codes": "pixels and codes",
 }
-"""Inputs of the linear probes of actions: as in the keys of `ProbeFigures`, and in words for readers."""
+"""Inputs of the linear probes of actions: as in the keys of `ProbeMetrics`, and in words for readers."""
 
 
 def _probed(features: str) -> str:

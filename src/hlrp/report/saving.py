@@ -13,8 +13,8 @@ from hlrp.foundation.checkpoint import write_foundation
 from hlrp.laq import checkpoint as laq_checkpoint
 from hlrp.laq.checkpoint import write_laq
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.cards.foundation_card import foundation_card
 from hlrp.report.cards.laq_card import model_card
@@ -22,63 +22,62 @@ from hlrp.report.cards.laq_card import model_card
 
 def save_laq(
     model: LatentActionQuantizer,
-    directory: Path | str,
+    folder: Path | str,
     *,
+    overwrite: bool = False,
     cameras: Sequence[str] = (),
     quality: LAQQuality | None = None,
     extra: Mapping[str, Any] | None = None,
-    replace: bool = False,
 ) -> Path:
-    """Write a quantizer with its quality card and its model card to `directory`, completely or not at all.
+    """Write a quantizer with its quality card and its model card to `folder`, completely or not at all.
 
     Args:
         model: The quantizer.
-        directory: Folder to create.
+        folder: Folder to create.
+        overwrite: Replace an earlier quantizer in `folder`.
         cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
         quality: Held-out figures; None if they have not been measured.
-        extra: What the quantizer was trained on, as plain values.
-        replace: Whether the folder may replace that of an earlier quantizer.
+        extra: What the quantizer was trained on, as plain values for JSON.
 
     Raises:
-        FileExistsError: If `directory` exists and may not be replaced.
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no quantizer.
     """
     facts = extra or {}
     beside = {laq_checkpoint.CARD_FILE: model_card(model, cameras=cameras, quality=quality, extra=facts)}
     if quality is not None:
         beside[laq_checkpoint.QUALITY_FILE] = json.dumps(quality.to_dict(), indent=2) + "\n"
-    return write_laq(model, directory, cameras=cameras, extra=facts, beside=beside, replace=replace)
+    return write_laq(model, folder, overwrite=overwrite, cameras=cameras, extra=facts, beside=beside)
 
 
 def save_foundation(
     backend: FoundationBackend,
-    directory: Path | str,
+    folder: Path | str,
     *,
+    overwrite: bool = False,
     laq_fingerprint: str,
     extra: Mapping[str, Any] | None = None,
-    quality: CodeFigures | None = None,
-    language: LanguageFigures | None = None,
+    quality: CodeAccuracy | None = None,
+    language: LanguageMetrics | None = None,
     beside: Mapping[str, str] | None = None,
-    overwrite: bool = False,
 ) -> Path:
-    """Write a foundation model with its model card to `directory`, completely or not at all.
+    """Write a foundation model with its model card to `folder`, completely or not at all.
 
     Args:
         backend: The model.
-        directory: Folder to create.
+        folder: Folder to create.
+        overwrite: Replace an earlier foundation model in `folder`.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
-        extra: JSON-serialisable facts to keep with the model.
+        extra: Facts of the training run, as plain values for JSON.
         quality: Held-out figures for the card; None if they have not been measured.
         language: Figures of the same frames under other instructions, for the card.
         beside: Further text files of the folder, by name, such as a report.
-        overwrite: Replace an earlier checkpoint in `directory`.
 
     Raises:
-        FileExistsError: If `directory` exists and is not to be, or is not safe to be, replaced.
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no foundation model.
     """
-    card = foundation_card(
-        backend, laq_fingerprint=laq_fingerprint, extra=extra or {}, quality=quality, language=language
-    )
+    facts = extra or {}
+    card = foundation_card(backend, laq_fingerprint=laq_fingerprint, extra=facts, quality=quality, language=language)
     files = {foundation_checkpoint.CARD_FILE: card, **(beside or {})}
     return write_foundation(
-        backend, directory, laq_fingerprint=laq_fingerprint, extra=extra, beside=files, overwrite=overwrite
+        backend, folder, overwrite=overwrite, laq_fingerprint=laq_fingerprint, extra=facts, beside=files
     )

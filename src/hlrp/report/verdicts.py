@@ -283,8 +283,8 @@ def foundation_verdicts(figures: Mapping[str, Any], language: Mapping[str, Any] 
     """Judge the metrics of a foundation model on held-out frames.
 
     Args:
-        figures: `hlrp.measure.code_accuracy.CodeFigures` as a dictionary.
-        language: `hlrp.measure.language.LanguageFigures` as a dictionary; None if not measured.
+        figures: `hlrp.measure.code_accuracy.CodeAccuracy` as a dictionary.
+        language: `hlrp.measure.language.LanguageMetrics` as a dictionary; None if not measured.
     """
     guess, gain = figures["constant_guess_accuracy"], figures["gain_over_guessing"]
     bits, entropy = sum(figures["cross_entropy_bits"]), sum(figures["label_entropy_bits"])
@@ -321,7 +321,7 @@ def foundation_conclusion(figures: Mapping[str, Any]) -> Conclusion:
     """Judge a foundation model as a whole; the first problem that is found decides.
 
     Args:
-        figures: `hlrp.measure.code_accuracy.CodeFigures` as a dictionary.
+        figures: `hlrp.measure.code_accuracy.CodeAccuracy` as a dictionary.
     """
     accuracy, guess, gain = (
         figures[name] for name in ("decoded_accuracy", "constant_guess_accuracy", "gain_over_guessing")

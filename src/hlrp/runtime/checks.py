@@ -40,6 +40,7 @@ def require_number(
     for number in numbers:
         if number is not None and not (
             isinstance(number, (int, float))
+            and not isinstance(number, bool)
             and math.isfinite(number)
             and (at_least is None or number >= at_least)
             and (above is None or number > above)
@@ -75,7 +76,7 @@ def require_seed(seed: int) -> None:
     Raises:
         ValueError: If `seed` is not in [0, 2**32).
     """
-    if not 0 <= seed < 2**32:
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
 
 

@@ -178,8 +178,13 @@ def refuse_existing(directory: Path | str, *, replace_if_holds: str | None = Non
     _require_place(directory)
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
-    if replace_if_holds is None or not (directory / replace_if_holds).is_file():
+    if replace_if_holds is None:
         raise FileExistsError(f"{directory} already exists; remove it or choose another folder")
+    if not (directory / replace_if_holds).is_file():
+        raise FileExistsError(
+            f"{directory} already exists and has no {replace_if_holds}, so it is not replaced; remove it or choose "
+            "another folder"
+        )
 
 
 def _require_place(directory: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -20,37 +19,23 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hlrp.storage.artefacts import FolderKind
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class FolderKind:
-    """A kind of model folder: its files, its check, and its names in messages."""
-
-    what: str
-    """Name of the model in messages, such as "quantizer" or "foundation model"."""
-    checkpoint: str
-    """Name of the folder in messages, such as "LAQ checkpoint" or "foundation checkpoint"."""
-    how_to_make: str
-    """Advice in messages if there is no such folder, such as "train one with hlrp-train-laq"."""
-    files: tuple[str, ...]
-    """Names or patterns of all files of the folder."""
-    require: Callable[[Path | str], object]
-    """Function that raises unless a folder is of this kind."""
-
-
 def fetch_folder(
-    path_or_repo_id: Path | str,
+    folder_or_hub_id: Path | str,
     kind: FolderKind,
     *,
     revision: str | None = None,
     cache_dir: Path | str | None = None,
     token: str | bool | None = None,
 ) -> Path:
-    """Local folder of a model: `path_or_repo_id` itself if it is a folder, else a download from the hub or its cache.
+    """Local folder of a model: `folder_or_hub_id` itself if it is a folder, else a download from the hub or its cache.
 
     Args:
-        path_or_repo_id: Folder, or name (owner/name) of a model repository on the hub.
+        folder_or_hub_id: Folder, or name (owner/name) of a model repository on the hub.
         kind: Kind of the model folder.
         revision: Branch, tag or commit of the repository.
         cache_dir: Folder for downloads; default: the cache of `huggingface_hub`.
@@ -60,12 +45,11 @@ def fetch_folder(
         FileNotFoundError: If there is neither such a folder nor such a repository.
         ConnectionError: If the hub cannot be reached and the repository is not in the local cache.
     """
-    if Path(path_or_repo_id).is_dir():
-        return Path(path_or_repo_id)
-    name = str(path_or_repo_id)
+    if Path(folder_or_hub_id).is_dir():
+        return Path(folder_or_hub_id)
+    name = str(folder_or_hub_id)
     neither = (
-        f"{name} is not a {kind.checkpoint} ({kind.how_to_make}): it is neither a folder nor the name of a hub "
-        "repository"
+        f"{name} is not a {kind.called} ({kind.how_to_make}): it is neither a folder nor the name of a hub repository"
     )
     if name.count("/") != 1 or Path(name).exists():  # a repository is called owner/name
         raise FileNotFoundError(neither)

@@ -12,8 +12,9 @@ from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.backends.qwen3vl.constrained_decode import with_answer
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.lora import LoRASettings
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 from hlrp.training.optimization import parameter_groups
+from labelled_batch import codes_of, with_labels
 
 Make = Callable[..., QwenVLChatBackend]
 
@@ -29,18 +30,15 @@ def test_invalid_and_unlabelled_samples_contribute_exactly_nothing(
     make_backend: Make, debug_config: QwenVLChatConfig, batch: FoundationBatch, loss_over: str
 ) -> None:
     backend = make_backend(replace(debug_config, loss_over=loss_over))
-    assert batch.codes is not None
-    masked = replace(batch, codes=batch.codes.clone(), valid=torch.tensor([True, True, False]))
-    assert masked.codes is not None
-    masked.codes[1, 2] = -1
+    masked = with_labels(batch, codes=codes_of(batch).clone(), valid=torch.tensor([True, True, False]))
+    codes_of(masked)[1, 2] = -1
     result = backend.loss(masked)
     assert result.counted.tolist() == [True, False, False]
     assert result.per_sample[1:].tolist() == [0.0, 0.0]
     assert result.loss == result.per_sample[0]
-    other = replace(masked, images=masked.images.clone(), codes=masked.codes.clone())
-    assert other.codes is not None
+    other = replace(with_labels(masked, codes=codes_of(masked).clone()), images=masked.images.clone())
     other.images[1:] = 0.5
-    other.codes[2] = 0
+    codes_of(other)[2] = 0
     for mine, theirs in zip(gradients(backend, masked), gradients(backend, other), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -48,8 +46,7 @@ def test_invalid_and_unlabelled_samples_contribute_exactly_nothing(
 def test_a_batch_without_any_label_has_zero_loss_and_zero_gradient(
     backend: QwenVLChatBackend, batch: FoundationBatch
 ) -> None:
-    assert batch.codes is not None
-    nothing = replace(batch, codes=torch.full_like(batch.codes, -1))
+    nothing = with_labels(batch, codes=torch.full_like(codes_of(batch), -1))
     assert backend.loss(nothing).loss == 0
     assert all(not bool(gradient.any()) for gradient in gradients(backend, nothing))
 
@@ -58,8 +55,7 @@ def test_the_loss_equals_the_stock_models_label_loss(
     make_backend: Make, debug_config: QwenVLChatConfig, batch: FoundationBatch
 ) -> None:
     backend = make_backend(replace(debug_config, loss_over="vocabulary"))
-    assert batch.codes is not None
-    prompts, answer = backend._prompts(batch), backend.tokens.answer(batch.codes)
+    prompts, answer = backend._prompts(batch), backend.tokens.answer(codes_of(batch))
     ids, _, mask = with_answer(prompts, answer)
     assert mask is not None
     output = backend.model(
@@ -75,17 +71,15 @@ def test_the_loss_equals_the_stock_models_label_loss(
 def test_a_slot_sees_the_codes_before_it_and_none_after(
     shared_backend: QwenVLChatBackend, batch: FoundationBatch
 ) -> None:
-    assert batch.codes is not None
-    changed = replace(batch, codes=batch.codes.clone())
-    assert changed.codes is not None
-    changed.codes[:, 1] = (changed.codes[:, 1] + 1) % 8
+    changed = with_labels(batch, codes=codes_of(batch).clone())
+    codes_of(changed)[:, 1] = (codes_of(changed)[:, 1] + 1) % 8
     before, after = shared_backend.loss(batch).logits, shared_backend.loss(changed).logits
     assert torch.equal(before[:, :2], after[:, :2])
     assert not torch.equal(before[:, 2:], after[:, 2:])
 
 
 def test_labels_do_not_change_a_prediction(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
-    unlabelled = replace(batch, codes=None, valid=None)
+    unlabelled = replace(batch, labels=None)
     with_labels, without = shared_backend.predict(batch), shared_backend.predict(unlabelled)
     assert torch.equal(with_labels.log_probs, without.log_probs)
 
@@ -116,8 +110,7 @@ def test_a_few_steps_learn_a_batch_by_heart(make_backend: Make, batch: Foundatio
         optimizer.zero_grad()
         backend.loss(batch).loss.backward()
         optimizer.step()
-    assert batch.codes is not None
-    assert torch.equal(backend.predict(batch).codes, batch.codes)
+    assert torch.equal(backend.predict(batch).codes, codes_of(batch))
     assert backend.training  # predicting leaves the mode as it was
 
 
@@ -221,16 +214,18 @@ def test_a_local_hub_folder_gets_the_action_tokens_it_lacks(
 
 def test_longer_labels_flatten_transitions(make_backend: Make, debug_config: QwenVLChatConfig) -> None:
     backend = make_backend(debug_config, spec=LatentSpec(code_seq_len=2, num_frames=4))
-    batch = FoundationBatch(torch.rand(1, 1, 3, 32, 32), ["open"], torch.zeros(1, 6, dtype=torch.long))
+    batch = FoundationBatch(
+        torch.rand(1, 1, 3, 32, 32), ["open"], LatentActions.of_codes(torch.zeros(1, 6, dtype=torch.long))
+    )
     assert backend.loss(batch).logits.shape == (1, 6, 8)
     assert backend.predict(batch).codes.shape == (1, 6)
 
 
 def test_missing_or_misshapen_codes_are_refused(shared_backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
     with pytest.raises(ValueError, match="no codes to learn from"):
-        shared_backend.loss(replace(batch, codes=None))
+        shared_backend.loss(replace(batch, labels=None))
     with pytest.raises(ValueError, match=r"codes must be \(3, 4\)"):
-        shared_backend.loss(replace(batch, codes=torch.zeros(3, 5, dtype=torch.long)))
+        shared_backend.loss(with_labels(batch, codes=torch.zeros(3, 5, dtype=torch.long)))
 
 
 @pytest.mark.parametrize(

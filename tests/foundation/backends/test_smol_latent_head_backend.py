@@ -11,15 +11,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import SmolVLMForConditionalGeneration
 
-from hlrp.foundation.backends import BACKENDS, BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
-from hlrp.foundation.backends.smol_latent_head_backend import most_likely_labels
-from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smol_size, tiny_smolvlm_config
+from hlrp.foundation.backends import BackendConfig, SmolLatentHeadBackend, SmolLatentHeadConfig
+from hlrp.foundation.backends.choice import most_likely_labels
+from hlrp.foundation.backends.embedded import embedded_size
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor
+from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import load_foundation
 from hlrp.foundation.lora import LoRASettings
-from hlrp.latents import LatentSpec
+from hlrp.latents import LatentActions, LatentSpec
 from hlrp.report.saving import save_foundation
 from hlrp.training.optimization import learn_in_float32, parameter_groups
+from labelled_batch import codes_of, vectors_of, with_labels
 
 DEBUG = SmolLatentHeadConfig(embedded_size="debug", image_size=(32, 32), random_shift_px=0)
 WITH_VECTORS = replace(DEBUG, vector_loss_weight=0.5)
@@ -50,7 +53,7 @@ def shared() -> SmolLatentHeadBackend:
 @pytest.fixture
 def labelled(batch: FoundationBatch) -> FoundationBatch:
     """The shared batch with latent vectors."""
-    return replace(batch, vectors=torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(2)))
+    return with_labels(batch, vectors=torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(2)))
 
 
 def gradients(backend: SmolLatentHeadBackend, batch: FoundationBatch) -> list[torch.Tensor]:
@@ -118,7 +121,7 @@ def test_an_evenly_grey_image_is_seen(shared: SmolLatentHeadBackend, batch: Foun
 def save_hub_folder(folder: Path, *, tied: bool) -> SmolVLMForConditionalGeneration:
     """What a hub repository holds: a model with an output head, and its processor with crops switched on."""
     processor = tiny_smol_processor()
-    config = tiny_smolvlm_config(tiny_smol_size("debug"), processor, (64, 64))
+    config = tiny_smolvlm_config(embedded_size("debug"), processor, (64, 64))
     config.tie_word_embeddings = tied
     model = SmolVLMForConditionalGeneration(config)
     model.save_pretrained(folder)
@@ -141,9 +144,7 @@ def test_a_local_hub_folder_loads_without_its_output_head(batch: FoundationBatch
 
 
 def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
-    from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_size
-
-    tiny_processor(tiny_size("debug"), (32, 32)).save_pretrained(tmp_path)
+    tiny_processor(embedded_size("debug"), (32, 32)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="expected a SmolVLMProcessor"):
         build(replace(DEBUG, model_name=str(tmp_path)))
 
@@ -157,21 +158,17 @@ def test_invalid_and_unlabelled_samples_contribute_exactly_nothing(
     labelled: FoundationBatch, head: str, weight: float
 ) -> None:
     backend = build(replace(DEBUG, head=head, vector_loss_weight=weight))
-    assert labelled.codes is not None
-    assert labelled.vectors is not None
-    masked = replace(labelled, codes=labelled.codes.clone(), valid=torch.tensor([True, True, False]))
-    assert masked.codes is not None
-    masked.codes[1, 2] = -1
+    masked = with_labels(labelled, codes=codes_of(labelled).clone(), valid=torch.tensor([True, True, False]))
+    codes_of(masked)[1, 2] = -1
     result = backend.loss(masked)
     assert result.counted.tolist() == [True, False, False]
     assert result.per_sample[1:].tolist() == [0.0, 0.0]
     assert result.loss == result.per_sample[0]
-    other = replace(masked, images=masked.images.clone(), codes=masked.codes.clone(), vectors=labelled.vectors.clone())
-    assert other.codes is not None
-    assert other.vectors is not None
+    other = with_labels(masked, codes=codes_of(masked).clone(), vectors=vectors_of(labelled).clone())
+    other = replace(other, images=masked.images.clone())
     other.images[1:] = 0.5
-    other.codes[2] = 0
-    other.vectors[1:] = torch.nan
+    codes_of(other)[2] = 0
+    vectors_of(other)[1:] = torch.nan
     for mine, theirs in zip(gradients(backend, masked), gradients(backend, other), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -179,18 +176,16 @@ def test_invalid_and_unlabelled_samples_contribute_exactly_nothing(
 @with_and_without_vectors
 def test_a_batch_without_any_label_has_zero_loss_and_zero_gradient(labelled: FoundationBatch, weight: float) -> None:
     backend = build(replace(DEBUG, vector_loss_weight=weight)).train()
-    assert labelled.codes is not None
-    nothing = replace(labelled, codes=torch.full_like(labelled.codes, -1))
+    nothing = with_labels(labelled, codes=torch.full_like(codes_of(labelled), -1))
     assert backend.loss(nothing).loss == 0
     assert all(not bool(gradient.any()) for gradient in gradients(backend, nothing))
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_slots(shared: SmolLatentHeadBackend, batch: FoundationBatch) -> None:
-    assert batch.codes is not None
     result = shared.loss(batch)
-    log_p = result.logits.log_softmax(-1).gather(-1, batch.codes[..., None])
+    log_p = result.logits.log_softmax(-1).gather(-1, codes_of(batch)[..., None])
     torch.testing.assert_close(result.loss, -log_p.mean())
-    torch.testing.assert_close(result.accuracy, (result.logits.argmax(-1) == batch.codes).float().mean(0))
+    torch.testing.assert_close(result.accuracy, (result.logits.argmax(-1) == codes_of(batch)).float().mean(0))
     assert result.terms == {}
 
 
@@ -202,14 +197,14 @@ def test_parts_of_the_loss_add_up_with_their_weight(labelled: FoundationBatch) -
 
 def test_missing_or_misshapen_labels_are_refused(shared: SmolLatentHeadBackend, labelled: FoundationBatch) -> None:
     with pytest.raises(ValueError, match="no codes to learn from"):
-        shared.loss(replace(labelled, codes=None))
+        shared.loss(replace(labelled, labels=None))
     with pytest.raises(ValueError, match=r"codes must be \(3, 4\)"):
-        shared.loss(replace(labelled, codes=torch.zeros(3, 5, dtype=torch.long), vectors=None))
+        shared.loss(with_labels(labelled, codes=torch.zeros(3, 5, dtype=torch.long), vectors=None))
     with_vectors = build(WITH_VECTORS)
     with pytest.raises(ValueError, match="no latent vectors"):
-        with_vectors.loss(replace(labelled, vectors=None))
+        with_vectors.loss(with_labels(labelled, vectors=None))
     with pytest.raises(ValueError, match=r"vectors must be \(3, 4, 3\)"):
-        with_vectors.loss(replace(labelled, vectors=torch.zeros(3, 4, 5)))
+        with_vectors.loss(with_labels(labelled, vectors=torch.zeros(3, 4, 5)))
 
 
 # ---- predictions ----
@@ -219,7 +214,7 @@ def test_missing_or_misshapen_labels_are_refused(shared: SmolLatentHeadBackend, 
 def test_labels_do_not_change_a_prediction(labelled: FoundationBatch, config: SmolLatentHeadConfig) -> None:
     backend = build(config)
     mine = backend.predict(labelled)
-    theirs = backend.predict(replace(labelled, codes=None, valid=None, vectors=None))
+    theirs = backend.predict(replace(labelled, labels=None))
     assert torch.equal(mine.log_probs, theirs.log_probs)
     assert (mine.vectors is None) == (config is DEBUG)
     if mine.vectors is not None:
@@ -313,9 +308,8 @@ def test_samples_stay_among_the_top_k_and_report_probabilities_at_temperature_1(
 @pytest.mark.parametrize("beams", [1, 5, 40, 1000])
 def test_beam_search_finds_exactly_the_most_likely_labels(batch: FoundationBatch, beams: int) -> None:
     backend = build(spec=LatentSpec(codebook_size=3, code_seq_len=4))
-    codes = batch.codes
-    assert codes is not None
-    log_p = backend.loss(replace(batch, codes=codes % 3)).logits.log_softmax(-1)
+    codes = codes_of(batch)
+    log_p = backend.loss(with_labels(batch, codes=codes % 3)).logits.log_softmax(-1)
     every = torch.tensor(list(itertools.product(range(3), repeat=4)))  # 81 labels
     scores = log_p[:, torch.arange(4), every].sum(-1)
     found = backend.beam_search(batch, beams=beams)
@@ -342,7 +336,8 @@ def test_the_most_likely_labels_are_all_different() -> None:
 def test_any_number_of_transitions_and_codes_fits(spec: LatentSpec, slots: int) -> None:
     backend = build(replace(DEBUG, vector_loss_weight=1.0), spec=spec)
     images, codes = torch.rand(2, 1, 3, 32, 32), torch.full((2, slots), spec.codebook_size - 1)
-    batch = FoundationBatch(images, ["open", "close"], codes, vectors=torch.randn(2, slots, spec.code_dim))
+    batch = FoundationBatch(images, ["open", "close"], LatentActions.of_codes(codes))
+    batch = with_labels(batch, vectors=torch.randn(2, slots, spec.code_dim))
     assert backend.loss(batch).logits.shape == (2, slots, spec.codebook_size)
     prediction = backend.predict(batch)
     assert prediction.codes.shape == (2, slots)
@@ -359,26 +354,22 @@ def test_any_number_of_transitions_and_codes_fits(spec: LatentSpec, slots: int) 
 def test_a_few_steps_learn_a_batch_by_heart(make_batch: MakeBatch, head: str, cameras: int) -> None:
     batch, backend = make_batch(cameras=cameras), build(replace(DEBUG, head=head), scale=3)
     train(backend, batch, steps=40)
-    assert batch.codes is not None
-    assert torch.equal(backend.predict(batch).codes, batch.codes)
+    assert torch.equal(backend.predict(batch).codes, codes_of(batch))
     assert backend.training  # predicting leaves the mode as it was
 
 
 def test_a_batchs_vectors_are_learned_by_heart(labelled: FoundationBatch) -> None:
-    assert labelled.vectors is not None
-    far = replace(labelled, vectors=100 + 5 * labelled.vectors)
-    assert far.vectors is not None
+    far = with_labels(labelled, vectors=100 + 5 * vectors_of(labelled))
     backend = build(replace(WITH_VECTORS, flow_steps=8), scale=3)
     many = FoundationBatch(
         images=far.images.repeat(8, 1, 1, 1, 1),
         instructions=far.instructions * 8,
-        codes=None if far.codes is None else far.codes.repeat(8, 1),
-        vectors=far.vectors.repeat(8, 1, 1),
+        labels=LatentActions.joined([far.labels] * 8) if far.labels else None,
     )
     train(backend, many, steps=150, lr=3e-3)
     predicted = backend.predict(far).vectors
     assert predicted is not None
-    assert float((predicted - far.vectors).square().mean() / far.vectors.var(0).mean()) < 0.2
+    assert float((predicted - vectors_of(far)).square().mean() / vectors_of(far).var(0).mean()) < 0.2
 
 
 def test_sampled_vectors_start_from_the_generators_noise(labelled: FoundationBatch) -> None:
@@ -515,7 +506,7 @@ def test_a_loaded_model_predicts_bit_for_bit_the_same(
     train(backend, labelled, steps=1)
     folder = save_foundation(backend.eval(), tmp_path / "model", laq_fingerprint="abc")
     loaded = load_foundation(folder).backend
-    assert type(loaded) is BACKENDS["smol_latent_head"]
+    assert type(loaded) is SmolLatentHeadBackend
     assert loaded.config_dict() == backend.config_dict()
     mine, theirs = backend.predict(labelled), loaded.predict(labelled)
     assert torch.equal(mine.log_probs, theirs.log_probs)

@@ -43,12 +43,12 @@ def test_a_vit_and_a_cnn_both_give_features_on_the_grid(vit: str, tmp_path: Path
     for model, dim in ((vit, 16), (str(tmp_path), 12)):
         features = FeatureChange(model, GRID)
         assert features.dim == dim
-        assert features(torch.rand(2, 1, 6, 32, 32), torch.rand(2, 1, 6, 32, 32)).shape == (2, 1, 2, dim, 2, 2)
+        assert features(torch.rand(2, 1, 2, 3, 32, 32), torch.rand(2, 1, 2, 3, 32, 32)).shape == (2, 1, 2, dim, 2, 2)
 
 
 def test_what_does_not_change_has_no_change_of_features_and_the_rest_has_one_where_it_changes(vit: str) -> None:
     features = FeatureChange(vit, GRID)
-    before = torch.rand(1, 1, 3, 28, 28)
+    before = torch.rand(1, 1, 1, 3, 28, 28)
     assert features(before, before).count_nonzero() == 0
     change = features(before, before.roll(7, dims=-1))
     torch.testing.assert_close(features(before.roll(7, dims=-1), before), -change)
@@ -57,7 +57,7 @@ def test_what_does_not_change_has_no_change_of_features_and_the_rest_has_one_whe
 
 def test_flow_of_two_cameras_has_four_cells_a_patch_side(raft: Path) -> None:
     flow = FlowChange(raft, GRID)
-    assert flow(torch.rand(1, 1, 6, 32, 32), torch.rand(1, 1, 6, 32, 32)).shape == (1, 1, 2, 2, 8, 8)
+    assert flow(torch.rand(1, 1, 2, 3, 32, 32), torch.rand(1, 1, 2, 3, 32, 32)).shape == (1, 1, 2, 2, 8, 8)
 
 
 def test_frozen_networks_teach_the_model_and_stay_as_they_are_and_out_of_its_state(vit: str, raft: Path) -> None:
@@ -65,7 +65,7 @@ def test_frozen_networks_teach_the_model_and_stay_as_they_are_and_out_of_its_sta
     frozen = frozen_targets(config.targets, grid=config.grid, feature_model=vit, flow_weights=raft)
     task = LAQTask(LatentActionQuantizer(config), LAQTrainingConfig(), frozen)
     task.log_dict = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]  # no trainer here
-    loss = task.training_step(unlabelled(torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8)), 0)
+    loss = task.training_step(unlabelled(torch.randint(0, 256, (2, 2, 1, 3, 32, 32), dtype=torch.uint8)), 0)
     loss.backward()
     for head in task.model.decoder.heads.values():
         assert head.weight.grad.count_nonzero() > 0
@@ -90,7 +90,9 @@ def test_a_target_without_its_network_and_a_network_without_its_target_are_refus
 def test_what_is_not_there_or_is_something_else_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="vision model 'local/none' is neither a local folder nor"):
         FeatureChange("local/none", GRID)
-    with pytest.raises(FileNotFoundError, match="flow_weights nowhere does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match="nowhere does not exist; name the state dict of torchvision's raft_small"
+    ):
         FlowChange("nowhere", GRID)
     torch.save({"a": torch.zeros(1)}, tmp_path / "raft.pth")
     with pytest.raises(ValueError, match="is not the state dict of torchvision's raft_small"):

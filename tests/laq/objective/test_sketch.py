@@ -16,7 +16,7 @@ def test_a_still_sketch_of_a_change_costs_one_whatever_its_size() -> None:
     sketch = ChangeSketch(debug())
     torch.nn.init.zeros_(sketch.read.weight)
     torch.nn.init.zeros_(sketch.read.bias)
-    vectors, change = torch.randn(4, 1, 4, 32), torch.randn(4, 1, 3, 32, 32)
+    vectors, change = torch.randn(4, 1, 4, 32), torch.randn(4, 1, 1, 3, 32, 32)
     for scale in (0.1, 1.0):
         assert sketch(vectors, scale * change).item() == pytest.approx(1)
 
@@ -26,7 +26,7 @@ def test_vectors_that_are_the_change_are_read_exactly() -> None:
     sketch = ChangeSketch(replace(debug(), spec=spec))
     torch.nn.init.eye_(sketch.read.weight)
     torch.nn.init.zeros_(sketch.read.bias)
-    change = torch.randn(4, 2, 3, 16, 16)
+    change = torch.randn(4, 2, 1, 3, 16, 16)
     assert sketch(change.flatten(2)[:, :, None], change).item() == pytest.approx(0, abs=1e-9)
 
 

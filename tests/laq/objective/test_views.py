@@ -9,30 +9,30 @@ NOTHING = ViewConfig(max_shift=0, max_brightness=0, max_contrast=0)
 
 
 def test_a_view_that_alters_nothing_is_the_clip() -> None:
-    frames = torch.rand(3, 2, 3, 16, 16)
+    frames = torch.rand(3, 2, 1, 3, 16, 16)
     torch.testing.assert_close(altered_view(frames, torch.ones(3, 4), NOTHING), frames)
 
 
 def test_all_frames_of_a_clip_are_altered_alike_and_clips_differently() -> None:
-    frames = torch.rand(1, 1, 3, 16, 16).expand(4, 3, -1, -1, -1)
+    frames = torch.rand(1, 1, 2, 3, 16, 16).expand(4, 3, -1, -1, -1, -1)
     view = altered_view(frames, torch.rand(4, 4), ViewConfig())
     torch.testing.assert_close(view, view[:, :1].expand_as(view))
     assert not torch.allclose(view[0], view[1])
 
 
 def test_a_view_is_a_function_of_its_draws() -> None:
-    frames, draws = torch.rand(4, 2, 3, 16, 16), torch.rand(4, 4)
+    frames, draws = torch.rand(4, 2, 1, 3, 16, 16), torch.rand(4, 4)
     together = altered_view(frames, draws, ViewConfig())
     torch.testing.assert_close(altered_view(frames[1::2], draws[1::2], ViewConfig()), together[1::2])
 
 
 def test_a_still_clip_stays_still_and_a_motion_keeps_its_direction() -> None:
-    frames = torch.zeros(1, 2, 3, 32, 32)
-    frames[:, 0, :, 12:20, 12:20] = 1
-    frames[:, 1, :, 12:20, 16:24] = 1
+    frames = torch.zeros(1, 2, 1, 3, 32, 32)
+    frames[:, 0, ..., 12:20, 12:20] = 1
+    frames[:, 1, ..., 12:20, 16:24] = 1
     view = altered_view(frames, torch.rand(1, 4), ViewConfig())
     places = torch.arange(32.0)
-    weight = (view[0, :, 0] - view[0, :, 0].amin((-1, -2), keepdim=True)).clamp_min(0)
+    weight = (view[0, :, 0, 0] - view[0, :, 0, 0].amin((-1, -2), keepdim=True)).clamp_min(0)
     centres = [((w.sum(0) * places).sum() / w.sum(), (w.sum(1) * places).sum() / w.sum()) for w in weight]
     assert float(centres[1][0] - centres[0][0]) == pytest.approx(4, abs=0.2)
     assert float(centres[1][1] - centres[0][1]) == pytest.approx(0, abs=0.2)

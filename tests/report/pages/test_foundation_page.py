@@ -14,12 +14,13 @@ from PIL import Image
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.predictions import CodePredictions, predict_codes
-from hlrp.latents import LatentSpec
-from hlrp.measure.code_accuracy import CodeFigures, LastCodeGuess, code_figures
-from hlrp.measure.language import language_figures, swapped_instructions
+from hlrp.latents import LatentActions, LatentSpec
+from hlrp.measure.code_accuracy import CodeAccuracy, LastCodeGuess, code_accuracy
+from hlrp.measure.language import language_metrics, swapped_instructions
 from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.verdicts import foundation_verdicts
+from labelled_batch import codes_of, with_labels
 
 pytestmark = pytest.mark.filterwarnings("error")  # a layout that does not fit only warns
 
@@ -40,26 +41,31 @@ def batch() -> FoundationBatch:
     return FoundationBatch(
         torch.rand(6, 2, 3, 32, 32),
         ["Open a <drawer>", "Close a drawer"] * 3,
-        torch.tensor([[0, 1], [1, 1], [2, 3], [3, 0], [0, 0], [-1, -1]]),
-        torch.tensor([True, True, True, True, False, True]),
+        LatentActions(
+            torch.tensor([[0, 1], [1, 1], [2, 3], [3, 0], [0, 0], [-1, -1]]),
+            None,
+            torch.tensor([True, True, True, True, False, True]),
+        ),
     )
 
 
-def drawn(slots: int, k: int, frames: int = 200) -> CodeFigures:
+def drawn(slots: int, k: int, frames: int = 200) -> CodeAccuracy:
     """Of random codes, half of which are right."""
     codes = torch.randint(k, (frames, slots))
     decoded = torch.where(torch.rand(frames, slots) < 0.5, codes, torch.randint(k, (frames, slots)))
     sure = torch.rand(frames, slots)
-    found = CodePredictions(codes, decoded, sure, codes, torch.rand(frames, slots))
+    found = CodePredictions(
+        codes, decoded, sure, codes, torch.rand(frames, slots), torch.ones(frames, dtype=torch.bool)
+    )
     guess = LastCodeGuess(frames // 2, [0.4] * slots)
-    return code_figures(found, codebook_size=k, episode=torch.arange(frames) // 20, last_code=guess)
+    return code_accuracy(found, codebook_size=k, episode=torch.arange(frames) // 20, last_code=guess)
 
 
 def test_the_page_loads_nothing_and_shows_figures_and_examples(
     backend: QwenVLChatBackend, batch: FoundationBatch
 ) -> None:
-    figures = code_figures(predict_codes(backend, [batch]), codebook_size=4, episode=torch.arange(6) // 2)
-    language = language_figures(backend, [batch], swapped_instructions(batch.instructions))
+    figures = code_accuracy(predict_codes(backend, [batch]), codebook_size=4, episode=torch.arange(6) // 2)
+    language = language_metrics(backend, [batch], swapped_instructions(batch.instructions))
     examples = example_predictions(backend, batch, 3)
     page = render_foundation_page(figures, language, examples, {"dataset": "<noise>"})
     assert page.count("<img") == len(examples) + 3
@@ -78,8 +84,7 @@ def test_examples_are_labelled_frames_with_what_the_model_decodes(
     backend: QwenVLChatBackend, batch: FoundationBatch
 ) -> None:
     examples = example_predictions(backend, batch, 10)
-    assert batch.codes is not None
-    assert [list(example.codes) for example in examples] == batch.codes[:4].tolist()
+    assert [list(example.codes) for example in examples] == codes_of(batch)[:4].tolist()
     assert [example.instruction for example in examples] == batch.instructions[:4]
     said = backend.predict(batch)
     for row, example in enumerate(examples):
@@ -87,7 +92,7 @@ def test_examples_are_labelled_frames_with_what_the_model_decodes(
         assert example.probabilities == pytest.approx(said.log_probs[row].exp().tolist(), rel=1e-4)
         torch.testing.assert_close(example.image.float() / 255, batch.images[row, 0], atol=1 / 500, rtol=0)
     spread = example_predictions(backend, batch, 2)
-    assert [list(example.codes) for example in spread] == batch.codes[[0, 3]].tolist()
+    assert [list(example.codes) for example in spread] == codes_of(batch)[[0, 3]].tolist()
 
 
 def test_right_codes_are_marked_and_wrong_ones_too(backend: QwenVLChatBackend, batch: FoundationBatch) -> None:
@@ -102,9 +107,9 @@ def test_examples_without_labels_are_refused(backend: QwenVLChatBackend, batch: 
     with pytest.raises(ValueError, match="count must be at least 1"):
         example_predictions(backend, batch, 0)
     with pytest.raises(ValueError, match="no codes to compare with"):
-        example_predictions(backend, replace(batch, codes=None), 1)
+        example_predictions(backend, replace(batch, labels=None), 1)
     with pytest.raises(ValueError, match="none of 6 frames has a label"):
-        example_predictions(backend, replace(batch, valid=torch.zeros(6, dtype=torch.bool)), 1)
+        example_predictions(backend, with_labels(batch, valid=torch.zeros(6, dtype=torch.bool)), 1)
 
 
 def test_a_model_is_judged_by_the_lower_end_of_its_interval() -> None:
@@ -127,11 +132,9 @@ def test_what_was_not_measured_is_left_out_or_says_why(backend: QwenVLChatBacken
     assert "span before" not in page
     assert "instruction of another task" not in page
     assert "Examples" not in page
-    single = language_figures(backend, [batch], {})
+    single = language_metrics(backend, [batch], {})
     assert "not measured: every frame has the same instruction" in render_foundation_page(bare, single, [], {})
-    unlabelled = language_figures(
-        backend, [replace(batch, codes=None, valid=None)], swapped_instructions(batch.instructions)
-    )
+    unlabelled = language_metrics(backend, [replace(batch, labels=None)], swapped_instructions(batch.instructions))
     names = [row.name for row in foundation_verdicts(bare.to_dict(), unlabelled.to_dict())]
     assert "worth of the instruction" not in names
     assert "codes changed by other words" in names

@@ -30,8 +30,8 @@ def measured(
     spec = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=4, num_frames=t)
     config = replace(debug(), spec=spec, quantizer=quantizer, num_cameras=cameras, targets=targets)
     model = LatentActionQuantizer(config).train()
-    model(torch.rand(64, t, 3 * cameras, 32, 32))  # a learned codebook starts from data
-    frames = torch.randint(0, 256, (24, t, 3 * cameras, 32, 32), dtype=torch.uint8)
+    model(torch.rand(64, t, cameras, 3, 32, 32))  # a learned codebook starts from data
+    frames = torch.randint(0, 256, (24, t, cameras, 3, 32, 32), dtype=torch.uint8)
     chunk = torch.randn(24, 4, actions) if actions else None
     clips = QualityClips([frames], [frames], torch.arange(24) % 3, frames, chunk, chunk)
     quality = measure_quality(model.eval(), clips)
@@ -98,7 +98,7 @@ def test_baselines_stand_in_page_and_terminal() -> None:
 def test_the_terminal_shows_every_verdict() -> None:
     quality, _ = measured()
     text = quality_table(quality)
-    assert f"{quality.probe_r2:.3f}" in text
+    assert f"{quality.probe.probe_r2:.3f}" in text
     assert "perplexity per slot" in text
 
 

@@ -1,31 +1,37 @@
-"""Registry of the foundation backends, by the name that a checkpoint stores."""
+"""The foundation backends. Importing the configuration of a backend registers it; see `register_backend`.
+
+The package itself imports neither torch nor transformers, so that commands check their options at once. The other names
+are imported from their modules when they are first used.
+"""
 
 from __future__ import annotations
 
-from hlrp.foundation.backends.interfaces import (
-    FoundationBackend,
-    FoundationLoss,
-    LatentCandidates,
-    LatentPrediction,
-    PromptFeatures,
-)
-from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
-from hlrp.foundation.backends.smol_latent_head_backend import SmolLatentHeadBackend
-from hlrp.foundation.config import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig
-from hlrp.latents import LatentSpec
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-BACKENDS: dict[str, type[FoundationBackend]] = {
-    backend.backend_type: backend for backend in (QwenVLChatBackend, SmolLatentHeadBackend)
+from hlrp.foundation.backends.qwen3vl.config import QwenVLChatConfig
+from hlrp.foundation.backends.smolvlm.config import SmolLatentHeadConfig
+from hlrp.foundation.config import BackendConfig, register_backend
+
+if TYPE_CHECKING:
+    from hlrp.foundation.backends.interfaces import (
+        FoundationBackend,
+        FoundationLoss,
+        LatentCandidates,
+        LatentPrediction,
+        PromptFeatures,
+        backend_class,
+        build_backend,
+    )
+    from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
+    from hlrp.foundation.backends.smol_latent_head_backend import SmolLatentHeadBackend
+
+_OTHER_PLACES = {
+    "QwenVLChatBackend": "hlrp.foundation.backends.qwen3vl_chat_backend",
+    "SmolLatentHeadBackend": "hlrp.foundation.backends.smol_latent_head_backend",
 }
 
-
-def build_backend(config: BackendConfig, spec: LatentSpec) -> FoundationBackend:
-    """Build a model to start training from, by the class that belongs to `config`; see `FoundationBackend.build`."""
-    return BACKENDS[BackendConfig.get_choice_name(type(config))].build(config, spec)
-
-
 __all__ = [
-    "BACKENDS",
     "BackendConfig",
     "FoundationBackend",
     "FoundationLoss",
@@ -36,5 +42,13 @@ __all__ = [
     "QwenVLChatConfig",
     "SmolLatentHeadBackend",
     "SmolLatentHeadConfig",
+    "backend_class",
     "build_backend",
+    "register_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_OTHER_PLACES.get(name, "hlrp.foundation.backends.interfaces")), name)

@@ -1,64 +1,61 @@
 """Backend `qwen3vl_chat`: a Qwen3-VL chat model answers images and an instruction with action tokens.
 
 The model is one from the hub (such as `nvidia/Cosmos-Reason2-2B`), one in a local folder, or a small one built offline.
-Shapes: b batch, v cameras, l prompt tokens, a answer tokens, t = l+a, s codes, k entries, d width.
+Shapes: l prompt tokens, p answer tokens that are given, z = l+p.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import (
-    AutoProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-)
-from transformers.initialization import no_init_weights
+from transformers import Qwen2VLImageProcessor, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-from hlrp.foundation.augment import random_shift
+from hlrp.foundation.backends.chat_model import ChatModelBackend
+from hlrp.foundation.backends.choice import Choice
+from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.interfaces import (
-    DTYPES,
-    FoundationBackend,
     FoundationLoss,
     LatentCandidates,
     LatentPrediction,
     PromptFeatures,
+    cross_entropy,
 )
 from hlrp.foundation.backends.qwen3vl.action_tokens import add_action_tokens
+from hlrp.foundation.backends.qwen3vl.config import QwenVLChatConfig
 from hlrp.foundation.backends.qwen3vl.constrained_decode import (
-    Choice,
-    CodeDecoder,
+    ConstrainedDecoder,
     Decoded,
     beam_search,
     decode_codes,
     with_answer,
 )
-from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config, tiny_size
+from hlrp.foundation.backends.qwen3vl.embedded_model import DEEPSTACK, tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.qwen3vl.images import ImageGeometry, build_pixel_values
+from hlrp.foundation.backends.qwen3vl.prompts import Prompts, PromptTokenizer
 from hlrp.foundation.backends.qwen3vl.trainable_rows import EmbeddingWithRows, HeadWithRows, output_rows
 from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
-from hlrp.foundation.batch import FoundationBatch, labels_to_learn
-from hlrp.foundation.config import LoRASettings, QwenVLChatConfig
-from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
-from hlrp.foundation.lora import add_lora, merge_lora
-from hlrp.foundation.processor_parts import image_processor_of, pretrained_processor, save_processor, tokenizer_of
-from hlrp.foundation.prompt_inputs import Prompts, PromptTokenizer
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
-from hlrp.training.evaluation_mode import evaluation_mode
 
 
-class QwenVLChatBackend(FoundationBackend):
+class QwenVLChatBackend(ChatModelBackend):
     """Foundation backend that predicts latent codes as the answer of a Qwen3-VL chat model."""
 
-    backend_type: ClassVar[str] = "qwen3vl_chat"
+    repeated_blocks = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
+    lora_targets = r"model\.model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+    config_class = QwenVLChatConfig
+    model_class = Qwen3VLForConditionalGeneration
+    processor_class = Qwen3VLProcessor
+    kind_of_model: ClassVar[str] = "Qwen3-VL chat model"
+    config: QwenVLChatConfig
+    model: Qwen3VLForConditionalGeneration
+    processor: Qwen3VLProcessor
     code_ids: Int[Tensor, " k"]
 
     def __init__(
@@ -69,86 +66,54 @@ class QwenVLChatBackend(FoundationBackend):
         processor: Qwen3VLProcessor,
     ) -> None:
         """Wrap a model whose embedding already has rows for the action tokens; see `build` and `from_assets`."""
-        super().__init__()
-        self.config = config
-        self.spec = spec
-        self.model = model
-        self.processor = processor
+        super().__init__(config, spec, model, processor)
         self.tokens = add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
-        self.geometry = ImageGeometry.of(image_processor_of(processor), config.image_size)
+        images: Qwen2VLImageProcessor = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+        self.geometry = ImageGeometry.of(images, config.image_size)
         self.prompt_tokenizer = PromptTokenizer(
             processor, self.geometry, model.model.get_rope_index, system_prompt=config.system_prompt
         )
         self.register_buffer("code_ids", torch.tensor(self.tokens.codes), persistent=False)
         use_uniform_vision(model.model.visual)
-        if config.freeze_vision_tower:
-            model.model.visual.requires_grad_(False)
-        if config.freeze_backbone or config.lora.is_on:
-            model.requires_grad_(False)
-            add_lora(model.model.language_model, config.lora)
+        self.freeze()
+        if self.is_frozen:
             _overlay_rows(model, self.tokens.added)
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @classmethod
     def build(cls, config: QwenVLChatConfig, spec: LatentSpec) -> QwenVLChatBackend:
-        """A model to start training from: pretrained if `model_name` is given, otherwise small and random.
-
-        Raises:
-            ValueError: If the image size does not fit the model.
-            FileNotFoundError: If `model_name` cannot be found.
-        """
         if config.model_name is None:
-            size = tiny_size(config.embedded_size)
-            processor = tiny_processor(size, config.image_size)
-            add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
-            return cls(
-                config,
-                spec,
-                _from_config(config, tiny_qwen3vl_config(size, processor, config.image_size)),
-                processor,
-            )
-        processor = pretrained_processor(config.model_name)
-        if not isinstance(processor, Qwen3VLProcessor):
-            raise ValueError(
-                f"{config.model_name} has a {type(processor).__name__}, expected a Qwen3VLProcessor; "
-                "name a Qwen3-VL chat model"
-            )
-        model = Qwen3VLForConditionalGeneration.from_pretrained(
-            config.model_name, dtype=DTYPES[config.dtype], attn_implementation=config.attn_implementation
-        )
+            return cls._embedded(config, spec)
+        model, processor = cls.pretrained(config, Qwen3VLForConditionalGeneration)
         known = set(tokenizer_of(processor).get_vocab().values())
         tokens = add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
         _add_vocabulary(model, [token for token in tokens.added if token not in known])
         return cls(config, spec, model, processor)
 
     @classmethod
-    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> QwenVLChatBackend:
-        if not (directory / "config.json").is_file():
-            raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
-        processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
-        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # set while loading; it would be saved, too
-        model_config = Qwen3VLConfig.from_pretrained(directory, local_files_only=True)
-        own_config = QwenVLChatConfig.from_dict(config)
-        with no_init_weights():  # all weights are loaded afterwards, strictly
-            model = _from_config(own_config, model_config)
-        model.tie_weights()
-        return cls(own_config, spec, model, processor)
-
-    def save_assets(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.model.config.save_pretrained(directory)
-        save_processor(self.processor, directory)
-
-    def config_dict(self) -> dict[str, Any]:
-        return self.config.to_dict()
+    def _embedded(cls, config: QwenVLChatConfig, spec: LatentSpec) -> QwenVLChatBackend:
+        size = embedded_size(config.embedded_size)
+        processor = tiny_processor(size, config.image_size)
+        add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
+        architecture = tiny_qwen3vl_config(
+            size, processor, config.image_size, deepstack=DEEPSTACK[config.embedded_size]
+        )
+        return cls(config, spec, cls.untrained_model(config, architecture), processor)
 
     @property
-    def feature_dim(self) -> int:
-        return self.model.config.get_text_config().hidden_size
+    def language_model(self) -> nn.Module:
+        return self.model.model.language_model
+
+    @property
+    def vision_parts(self) -> list[nn.Module]:
+        return [self.model.model.visual]
+
+    @property
+    def legacy_model(self) -> nn.Module:
+        return self.model
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        codes, counted = labels_to_learn(batch, self.spec)
+        labels = batch.require_labels(self.spec)
+        codes, counted = labels.targets(), labels.counted
         answer = self.tokens.answer(codes)
         whole_answer = self.config.loss_over == "vocabulary"
         # Feed only tokens that predict a target: up to the code before the last, or up to the closing token.
@@ -157,69 +122,36 @@ class QwenVLChatBackend(FoundationBackend):
         length = prompts.input_ids.shape[1]
         if whole_answer:
             # Hidden state i predicts token i+1, so the scores begin at the last token of the prompt.
-            scores = self.model.lm_head(hidden[:, length - 1 :]).float()  # b s+3 V
-            entropy = F.cross_entropy(scores.flatten(0, 1), answer.flatten(), reduction="none").view_as(answer)
+            scores = self.model.lm_head(hidden[:, length - 1 :]).float()  # (b, q+3, vocabulary)
+            entropy = cross_entropy(scores, answer)
             logits = scores[:, 1:-2, self.code_ids]
         else:
             logits = F.linear(hidden[:, length:], self._code_rows()).float()  # the start token is given, not predicted
-            entropy = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
-        per_sample = torch.where(counted, entropy.mean(1), 0.0)
-        num_counted = counted.sum().clamp_min(1)
-        right = (logits.argmax(-1) == codes) & counted[:, None]
-        return FoundationLoss(
-            loss=per_sample.sum() / num_counted,
-            per_sample=per_sample,
-            counted=counted,
-            accuracy=right.sum(0) / num_counted,
-            logits=logits,
-            features=PromptFeatures(hidden[:, :length], prompts.mask),
-        )
+            entropy = cross_entropy(logits, codes)
+        features = PromptFeatures(hidden[:, :length], prompts.mask)
+        return FoundationLoss.of(entropy, logits=logits, codes=codes, counted=counted, features=features)
 
-    @torch.no_grad()
-    def predict(
-        self,
-        batch: FoundationBatch,
-        *,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> LatentPrediction:
-        choice = Choice(temperature, top_k, generator)
+    def _predict(self, batch: FoundationBatch, choice: Choice) -> LatentPrediction:
         prompts = self._prompts(batch)
-        with evaluation_mode(self):
-            decoded = decode_codes(self._decoder(prompts, batch), choice, num_codes=self.spec.num_codes)
+        decoded = decode_codes(self._decoder(prompts, batch), choice, num_codes=self.spec.num_codes)
         return LatentPrediction(decoded.codes, decoded.log_probs, PromptFeatures(decoded.prompt_hidden, prompts.mask))
 
-    def sample(
-        self,
-        batch: FoundationBatch,
-        *,
-        num_samples: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> LatentCandidates:
-        choice, s = Choice(temperature, top_k, generator), self.spec.num_codes
-        with evaluation_mode(self):
-            decoder = self._decoder(self._prompts(batch), batch)
-            return _candidates(decode_codes(decoder, choice, num_codes=s, num_samples=num_samples), len(batch))
+    def _sample(self, batch: FoundationBatch, num_samples: int, choice: Choice) -> LatentCandidates:
+        decoder = self._decoder(self._prompts(batch), batch)
+        decoded = decode_codes(decoder, choice, num_codes=self.spec.num_codes, num_samples=num_samples)
+        return _candidates(decoded, len(batch))
 
-    def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
-        with evaluation_mode(self):
-            decoder = self._decoder(self._prompts(batch), batch)
-            return _candidates(beam_search(decoder, num_codes=self.spec.num_codes, beams=beams), len(batch))
-
-    def merge_adapters(self) -> None:
-        merge_lora(self.model.model.language_model)
-        self.config = replace(self.config, lora=LoRASettings())
+    def _beam_search(self, batch: FoundationBatch, beams: int) -> LatentCandidates:
+        decoder = self._decoder(self._prompts(batch), batch)
+        return _candidates(beam_search(decoder, num_codes=self.spec.num_codes, beams=beams), len(batch))
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
         prompts = self._prompts(batch)
         nothing = prompts.input_ids[:, :0]
         return PromptFeatures(self._hidden(prompts, self._vision(batch), nothing), prompts.mask)
 
-    def _decoder(self, prompts: Prompts, batch: FoundationBatch) -> CodeDecoder:
-        return CodeDecoder(
+    def _decoder(self, prompts: Prompts, batch: FoundationBatch) -> ConstrainedDecoder:
+        return ConstrainedDecoder(
             self.model.model,
             prompts,
             self._vision(batch),
@@ -229,8 +161,8 @@ class QwenVLChatBackend(FoundationBackend):
         )
 
     def _hidden(
-        self, prompts: Prompts, vision: dict[str, Tensor], answer: Int[Tensor, "b a"]
-    ) -> Float[Tensor, "b t d"]:
+        self, prompts: Prompts, vision: dict[str, Tensor], answer: Int[Tensor, "b p"]
+    ) -> Float[Tensor, "b z d"]:
         ids, positions, mask = with_answer(prompts, answer)
         output = self.model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision)
         return output.last_hidden_state
@@ -239,25 +171,19 @@ class QwenVLChatBackend(FoundationBackend):
         return self.prompt_tokenizer(batch.instructions, num_cameras=batch.images.shape[1], device=self.code_ids.device)
 
     def _vision(self, batch: FoundationBatch) -> dict[str, Tensor]:
-        images = rearrange(batch.images, "b v c h w -> (b v) c h w")
-        if self.training:
-            images = random_shift(images, self.config.random_shift_px, draws=self.row_draws(batch))
-        pixels = build_pixel_values(images, self.geometry)
-        return {"pixel_values": pixels, "image_grid_thw": self.geometry.grid(len(images))}
+        images = self.images(batch)
+        return {
+            "pixel_values": build_pixel_values(images, self.geometry),
+            "image_grid_thw": self.geometry.grid(len(images)),
+        }
 
     def _code_rows(self) -> Float[Tensor, "k d"]:
         return output_rows(self.model.lm_head, self.code_ids)
 
 
-def _from_config(config: QwenVLChatConfig, model_config: Qwen3VLConfig) -> Qwen3VLForConditionalGeneration:
-    return Qwen3VLForConditionalGeneration._from_config(
-        model_config, attn_implementation=config.attn_implementation, dtype=DTYPES[config.dtype]
-    )
-
-
 def _candidates(decoded: Decoded, batch_size: int) -> LatentCandidates:
     codes, log_probs = (
-        rearrange(rows, "(b m) s -> b m s", b=batch_size) for rows in (decoded.codes, decoded.log_probs)
+        rearrange(rows, "(b x) q -> b x q", b=batch_size) for rows in (decoded.codes, decoded.log_probs)
     )
     return LatentCandidates(codes, log_probs)
 

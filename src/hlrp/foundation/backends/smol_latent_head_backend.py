@@ -4,74 +4,64 @@ One forward pass without decoding is faster than an answer in tokens; the slots 
 features. The model is one from the hub (such as `HuggingFaceTB/SmolVLM2-500M-Video-Instruct`), one in a local folder,
 or a small one built offline. The language model's output head is discarded.
 
-Shapes: b batch, v cameras, l prompt tokens, p image tokens of one sample, s codes, k entries, d width, m candidates,
-w width of one latent vector.
+Shapes: l prompt tokens, p image tokens of one sample, g image tokens of one image, x candidate labels of one sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import (
-    AutoProcessor,
-    SmolVLMConfig,
-    SmolVLMForConditionalGeneration,
-    SmolVLMModel,
-    SmolVLMProcessor,
-)
-from transformers.initialization import no_init_weights
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import SmolVLMForConditionalGeneration, SmolVLMModel, SmolVLMProcessor
 
-from hlrp.foundation.augment import random_shift
+from hlrp.foundation.backends.chat_model import ChatModelBackend
+from hlrp.foundation.backends.choice import Choice, log_prob_of, most_likely_labels
+from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.interfaces import (
-    DTYPES,
-    FoundationBackend,
     FoundationLoss,
     LatentCandidates,
     LatentPrediction,
     PromptFeatures,
+    cross_entropy,
 )
-from hlrp.foundation.backends.qwen3vl.constrained_decode import Choice
+from hlrp.foundation.backends.smolvlm.config import SmolLatentHeadConfig
 from hlrp.foundation.backends.smolvlm.embedded_model import (
     set_position_spread,
     tiny_smol_processor,
-    tiny_smol_size,
     tiny_smolvlm_config,
 )
+from hlrp.foundation.backends.smolvlm.images import SmolImageProcessor, SquareGeometry
 from hlrp.foundation.backends.smolvlm.latent_head import LatentHead, SlotScores
+from hlrp.foundation.backends.smolvlm.prompts import SmolPromptTokenizer
 from hlrp.foundation.backends.smolvlm.vector_flow_head import VectorFlowHead
-from hlrp.foundation.batch import FoundationBatch, labels_to_learn
-from hlrp.foundation.config import LoRASettings, SmolLatentHeadConfig
-from hlrp.foundation.image_inputs import SmolImageProcessor, SquareGeometry, resize_and_normalize
-from hlrp.foundation.lora import add_lora, merge_lora
-from hlrp.foundation.processor_parts import pretrained_processor, save_processor, tokenizer_of
-from hlrp.foundation.prompt_inputs import SmolPromptTokenizer, TokenizedPrompts
-from hlrp.latents import LatentSpec
-from hlrp.training.evaluation_mode import evaluation_mode
+from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.image_inputs import normalize
+from hlrp.foundation.prompt_inputs import TokenizedPrompts
+from hlrp.latents import LatentActions, LatentSpec
 from hlrp.training.row_draws import RowDraws
 
 
-class SmolLatentHeadBackend(FoundationBackend):
+class SmolLatentHeadBackend(ChatModelBackend):
     """Foundation backend that predicts latent codes by a head on a SmolVLM2's prompt features."""
 
-    backend_type: ClassVar[str] = "smol_latent_head"
+    repeated_blocks = ("LlamaDecoderLayer", "SmolVLMEncoderLayer")
+    lora_targets = r"model\.text_model\..*\.(q|k|v|o|gate|up|down)_proj"
+    config_class = SmolLatentHeadConfig
+    model_class = SmolVLMModel
+    processor_class = SmolVLMProcessor
+    kind_of_model: ClassVar[str] = "SmolVLM2 chat model"
+    config: SmolLatentHeadConfig
+    model: SmolVLMModel
+    processor: SmolVLMProcessor
 
     def __init__(
         self, config: SmolLatentHeadConfig, spec: LatentSpec, model: SmolVLMModel, processor: SmolVLMProcessor
     ) -> None:
         """Add a new latent head to a model; see `build` and `from_assets`."""
-        super().__init__()
-        self.config = config
-        self.spec = spec
-        self.model = model
-        self.processor = processor
+        super().__init__(config, spec, model, processor)
         images: SmolImageProcessor = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
         self.geometry = SquareGeometry.of(images, model.config, config.image_size)
         _show_whole_images(processor, images, self.geometry)
@@ -90,134 +80,66 @@ class SmolLatentHeadBackend(FoundationBackend):
             if config.vector_loss_weight > 0
             else None
         )
-        if config.freeze_vision_tower:
-            model.vision_model.requires_grad_(False)
-            model.connector.requires_grad_(False)
-        if config.freeze_backbone or config.lora.is_on:
-            model.requires_grad_(False)
-            add_lora(model.text_model, config.lora)
-        if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.freeze()
 
     @classmethod
     def build(cls, config: SmolLatentHeadConfig, spec: LatentSpec) -> SmolLatentHeadBackend:
-        """A model to start training from: pretrained if `model_name` is given, otherwise small and random.
-
-        Raises:
-            ValueError: If the image size or the number of layers does not fit the model.
-            FileNotFoundError: If `model_name` cannot be found.
-        """
         if config.model_name is None:
             processor = tiny_smol_processor()
-            size = tiny_smol_size(config.embedded_size)
-            model = _from_config(config, tiny_smolvlm_config(size, processor, config.image_size))
-            set_position_spread(model, size)
+            architecture = tiny_smolvlm_config(embedded_size(config.embedded_size), processor, config.image_size)
+            model = cls.untrained_model(config, architecture)
+            set_position_spread(model)
             return cls(config, spec, model, processor)
-        processor = pretrained_processor(config.model_name)
-        if not isinstance(processor, SmolVLMProcessor):
-            raise ValueError(
-                f"{config.model_name} has a {type(processor).__name__}, expected a SmolVLMProcessor; "
-                "name a SmolVLM2 chat model"
-            )
-        with_output_head = SmolVLMForConditionalGeneration.from_pretrained(
-            config.model_name, dtype=DTYPES[config.dtype], attn_implementation=config.attn_implementation
-        )
+        with_output_head, processor = cls.pretrained(config, SmolVLMForConditionalGeneration)
         return cls(config, spec, with_output_head.model, processor)
 
-    @classmethod
-    def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> SmolLatentHeadBackend:
-        if not (directory / "config.json").is_file():
-            raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
-        processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
-        tokenizer_of(processor).init_kwargs.pop("is_local", None)  # set while loading; it would be saved, too
-        model_config = SmolVLMConfig.from_pretrained(directory, local_files_only=True)
-        own_config = SmolLatentHeadConfig.from_dict(config)
-        with no_init_weights():  # all weights are loaded afterwards, strictly
-            model = _from_config(own_config, model_config)
-        return cls(own_config, spec, model, processor)
-
-    def save_assets(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self.model.config.save_pretrained(directory)
-        save_processor(self.processor, directory)
-
-    def config_dict(self) -> dict[str, Any]:
-        return self.config.to_dict()
+    @property
+    def language_model(self) -> nn.Module:
+        return self.model.text_model
 
     @property
-    def feature_dim(self) -> int:
-        return self.model.config.get_text_config().hidden_size
+    def vision_parts(self) -> list[nn.Module]:
+        return [self.model.vision_model, self.model.connector]
 
     def loss(self, batch: FoundationBatch) -> FoundationLoss:
-        codes, counted = labels_to_learn(batch, self.spec)
-        vectors = self._vector_labels(batch)
+        labels = batch.require_labels(self.spec)
+        codes, counted = labels.targets(), labels.counted
+        vectors = self._vector_labels(labels)
         draws = self.row_draws(batch)
         features = self._features(batch, draws)
         slots = self._slots(features)
-        entropy = F.cross_entropy(slots.logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
-        per_sample = torch.where(counted, entropy.mean(1), 0.0)
-        num_counted = counted.sum().clamp_min(1)
-        terms = {}
+        vector_loss = None
         if self.vector_head is not None:
             assert vectors is not None
-            flow = self.vector_head.loss(vectors, slots.features, counted, draws=draws)
-            terms = {"codes": per_sample.sum() / num_counted, "vectors": flow.sum() / num_counted}
-            per_sample = per_sample + self.config.vector_loss_weight * flow
-        right = (slots.logits.argmax(-1) == codes) & counted[:, None]
-        return FoundationLoss(
-            loss=per_sample.sum() / num_counted,
-            per_sample=per_sample,
-            counted=counted,
-            accuracy=right.sum(0) / num_counted,
+            vector_loss = self.vector_head.loss(vectors, slots.features, counted, draws=draws)
+        return FoundationLoss.of(
+            cross_entropy(slots.logits, codes),
             logits=slots.logits,
+            codes=codes,
+            counted=counted,
             features=features,
-            terms=terms,
+            vector_loss=vector_loss,
+            vector_weight=self.config.vector_loss_weight,
         )
 
-    @torch.no_grad()
-    def predict(
-        self,
-        batch: FoundationBatch,
-        *,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> LatentPrediction:
-        choice = Choice(temperature, top_k, generator)
-        with evaluation_mode(self):
-            features = self.features(batch)
-            slots = self._slots(features)
+    def _predict(self, batch: FoundationBatch, choice: Choice) -> LatentPrediction:
+        features = self.features(batch)
+        slots = self._slots(features)
         log_p = slots.logits.log_softmax(-1)
-        codes = _pick(choice, log_p)
+        codes = choice.pick_slots(log_p)
         vectors = self._predict_vectors(slots, choice)  # drawn last: codes then do not depend on this head
-        return LatentPrediction(codes, _log_prob(log_p, codes), features, vectors)
+        return LatentPrediction(codes, log_prob_of(log_p, codes), features, vectors)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        batch: FoundationBatch,
-        *,
-        num_samples: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> LatentCandidates:
-        log_p = repeat(self._log_p(batch), "b s k -> b m s k", m=num_samples)
-        codes = _pick(Choice(temperature, top_k, generator), log_p)
-        return LatentCandidates(codes, _log_prob(log_p, codes))
+    def _sample(self, batch: FoundationBatch, num_samples: int, choice: Choice) -> LatentCandidates:
+        log_p = repeat(self._log_p(batch), "b q k -> b x q k", x=num_samples)
+        codes = choice.pick_slots(log_p)
+        return LatentCandidates(codes, log_prob_of(log_p, codes))
 
-    @torch.no_grad()
-    def beam_search(self, batch: FoundationBatch, *, beams: int) -> LatentCandidates:
+    def _beam_search(self, batch: FoundationBatch, beams: int) -> LatentCandidates:
         """The `beams` most likely labels, best first; exact, because slots are independent given the features."""
-        if beams < 1:
-            raise ValueError(f"beams must be 1 or more, got {beams}")
         log_p = self._log_p(batch)
         codes = most_likely_labels(log_p, beams)
-        return LatentCandidates(codes, _log_prob(repeat(log_p, "b s k -> b m s k", m=codes.shape[1]), codes))
-
-    def merge_adapters(self) -> None:
-        merge_lora(self.model.text_model)
-        self.config = replace(self.config, lora=LoRASettings())
+        return LatentCandidates(codes, log_prob_of(repeat(log_p, "b q k -> b x q k", x=codes.shape[1]), codes))
 
     def features(self, batch: FoundationBatch) -> PromptFeatures:
         return self._features(batch, self.row_draws(batch))
@@ -236,13 +158,9 @@ class SmolLatentHeadBackend(FoundationBackend):
 
     def _image_tokens(self, batch: FoundationBatch, draws: RowDraws) -> Float[Tensor, "b p d"]:
         """Language-model tokens of all images of each sample, ordered by camera."""
-        images = rearrange(batch.images, "b v c h w -> (b v) c h w")
-        if self.training:
-            images = random_shift(images, self.config.random_shift_px, draws=draws)
-        size = (self.geometry.side, self.geometry.side)
-        pixels = resize_and_normalize(images, size, mean=self.geometry.mean, std=self.geometry.std)
+        pixels = normalize(self.images(batch, draws), self.geometry.mean, self.geometry.std)
         patches = self.model.vision_model(pixel_values=pixels.to(self.model.vision_model.dtype)).last_hidden_state
-        return rearrange(self.model.connector(patches), "(b v) n d -> b (v n) d", b=len(batch))
+        return rearrange(self.model.connector(patches), "(b m) g d -> b (m g) d", b=len(batch))
 
     def _embed(self, prompts: TokenizedPrompts, image_tokens: Float[Tensor, "b p d"]) -> Float[Tensor, "b l d"]:
         """Token embeddings of the prompts, with `image_tokens` in place of the image placeholders."""
@@ -255,66 +173,34 @@ class SmolLatentHeadBackend(FoundationBackend):
     def _slots(self, features: PromptFeatures) -> SlotScores:
         return self.head(features.hidden, features.mask)
 
-    def _log_p(self, batch: FoundationBatch) -> Float[Tensor, "b s k"]:
-        """Log-probabilities of all codes, computed in evaluation mode."""
-        with evaluation_mode(self):
-            return self._slots(self.features(batch)).logits.log_softmax(-1)
+    def _log_p(self, batch: FoundationBatch) -> Float[Tensor, "b q k"]:
+        """Log-probabilities of all codes."""
+        return self._slots(self.features(batch)).logits.log_softmax(-1)
 
-    def _vector_labels(self, batch: FoundationBatch) -> Float[Tensor, "b s w"] | None:
-        """Latent vectors of `batch`, checked against the spec; None if this model has no continuous head."""
+    def _vector_labels(self, labels: LatentActions) -> Float[Tensor, "b q v"] | None:
+        """Latent vectors of `labels`, checked against the spec; None if this model has no continuous head."""
         if self.vector_head is None:
             return None
-        if batch.vectors is None:
+        if labels.vectors is None:
             raise ValueError(
                 "vector_loss_weight is positive and the batch has no latent vectors; "
                 "label the dataset with vectors or set vector_loss_weight to 0"
             )
-        expected = (len(batch), self.spec.num_codes, self.spec.code_dim)
-        if batch.vectors.shape != expected:
+        expected = (len(labels), self.spec.num_codes, self.spec.code_dim)
+        if labels.vectors.shape != expected:
             raise ValueError(
-                f"vectors must be {expected}, got {tuple(batch.vectors.shape)}; "
+                f"vectors must be {expected}, got {tuple(labels.vectors.shape)}; "
                 "use labels of the LAQ this model was built for"
             )
-        return batch.vectors
+        return labels.vectors
 
-    def _predict_vectors(self, slots: SlotScores, choice: Choice) -> Float[Tensor, "b s w"] | None:
+    def _predict_vectors(self, slots: SlotScores, choice: Choice) -> Float[Tensor, "b q v"] | None:
         if self.vector_head is None:
             return None
         noise = slots.features.new_zeros(*slots.features.shape[:2], self.spec.code_dim)
         if choice.temperature is not None:
             noise = noise.normal_(generator=choice.generator)
         return self.vector_head.integrate(noise, slots.features, steps=self.config.flow_steps)
-
-
-def most_likely_labels(log_p: Float[Tensor, "b s k"], count: int) -> Int[Tensor, "b m s"]:
-    """The `count` most likely labels of independent slots, best first; all k^s labels if there are fewer.
-
-    Every prefix of a label among the best m is itself among the best m prefixes of its length. Keeping m prefixes per
-    slot is therefore exact.
-    """
-    codes = torch.zeros(len(log_p), 1, 0, dtype=torch.int64, device=log_p.device)
-    total = log_p.new_zeros(len(log_p), 1)
-    k = log_p.shape[2]
-    for slot in log_p.unbind(1):
-        extended = rearrange(total[:, :, None] + slot[:, None], "b m k -> b (m k)")
-        total, best = extended.topk(min(count, extended.shape[1]), dim=1)
-        prefix = codes.gather(1, repeat(best // k, "b m -> b m s", s=codes.shape[2]))
-        codes = torch.cat([prefix, (best % k)[..., None]], 2)
-    return codes
-
-
-def _pick(choice: Choice, log_p: Float[Tensor, "... k"]) -> Int[Tensor, "..."]:
-    return choice.pick(log_p.flatten(0, -2)).view(log_p.shape[:-1])
-
-
-def _log_prob(log_p: Float[Tensor, "... k"], codes: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return log_p.gather(-1, codes[..., None])[..., 0]
-
-
-def _from_config(config: SmolLatentHeadConfig, model_config: SmolVLMConfig) -> SmolVLMModel:
-    return SmolVLMModel._from_config(
-        model_config, attn_implementation=config.attn_implementation, dtype=DTYPES[config.dtype]
-    )
 
 
 def _show_whole_images(processor: SmolVLMProcessor, images: SmolImageProcessor, geometry: SquareGeometry) -> None:

@@ -3,8 +3,7 @@
 The layers follow C-ViViT (Phenaki, arXiv:2210.02399): cosine-similarity attention with a learned relative position
 bias, gated feed-forward layers, and position information from a depthwise convolution.
 
-Shapes: b sequences, l tokens of a sequence, m tokens of a memory, h heads, e head width, d width; y x the grid of
-patches.
+Shapes: u width of one attention head, y x the grid of patches.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class CosineAttention(nn.Module):
 
     Args:
         dim: Width d of the tokens.
-        heads: Heads h.
-        head_dim: Width e of one head.
+        heads: Number of heads.
+        head_dim: Width u of one head.
         reads_memory: Cross-attention to a memory and to learned null keys, instead of self-attention.
     """
 
@@ -46,20 +45,20 @@ class CosineAttention(nn.Module):
         self,
         tokens: Float[Tensor, "b l d"],
         *,
-        memory: Float[Tensor, "b m d"] | None = None,
-        bias: Float[Tensor, "h l l"] | None = None,
+        memory: Float[Tensor, "b memory d"] | None = None,
+        bias: Float[Tensor, "heads l l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """Output of the attention for each token, to be added to the token."""
-        q = rearrange(self.q(self.norm(tokens)), "b l (h e) -> b h l e", h=self.heads)
+        q = rearrange(self.q(self.norm(tokens)), "b l (heads u) -> b heads l u", heads=self.heads)
         # As in LAPA's code, self-attention takes queries from normalized tokens, but keys and values from unnormalized.
         source = tokens if memory is None or self.norm_memory is None else self.norm_memory(memory)
-        k, v = rearrange(self.kv(source), "b m (two h e) -> two b h m e", two=2, h=self.heads)
+        k, v = rearrange(self.kv(source), "b l (two heads u) -> two b heads l u", two=2, heads=self.heads)
         if self.null_pairs is not None:
-            null_k, null_v = repeat(self.null_pairs, "h (n two) e -> two b h n e", two=2, b=len(tokens))
+            null_k, null_v = repeat(self.null_pairs, "heads (null two) u -> two b heads null u", two=2, b=len(tokens))
             k, v = torch.cat([null_k, k], dim=2), torch.cat([null_v, v], dim=2)
         q, k = F.normalize(q, dim=-1) * self.q_scale, F.normalize(k, dim=-1) * self.k_scale
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=_SCALE)
-        return self.out(rearrange(mixed, "b h l e -> b l (h e)"))
+        return self.out(rearrange(mixed, "b heads l u -> b l (heads u)"))
 
 
 class GatedFeedForward(nn.Module):
@@ -109,8 +108,8 @@ class LapaLayer(nn.Module):
         self,
         tokens: Float[Tensor, "b l d"],
         video: tuple[int, int, int, int],
-        memory: Float[Tensor, "b m d"] | None,
-        bias: Float[Tensor, "h l l"] | None,
+        memory: Float[Tensor, "b memory d"] | None,
+        bias: Float[Tensor, "heads l l"] | None,
     ) -> Float[Tensor, "b l d"]:
         """Apply the layer; see `PositionConvolution.over` for `video`."""
         tokens = tokens + self.position.over(tokens, video)
@@ -133,8 +132,8 @@ class LapaTransformer(nn.Module):
         tokens: Float[Tensor, "b l d"],
         video: tuple[int, int, int, int],
         *,
-        memory: Float[Tensor, "b m d"] | None = None,
-        bias: Float[Tensor, "h l l"] | None = None,
+        memory: Float[Tensor, "b memory d"] | None = None,
+        bias: Float[Tensor, "heads l l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """Apply all layers; see `PositionConvolution.over` for `video`."""
         for layer in self.layers:
@@ -150,7 +149,7 @@ class RelativePositionBias(nn.Module):
         self.hidden = nn.ModuleList([nn.Linear(2, dim), nn.Linear(dim, dim)])
         self.to_heads = nn.Linear(dim, heads)
 
-    def forward(self, grid: int) -> Float[Tensor, "h l l"]:
+    def forward(self, grid: int) -> Float[Tensor, "heads l l"]:
         """Bias between all pairs of patches of a square grid; patches are in row-major order."""
         weight = self.to_heads.weight
         side = torch.arange(grid, device=weight.device)
@@ -159,4 +158,4 @@ class RelativePositionBias(nn.Module):
         values = distance.sign() * distance.abs().log1p()
         for layer in self.hidden:
             values = F.leaky_relu(layer(values), 0.1)
-        return rearrange(self.to_heads(values), "l m h -> h l m")
+        return rearrange(self.to_heads(values), "l1 l2 heads -> heads l1 l2")

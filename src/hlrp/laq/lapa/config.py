@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from hlrp.laq.config import QuantizerName, TargetName
+from hlrp.laq.config import TargetName
 from hlrp.latent_spec import LatentSpec
 from hlrp.runtime.checks import require_numbers
 
@@ -77,7 +76,7 @@ class LapaConfig:
         return ("pixels",)
 
     @property
-    def quantizer(self) -> QuantizerName:
+    def quantizer(self) -> str:
         """Kind of quantizer that LAPA was trained with; see `LAQConfig.quantizer`."""
         return "nsvq"
 
@@ -87,11 +86,6 @@ class LapaConfig:
         return 1
 
     @property
-    def channels(self) -> int:
-        """Channels of a frame: RGB."""
-        return 3
-
-
-def lapa_config_from_description(values: dict[str, Any]) -> LapaConfig:
-    """Inverse of `LapaQuantizer.description`."""
-    return LapaConfig(**{**values, "spec": LatentSpec(**values["spec"])})
+    def action_dim(self) -> int:
+        """Number of action values that an action head predicts: 0, as there is no such head."""
+        return 0

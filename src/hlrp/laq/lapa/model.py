@@ -3,8 +3,7 @@
 Written from the paper (arXiv:2410.11758) and checked against the released code (LatentActionPretraining/LAPA on
 GitHub). Where the two differ, this follows the code, since the released weights were trained with it.
 
-Shapes: b clips, t frames, n = t-1 transitions, z pairs of frames, c h w a frame, s code slots, k codebook entries,
-v code width, d width, p = y*x patches of a frame, i j rows and columns inside a patch.
+Shapes: p pictures, or pairs of pictures; l = y*x patches of a picture, i j rows and columns inside a patch.
 """
 
 from __future__ import annotations
@@ -35,15 +34,16 @@ class LapaQuantizer(LatentActionQuantizer):
     config: LapaConfig
 
     def __init__(self, config: LapaConfig) -> None:
-        nn.Module.__init__(self)  # not the parent's __init__, which would build other parts
-        self.config = config
-        patches = PatchEmbedding(config)  # in LAPA, encoder and decoder share the patch embedding
-        bias = RelativePositionBias(config.dim, config.heads)
-        self.encoder = LapaEncoder(config, patches, bias)
-        self.quantizer = LapaCodebook(config.spec)
-        self.decoder = LapaDecoder(config, patches, bias)
-        self.action_head = None
+        super().__init__(config)
         self.eval()
+
+    def _build(self) -> None:
+        """Create encoder, quantizer and decoder; in LAPA, encoder and decoder share the patch embedding."""
+        patches = PatchEmbedding(self.config)
+        bias = RelativePositionBias(self.config.dim, self.config.heads)
+        self.encoder = LapaEncoder(self.config, patches, bias)
+        self.quantizer = LapaCodebook(self.config.spec)
+        self.decoder = LapaDecoder(self.config, patches, bias)
 
     def train(self, mode: bool = True) -> LapaQuantizer:
         """Set evaluation mode; training mode is refused.
@@ -69,9 +69,9 @@ class PatchEmbedding(nn.Sequential):
         super().__init__(nn.LayerNorm(values), nn.Linear(values, config.dim), nn.LayerNorm(config.dim))
         self.patch_size = config.patch_size
 
-    def forward(self, frames: Float[Tensor, "z c h w"]) -> Float[Tensor, "z p d"]:
+    def forward(self, frames: Float[Tensor, "p c h w"]) -> Float[Tensor, "p l d"]:
         """Embed frames given as float32 in [0, 1]."""
-        patches = rearrange(frames, "z c (y i) (x j) -> z (y x) (c i j)", i=self.patch_size, j=self.patch_size)
+        patches = rearrange(frames, "p c (y i) (x j) -> p (y x) (c i j)", i=self.patch_size, j=self.patch_size)
         return super().forward(patches)
 
 
@@ -89,10 +89,10 @@ class SlotPool(nn.Module):
         self.to_code = nn.Linear(config.dim, v)
         self.convolutions = nn.Sequential(*layers)
 
-    def forward(self, tokens: Float[Tensor, "z p d"]) -> Float[Tensor, "z s v"]:
+    def forward(self, tokens: Float[Tensor, "p l d"]) -> Float[Tensor, "p s v"]:
         """Pool the tokens of each frame to one vector per code slot."""
-        values = self.convolutions(rearrange(self.to_code(tokens), "z (y x) v -> z v y x", y=self.grid))
-        return rearrange(values, "z v y x -> z (y x) v")
+        values = self.convolutions(rearrange(self.to_code(tokens), "p (y x) v -> p v y x", y=self.grid))
+        return rearrange(values, "p v y x -> p (y x) v")
 
 
 class LapaEncoder(nn.Module):
@@ -109,15 +109,15 @@ class LapaEncoder(nn.Module):
         self.time = LapaTransformer(config.dim, config.heads, config.head_dim, config.temporal_layers)
         self.pool = SlotPool(config)
 
-    def forward(self, frames: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n s v"]:
+    def forward(self, frames: Float[Tensor, "b t 1 c h w"]) -> Float[Tensor, "b n s v"]:
         """Encode frames given as float32 in [0, 1]."""
         b = len(frames)
-        pairs = torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)  # (b, n, 2, c, h, w)
-        tokens = self.patches(rearrange(pairs, "b n two c h w -> (b n two) c h w"))
+        pairs = torch.stack([frames[:, :-1], frames[:, 1:]], dim=2)  # (b, n, 2, 1, c, h, w)
+        tokens = self.patches(rearrange(pairs, "b n two 1 c h w -> (b n two) c h w"))
         video = (len(tokens) // 2, 2, self.grid, self.grid)
         tokens = self.space(tokens, video, bias=self.bias(self.grid))
-        by_place = self.time(rearrange(tokens, "(z two) p d -> (z p) two d", two=2), video)
-        earlier, later = rearrange(by_place, "(z p) two d -> two z p d", two=2, p=self.grid**2)
+        by_place = self.time(rearrange(tokens, "(p two) l d -> (p l) two d", two=2), video)
+        earlier, later = rearrange(by_place, "(p l) two d -> two p l d", two=2, l=self.grid**2)
         return rearrange(self.pool(later) - self.pool(earlier), "(b n) s v -> b n s v", b=b)
 
 
@@ -131,12 +131,12 @@ class LapaCodebook(Quantizer):
         super().__init__()
         self.entries = nn.Parameter(torch.randn(spec.codebook_size, spec.code_dim))
 
-    def quantize(self, latents: Float[Tensor, "z s v"]) -> Quantized:
+    def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
         squares = self.entries.square().sum(1)
         ids = (squares - 2 * latents @ self.entries.T).argmin(dim=-1)  # squared distance without |latent|²
         return Quantized(self.lookup(ids), ids, latents.new_zeros(()))
 
-    def lookup(self, ids: Int[Tensor, "z s"]) -> Float[Tensor, "z s v"]:
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         return self.entries[ids]
 
     def codebook(self, spec: LatentSpec) -> Float[Tensor, "s k v"]:
@@ -157,24 +157,29 @@ class LapaDecoder(nn.Module):
         )
         self.to_pixels = nn.Linear(config.dim, 3 * config.patch_size**2)
 
-    def forward(self, frames: Float[Tensor, "b n c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
+    def forward(self, frames: Float[Tensor, "b n 1 c h w"], vectors: Float[Tensor, "b n s v"]) -> PredictedChange:
         """Predict the change after each frame (float32 in [0, 1]) from the code vectors of its transition."""
         b = len(frames)
         memory = self.from_code(mixed_slots(rearrange(vectors, "b n s v -> (b n) s v")))
-        tokens = self.patches(rearrange(frames, "b n c h w -> (b n) c h w"))
+        tokens = self.patches(rearrange(frames, "b n 1 c h w -> (b n) c h w"))
         video = (len(tokens), 1, self.grid, self.grid)
         tokens = self.space(tokens, video, memory=memory, bias=self.bias(self.grid))
         pictures = rearrange(
-            self.to_pixels(tokens), "(b n) (y x) (c i j) -> b n c (y i) (x j)", b=b, y=self.grid, i=self.patch_size, c=3
+            self.to_pixels(tokens),
+            "(b n) (y x) (c i j) -> b n 1 c (y i) (x j)",
+            b=b,
+            y=self.grid,
+            i=self.patch_size,
+            c=3,
         )
         return PredictedChange(pixels=pictures - frames, features=None, flow=None)
 
 
-def mixed_slots(vectors: Float[Tensor, "z s v"]) -> Float[Tensor, "z s v"]:
+def mixed_slots(vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b s v"]:
     """Rearrange code vectors to the layout with which LAPA's decoder was trained.
 
     LAPA's code reshapes the (s, v) values to (v, s) without moving them, then transposes. With more than one slot, each
     of the s resulting vectors therefore holds values of all codes. The released weights expect this layout.
     """
-    z, s, v = vectors.shape
-    return vectors.reshape(z, v, s).transpose(1, 2)
+    b, s, v = vectors.shape
+    return vectors.reshape(b, v, s).transpose(1, 2)

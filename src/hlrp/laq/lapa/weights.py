@@ -1,7 +1,4 @@
-"""Convert LAPA's released state dict to the parameter names of `LapaQuantizer`, and infer its architecture.
-
-Shapes: k codebook entries, v code width, d width, h heads, e head width.
-"""
+"""Convert LAPA's released state dict to the parameter names of `LapaQuantizer`, and infer its architecture."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from torch import Tensor
 from hlrp.laq.lapa.config import POOL_SHAPES, LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.latents import LatentSpec
-from hlrp.storage.artefacts import read_pickle
+from hlrp.storage.artefacts import read_state_dict
 
 _LAYER = r"(enc_spatial|enc_temporal|dec_spatial)_transformer\.layers\.(\d+)"
 _STACKS = {"enc_spatial": "encoder.space", "enc_temporal": "encoder.time", "dec_spatial": "decoder.space"}
@@ -68,11 +65,7 @@ def load_lapa_weights(path: Path | str) -> dict[str, Tensor]:
         ValueError: If the file holds anything but a state dict.
     """
     expected = "a state dict of LAPA's quantizer, such as its released laq_openx.pt"
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; download LAPA's laq_openx.pt and name it")
-    state = read_pickle(path, expected=expected)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is not {expected}")
+    state = read_state_dict(path, expected=expected)
     return {name.removeprefix("module."): value.float() for name, value in state.items()}  # DDP's prefix
 
 
@@ -146,9 +139,9 @@ def our_name(key: str) -> str | None:
     """Name in `LapaQuantizer` of LAPA's parameter `key`; None if `key` is unknown."""
     if key == "vq.codebooks":
         return "quantizer.entries"
-    for theirs, ours in _PREFIXES.items():
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
+    for lapa_prefix, our_prefix in _PREFIXES.items():
+        if key.startswith(lapa_prefix):
+            return our_prefix + key.removeprefix(lapa_prefix)
     if found := re.fullmatch(r"(enc_spatial|enc_temporal|dec_spatial)_transformer\.norm_out\.(gamma|beta)", key):
         return f"{_STACKS[found[1]]}.norm.{_LAST_NORM[found[2]]}"
     if not (found := re.fullmatch(_LAYER + r"\.([0-3])\.(.+)", key)):

@@ -3,7 +3,7 @@
 Unlike pixels, these targets depend little on texture, light and grain. The networks are needed in training only and are
 not saved in checkpoints.
 
-Shapes: b clips, n transitions, m cameras, c = 3m channels, h w a frame, f features, y x the grid of patches, p tokens.
+Shapes: p pictures, u width of a vision model's features, y x the grid of patches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from hlrp.laq.config import TargetName
 from hlrp.laq.decoder import FLOW_CELLS
-from hlrp.storage.artefacts import read_pickle
+from hlrp.storage.artefacts import read_state_dict
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RAFT_SIDE = 128
@@ -64,16 +64,16 @@ class FeatureChange(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
-    ) -> Float[Tensor, "b n m f y x"]:
+        self, before: Float[Tensor, "b n m c h w"], after: Float[Tensor, "b n m c h w"]
+    ) -> Float[Tensor, "b n m u y x"]:
         """Features of `after` minus features of `before` (frames in [0, 1]); before that, the feature vector of every
         grid cell is normalized to mean 0 and variance 1."""
         b, n = before.shape[:2]
-        both = torch.cat([rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) for frames in (before, after)])
+        both = torch.cat([rearrange(frames, "b n m c h w -> (b n m) c h w") for frames in (before, after)])
         first, second = self._features(both).chunk(2)
-        return rearrange(second - first, "(b n m) f y x -> b n m f y x", b=b, n=n)
+        return rearrange(second - first, "(b n m) u y x -> b n m u y x", b=b, n=n)
 
-    def _features(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p f y x"]:
+    def _features(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p u y x"]:
         images = F.interpolate(images, self.size, mode="bilinear", antialias=True, align_corners=False)
         found = self.backbone(pixel_values=(images - self.mean) / self.std).last_hidden_state
         if found.ndim == 3:  # a ViT: its class and register tokens come before the patches
@@ -83,7 +83,7 @@ class FeatureChange(nn.Module):
                     f"{type(self.backbone).__name__} gives tokens but no patch_size; choose a ViT or a CNN"
                 )
             rows, columns = self.size[0] // side, self.size[1] // side
-            found = rearrange(found[:, -rows * columns :], "p (y x) f -> p f y x", y=rows)
+            found = rearrange(found[:, -rows * columns :], "p (y x) u -> p u y x", y=rows)
         found = F.layer_norm(found.movedim(1, -1).float(), found.shape[1:2]).movedim(-1, 1)
         return F.adaptive_avg_pool2d(found, self.grid)
 
@@ -102,29 +102,25 @@ class FlowChange(nn.Module):
 
     def __init__(self, weights: Path | str, grid: tuple[int, int]) -> None:
         super().__init__()
-        if not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"flow_weights {weights} does not exist; save torchvision's raft_small state dict to it"
-            )
         self.raft = raft_small(weights=None, progress=False).eval().requires_grad_(False)
         expected = "the state dict of torchvision's raft_small"
-        state = read_pickle(weights, expected=expected)
+        state = read_state_dict(weights, expected=expected)
         try:
             self.raft.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
+        except RuntimeError as error:
             raise ValueError(f"{weights} is not {expected}") from error
         self.grid, self.cells = grid, (grid[0] * FLOW_CELLS, grid[1] * FLOW_CELLS)
 
     @torch.no_grad()
     def forward(
-        self, before: Float[Tensor, "b n c h w"], after: Float[Tensor, "b n c h w"]
+        self, before: Float[Tensor, "b n m c h w"], after: Float[Tensor, "b n m c h w"]
     ) -> Float[Tensor, "b n m 2 y x"]:
         """Displacement from `before` to `after` (frames in [0, 1]) along x and y, in patches, for every flow cell."""
         b, n = before.shape[:2]
         # RAFT takes only sides that are multiples of 8, and pixels in [-1, 1].
         size = tuple(-(-max(side, _RAFT_SIDE) // 8) * 8 for side in before.shape[-2:])
         first, second = (
-            F.interpolate(rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) * 2 - 1, size, mode="bilinear")
+            F.interpolate(rearrange(frames, "b n m c h w -> (b n m) c h w") * 2 - 1, size, mode="bilinear")
             for frames in (before, after)
         )
         flow = self.raft(first, second)[-1]
@@ -157,7 +153,7 @@ def frozen_targets(
 
 
 def feature_dim(frozen: nn.ModuleDict) -> int:
-    """Width f of the features if `frozen` has a feature network, else 0."""
+    """Width u of the features if `frozen` has a feature network, else 0."""
     return next((target.dim for target in frozen.values() if isinstance(target, FeatureChange)), 0)
 
 

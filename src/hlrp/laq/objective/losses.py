@@ -1,7 +1,6 @@
 """Loss terms of the quantizer: errors of predicted pixels, features and actions, weighted towards what moved.
 
-Shapes: b clips, n transitions, m cameras, c h w a frame, f y x a frozen encoder's features, a action values of one
-transition.
+Shapes: g action values of one transition, h*a; u width of a frozen vision model's features, on a grid y x of patches.
 """
 
 from __future__ import annotations
@@ -25,24 +24,21 @@ def motion_weight(
 
 
 def reconstruction_loss(
-    predicted: Float[Tensor, "b n c h w"],
-    before: Float[Tensor, "b n c h w"],
-    after: Float[Tensor, "b n c h w"],
+    predicted: Float[Tensor, "b n m c h w"],
+    before: Float[Tensor, "b n m c h w"],
+    after: Float[Tensor, "b n m c h w"],
     *,
     motion_strength: float,
 ) -> Float[Tensor, ""]:
-    """Motion-weighted mean squared error of `predicted` against `after`; pixels in [0, 1], 3 channels a camera."""
-    predicted, before, after = (
-        rearrange(frames, "b n (m c) h w -> b n m c h w", c=3) for frames in (predicted, before, after)
-    )
+    """Motion-weighted mean squared error of `predicted` against `after`; pixels in [0, 1]."""
     weight = motion_weight(before, after, strength=motion_strength)
     return (weight * (predicted - after).square()).mean()
 
 
 def coarse_loss(
-    predicted: Float[Tensor, "b n c h w"],
-    before: Float[Tensor, "b n c h w"],
-    after: Float[Tensor, "b n c h w"],
+    predicted: Float[Tensor, "b n m c h w"],
+    before: Float[Tensor, "b n m c h w"],
+    after: Float[Tensor, "b n m c h w"],
     *,
     motion_strength: float,
 ) -> Float[Tensor, ""]:
@@ -52,7 +48,7 @@ def coarse_loss(
     over squares rewards a prediction that is nearly right, so that codes describe positions rather than sharp edges.
     """
     error, before, after = (
-        rearrange(frames, "b n (m c) h w -> (b n m) c h w", c=3) for frames in (predicted - after, before, after)
+        rearrange(frames, "b n m c h w -> (b n m) c h w") for frames in (predicted - after, before, after)
     )
     weight = motion_weight(before, after, strength=motion_strength)
     terms = [side * (F.avg_pool2d(weight, side) * F.avg_pool2d(error, side).square()).mean() for side in _COARSE_SIDES]
@@ -64,7 +60,7 @@ _COARSE_SIDES = (4, 8)
 
 
 def feature_loss(
-    predicted: Float[Tensor, "b n m f y x"], change: Float[Tensor, "b n m f y x"], *, motion_strength: float
+    predicted: Float[Tensor, "b n m u y x"], change: Float[Tensor, "b n m u y x"], *, motion_strength: float
 ) -> Float[Tensor, ""]:
     """Mean squared error of the predicted change of features, weighted by how much each grid cell changed.
 
@@ -73,14 +69,14 @@ def feature_loss(
         change: True change, of features with unit variance.
         motion_strength: Extra weight of the grid cell that changed most in its frame; others get less.
     """
-    amount = reduce(change.square(), "b n m f y x -> b n m 1 y x", "mean")
+    amount = reduce(change.square(), "b n m u y x -> b n m 1 y x", "mean")
     share = amount / amount.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-6)
     return ((1 + motion_strength * share) * (predicted - change).square()).mean()
 
 
 def labelled_mean_square(
-    predicted: Float[Tensor, "b n a"], truth: Float[Tensor, "b n a"], labelled: Bool[Tensor, " b"], total: Tensor
+    predicted: Float[Tensor, "b n g"], truth: Float[Tensor, "b n g"], labelled: Bool[Tensor, " b"], total: Tensor
 ) -> Float[Tensor, ""]:
     """Sum of the mean squared errors of labelled clips, divided by `total`; unlabelled clips get no gradient."""
-    error = reduce((predicted - truth).square(), "b n a -> b", "mean")
+    error = reduce((predicted - truth).square(), "b n g -> b", "mean")
     return torch.where(labelled, error, 0.0).sum() / total.clamp_min(1)

@@ -1,7 +1,4 @@
-"""The training step of the latent action quantizer (stage 1), as a Lightning module.
-
-Shapes: b clips, n transitions, c h w a frame.
-"""
+"""The training step of the latent action quantizer (stage 1), as a Lightning module."""
 
 from __future__ import annotations
 
@@ -48,18 +45,18 @@ class LAQTask(pl.LightningModule):
         result = self.model(pixels, altered_view(pixels, batch.views, self.config.views))
         losses = self.losses(result, pixels[:, :-1], pixels[:, 1:], batch)
         loss = torch.stack(list(losses.values())).sum()
-        figures = {"loss": loss, **losses}
+        values = {"loss": loss, **losses}
         if result.frames is not None:
             error, copied = (frames - pixels[:, 1:] for frames in (result.frames.detach(), pixels[:, :-1]))
-            figures["copy_gain"] = 1 - error.square().sum() / copied.square().sum().clamp_min(1e-6)
-        self.log_dict({f"train/{name}": value for name, value in figures.items()}, prog_bar=True, batch_size=len(batch))
+            values["copy_gain"] = 1 - error.square().sum() / copied.square().sum().clamp_min(1e-6)
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True, batch_size=len(batch))
         return loss
 
     def losses(
         self,
         result: Reconstruction,
-        before: Float[Tensor, "b n c h w"],
-        after: Float[Tensor, "b n c h w"],
+        before: Float[Tensor, "b n m c h w"],
+        after: Float[Tensor, "b n m c h w"],
         batch: ClipBatch,
     ) -> dict[str, Float[Tensor, ""]]:
         """Every weighted term of the loss, by name; their sum is the loss.
@@ -68,7 +65,7 @@ class LAQTask(pl.LightningModule):
             result: Output of the model for `batch`.
             before: Frames 0 … t-2, float32 in [0, 1].
             after: Frames 1 … t-1: the next frame of each frame in `before`.
-            batch: Batch with the known actions.
+            batch: Batch with the actions of the labelled clips.
         """
         config, change, frozen = self.config, result.change, self._frozen[0]
         losses = {"quantizer": result.quantizer_loss}

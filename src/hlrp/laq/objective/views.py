@@ -2,8 +2,6 @@
 
 Both views share the motion, but not brightness, contrast and exact position. Codes that only copy the appearance of the
 next frame do not help the decoder, so that codes must describe motion.
-
-Shapes: b clips, t frames, c h w a frame.
 """
 
 from __future__ import annotations
@@ -18,20 +16,20 @@ from hlrp.laq.objective.config import ViewConfig
 
 
 def altered_view(
-    frames: Float[Tensor, "b t c h w"], draws: Float[Tensor, "b 4"], config: ViewConfig
-) -> Float[Tensor, "b t c h w"]:
-    """Change the position, brightness and contrast of every clip; all frames of a clip are changed in the same way.
+    frames: Float[Tensor, "b t m c h w"], draws: Float[Tensor, "b 4"], config: ViewConfig
+) -> Float[Tensor, "b t m c h w"]:
+    """Change the position, brightness and contrast of every clip; all its frames and cameras are changed alike.
 
     Args:
         frames: Clips, float32 in [0, 1]; the result may go slightly beyond this range.
         draws: Contrast, brightness, shift along x and y, in [-1, 1], as fractions of the largest changes.
         config: Largest changes.
     """
-    t = frames.shape[1]
-    contrast = 1 + config.max_contrast * draws[:, 0, None, None, None, None]
-    brightness = config.max_brightness * draws[:, 1, None, None, None, None]
-    moved = shift(rearrange(frames, "b t c h w -> b (t c) h w"), config.max_shift * draws[:, 2:])
-    return (rearrange(moved, "b (t c) h w -> b t c h w", t=t) - 0.5) * contrast + 0.5 + brightness
+    _, t, m, *_ = frames.shape
+    contrast = rearrange(1 + config.max_contrast * draws[:, 0], "b -> b 1 1 1 1 1")
+    brightness = rearrange(config.max_brightness * draws[:, 1], "b -> b 1 1 1 1 1")
+    moved = shift(rearrange(frames, "b t m c h w -> b (t m c) h w"), config.max_shift * draws[:, 2:])
+    return (rearrange(moved, "b (t m c) h w -> b t m c h w", t=t, m=m) - 0.5) * contrast + 0.5 + brightness
 
 
 def shift(images: Float[Tensor, "b c h w"], by: Float[Tensor, "b 2"]) -> Float[Tensor, "b c h w"]:

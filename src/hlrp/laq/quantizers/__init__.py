@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from hlrp.laq.config import QUANTIZERS
 from hlrp.laq.quantizers.base import Quantized, Quantizer
-from hlrp.laq.quantizers.continuous import ContinuousBottleneck
-from hlrp.laq.quantizers.fsq import FiniteScalarQuantizer
-from hlrp.laq.quantizers.nsvq import NoiseSubstitutionQuantizer
-from hlrp.laq.quantizers.rvq import ResidualVectorQuantizer
-from hlrp.laq.quantizers.simvq import LinearCodebookQuantizer
-from hlrp.laq.quantizers.vq import VectorQuantizer
+from hlrp.runtime.class_paths import load_class
 
-__all__ = ["QUANTIZERS", "Quantized", "Quantizer"]
+__all__ = ["Quantized", "Quantizer", "quantizer_class"]
 
-QUANTIZERS: dict[str, type[Quantizer]] = {
-    "fsq": FiniteScalarQuantizer,
-    "nsvq": NoiseSubstitutionQuantizer,
-    "vq": VectorQuantizer,
-    "simvq": LinearCodebookQuantizer,
-    "rvq": ResidualVectorQuantizer,
-    "continuous": ContinuousBottleneck,
-}
-"""Quantizer class by its name in `LAQConfig.quantizer`."""
+
+def quantizer_class(name: str) -> type[Quantizer]:
+    """Class of the quantizer that `LAQConfig.quantizer` calls `name`.
+
+    Raises:
+        TypeError: If the class that is registered under `name` is no `Quantizer`.
+    """
+    return load_class(QUANTIZERS[name], Quantizer)

@@ -1,12 +1,10 @@
-"""Interface of all quantizers: from vectors of code slots to code vectors and code ids.
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
-"""
+"""Interface of all quantizers: from vectors of code slots to code vectors and code ids."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int
@@ -57,4 +55,5 @@ class Quantizer(nn.Module, ABC):
             ValueError: If the quantizer has no codes.
         """
         ids = torch.arange(spec.codebook_size)[:, None].expand(-1, spec.code_seq_len)
-        return self.lookup(ids.to(next(self.buffers()).device)).transpose(0, 1).contiguous()
+        device = next(chain(self.parameters(), self.buffers())).device
+        return self.lookup(ids.to(device)).transpose(0, 1).contiguous()

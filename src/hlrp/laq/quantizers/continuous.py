@@ -1,6 +1,6 @@
 """A bottleneck without codes: the latent of a beta-VAE (Higgins et al., ICLR 2017; Kingma & Welling, arXiv:1312.6114).
 
-Shapes: b batch, s code slots, v width of a slot's vector (w in an einsum where it occurs twice).
+Shapes: u a second width of a code vector, equal to v.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ContinuousBottleneck(Quantizer):
         ids = torch.full(latents.shape[:2], NO_LABEL, dtype=torch.int64, device=latents.device)
         if not self.training:
             return Quantized(latents, ids, latents.new_zeros(()))
-        log_variance = torch.einsum("b s v, s v w -> b s w", latents, self.weight) + self.bias
+        log_variance = torch.einsum("b s v, s v u -> b s u", latents, self.weight) + self.bias
         log_variance = log_variance.clamp(-10, 10)  # keeps exp() finite
         vectors = latents + (0.5 * log_variance).exp() * normal_rows(latents)
         divergence = 0.5 * (latents.square() + log_variance.exp() - 1 - log_variance).mean()

@@ -1,6 +1,6 @@
 """Finite scalar quantization (FSQ, arXiv:2309.15505).
 
-Shapes: b batch, s code slots, v code width, l rounded dimensions of a slot.
+Shapes: i rounded dimensions of a slot, j the same dimensions a second time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FiniteScalarQuantizer(Quantizer):
         )
 
     def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
-        bounded = self.standardize(torch.einsum("b s v, s v l -> b s l", latents, self.project_in))
+        bounded = self.standardize(torch.einsum("b s v, s v i -> b s i", latents, self.project_in))
         rounded, ids = self.rounding(bounded)
         loss = _USAGE_WEIGHT * usage_loss(bounded) if self.training else latents.new_zeros(())
         return Quantized(self._to_vectors(rounded), ids.long(), loss)
@@ -48,15 +48,15 @@ class FiniteScalarQuantizer(Quantizer):
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         return self._to_vectors(self.rounding.indices_to_codes(ids))
 
-    def _to_vectors(self, rounded: Float[Tensor, "b s l"]) -> Float[Tensor, "b s v"]:
-        return torch.einsum("b s l, s l v -> b s v", rounded, self.project_out)
+    def _to_vectors(self, rounded: Float[Tensor, "b s i"]) -> Float[Tensor, "b s v"]:
+        return torch.einsum("b s i, s i v -> b s v", rounded, self.project_out)
 
 
-def usage_loss(bounded: Float[Tensor, "b s l"]) -> Float[Tensor, ""]:
+def usage_loss(bounded: Float[Tensor, "b s i"]) -> Float[Tensor, ""]:
     """Loss that is 0 if every dimension of a slot is balanced around 0 and uncorrelated with the slot's others."""
     sides = torch.tanh(2 * bounded)  # a smooth sign, in (-1, 1)
     balance = mean_over_ranks(sides.mean(0)).square().mean()
-    together = mean_over_ranks(torch.einsum("b s l, b s m -> s l m", sides, sides) / len(sides))
+    together = mean_over_ranks(torch.einsum("b s i, b s j -> s i j", sides, sides) / len(sides))
     apart = together - torch.diag_embed(together.diagonal(dim1=1, dim2=2))
     return balance + apart.square().mean()
 

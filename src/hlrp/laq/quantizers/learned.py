@@ -9,7 +9,7 @@ three remedies. Their state is saved in checkpoints and is the same on every pro
 - Codes that are hardly used are placed anew on recent latents during training. (Restarting codes from data is from
   Jukebox, arXiv:2005.00341. LAPA, arXiv:2410.11758, copies used codes instead.)
 
-Shapes: b batch, s code slots, k codebook entries, v code width, m remembered latents.
+Shapes: rows a number of latents, placed the codes that are placed anew.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LearnedCodebooks(Quantizer):
     """A quantizer that standardizes latents, and that places dead codes anew on recent latents during training."""
 
     recent: Tensor
-    """Standardized latents of the last batches, (m, s, v); the first rows are empty until `remembered` reaches m."""
+    """Standardized latents of the last batches, (rows, s, v); the first rows are empty until as many are remembered."""
     remembered: Tensor
     """Number of filled rows of `recent`."""
     steps: Tensor
@@ -83,8 +83,8 @@ class LearnedCodebooks(Quantizer):
         """Replace each standardized vector by the nearest entry of its slot's codebook."""
 
     @abstractmethod
-    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
-        """Set the d codes of `slot` that are true in `which` to `vectors`, in their order."""
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "placed v"]) -> None:
+        """Set the codes of `slot` that are true in `which` to `vectors`, in their order."""
 
     @abstractmethod
     def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:
@@ -97,7 +97,7 @@ class LearnedCodebooks(Quantizer):
         self.revived.zero_()
         return {"recent": torch.ones_like(self.recent, dtype=torch.bool), **replaced}
 
-    def slot_inputs(self, latents: Float[Tensor, "m s v"], slot: int) -> Float[Tensor, "m v"]:
+    def slot_inputs(self, latents: Float[Tensor, "rows s v"], slot: int) -> Float[Tensor, "rows v"]:
         """Vectors with which the codebook of `slot` is compared."""
         return latents[:, slot]
 
@@ -127,15 +127,15 @@ class LearnedCodebooks(Quantizer):
                 self.place(slot, dead[slot], _draw(self.slot_inputs(latents, slot), int(dead[slot].sum())))
         self.revived |= dead
         self.uses.zero_()
-        self.steps.fill_(1)  # not 0, which stands for a codebook that has seen no data yet
+        self.steps.fill_(1)  # not 0, which stands for a codebook before its first training step
 
 
-def _draw(vectors: Float[Tensor, "m v"], count: int) -> Float[Tensor, "d v"]:
+def _draw(vectors: Float[Tensor, "rows v"], count: int) -> Float[Tensor, "placed v"]:
     """Draw `count` random rows of `vectors` and add a little noise; the result is the same on every process.
 
     No row is drawn twice before every row is drawn once.
     """
     order = torch.randperm(len(vectors), device=vectors.device)
-    drawn = vectors[repeat(order, "m -> (times m)", times=-(-count // len(order)))[:count]]
+    drawn = vectors[repeat(order, "rows -> (times rows)", times=-(-count // len(order)))[:count]]
     noise = SPREAD * vectors.std(0, correction=0) * torch.randn_like(drawn)
     return from_first_rank(drawn + noise)

@@ -1,7 +1,4 @@
-"""Noise substitution vector quantization (NSVQ, Vali & Bäckström, IEEE Access 2022), as in LAPA (arXiv:2410.11758).
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
-"""
+"""Noise substitution vector quantization (NSVQ, Vali & Bäckström, IEEE Access 2022), as in LAPA (arXiv:2410.11758)."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class NoiseSubstitutionQuantizer(LearnedCodebooks):
         slots = torch.arange(ids.shape[1], device=ids.device)
         return self.anchors[slots, ids] + self.offsets[slots, ids]
 
-    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "placed v"]) -> None:
         self.anchors[slot, which] = vectors - self.offsets[slot, which]
 
     def values_of(self, codes: Bool[Tensor, "s k"]) -> dict[str, Bool[Tensor, "..."]]:

@@ -1,6 +1,8 @@
 """Residual vector quantization (SoundStream, arXiv:2107.03312, algorithm 1).
 
-Shapes: b batch, s code slots (levels), k codebook entries, v code width.
+The slots s are the levels of the quantization.
+
+Shapes: rows a number of vectors.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class ResidualVectorQuantizer(VectorQuantizer):
             losses.append(loss)
         return Quantized(torch.stack(vectors, 1), torch.stack(ids, 1), torch.stack(losses).sum())
 
-    def slot_inputs(self, latents: Float[Tensor, "m s v"], slot: int) -> Float[Tensor, "m v"]:
+    def slot_inputs(self, latents: Float[Tensor, "rows s v"], slot: int) -> Float[Tensor, "rows v"]:
         rest = latents.mean(1)
         for level in self.books[:slot]:
             rest = rest - level.codebook[torch.cdist(rest, level.codebook).argmin(-1)]

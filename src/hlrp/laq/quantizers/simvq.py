@@ -1,7 +1,4 @@
-"""SimVQ (arXiv:2411.02038): codes are a learned linear map of fixed random vectors, so that all codes move together.
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
-"""
+"""SimVQ (arXiv:2411.02038): codes are a learned linear map of fixed random vectors, so that all codes move together."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ class LinearCodebookQuantizer(LearnedCodebooks):
         slots = [slot.indices_to_codes(ids[:, i, None]) for i, slot in enumerate(self.books)]
         return torch.cat(slots, dim=1)
 
-    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "placed v"]) -> None:
         book = self.books[slot]
         # A code is W f: the fixed vector f that the map W sends to the wanted code is found by the pseudo-inverse of W.
         inverse = torch.linalg.pinv(book.code_transform.weight)  # pyright: ignore[reportOptionalMemberAccess]

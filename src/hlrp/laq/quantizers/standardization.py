@@ -1,6 +1,6 @@
 """Standardization of latents to mean 0 and variance 1, so that a quantizer does not depend on the encoder's scale.
 
-Shapes: b batch, s code slots, v width of what is standardized.
+Shapes: i values of a slot that are standardized.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BatchStandardization(nn.Module):
         self.register_buffer("variance", torch.ones(shape))
         self.register_buffer("batches", torch.zeros(()))
 
-    def forward(self, values: Float[Tensor, "b s v"]) -> Float[Tensor, "b s v"]:
+    def forward(self, values: Float[Tensor, "b s i"]) -> Float[Tensor, "b s i"]:
         """Standardize every element of `values` by its mean and variance over the batch, or by running statistics."""
         mean, variance = self.mean, self.variance
         if self.training:

@@ -1,7 +1,4 @@
-"""Vector quantization with codes that are moving averages of the latents (VQ-VAE, arXiv:1711.00937, appendix A.1).
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
-"""
+"""Vector quantization with codes that are moving averages of the latents (VQ-VAE, arXiv:1711.00937, appendix A.1)."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class VectorQuantizer(LearnedCodebooks):
     def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         return torch.stack([slot.codebook[ids[:, i]] for i, slot in enumerate(self.books)], dim=1)
 
-    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "d v"]) -> None:
+    def place(self, slot: int, which: Bool[Tensor, " k"], vectors: Float[Tensor, "placed v"]) -> None:
         book = self.books[slot]._codebook
         # The library computes codes as embed_avg / cluster_size: all three must be set, or the next update moves them.
         for moving_average, value in ((book.embed, vectors), (book.embed_avg, vectors), (book.cluster_size, 1.0)):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.report.cards.parts import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import counted
@@ -48,8 +48,8 @@ def foundation_card(
     *,
     laq_fingerprint: str,
     extra: Mapping[str, Any],
-    quality: CodeFigures | None = None,
-    language: LanguageFigures | None = None,
+    quality: CodeAccuracy | None = None,
+    language: LanguageMetrics | None = None,
 ) -> str:
     """Model card in Markdown, with the held-out metrics as a table.
 
@@ -85,7 +85,7 @@ def foundation_card(
     )
 
 
-def _figures(quality: CodeFigures, language: LanguageFigures | None) -> str:
+def _figures(quality: CodeAccuracy, language: LanguageMetrics | None) -> str:
     values, spoken = quality.to_dict(), None if language is None else language.to_dict()
     episodes = "" if quality.episodes is None else f" of {counted(quality.episodes, 'episode')}"
     basis = f"Over {quality.frames} frames{episodes} not used to train it; the quantizer may have been trained on them."

@@ -61,7 +61,7 @@ def model_card(
         latents=f"{spec.code_seq_len} codes of {spec.codebook_size}" if model.quantizer.has_codes else "a few numbers",
         offset=spec.frame_offset_s,
         cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
-        clip=", ".join(map(str, ("batch", spec.num_frames, config.channels, *config.image_size))),
+        clip=", ".join(map(str, ("batch", spec.num_frames, config.num_cameras, 3, *config.image_size))),
         figures=_unmeasured(extra) if quality is None else _figures(quality),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )

@@ -20,8 +20,8 @@ from torch import Tensor
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.predictions import device_of
-from hlrp.measure.code_accuracy import CodeFigures
-from hlrp.measure.language import LanguageFigures
+from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.language import LanguageMetrics
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
@@ -70,14 +70,13 @@ def example_predictions(backend: FoundationBackend, batch: FoundationBatch, coun
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}; leave the examples out instead")
-    if batch.codes is None:
+    if batch.labels is None:
         raise ValueError("the batch has no codes to compare with; pass labelled frames")
-    labelled = (batch.codes >= 0).all(1)
-    rows = (labelled if batch.valid is None else labelled & batch.valid).nonzero()[:, 0].cpu()
+    rows = batch.labels.counted.nonzero()[:, 0].cpu()
     if len(rows) == 0:
         raise ValueError(f"none of {len(batch)} frames has a label to compare with; pass labelled frames")
     rows = rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
-    images, codes = batch.images[rows.to(batch.images.device)], batch.codes[rows.to(batch.codes.device)]
+    images, codes = batch.images[rows.to(batch.images.device)], batch.labels.to("cpu").rows(rows).require_codes()
     instructions = [batch.instructions[row] for row in rows.tolist()]
     with evaluation_mode(backend), torch.no_grad():
         said = backend.predict(FoundationBatch(images, instructions).to(device_of(backend)))
@@ -95,8 +94,8 @@ def example_predictions(backend: FoundationBackend, batch: FoundationBatch, coun
 
 
 def render_foundation_page(
-    figures: CodeFigures,
-    language: LanguageFigures | None,
+    figures: CodeAccuracy,
+    language: LanguageMetrics | None,
     examples: Sequence[ExamplePrediction],
     about: Mapping[str, str],
 ) -> str:
@@ -128,7 +127,7 @@ def render_foundation_page(
     return page(_TITLE, "".join(body))
 
 
-def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple[str, str]]:
+def _facts(figures: CodeAccuracy, language: LanguageMetrics | None) -> list[tuple[str, str]]:
     """Return the numbers at the top of the page.
 
     The gain over guessing comes before the accuracy, since the best constant guess may have a high accuracy too.
@@ -143,7 +142,7 @@ def _facts(figures: CodeFigures, language: LanguageFigures | None) -> list[tuple
     return shown
 
 
-def _basis(figures: CodeFigures) -> str:
+def _basis(figures: CodeAccuracy) -> str:
     """Which frames were measured, and who has not seen them."""
     unseen = "that this model was not trained on; the quantizer that labelled them may have been."
     if figures.episodes is None:

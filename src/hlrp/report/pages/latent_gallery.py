@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.latents import LatentActions
 from hlrp.measure.action_probe import Chunks
 from hlrp.measure.baselines import k_means
-from hlrp.measure.clip_features import Latents, joined, latents_of, still_clip
+from hlrp.measure.clip_features import decoder_input, still_clip
 from hlrp.measure.code_usage import most_frequent
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
 from hlrp.measure.reconstruction import PICTURE_BATCH
@@ -56,48 +57,51 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
     device = next(model.parameters()).device
     with evaluating(model):
         batches = clips.pictures.split(PICTURE_BATCH)
-        latents = joined(
-            [latents_of(model, model.to_pixels(batch.to(device))) for batch in progress(batches, "drawing latents")]
-        )
+        latents = LatentActions.joined(
+            [model.encode(batch.to(device)) for batch in progress(batches, "drawing latents")]
+        ).to("cpu")
         found: dict[str, bytes] = {}
-        if quality.copy_gain is not None:
+        if quality.pictures.copy_gain is not None:
             found |= _predictions(model, clips, latents)
-        if quality.copy_gain is not None and quality.permuted_copy_gain is not None:
-            found["gains"] = gain_figure(quality.copy_gain, quality.copy_gain_moving, quality.permuted_copy_gain)
-    if quality.code_usage is not None and quality.perplexity is not None:
-        found["code_usage"] = code_usage_figure(quality.code_usage, quality.perplexity)
-    per_action = quality.probe_r2_per_action_by_features
-    if per_action is not None and quality.probe_r2_quantized is not None:
+        if quality.pictures.copy_gain is not None and quality.pictures.permuted_copy_gain is not None:
+            found["gains"] = gain_figure(
+                quality.pictures.copy_gain, quality.pictures.copy_gain_moving, quality.pictures.permuted_copy_gain
+            )
+    if quality.codes.code_usage is not None and quality.codes.perplexity is not None:
+        found["code_usage"] = code_usage_figure(quality.codes.code_usage, quality.codes.perplexity)
+    per_action = quality.probe.probe_r2_per_action_by_features
+    if per_action is not None and quality.probe.probe_r2_quantized is not None:
         found["probes"] = probe_figure(per_action)
     # The probes are None if no action varies; such actions are not drawn in the atlas either.
-    chunks = None if quality.probe_r2_quantized is None else clips.chunks
+    chunks = None if quality.probe.probe_r2_quantized is None else clips.chunks
     return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
 
 
-def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Latents) -> dict[str, bytes]:
+def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: LatentActions) -> dict[str, bytes]:
     """Draw predicted frames: of the clip itself, of still and reversed clips, and of transferred codes."""
     device = next(model.parameters()).device
     rows = _lively(clips, _ROWS)
     frames = model.to_pixels(clips.pictures[rows].to(device))
     before, after = frames[:, 0], frames[:, 1]
 
-    def predict(first: Float[Tensor, "b c h w"], vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b 3 h w"]:
+    def predict(first: Float[Tensor, "b m c h w"], vectors: Float[Tensor, "b s v"]) -> Float[Tensor, "b c h w"]:
         return first_camera(model.predict(first[:, None], vectors[:, None].to(device))[:, 0])
 
-    still, backwards = (latents_of(model, clip) for clip in (still_clip(frames), frames.flip(1)))
+    still, backwards = (decoder_input(model, model.encode(clip)) for clip in (still_clip(frames), frames.flip(1)))
     codes = None if latents.codes is None else latents.codes[rows, 0]
+    vectors = decoder_input(model, latents.rows(rows))[:, 0]
     shown_before, shown_after = first_camera(before), first_camera(after)
-    own = predict(before, latents.quantized[rows, 0])
-    resting = predict(before, still.quantized[:, 0])
+    own = predict(before, vectors)
+    resting = predict(before, still[:, 0])
     # The reversed clip's last transition is the clip's first one; from the later frame it should lead back to frame t.
-    undone = predict(after, backwards.quantized[:, -1])
+    undone = predict(after, backwards[:, -1])
     figures = {
         "predictions": prediction_figure(shown_before, shown_after, own, codes),
         "checks": checks_figure(shown_before, shown_after, resting, undone),
     }
     others = _targets(clips, rows)
     targets = model.to_pixels(clips.pictures[others].to(device))[:, 0]
-    moved = [predict(targets, latents.quantized[row, 0].expand(len(others), -1, -1)) for row in rows]
+    moved = [predict(targets, own_vectors.expand(len(others), -1, -1)) for own_vectors in vectors]
     figures["transfer"] = transfer_figure(
         torch.stack([shown_before, shown_after], dim=1), first_camera(targets), torch.stack(moved)
     )
@@ -106,7 +110,7 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
 
 def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
     """Choose `count` clips, evenly spread over the half of the clips with the most motion; still clips show nothing."""
-    motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3))
+    motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3, 4))
     order = motion.argsort(descending=True)
     order = order[: max(len(order) // 2, min(count, len(order)))]
     return order[torch.linspace(0, len(order) - 1, min(count, len(order))).long()]
@@ -123,10 +127,10 @@ def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
     return torch.tensor([first[episode] for episode in order[:_TARGETS]])
 
 
-def _atlas(clips: QualityClips, latents: Latents, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
+def _atlas(clips: QualityClips, latents: LatentActions, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
     """Draw clips grouped by code tuple and by the code of each slot; without codes, by k-means of the vectors."""
     if latents.codes is None:
-        vectors = rearrange(latents.quantized[:, 0], "b s v -> b (s v)").double()
+        vectors = rearrange(latents.require_vectors()[:, 0], "b s v -> b (s v)").double()
         centres = k_means(vectors, min(_COLUMNS, len(vectors)), torch.Generator().manual_seed(0))
         group = torch.cdist(vectors, centres).argmin(1)
         return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}

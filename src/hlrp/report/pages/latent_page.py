@@ -86,7 +86,7 @@ def render_latent_page(
         if name in figures:
             body.append(section(title, figure(caption, figures[name])))
     atlas = {name.removeprefix("atlas: "): content for name, content in figures.items() if name.startswith("atlas: ")}
-    explained = _ATLAS.format(actions="" if quality.probe_r2_quantized is None else _ATLAS_ACTIONS)
+    explained = _ATLAS.format(actions="" if quality.probe.probe_r2_quantized is None else _ATLAS_ACTIONS)
     body.append(
         section("Code atlas", paragraph(explained), *(figure(name, content) for name, content in atlas.items()))
     )
@@ -95,22 +95,28 @@ def render_latent_page(
 
 
 def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
-    r2 = quality.probe_r2 if quality.perplexity is not None else quality.probe_r2_quantized
+    r2 = quality.probe.probe_r2 if quality.codes.perplexity is not None else quality.probe.probe_r2_quantized
     shown: list[tuple[str, str]] = []
     if r2 is not None:
         shown.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
-    if quality.copy_gain is not None:
-        shown.append((f"{quality.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
-    if quality.tuple_entropy_bits is not None and quality.tuple_entropy_bits_max is not None:
-        bits = f"{quality.tuple_entropy_bits:.1f} bits"
-        shown.append((bits, f"entropy of a clip's codes, of at most {quality.tuple_entropy_bits_max:.1f}"))
+    if quality.pictures.copy_gain is not None:
+        shown.append((f"{quality.pictures.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
+    if quality.codes.tuple_entropy_bits is not None and quality.codes.tuple_entropy_bits_max is not None:
+        bits = f"{quality.codes.tuple_entropy_bits:.1f} bits"
+        shown.append((bits, f"entropy of a clip's codes, of at most {quality.codes.tuple_entropy_bits_max:.1f}"))
     return shown
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:
     clips = f"{quality.clips} clips of {counted(quality.episodes, 'episode')}"
-    pictures = "" if quality.copy_gain is None else f"; metrics of predicted frames use {quality.picture_clips} of them"
-    intervals = "" if quality.probe_gain_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+    pictures = (
+        ""
+        if quality.pictures.copy_gain is None
+        else f"; metrics of predicted frames use {quality.picture_clips} of them"
+    )
+    intervals = (
+        "" if quality.probe.probe_gain_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+    )
     return f"{episodes[:1].upper()}{episodes[1:]}. {clips}{pictures}.{intervals}"
 
 

@@ -30,7 +30,7 @@ _CONFIDENCE = (
 
 def action_names(feature: Mapping[str, Any], size: int) -> list[str]:
     """Names of the action's dimensions in the metadata of a dataset, or their numbers."""
-    names = feature.get("names")
+    names: Any = feature.get("names")
     if isinstance(names, Mapping):
         names = next((value for value in names.values() if isinstance(value, Sequence)), None)
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == size:
@@ -38,7 +38,7 @@ def action_names(feature: Mapping[str, Any], size: int) -> list[str]:
     return [f"action {number}" for number in range(size)]
 
 
-def render_pseudo_label_page(found: PseudoActions, names: Sequence[str], bounds: Int[Tensor, "e 2"]) -> str:
+def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int[Tensor, "e 2"]) -> str:
     """Render the report as HTML.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from hlrp.measure.code_accuracy import CodeFigures, Reliability
+from hlrp.measure.code_accuracy import CodeAccuracy, Reliability
 from hlrp.report.metrics import FOUNDATION_METRICS
 from hlrp.report.plots.style import BLUE, FAINT, GREY, INK, ORANGE, SKY, VERMILLION, figure_style, new_figure, png
 
@@ -22,7 +22,7 @@ _COLUMNS = 4
 """Largest number of confusion matrices side by side."""
 
 
-def slot_accuracy_figure(figures: CodeFigures) -> bytes:
+def slot_accuracy_figure(figures: CodeAccuracy) -> bytes:
     """Draw grouped bars for each slot: decoded and teacher-forced accuracy, beside the accuracy of guesses.
 
     Returns:

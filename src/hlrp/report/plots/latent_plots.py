@@ -270,13 +270,13 @@ def overlay(before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]) -
     return np.clip(coloured, 0, 1)
 
 
-def first_camera(frames: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Return the first three channels, which are the RGB image of the first camera, on the CPU, clipped to [0, 1]."""
-    return frames[..., :3, :, :].detach().cpu().float().clamp(0, 1)
+def first_camera(frames: Float[Tensor, "*b m c h w"]) -> Float[Tensor, "*b c h w"]:
+    """Return the RGB images of the first camera, on the CPU, clipped to [0, 1]."""
+    return frames[..., 0, :, :, :].detach().cpu().float().clamp(0, 1)
 
 
 def _rgb(frames: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
-    return rearrange(first_camera(frames), "b c h w -> b h w c").numpy()
+    return rearrange(frames.clamp(0, 1), "b c h w -> b h w c").numpy()
 
 
 def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w"]:

@@ -1,8 +1,6 @@
 """Which frames of a dataset have actions to learn; the other frames only contribute to the latent loss.
 
 Frames are looked up by the absolute frame index in a batch, because LeRobot's batch converter drops unknown columns.
-
-Shapes: b batch, h chunk steps, f frames, a action dimensions.
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ from jaxtyping import Bool, Int
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.clips import choose_labelled, clip_is_valid
+from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import ACTION_VALID, episode_bounds, episode_of_frame, marks_known_actions, read_vectors
+from hlrp.data.episode_split import choose_labelled
 from hlrp.latents import LatentSpec
 
 logger = logging.getLogger(__name__)
@@ -93,10 +92,10 @@ class ActionLabels:
             ValueError: If there is no such frame.
         """
         labelled = clip_is_valid(episode_bounds(dataset_meta), spec.frame_deltas(float(dataset_meta.fps)))
-        taught = self.known & in_run
-        if taught.any() and not (taught & labelled).any():
+        known = self.known & in_run
+        if known.any() and not (known & labelled).any():
             raise ValueError(
-                f"none of the {int(taught.sum())} frames with a known action has a latent code, since the clip of "
+                f"none of the {int(known.sum())} frames with a known action has a latent code, since the clip of "
                 f"{spec.frame_offset_s:g} s leaves its episode; choose longer episodes, or a LAQ of a shorter offset"
             )
 

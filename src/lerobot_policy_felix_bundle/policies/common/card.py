@@ -44,9 +44,9 @@ def finished(card: ModelCard, *, name: str, terms: dict[str, str], base_model: s
     for key, value in {"datasets": hub_ids([name]) or None, "base_model": base_model, **terms}.items():
         setattr(card.data, key, value)
     if not is_hub_id(name):
-        shown = markdown_text(name)
-        link = f"- **Repository:** [{shown}](https://huggingface.co/datasets/{shown})"
-        text = card.text.replace(link, f"- **Name:** {shown}, which is not on the hub")
+        escaped = markdown_text(name)
+        link = f"- **Repository:** [{escaped}](https://huggingface.co/datasets/{escaped})"
+        text = card.text.replace(link, f"- **Name:** {escaped}, which is not on the hub")
         card.text = re.sub(r"<a class=\"flex\" href=[^>]*visualize_dataset.*?</a>\n?", "", text, flags=re.DOTALL)
     return card
 

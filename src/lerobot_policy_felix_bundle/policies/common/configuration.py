@@ -6,20 +6,17 @@ This file must not use `from __future__ import annotations`, because LeRobot rea
 import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+import hlrp.foundation.backends  # noqa: F401  registers the backends
+from hlrp.foundation.config import BACKENDS, DTYPE_NAMES
+from hlrp.runtime.checks import require_numbers, require_one_of, told_by_draccus
 
 from .open_chunk import open_window
-
-# Repeated here from `hlrp.foundation`: every LeRobot command imports this file and would otherwise load transformers.
-VLA_BACKENDS = ("qwen3vl_chat", "smol_latent_head")
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 _NORMALIZATION = {
     "VISUAL": NormalizationMode.IDENTITY,
@@ -31,6 +28,11 @@ _NORMALIZATION = {
 @dataclass
 class HLRPConfig(PreTrainedConfig):
     """Options of all policies: a foundation VLA, and a part that maps its output to a chunk of actions."""
+
+    state_option: ClassVar[str] = "expert_uses_state"
+    """Name of the option that turns the robot's state off as an input."""
+    chunk_ends_with_label: ClassVar[bool] = False
+    """Whether actions are decoded from codes alone, so that a chunk cannot be longer than the span of a label."""
 
     n_obs_steps: int = 1
     """Number of observation steps; must be 1, because the policy sees only the current frame."""
@@ -139,10 +141,9 @@ class HLRPConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.vla_backend is not None and self.vla_backend not in VLA_BACKENDS:
-            raise ValueError(f"vla_backend must be one of {', '.join(VLA_BACKENDS)}, got {self.vla_backend!r}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.vla_backend is not None:
+            require_one_of("vla_backend", self.vla_backend, BACKENDS)
+        require_one_of("dtype", self.dtype, DTYPE_NAMES)
         self._check_latent_targets()
         require_numbers(self, "labelled_fraction", at_least=0, at_most=1)
         require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
@@ -190,6 +191,27 @@ class HLRPConfig(PreTrainedConfig):
     def looks_through_laq(self) -> bool:
         """Whether the policy contains the LAQ's decoder."""
         return False
+
+    @property
+    def learns_codes(self) -> bool:
+        """Whether training updates the VLA with the loss on latent codes."""
+        return self.latent_loss_weight > 0 and not self.freeze_vla
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs latent labels."""
+        return True
+
+    @property
+    def actions_need_codes(self) -> bool:
+        """Whether actions can be learned only on frames with latent codes."""
+        return False
+
+    @property
+    def state_dim(self) -> int | None:
+        """State values r that the action head gets; None if it gets no state."""
+        feature = self.robot_state_feature if getattr(self, self.state_option, True) else None
+        return None if feature is None else feature.shape[0]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write config.json without `latent_labels_path`, which belongs to one dataset."""

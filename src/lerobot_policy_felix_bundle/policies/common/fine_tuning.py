@@ -8,7 +8,6 @@ anew as a whole, but only in the action head and only in training; all other wei
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,9 +22,12 @@ from lerobot.utils.feature_utils import dataset_to_policy_features
 from safetensors import safe_open
 from torch import nn
 
+from hlrp.experts.registry import shaping_options
 from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
+from hlrp.storage.artefacts import read_json
 
 from .configuration import HLRPConfig
+from .weight_names import current_name, require_current_names
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +38,13 @@ SHAPING = (
     "decoder_layers",
     "decoder_uses_state",
     "expert",
-    "expert_width",
-    "expert_layers",
-    "expert_heads",
     "expert_uses_state",
     "vision_backbone",
     "spatial_softmax_num_keypoints",
-    "down_dims",
-    "kernel_size",
-    "n_groups",
-    "diffusion_step_embed_dim",
-    "use_film_scale_modulation",
     "latent_conditioning",
     "latent_embed_dim",
 )
-"""Options of the policies that determine the shapes of an action head's weights."""
+"""Options of the policies that determine the shapes of an action head's weights, beside those of the experts."""
 
 MAY_CHANGE_ON_RESUME = (
     "attn_implementation",
@@ -62,6 +56,8 @@ MAY_CHANGE_ON_RESUME = (
     "rtc_config",
 )
 """Settings of a policy that leave what a resumed run learns as it is; codes are compared by their LAQ's fingerprint."""
+_ADAPTER_FILE = "adapter_config.json"
+"""PEFT's file with the settings of an adapter."""
 LABELLED: dict[str, Any] = {"labelled_fraction": 1.0, "labelled_episodes": [], "action_valid_column": None}
 """Ways to choose the frames whose actions are learnt, and the value of each that chooses all."""
 
@@ -73,7 +69,7 @@ def is_resumed() -> bool:
 
 def saved_settings(folder: Path) -> dict[str, Any]:
     """Configuration of the policy saved in `folder`, as plain values."""
-    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    return read_json(folder / CONFIG_NAME)
 
 
 def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
@@ -127,6 +123,28 @@ def require_no_other_vla(config: HLRPConfig, saved: Mapping[str, Any], folder: P
             )
 
 
+def require_loadable_adapter(config: HLRPConfig) -> None:
+    """Check the PEFT adapter that LeRobot loads after the policy, if it does.
+
+    Raises:
+        ValueError: If the adapter names modules as an earlier version did.
+    """
+    if config.use_peft and config.pretrained_path is not None:
+        adapter = Path(config.pretrained_path)
+        if (adapter / _ADAPTER_FILE).is_file():
+            settings = read_json(adapter / _ADAPTER_FILE)
+            require_current_names(settings.get("modules_to_save") or [], adapter)
+
+
+def follow_run(config: HLRPConfig, folder: Path) -> None:
+    """Compare the settings of a training run with those saved where it starts: in `folder`, or with its adapter."""
+    start = folder if config.pretrained_path is None else Path(config.pretrained_path)
+    if not (start / CONFIG_NAME).is_file():
+        start = folder
+    check = require_settings_of_run if is_resumed() else inherit_labelled
+    check(config, saved_settings(start), start)
+
+
 def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
     """Raise where a resumed run has other settings of the policy than it was saved with.
 
@@ -176,7 +194,7 @@ def changes(saved: Mapping[str, Any], config: HLRPConfig) -> list[str]:
     now = draccus.encode(config)
     found = [
         f"{name} {saved[name]} -> {now[name]}"
-        for name in SHAPING
+        for name in (*SHAPING, *shaping_options())
         if name in saved and name in now and saved[name] != now[name]
     ]
     for what, features, key in (("state", "input_features", OBS_STATE), ("action", "output_features", ACTION)):
@@ -214,7 +232,7 @@ class Comparison:
     @property
     def is_exact(self) -> bool:
         """Whether all weights match under the same name."""
-        return not self.anew and not self.dropped and all(mine == theirs for mine, theirs in self.source.items())
+        return not self.anew and not self.dropped and all(mine == current_name(it) for mine, it in self.source.items())
 
     def summary(self) -> str:
         """Text for the log: the layers to start anew, or their number per part if there are more than six."""
@@ -231,17 +249,19 @@ def compare(policy: nn.Module, file: Path | str, saved_name: Callable[[str], str
     Args:
         policy: The policy, whose VLA is its submodule `backend`.
         file: Weights of the saved policy, as safetensors.
-        saved_name: Maps the name of a weight in the policy to its name in the file; None if the file cannot have it.
+        saved_name: Maps the name of a weight in the policy to its name in the saved policy; None if the saved policy
+            cannot have it. Names of earlier versions in the file are understood.
     """
     with safe_open(file, framework="pt") as weights:
-        theirs = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    theirs = {name: shape for name, shape in theirs.items() if not name.startswith(POLICY_PREFIX)}
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    in_file = {current_name(name): name for name in shapes if not name.startswith(POLICY_PREFIX)}
+    theirs = {name: shapes[earlier] for name, earlier in in_file.items()}
     mine = {
         name: tuple(value.shape) for name, value in policy.state_dict().items() if not name.startswith(POLICY_PREFIX)
     }
     source = {name: saved_name(name) for name in mine}
     anew = {_layer(name) for name, shape in mine.items() if theirs.get(source[name] or "") != shape}
-    kept = {name: place for name, place in source.items() if place is not None and _layer(name) not in anew}
+    kept = {name: in_file[place] for name, place in source.items() if place is not None and _layer(name) not in anew}
     unused = {_layer(name) for name in set(theirs) - set(source.values())}
     layers = dict.fromkeys(_layer(name) for name in mine)
     return Comparison(kept, [name for name in layers if name in anew], sorted(unused), list(layers))
@@ -255,6 +275,43 @@ def load_kept(policy: nn.Module, file: Path | str, kept: Mapping[str, str], *, d
     # Not strict, because layers that are started anew are missing in `kept`; a name that the policy lacks is a fault.
     unexpected = policy.load_state_dict(found, strict=False).unexpected_keys
     assert not unexpected, f"weights that this policy does not have: {unexpected}"
+
+
+def require_new_layers(
+    policy: nn.Module, config: HLRPConfig, comparison: Comparison, where: str, *, folder: Path, is_trained: bool
+) -> None:
+    """Log which layers of a policy are started anew.
+
+    Args:
+        policy: The policy, whose VLA is its submodule `backend`.
+        config: Its configuration.
+        comparison: How the saved weights match those of the policy.
+        where: Differences to the saved policy, as the beginning of a message.
+        folder: Folder of the saved policy.
+        is_trained: Whether the policy is built for training.
+
+    Raises:
+        ValueError: If the new layers would not be trained.
+    """
+    if config.use_peft:  # LeRobot loads these weights with the adapter
+        require_in_adapter(comparison.anew, config, where)
+        return
+    if not is_trained:
+        raise ValueError(
+            f"{where}: layers for it are started anew only in training; fine-tune with lerobot-train --policy.path="
+            f"{folder} on a dataset of this robot, and use the policy that comes out"
+        )
+    if is_resumed():
+        raise ValueError(
+            f"{where}, and a resumed run goes on as it was; fine-tune on the new data with --policy.path={folder}"
+        )
+    frozen = sorted({name for name, p in policy.named_parameters() if not p.requires_grad} - set(comparison.source))
+    frozen = [name for name in frozen if not name.startswith(POLICY_PREFIX)]
+    if frozen:
+        raise ValueError(
+            f"{where}: {', '.join(frozen)} would be started anew and stay untrained; leave out --policy.freeze_decoder"
+        )
+    logger.warning(f"{where}: started anew are {comparison.summary()}; the VLA and everything else is kept")
 
 
 def require_in_adapter(layers: Sequence[str], config: HLRPConfig, where: str) -> None:

@@ -2,8 +2,6 @@
 
 LeRobot's batch converter drops unknown columns, so a label column would not reach the policy, and a custom converter is
 lost on resume. The column `index` always arrives.
-
-Shapes: b batch, c codes of one label, s slots, k codebook entries, d width of a code vector.
 """
 
 from __future__ import annotations
@@ -19,11 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.data.dataset_labels import labels_of_dataset
-from hlrp.data.labelled_frames import code_vectors
 from hlrp.data.labels import LatentLabels, has_labels
-from hlrp.latents import LatentSpec
-
-from .labels import Labels
+from hlrp.latents import LatentActions, LatentSpec
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +28,8 @@ class LabelTable:
 
     def __init__(self, labels: LatentLabels) -> None:
         self.metadata = labels.metadata
-        vectors = None if labels.vectors is None else code_vectors(labels.vectors, labels.metadata.spec.num_codes)
         self._codebook = labels.codebook
-        self._rows = Labels(labels.codes, labels.valid, vectors)
+        self._actions = labels.actions
 
     @classmethod
     def of_dataset(cls, dataset_meta: Any, labels_path: str | None, *, with_vectors: bool) -> LabelTable | None:
@@ -65,17 +59,15 @@ class LabelTable:
         return self.metadata.laq_fingerprint
 
     @property
-    def codebook(self) -> Float[Tensor, "s k d"]:
+    def codebook(self) -> Float[Tensor, "s k v"]:
         """Code vectors of the LAQ that wrote the labels."""
         return self._codebook
 
-    def label(self, batch: Mapping[str, Any]) -> Labels:
+    def label(self, batch: Mapping[str, Any]) -> LatentActions:
         """Latent labels of the frames `batch["index"]`, on the device of this tensor."""
-        index, rows = batch["index"], self._rows
-        if rows.codes.device != index.device:
-            vectors = None if rows.vectors is None else rows.vectors.to(index.device)
-            self._rows = rows = Labels(rows.codes.to(index.device), rows.valid.to(index.device), vectors)
-        return Labels(rows.codes[index], rows.valid[index], None if rows.vectors is None else rows.vectors[index])
+        index = batch["index"]
+        self._actions = self._actions.to(index.device)  # copies once; later calls change nothing
+        return self._actions.rows(index)
 
 
 def own_labels_first(labels_path: str | None, dataset_meta: Any, checkpoint_dir: Path) -> str | None:

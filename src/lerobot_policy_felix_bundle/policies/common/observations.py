@@ -1,22 +1,17 @@
-"""Convert a LeRobot batch to the input of the foundation models.
-
-Shapes: b batch, t observation steps, c h w an image (y x at another size), v cameras, r state values.
-"""
+"""Convert a LeRobot batch to the input of the foundation models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from hlrp.foundation.batch import FoundationBatch, require_instructions
-
-from .labels import Labels
+from hlrp.latents import LatentActions
+from hlrp.pixels import resize
 
 
 def current(observation: Float[Tensor, "b ..."], *, ndim: int) -> Float[Tensor, "b ..."]:
@@ -51,45 +46,44 @@ def one_value_per_sample(state: Float[Tensor, "..."], batch_size: int) -> Float[
     return state[..., None] if state.ndim == 2 else state
 
 
-def resized(frames: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c y x"]:
-    """`frames` at `size` (height, width), bilinear with antialiasing; unchanged if they have this size."""
-    if tuple(frames.shape[-2:]) == tuple(size):
-        return frames
-    return F.interpolate(frames, tuple(size), mode="bilinear", antialias=True, align_corners=False)
+def camera_images(
+    batch: Mapping[str, Any], image_keys: Iterable[str], size: tuple[int, int]
+) -> Float[Tensor, "b m 3 height width"]:
+    """Images of all cameras at time t, each resized to `size` (height, width) in one step by `hlrp.pixels.resize`.
+
+    Raises:
+        ValueError: If a camera is missing.
+    """
+    images = []
+    for key in image_keys:
+        if key not in batch:
+            raise ValueError(f"the batch lacks the camera {key!r}; map yours to it with --rename_map")
+        images.append(resize(as_rgb(current(batch[key], ndim=4)), size))
+    return torch.stack(images, dim=1)
 
 
 def foundation_batch(
     batch: Mapping[str, Any],
     image_keys: Iterable[str],
     *,
+    size: tuple[int, int],
     instruction: str | None = None,
-    labels: Labels | None = None,
+    labels: LatentActions | None = None,
 ) -> FoundationBatch:
     """Images at time t, instructions and labels of a LeRobot batch, as input of a foundation model.
 
-    All cameras are resized to the size of the first one.
-
     Args:
         batch: A batch of a dataset or an environment.
-        image_keys: Camera keys, in the order in which the VLM sees them.
+        image_keys: Camera keys, in the order in which the VLM gets them.
+        size: Height and width of the VLM's input, in pixels.
         instruction: Used for samples without a task; None refuses them.
         labels: Latent labels, in training.
 
     Raises:
         ValueError: If a camera or the instruction is missing, or an instruction is empty.
     """
-    pictures = []
-    for key in image_keys:
-        if key not in batch:
-            raise ValueError(f"the batch lacks the camera {key!r}; map yours to it with --rename_map")
-        pictures.append(as_rgb(current(batch[key], ndim=4)))
-    size = pictures[0].shape[-2:]
-    pictures = [resized(picture, size) for picture in pictures]
-    images = torch.stack(pictures, dim=1)
-    found = FoundationBatch(images, instructions(batch, len(images), instruction))
-    if labels is None:
-        return found
-    return replace(found, codes=labels.codes, valid=labels.valid, vectors=labels.vectors)
+    images = camera_images(batch, image_keys, size)
+    return FoundationBatch(images, instructions(batch, len(images), instruction), labels)
 
 
 def instructions(batch: Mapping[str, Any], batch_size: int, instead: str | None = None) -> list[str]:

@@ -1,24 +1,23 @@
 """Latent labels made while a policy trains: a frozen LAQ sees frames t, t+offset, …; the policy sees only frame t.
 
-Shapes: b batch, t frames of a clip, c h w a frame, s slots, k codebook entries, d width of a code vector.
+Shapes: y x pixel rows and columns of the LAQ's input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from hlrp.data.pixels import resize
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.latents import LatentSpec, log_offset
+from hlrp.latents import LatentActions, LatentSpec, log_offset
+from hlrp.pixels import resize
 
 from .configuration import HLRPConfig
-from .labels import Labels
 from .observations import as_rgb
 
 
@@ -60,12 +59,12 @@ class OnlineTeacher:
         return self._laq.fingerprint
 
     @property
-    def codebook(self) -> Float[Tensor, "s k d"]:
+    def codebook(self) -> Float[Tensor, "s k v"]:
         """Code vectors of the LAQ."""
         return self._laq.model.codebook().detach()
 
     @torch.no_grad()
-    def label(self, batch: Mapping[str, Any]) -> Labels:
+    def label(self, batch: Mapping[str, Any]) -> LatentActions:
         """Latent labels of the clips in a training batch; a clip that leaves its episode is marked as not valid.
 
         Raises:
@@ -73,15 +72,13 @@ class OnlineTeacher:
         """
         windows = [self._window(batch, camera) for camera in self._cameras]
         self._laq.model.to(windows[0].device)  # moves the weights once; later calls change nothing
-        clips = torch.cat([self._bytes(window) for window in windows], dim=2)
+        clips = torch.stack([self._bytes(window) for window in windows], dim=2)  # (b, t, m, c, h, w)
         found = self._laq.model.encode(clips)
         valid = found.valid
         for camera in self._cameras:
             is_pad = batch.get(f"{camera}_is_pad")
             valid = valid if is_pad is None else valid & ~is_pad.any(1)
-        return Labels(
-            rearrange(found.codes, "b n s -> b (n s)"), valid, rearrange(found.vectors, "b n s d -> b (n s) d").float()
-        )
+        return replace(found.as_labels(), valid=valid)
 
     def _window(self, batch: Mapping[str, Any], camera: str) -> Float[Tensor, "b t 3 h w"]:
         window = batch.get(camera)

@@ -27,6 +27,6 @@ def open_window(*folders: Path | str | None) -> int:
 
     for folder in folders:
         if folder and (Path(folder) / DESCRIPTION_FILE).is_file():
-            spec = read_description(folder).spec
+            spec = read_description(folder).latent_spec
             return math.ceil(spec.frame_offset_s * spec.num_transitions * HIGHEST_FPS) + spec.num_transitions
     return WINDOW

@@ -1,11 +1,8 @@
-"""Real-time chunking (arXiv:2506.07339): each new chunk is consistent with the chunk that is being executed.
-
-Shapes: b batch, h chunk steps, a action dimensions.
-"""
+"""Real-time chunking (arXiv:2506.07339): each new chunk is consistent with the chunk that is being executed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -13,9 +10,7 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from torch import Tensor
 
-from hlrp.experts.flow import Velocity
-
-Guide = Callable[[Float[Tensor, "b h a"], float, Velocity], Float[Tensor, "b h a"]]
+from hlrp.flow_matching import Guide, Velocity
 
 
 def make_processor(config: RTCConfig | None) -> RTCProcessor | None:

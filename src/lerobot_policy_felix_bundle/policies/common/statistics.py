@@ -42,9 +42,9 @@ def use_statistics_of_run(
     Raises:
         ValueError: If a state of the run is not finite, or statistics cannot be recomputed without local data.
     """
-    taught = known & in_run
+    labelled = known & in_run
     if not (known[in_run].all() and _are_finite(dataset_meta, ACTION)):
-        _recompute(dataset_meta, ACTION, taught if taught.any() else in_run)
+        _recompute(dataset_meta, ACTION, labelled if labelled.any() else in_run)
     if state_option is None or OBS_STATE not in dataset_meta.features:
         return
     states = read_vectors(dataset_meta, OBS_STATE)

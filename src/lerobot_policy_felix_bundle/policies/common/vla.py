@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,16 @@ def new_vla(config: HLRPConfig, spec: LatentSpec | None, *, lightning: Path | st
             f"{config.type} starts from the embedded demo-size VLM, untrained; name a real one with "
             "--policy.vla_model_name or a trained one with --policy.vla_checkpoint_path"
         )
-    kind = config.vla_backend or BackendConfig.default_choice_name()
     settings = {"model_name": config.vla_model_name, **_run_settings(config), **config.vla_choices()}
-    if "tokens" in settings and kind != "qwen3vl_chat":
-        raise ValueError(f"a {kind} does not answer in action tokens; leave out the options that spell them")
+    chosen = _backend_config(config)
+    unknown = sorted(settings.keys() - {field.name for field in fields(chosen)})
+    if unknown:
+        kind = BackendConfig.get_choice_name(chosen)
+        raise ValueError(f"a {kind} has no {', '.join(unknown)}; leave out the options that set them")
     if spec is None:
-        chosen = {"codebook_size": config.codebook_size, "code_seq_len": config.code_seq_len}
-        spec = LatentSpec(**{name: value for name, value in chosen.items() if value is not None})
-    backend = build_backend(BackendConfig.get_choice_class(kind).from_dict(settings), spec)
+        codes = {"codebook_size": config.codebook_size, "code_seq_len": config.code_seq_len}
+        spec = LatentSpec(**{name: value for name, value in codes.items() if value is not None})
+    backend = build_backend(chosen.from_dict(settings), spec)
     if lightning is not None:
         load_lightning_weights(backend, lightning)
     return backend
@@ -66,6 +69,23 @@ def saved_vla(
         logger.warning(f"--policy.vla_model_name={config.vla_model_name} is ignored: the VLA is loaded from {folder}")
     load = load_foundation if with_weights else rebuild
     return load(folder, overrides=_run_settings(config)).backend
+
+
+def needs_vectors(config: HLRPConfig, saved: FoundationDescription | None) -> bool:
+    """Whether training the VLA reads latent vectors beside the codes.
+
+    Args:
+        config: Configuration of the policy.
+        saved: Description of the checkpoint that the VLA is loaded from; None for a new VLA.
+    """
+    if saved is None:
+        return _backend_config(config)().needs_vectors
+    return BackendConfig.get_choice_class(saved.backend).from_dict(saved.config).needs_vectors
+
+
+def _backend_config(config: HLRPConfig) -> type[BackendConfig]:
+    """Class of the options of a new VLA's backend."""
+    return BackendConfig.get_choice_class(config.vla_backend or BackendConfig.default_choice_name())
 
 
 def _run_settings(config: HLRPConfig) -> dict[str, Any]:

@@ -3,42 +3,28 @@
 from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
-from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
+from hlrp.experts.flow import FlowExpert, FlowOptions
 from hlrp.runtime.checks import require_numbers, told_by_draccus
 
-from ..common.configuration import HLRPConfig
+from ..common.expert_configuration import HLRPExpertConfig
 
 
 @PreTrainedConfig.register_subclass("hlrp_action_expert_direct")
 @dataclass
-class HLRPActionExpertDirectConfig(HLRPConfig):
+class HLRPActionExpertDirectConfig(FlowOptions, HLRPExpertConfig):
     """Flow-matching expert on the foundation VLA's features; no latent code is decoded to predict actions."""
-
-    chunk_size: int | None = 16
-    """Actions predicted at once. None: the number of frames that one latent action spans."""
 
     latent_loss_weight: float = 0.0
     """Weight of the loss on latent codes. Above 0: latent labels are needed, and the VLA also learns from frames
     without actions."""
-
-    expert_width: int = 128
-    """Width of the action expert's tokens."""
-    expert_layers: int = 3
-    """Transformer layers of the action expert."""
-    expert_heads: int = 4
-    """Attention heads of the action expert; twice their number must divide expert_width."""
-    expert_uses_state: bool = True
-    """Give the expert the robot's state, if the dataset has one."""
     num_denoising_steps: int = 10
     """Denoising (Euler) steps from noise to actions at inference."""
-    rtc_config: RTCConfig | None = None
-    """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent. LeRobot sets them."""
 
     @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_numbers(self, "num_denoising_steps", "expert_width", "expert_layers", "expert_heads", at_least=1)
+        require_numbers(self, "num_denoising_steps", at_least=1)
 
     def require_effect(self) -> None:
         """Refuse an option that has no effect in training, given the other options.
@@ -57,3 +43,18 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
                 "latent_targets=online makes labels that nothing learns from while latent_loss_weight is 0; set "
                 "--policy.latent_loss_weight=1"
             )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs latent labels: true if the VLA also learns latent codes."""
+        return self.learns_codes
+
+    @property
+    def expert_class(self) -> type[FlowExpert]:
+        """Class of the action expert: flow matching, since the number of the VLA's tokens varies."""
+        return FlowExpert
+
+    @property
+    def denoising_steps(self) -> int:
+        """Denoising steps of the expert at inference."""
+        return self.num_denoising_steps

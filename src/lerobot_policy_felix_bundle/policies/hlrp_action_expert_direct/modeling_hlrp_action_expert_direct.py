@@ -1,27 +1,20 @@
-"""`hlrp_action_expert_direct`: a flow-matching expert predicts actions from the foundation VLA's features.
+"""`hlrp_action_expert_direct`: a flow-matching expert predicts actions from the foundation VLA's features."""
 
-Shapes: b batch, h chunk steps, a action dimensions, r state values.
-"""
-
-from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from hlrp.experts.flow import FlowExpert, FlowExpertConfig, early_times
+from hlrp.experts.interface import ObservationTokens
 from hlrp.foundation.backends import FoundationLoss, PromptFeatures
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.training.evaluation_mode import inference
 
+from ..common.expert_policy import HLRPExpertPolicy
 from ..common.labels import batch_labels
-from ..common.modeling import HLRPPolicy
-from ..common.real_time_chunking import chunk_guide, make_processor
 from .configuration_hlrp_action_expert_direct import HLRPActionExpertDirectConfig
 
 
-class HLRPActionExpertDirectPolicy(HLRPPolicy):
+class HLRPActionExpertDirectPolicy(HLRPExpertPolicy):
     """Foundation VLA with a flow-matching expert on its features; both are trained, or only the expert."""
 
     config_class = HLRPActionExpertDirectConfig  # pyright: ignore[reportAssignmentType]
@@ -29,41 +22,12 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
     name = "hlrp_action_expert_direct"  # pyright: ignore[reportAssignmentType]
     action_modules = ("expert",)
 
-    def __init__(
-        self,
-        config: HLRPActionExpertDirectConfig,
-        dataset_stats: dict[str, Any] | None = None,
-        dataset_meta: Any | None = None,
-        *,
-        checkpoint_dir: Path | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: HLRPActionExpertDirectConfig, *args: Any, **kwargs: Any) -> None:
         """Build the policy; see `HLRPPolicy`."""
-        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
-        state = config.robot_state_feature if config.expert_uses_state else None
-        self.expert = FlowExpert(
-            FlowExpertConfig(width=config.expert_width, layers=config.expert_layers, heads=config.expert_heads),
-            feature_dim=self.backend.feature_dim,
-            chunk_size=self.chunk_size,
-            action_dim=self.action_dim,
-            state_dim=None if state is None else state.shape[0],
-        )
-        self.init_rtc_processor()
-        self._compile()
-        self.reset()
+        super().__init__(config, *args, **kwargs)
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether training needs latent labels: true if the VLA also learns latent codes."""
-        return self._learns_codes
-
-    def supports_rtc(self) -> bool:
-        """Whether LeRobot may use real-time chunking with this policy: true, for flow matching supports it."""
-        return True
-
-    def init_rtc_processor(self) -> None:
-        """Create the RTC processor from `config.rtc_config`; LeRobot calls this again if it sets that later."""
-        self.rtc_processor = make_processor(self.config.rtc_config)
+    def _build_head(self, dataset_meta: Any | None) -> None:
+        self._build_expert(dataset_meta, feature_dim=self.backend.feature_dim, num_tokens=None)
 
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Flow-matching loss of the actions, plus the loss on latent codes if `latent_loss_weight` is above 0.
@@ -78,22 +42,20 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
         Raises:
             ValueError: If the batch lacks instructions or required latent labels, or a pixel is not finite.
         """
-        inputs, features, latent = self._observe(batch)
-        taught = self._actions_known(batch)
-        prefix = self.expert.prefix(features.hidden, features.mask, self._state(batch))
-        target = self._target(batch, taught)
-        time = early_times(len(target), device=target.device)
-        error = self.expert.loss(target, prefix, noise=torch.randn_like(target), time=time)
-        error = self._over_steps(error, batch, taught)
-        return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
+        inputs, features, latent = self._training_features(batch)
+        target = self._action_target(batch)
+        error = self._expert_error(target, _tokens(features), None, batch)
+        return self._total_loss(inputs, reduction=reduction, latent=latent, error=error, target=target)
 
-    def _observe(self, batch: dict[str, Any]) -> tuple[FoundationBatch, PromptFeatures, FoundationLoss | None]:
+    def _training_features(
+        self, batch: dict[str, Any]
+    ) -> tuple[FoundationBatch, PromptFeatures, FoundationLoss | None]:
         """Inputs and features of the VLA, and its loss on latent codes (None if unused), in one forward pass."""
-        if self._learns_codes:
-            inputs = self._see(batch, labels=batch_labels(batch, self.labels, self.backend.spec))
+        if self.config.learns_codes:
+            inputs = self._vla_inputs(batch, labels=batch_labels(batch, self.labels, self.backend.spec))
             latent = self.backend.loss(inputs)
             return inputs, latent.features, latent
-        inputs = self._see(batch)
+        inputs = self._vla_inputs(batch)
         return inputs, self.backend.features(inputs), None
 
     @inference
@@ -105,14 +67,9 @@ class HLRPActionExpertDirectPolicy(HLRPPolicy):
             **kwargs: `noise` (b, chunk_size, a) to start from; and for real-time chunking `inference_delay`,
                 `prev_chunk_left_over` and `execution_horizon`.
         """
-        inputs = self._see_to_act(batch)
-        features = self.backend.features(inputs)
-        prefix = self.expert.prefix(features.hidden, features.mask, self._state(batch))
-        noise = kwargs.get("noise")
-        if noise is None:
-            noise = torch.randn(len(inputs), self.chunk_size, self.action_dim, device=inputs.images.device)
-        guide = chunk_guide(self.rtc_processor, kwargs)
-        return self.expert.denoise(noise, prefix, steps=self.config.num_denoising_steps, guide=guide)
+        features = self.backend.features(self._inference_inputs(batch))
+        return self._expert_actions(_tokens(features), None, batch, kwargs)
 
-    def _state(self, batch: dict[str, Any]) -> Float[Tensor, "b r"] | None:
-        return None if self.expert.state_dim is None else self._current_state(batch)
+
+def _tokens(features: PromptFeatures) -> ObservationTokens:
+    return ObservationTokens(features.hidden, features.mask)

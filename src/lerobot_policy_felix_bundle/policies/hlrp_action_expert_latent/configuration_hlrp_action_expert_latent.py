@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
-from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.experts.interface import ActionExpert
+from hlrp.experts.registry import EXPERTS, ExpertOptions
+from hlrp.runtime.checks import require_numbers, require_one_of, told_by_draccus
 
-from ..common.configuration import HLRPConfig
+from ..common.expert_configuration import HLRPExpertConfig
 
 _NORMALIZATION = {
     "VISUAL": NormalizationMode.IDENTITY,
@@ -18,61 +19,18 @@ _NORMALIZATION = {
 
 @PreTrainedConfig.register_subclass("hlrp_action_expert_latent")
 @dataclass
-class HLRPActionExpertLatentConfig(HLRPConfig):
+class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
     """Foundation VLA that predicts latent codes, and an action expert with its own image encoder that follows them."""
 
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
     """Normalization by kind of feature (VISUAL, STATE, ACTION); a kind that is not named keeps its default."""
 
-    chunk_size: int | None = 16
-    """Actions predicted at once. None: the number of frames that one latent action spans."""
-
-    expert: str = "diffusion"
-    """Type of the action expert. diffusion: LeRobot's FiLM-conditioned UNet. flow: a flow-matching transformer."""
-    expert_uses_state: bool = True
-    """Give the expert the robot's state, if the dataset has one."""
     vision_backbone: str = "resnet18"
     """ResNet of torchvision that is the expert's image encoder, trained from scratch; one per camera."""
     expert_image_size: tuple[int, int] = (64, 64)
     """Height and width of the images for the expert's image encoder, in pixels; at least 32x32."""
     spatial_softmax_num_keypoints: int = 32
     """Keypoints of the spatial softmax in the expert's image encoder."""
-    down_dims: tuple[int, ...] = (64, 128)
-    """Widths of the diffusion UNet; LeRobot's diffusion policy has (512, 1024, 2048)."""
-    kernel_size: int = 5
-    """Kernel size of the diffusion UNet's convolutions, in action steps."""
-    n_groups: int = 8
-    """Groups of the diffusion UNet's group norms; must divide every width in down_dims."""
-    diffusion_step_embed_dim: int = 128
-    """Width of the diffusion UNet's embedding of the noise level."""
-    use_film_scale_modulation: bool = True
-    """Whether FiLM scales the diffusion UNet's features in addition to shifting them."""
-    noise_scheduler_type: str = "DDIM"
-    """Noise scheduler of the diffusion expert: DDPM or DDIM."""
-    num_train_timesteps: int = 100
-    """Noise levels of the diffusion expert in training."""
-    beta_schedule: str = "squaredcos_cap_v2"
-    """Noise schedule of the diffusion expert, by its name in diffusers."""
-    beta_start: float = 0.0001
-    """Beta (noise variance added) at the first noise level, for schedules that use it, such as linear."""
-    beta_end: float = 0.02
-    """Beta (noise variance added) at the last noise level, for schedules that use it, such as linear."""
-    prediction_type: str = "sample"
-    """Target of the diffusion UNet. sample: the actions, learned in far fewer steps. epsilon: the noise."""
-    clip_sample: bool = True
-    """Clip the diffusion expert's predicted actions in every denoising step."""
-    clip_sample_range: float = 1.0
-    """Predicted actions are clipped to [-clip_sample_range, clip_sample_range], if clip_sample is true."""
-    expert_width: int = 128
-    """Width of the flow expert's tokens."""
-    expert_layers: int = 3
-    """Transformer layers of the flow expert."""
-    expert_heads: int = 4
-    """Attention heads of the flow expert; twice their number must divide expert_width."""
-    num_inference_steps: int | None = 10
-    """Denoising steps of the expert at inference. None: as many as num_train_timesteps (diffusion expert only)."""
-    rtc_config: RTCConfig | None = None
-    """Options of real-time chunking (arXiv:2506.07339), for the flow expert. LeRobot sets them."""
 
     latent_conditioning: bool = True
     """Give the expert latent codes. False: a baseline without codes, in which the VLA is neither trained nor used."""
@@ -90,35 +48,14 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     @told_by_draccus
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.expert not in ("diffusion", "flow"):
-            raise ValueError(f"expert must be diffusion or flow, got {self.expert!r}")
-        if self.num_inference_steps is None and self.expert == "flow":
-            raise ValueError("num_inference_steps must be a number for the flow expert, got None")
-        action = self.normalization_mapping.get("ACTION", NormalizationMode.IDENTITY)
-        if self.expert == "diffusion" and self.clip_sample and action is NormalizationMode.MEAN_STD:
-            raise ValueError(
-                f"the diffusion expert clips actions to ±{self.clip_sample_range:g}, which MEAN_STD exceeds; normalize "
-                "ACTION by MIN_MAX, QUANTILES or QUANTILE10, or set --policy.clip_sample=false"
-            )
-        if self.expert == "diffusion" and self.clip_sample and action is not NormalizationMode.IDENTITY:
-            require_numbers(self, "clip_sample_range", at_least=1)  # the range that the other modes normalize to
         require_numbers(self, "predicted_codes", at_least=0, at_most=1)
-        require_numbers(self, "clip_sample_range", "beta_start", "beta_end", above=0)
         require_numbers(
             self,
             "predicted_codes_after",
             "replan_every",
             "expert_image_size",
             "spatial_softmax_num_keypoints",
-            "down_dims",
-            "kernel_size",
-            "n_groups",
-            "diffusion_step_embed_dim",
-            "num_train_timesteps",
             "num_inference_steps",
-            "expert_width",
-            "expert_layers",
-            "expert_heads",
             "latent_embed_dim",
             at_least=1,
         )
@@ -141,7 +78,34 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
                     f"{name}={getattr(self, name)} has no effect with latent_conditioning=false, where there are no "
                     "codes; leave it out"
                 )
-        if self.rtc_config is not None and self.expert != "flow":
+        if self.rtc_config is not None and not self.expert_class.supports_rtc:
+            able = ", ".join(name for name, expert in EXPERTS.items() if expert.supports_rtc)
             raise ValueError(
-                "rtc_config is for the flow expert; leave it out, or train a policy with --policy.expert=flow"
+                f"rtc_config has no effect with the {self.expert} expert, which does not support real-time chunking; "
+                f"leave it out, or train a policy with another --policy.expert: {able}"
             )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs latent labels: true unless `latent_conditioning` is off."""
+        return self.latent_conditioning
+
+    @property
+    def actions_need_codes(self) -> bool:
+        """Whether actions can be learned only on frames with codes: true unless `latent_conditioning` is off."""
+        return self.latent_conditioning
+
+    @property
+    def expert_class(self) -> type[ActionExpert]:
+        """Class of the action expert.
+
+        Raises:
+            ValueError: If there is no expert of this name.
+        """
+        require_one_of("expert", self.expert, EXPERTS)
+        return EXPERTS[self.expert]
+
+    @property
+    def denoising_steps(self) -> int | None:
+        """Denoising steps of the expert at inference; None for the expert's own number."""
+        return self.num_inference_steps

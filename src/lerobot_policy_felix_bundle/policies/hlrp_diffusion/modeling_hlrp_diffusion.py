@@ -1,6 +1,5 @@
 """`hlrp_diffusion`: `hlrp_action_expert_latent` with other defaults and the options of `HLRPDiffusionConfig`."""
 
-from pathlib import Path
 from typing import Any
 
 from ..hlrp_action_expert_latent.modeling_hlrp_action_expert_latent import HLRPActionExpertLatentPolicy
@@ -14,14 +13,6 @@ class HLRPDiffusionPolicy(HLRPActionExpertLatentPolicy):
     config: HLRPDiffusionConfig
     name = "hlrp_diffusion"  # pyright: ignore[reportAssignmentType]
 
-    def __init__(
-        self,
-        config: HLRPDiffusionConfig,  # LeRobot's convention: the policy's own config class
-        dataset_stats: dict[str, Any] | None = None,
-        dataset_meta: Any | None = None,
-        *,
-        checkpoint_dir: Path | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: HLRPDiffusionConfig, *args: Any, **kwargs: Any) -> None:
         """Build the policy; see `HLRPPolicy`."""
-        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
+        super().__init__(config, *args, **kwargs)

@@ -1,6 +1,5 @@
 """`hlrp_vla`: `hlrp_vla_direct` with other defaults and the options of `HLRPVLAConfig`."""
 
-from pathlib import Path
 from typing import Any
 
 from ..hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
@@ -14,14 +13,6 @@ class HLRPVLAPolicy(HLRPVLADirectPolicy):
     config: HLRPVLAConfig
     name = "hlrp_vla"  # pyright: ignore[reportAssignmentType]
 
-    def __init__(
-        self,
-        config: HLRPVLAConfig,  # LeRobot's convention: the policy's own config class
-        dataset_stats: dict[str, Any] | None = None,
-        dataset_meta: Any | None = None,
-        *,
-        checkpoint_dir: Path | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: HLRPVLAConfig, *args: Any, **kwargs: Any) -> None:
         """Build the policy; see `HLRPPolicy`."""
-        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
+        super().__init__(config, *args, **kwargs)

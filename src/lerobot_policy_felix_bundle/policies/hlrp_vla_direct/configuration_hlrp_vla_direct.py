@@ -1,6 +1,7 @@
 """Configuration of `hlrp_vla_direct`: the foundation VLA predicts latent codes, which are decoded to actions."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lerobot.configs import PreTrainedConfig
 
@@ -13,6 +14,9 @@ from ..common.configuration import HLRPConfig
 @dataclass
 class HLRPVLADirectConfig(HLRPConfig):
     """Foundation VLA that predicts latent codes, and a decoder that maps them to a chunk of continuous actions."""
+
+    state_option: ClassVar[str] = "decoder_uses_state"
+    chunk_ends_with_label: ClassVar[bool] = True
 
     decoder: str = "mlp"
     """Decoder from codes to actions. mlp: an MLP on the code vectors. laq: an MLP on the tokens that the LAQ's own
@@ -47,6 +51,11 @@ class HLRPVLADirectConfig(HLRPConfig):
             raise ValueError(f"freeze_laq_decoder=false is for --policy.decoder=laq, and decoder is {self.decoder}")
         if self.freeze_vla and self.freeze_decoder:
             raise ValueError("freeze_vla and freeze_decoder leave nothing to train; set one of them to false")
+
+    @property
+    def actions_need_codes(self) -> bool:
+        """Whether actions can be learned only on frames with codes: true, since actions are decoded from codes."""
+        return True
 
     @property
     def looks_through_laq(self) -> bool:

@@ -1,27 +1,29 @@
 """`hlrp_vla_direct`: the foundation VLA predicts latent codes, and a decoder maps them to a chunk of actions.
 
-Shapes: b batch, c codes of one label, h chunk steps, a action dimensions, r state values, e y x a frame of the LAQ.
+Shapes: c h w a frame of the LAQ, with 3 channels for each camera.
 """
 
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hlrp.experts.code_decoder import CodeDecoder
+from hlrp.experts.code_decoder import CodeToActionDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
-from hlrp.laq.model import config_from_description, description
+from hlrp.laq.config import LAQConfig
+from hlrp.laq.model import description
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import write_json
+from hlrp.storage.plain_values import from_plain
 from hlrp.training.evaluation_mode import inference
 
+from ..common.geometry import settle_laq
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
-from ..common.observations import as_rgb, current, resized
+from ..common.observations import camera_images
 from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
 
@@ -34,42 +36,27 @@ class HLRPVLADirectPolicy(HLRPPolicy):
     config_class = HLRPVLADirectConfig  # pyright: ignore[reportAssignmentType]
     config: HLRPVLADirectConfig
     name = "hlrp_vla_direct"  # pyright: ignore[reportAssignmentType]
-    chunk_ends_with_label = True
-    state_option = "decoder_uses_state"
     action_modules = ("decoder",)
 
-    def __init__(
-        self,
-        config: HLRPVLADirectConfig,
-        dataset_stats: dict[str, Any] | None = None,
-        dataset_meta: Any | None = None,
-        *,
-        checkpoint_dir: Path | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: HLRPVLADirectConfig, *args: Any, **kwargs: Any) -> None:
         """Build the policy; see `HLRPPolicy`."""
-        super().__init__(config, dataset_stats, dataset_meta, checkpoint_dir=checkpoint_dir, **kwargs)
-        state = config.robot_state_feature if config.decoder_uses_state else None
+        super().__init__(config, *args, **kwargs)
+
+    def _build_head(self, dataset_meta: Any | None) -> None:
+        config = self.config
         head: dict[str, Any] = {
             "chunk_size": self.chunk_size,
             "action_dim": self.action_dim,
-            "state_dim": None if state is None else state.shape[0],
+            "state_dim": config.state_dim,
             "hidden_dim": config.decoder_hidden_dim,
             "layers": config.decoder_layers,
         }
         self.decoder = self._mlp_decoder(head) if config.decoder == "mlp" else self._laq_decoder(head)
         if config.freeze_decoder:
             self.decoder.requires_grad_(False)
-        self._compile()
-        self.reset()
 
-    @property
-    def actions_need_codes(self) -> bool:
-        """Whether actions can be learned only on frames with codes: true, since actions are decoded from codes."""
-        return True
-
-    def _mlp_decoder(self, head: dict[str, Any]) -> CodeDecoder:
-        decoder = CodeDecoder(self.backend.spec, **head)
+    def _mlp_decoder(self, head: dict[str, Any]) -> CodeToActionDecoder:
+        decoder = CodeToActionDecoder(self.backend.spec, **head)
         if self.labels is not None:
             decoder.codes.use_codebook(self.labels.codebook)
         return decoder
@@ -81,13 +68,14 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             path = self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE
             saved = read_json(path)
             with reading(path):
-                self._laq_cameras = self._known_cameras(saved["cameras"])
-                decoder = LAQCodeDecoder(config_from_description(saved["config"]), **head)
+                cameras = from_plain(list[str], saved["cameras"], at="cameras")
+                decoder = LAQCodeDecoder(from_plain(LAQConfig, saved["config"], at="config"), **head)
+            self._laq_cameras = self._known_cameras(cameras)
         else:
             if not config.laq_checkpoint_path:
                 raise ValueError("--policy.decoder=laq needs the quantizer: name it with --policy.laq_checkpoint_path")
             laq = load_laq(config.laq_checkpoint_path)
-            config.laq_fingerprint = self._same_laq(laq.fingerprint, config.laq_checkpoint_path)
+            settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
             self._laq_cameras = laq_cameras(laq, config)
             decoder = LAQCodeDecoder.of_laq(laq.model, **head)
         if config.freeze_laq_decoder:
@@ -131,27 +119,26 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             ValueError: If the batch lacks latent labels or instructions, or a pixel is not finite.
         """
         labels = batch_labels(batch, self.labels, self.backend.spec)
-        inputs = self._see(batch, labels=labels)
-        latent = self.backend.loss(inputs) if self._learns_codes else None
-        taught = labels.counted & self._actions_known(batch)
-        actions = self._decode(labels.codes.clamp_min(0), batch)  # samples without a code are masked by `taught`
-        error = self._over_steps((actions - self._target(batch, taught)).abs().mean(-1), batch, taught)
-        return self._add_up(inputs, reduction=reduction, latent=latent, error=error, taught=taught)
+        inputs = self._vla_inputs(batch, labels=labels)
+        latent = self.backend.loss(inputs) if self.config.learns_codes else None
+        target = self._action_target(batch, has_codes=labels.counted)
+        actions = self._decode(labels.targets(), batch)  # `target` leaves out samples without a code
+        error = (actions - target.actions).abs().mean(-1)
+        return self._total_loss(inputs, reduction=reduction, latent=latent, error=error, target=target)
 
     @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored."""
         # float, because the decoder returns bfloat16 under autocast.
-        return self._decode(self.backend.predict(self._see_to_act(batch)).codes, batch).float()
+        return self._decode(self.backend.predict(self._inference_inputs(batch)).codes, batch).float()
 
-    def _decode(self, codes: Int[Tensor, "b c"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
-        state = None if self.decoder.state_dim is None else self._current_state(batch)
+    def _decode(self, codes: Int[Tensor, "b q"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
+        state = self._state(batch)
         if self.config.decoder == "mlp":
             return self.decoder(codes, state)
         size = cast(LAQCodeDecoder, self.decoder).config.image_size
         return self.decoder(codes, self._laq_frame(batch, size), state)
 
-    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b e y x"]:
-        """Frame t as the LAQ's input: the LAQ's cameras concatenated along the channels, at the LAQ's image size."""
-        frames = [as_rgb(current(batch[key], ndim=4)) for key in self._laq_cameras]
-        return torch.cat([resized(frame, size) for frame in frames], dim=1)
+    def _laq_frame(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "b m c h w"]:
+        """Frame t of the LAQ's cameras, at the LAQ's image size."""
+        return camera_images(batch, self._laq_cameras, size)

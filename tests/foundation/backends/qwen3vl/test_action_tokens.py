@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hlrp.foundation.backends.embedded import tiny_tokenizer
 from hlrp.foundation.backends.qwen3vl.action_tokens import ActionTokens, add_action_tokens
-from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_tokenizer
 
 
 def test_the_answer_text_tokenizes_to_exactly_the_answer_ids() -> None:

@@ -11,6 +11,7 @@ from hlrp.foundation.backends import QwenVLChatBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.processor_parts import tokenizer_of
 from hlrp.latents import LatentSpec
+from labelled_batch import with_labels
 
 
 def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
@@ -69,7 +70,7 @@ def test_log_probabilities_equal_those_of_the_training_loss(
     shared_backend: QwenVLChatBackend, batch: FoundationBatch
 ) -> None:
     predicted = shared_backend.predict(batch)
-    teacher_forced = shared_backend.loss(replace(batch, codes=predicted.codes))
+    teacher_forced = shared_backend.loss(with_labels(batch, codes=predicted.codes))
     torch.testing.assert_close(teacher_forced.per_sample, -predicted.log_probs.mean(1))
 
 
@@ -122,7 +123,7 @@ def test_many_samples_of_one_prompt_follow_the_models_probabilities(
     expected = shared_backend.loss(batch).logits[:, 0].softmax(-1)
     found = torch.stack([row.bincount(minlength=8) / 600 for row in samples.codes[:, :, 0]])
     torch.testing.assert_close(found, expected, atol=0.08, rtol=0)
-    one = replace(batch, codes=samples.codes[:, 5])
+    one = with_labels(batch, codes=samples.codes[:, 5])
     torch.testing.assert_close(shared_backend.loss(one).per_sample, -samples.log_probs[:, 5].mean(1))
 
 
@@ -130,7 +131,7 @@ def test_a_beam_as_wide_as_the_space_ranks_every_answer(
     make_backend: Callable[..., QwenVLChatBackend], make_batch: Callable[..., FoundationBatch]
 ) -> None:
     backend = make_backend(spec=LatentSpec(codebook_size=3, code_seq_len=3), scale=4)
-    batch = replace(make_batch(), codes=None)
+    batch = replace(make_batch(), labels=None)
     found = backend.beam_search(batch, beams=100)
     assert found.codes.shape == (3, 27, 3)
     total = found.log_probs.sum(-1)

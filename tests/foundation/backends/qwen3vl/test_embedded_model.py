@@ -4,7 +4,7 @@ import pytest
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from hlrp.foundation.backends import QwenVLChatBackend
-from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_size, tiny_tokenizer
+from hlrp.foundation.backends.embedded import embedded_size, tiny_tokenizer
 
 
 def test_the_embedded_model_is_transformers_own(shared_backend: QwenVLChatBackend) -> None:
@@ -30,4 +30,4 @@ def test_the_tokenizer_is_the_same_every_time() -> None:
 
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ValueError, match="must be one of debug, demo"):
-        tiny_size("huge")
+        embedded_size("huge")

@@ -5,14 +5,15 @@ import copy
 import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from hlrp.foundation.backends.qwen3vl.embedded_model import TinySize, tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.embedded import EmbeddedSize
+from hlrp.foundation.backends.qwen3vl.embedded_model import tiny_processor, tiny_qwen3vl_config
+from hlrp.foundation.backends.qwen3vl.images import ImageGeometry, build_pixel_values
 from hlrp.foundation.backends.qwen3vl.uniform_vision import use_uniform_vision
-from hlrp.foundation.image_inputs import ImageGeometry, build_pixel_values
 
 
 def towers() -> tuple[Qwen3VLVisionModel, Qwen3VLVisionModel, dict[str, torch.Tensor]]:
     """The stock tower, ours with the same weights, and inputs of three images that are not square."""
-    size = TinySize(
+    size = EmbeddedSize(
         patch_size=4,
         vision_width=24,
         vision_depth=2,
@@ -20,12 +21,13 @@ def towers() -> tuple[Qwen3VLVisionModel, Qwen3VLVisionModel, dict[str, torch.Te
         text_width=24,
         text_depth=1,
         text_heads=2,
-        deepstack=(0,),
         initializer_range=0.2,
     )
     processor = tiny_processor(size, (16, 24))
     torch.manual_seed(0)
-    stock = Qwen3VLVisionModel._from_config(tiny_qwen3vl_config(size, processor, (16, 24)).vision_config)
+    stock = Qwen3VLVisionModel._from_config(
+        tiny_qwen3vl_config(size, processor, (16, 24), deepstack=(0,)).vision_config
+    )
     ours = copy.deepcopy(stock)
     use_uniform_vision(ours)
     geometry = ImageGeometry.of(processor.image_processor, (16, 24))

@@ -4,7 +4,7 @@ import pytest
 from transformers import SmolVLMModel, SmolVLMProcessor
 
 from hlrp.foundation.backends import SmolLatentHeadBackend, SmolLatentHeadConfig
-from hlrp.foundation.backends.smolvlm.embedded_model import IMAGE_TOKENS, tiny_smol_size, tiny_smol_tokenizer
+from hlrp.foundation.backends.smolvlm.embedded_model import IMAGE_TOKENS, tiny_smol_tokenizer
 from hlrp.latents import LatentSpec
 
 
@@ -31,11 +31,6 @@ def test_image_tokens_are_special_and_single() -> None:
 
 def test_the_tokenizer_is_the_same_every_time() -> None:
     assert tiny_smol_tokenizer().get_vocab() == tiny_smol_tokenizer().get_vocab()
-
-
-def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be one of debug, demo"):
-        tiny_smol_size("huge")
 
 
 def test_where_a_patch_is_is_as_loud_as_what_it_shows() -> None:

@@ -1,9 +1,7 @@
 """Action tokens: latent codes as tokens of a language model's vocabulary.
 
-An answer reads `<ACTION> <ACT_3> <ACT_1> </ACTION>`; its token ids are exactly [start, code * s, end, eos]. The
+An answer reads `<ACTION> <ACT_3> <ACT_1> </ACTION>`; its token ids are exactly [start, code * q, end, eos]. The
 tokens absorb the spaces around them, so that tokenizing this text gives the same ids as building them directly.
-
-Shapes: b batch, s codes of one label, k codebook entries.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from hlrp.foundation.config import ActionTokens
+from hlrp.foundation.backends.qwen3vl.config import ActionTokens
 from hlrp.foundation.processor_parts import token_ids
 
 
@@ -34,12 +32,12 @@ class ActionTokenIds:
         """Ids that are new to the language model: start, end and the codes, but not eos, which is pretrained."""
         return (self.start, self.end, *self.codes)
 
-    def code_ids(self, codes: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
+    def code_ids(self, codes: Int[Tensor, "b q"]) -> Int[Tensor, "b q"]:
         """Token ids of `codes`, which must lie in [0, k)."""
         return torch.tensor(self.codes, device=codes.device)[codes]
 
-    def answer(self, codes: Int[Tensor, "b s"]) -> Int[Tensor, "b s+3"]:
-        """The whole answer [start, code * s, end, eos] for `codes` in [0, k)."""
+    def answer(self, codes: Int[Tensor, "b q"]) -> Int[Tensor, "b q+3"]:
+        """The whole answer [start, code * q, end, eos] for `codes` in [0, k)."""
         ids = self.code_ids(codes)
         start, end, eos = (torch.full_like(ids[:, :1], token) for token in (self.start, self.end, self.eos))
         return torch.cat([start, ids, end, eos], dim=1)

@@ -1,11 +1,10 @@
-"""Constrained decoding: a forced start token, then s codes, each chosen among k action tokens.
+"""Constrained decoding: a forced start token, then q codes, each chosen among k action tokens.
 
-The prompt and the start token are prefilled together. Then s-1 single-token steps follow on the key-value cache, and
+The prompt and the start token are prefilled together. Then q-1 single-token steps follow on the key-value cache, and
 only the k rows of the output head that belong to action tokens are evaluated. Positions are counted from the end of
 the prompt, so that action tokens in a user's text change nothing.
 
-Shapes: b batch, l prompt tokens, s codes, k codebook entries, d width, a answer tokens, t = l+a, r = b*m rows of m
-candidates of each sample.
+Shapes: l prompt tokens, p answer tokens that are given, z = l+p, g rows: x candidates of each of b samples.
 """
 
 from __future__ import annotations
@@ -19,48 +18,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, Qwen3VLModel
 
-from hlrp.foundation.prompt_inputs import Prompts
-from hlrp.runtime.checks import require_numbers
+from hlrp.foundation.backends.choice import Choice
+from hlrp.foundation.backends.qwen3vl.prompts import Prompts
 
 
 @dataclass(frozen=True)
 class Decoded:
     """Decoded codes, with the hidden states of the prompt."""
 
-    codes: Int[Tensor, "r s"]
-    log_probs: Float[Tensor, "r s"]
+    codes: Int[Tensor, "g q"]
+    log_probs: Float[Tensor, "g q"]
     """Log-probability of each decoded code among the k codes, at temperature 1."""
     prompt_hidden: Float[Tensor, "b l d"]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Rule by which a code is chosen from log-probabilities."""
-
-    temperature: float | None = None
-    """None: take the most likely code. A positive number: sample at this temperature."""
-    top_k: int | None = None
-    """Sample only among this many most likely codes. None: among all codes."""
-    generator: torch.Generator | None = None
-    """Source of randomness for sampling."""
-
-    def __post_init__(self) -> None:
-        require_numbers(self, "temperature", above=0)
-        require_numbers(self, "top_k", at_least=1)
-
-    def pick(self, log_p: Float[Tensor, "r k"]) -> Int[Tensor, "r 1"]:
-        """Choose one code for each row."""
-        if self.temperature is None:
-            return log_p.argmax(-1, keepdim=True)
-        if self.top_k is not None and self.top_k < log_p.shape[1]:
-            least = log_p.topk(self.top_k).values[:, -1:]
-            log_p = log_p.masked_fill(log_p < least, -torch.inf)
-        return torch.multinomial((log_p / self.temperature).softmax(-1), 1, generator=self.generator)
-
-
 def with_answer(
-    prompts: Prompts, answer: Int[Tensor, "b a"]
-) -> tuple[Int[Tensor, "b t"], Int[Tensor, "3 b t"], Bool[Tensor, "b t"] | None]:
+    prompts: Prompts, answer: Int[Tensor, "b p"]
+) -> tuple[Int[Tensor, "b z"], Int[Tensor, "3 b z"], Bool[Tensor, "b z"] | None]:
     """Token ids, rotary positions and mask of prompts with `answer` appended; the mask is None if nothing is padded."""
     steps = torch.arange(answer.shape[1], device=answer.device)
     positions = (prompts.next_position[:, None] + steps).expand(3, -1, -1)
@@ -68,7 +42,7 @@ def with_answer(
     return torch.cat([prompts.input_ids, answer], 1), torch.cat([prompts.position_ids, positions], 2), mask
 
 
-class CodeDecoder:
+class ConstrainedDecoder:
     """State of decoding: the constructor runs the model over the prompt, and each `step` appends one code.
 
     Args:
@@ -104,17 +78,17 @@ class CodeDecoder:
             **vision,
         ).last_hidden_state
         self.prompt_hidden: Float[Tensor, "b l d"] = hidden[:, :-1]
-        self.log_p: Float[Tensor, "r k"] = self._log_p(hidden)
+        self.log_p: Float[Tensor, "g k"] = self._log_p(hidden)
         """Log-probabilities of the next code, after all codes so far."""
         self.position = prompts.next_position
 
-    def keep(self, rows: Int[Tensor, " r"]) -> None:
+    def keep(self, rows: Int[Tensor, " g"]) -> None:
         """Continue with these rows of the state, in this order; a row may be repeated."""
         self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
         self.log_p, self.position = self.log_p[rows], self.position[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 
-    def step(self, codes: Int[Tensor, "r 1"]) -> None:
+    def step(self, codes: Int[Tensor, "g 1"]) -> None:
         """Append one code to every row and compute the log-probabilities of the next one."""
         self.position = self.position + 1
         self.mask = None if self.mask is None else F.pad(self.mask, (0, 1), value=True)
@@ -127,12 +101,12 @@ class CodeDecoder:
         ).last_hidden_state
         self.log_p = self._log_p(hidden)
 
-    def _log_p(self, hidden: Float[Tensor, "r a d"]) -> Float[Tensor, "r k"]:
+    def _log_p(self, hidden: Float[Tensor, "g p d"]) -> Float[Tensor, "g k"]:
         return F.linear(hidden[:, -1], self.code_rows).float().log_softmax(-1)
 
 
-def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
-    """Decode `num_codes` codes, `num_samples` times for each prompt, in one batch of r = b * num_samples rows."""
+def decode_codes(decoder: ConstrainedDecoder, choice: Choice, *, num_codes: int, num_samples: int = 1) -> Decoded:
+    """Decode `num_codes` codes, `num_samples` times for each prompt, in one batch of b * num_samples rows."""
     if num_samples > 1:
         rows = torch.arange(len(decoder.log_p), device=decoder.log_p.device)
         decoder.keep(rows.repeat_interleave(num_samples))
@@ -145,14 +119,8 @@ def decode_codes(decoder: CodeDecoder, choice: Choice, *, num_codes: int, num_sa
     return Decoded(torch.cat(codes, 1), torch.cat(log_probs, 1), decoder.prompt_hidden)
 
 
-def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
-    """Beam search for the most likely answers, best first; r = b * min(beams, k^s).
-
-    Raises:
-        ValueError: If `beams` is not positive.
-    """
-    if beams < 1:
-        raise ValueError(f"beams must be 1 or more, got {beams}")
+def beam_search(decoder: ConstrainedDecoder, *, num_codes: int, beams: int) -> Decoded:
+    """Beam search for the most likely answers, best first; the result has b * min(beams, k^q) rows."""
     b, k = decoder.log_p.shape
     sample = torch.arange(b, device=decoder.log_p.device)[:, None]
     codes = decoder.code_ids.new_zeros(b, 0)
@@ -160,7 +128,7 @@ def beam_search(decoder: CodeDecoder, *, num_codes: int, beams: int) -> Decoded:
     for slot in range(num_codes):
         if slot > 0:
             decoder.step(codes[:, -1:])
-        total = rearrange(log_probs.sum(1, keepdim=True) + decoder.log_p, "(b m) k -> b (m k)", b=b)
+        total = rearrange(log_probs.sum(1, keepdim=True) + decoder.log_p, "(b x) k -> b (x k)", b=b)
         best = total.topk(min(beams, total.shape[1]), dim=1).indices  # index = beam * k + code
         rows = (sample * (len(codes) // b) + best // k).flatten()
         code = (best % k).reshape(-1, 1)

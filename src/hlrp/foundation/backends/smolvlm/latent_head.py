@@ -2,8 +2,6 @@
 
 A head computes one feature vector per slot, and a linear layer per slot turns this vector into logits of the k codes.
 Given the prompt features, the slots are independent of each other.
-
-Shapes: b batch, l prompt tokens, d feature width, s codes of one label, k codebook entries.
 """
 
 from __future__ import annotations
@@ -15,16 +13,16 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hlrp.foundation.config import HEADS
+from hlrp.foundation.backends.smolvlm.config import HEADS
 
 
 @dataclass(frozen=True)
 class SlotScores:
     """Slot features and code logits of a batch."""
 
-    features: Float[Tensor, "b s d"]
+    features: Float[Tensor, "b q d"]
     """One feature vector per slot, after layer norm."""
-    logits: Float[Tensor, "b s k"]
+    logits: Float[Tensor, "b q k"]
     """Logits of the k codes in every slot."""
 
 
@@ -44,10 +42,10 @@ class QuerySlots(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
+    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b q d"]:
         """Slot features of every sample; tokens where `mask` is false are not attended to."""
         prompt = self.norm(hidden)
-        slots = repeat(self.queries, "s d -> b s d", b=len(hidden))
+        slots = repeat(self.queries, "q d -> b q d", b=len(hidden))
         for block in self.blocks:
             slots = block(slots, prompt, memory_key_padding_mask=~mask)
         return slots
@@ -63,11 +61,11 @@ class PooledSlots(nn.Module):
         inner = [part for _ in range(layers - 1) for part in (nn.Linear(width, width), nn.GELU())]
         self.mlp = nn.Sequential(*inner, nn.Linear(width, num_slots * width), nn.GELU())
 
-    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b s d"]:
+    def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> Float[Tensor, "b q d"]:
         """Slot features of every sample; tokens where `mask` is false do not enter the mean."""
         kept = torch.where(mask[..., None], self.norm(hidden), 0.0)
         pooled = kept.sum(1) / mask.sum(1, keepdim=True)
-        return rearrange(self.mlp(pooled), "b (s d) -> b s d", s=self.num_slots)
+        return rearrange(self.mlp(pooled), "b (q d) -> b q d", q=self.num_slots)
 
 
 class LatentHead(nn.Module):
@@ -76,7 +74,7 @@ class LatentHead(nn.Module):
     Args:
         kind: `query` or `pooled`.
         width: Width d of the prompt features.
-        num_slots: Codes s of one label.
+        num_slots: Codes q of one label.
         codebook_size: Codebook entries k.
         layers: Decoder blocks of `query`, hidden layers of `pooled`.
         heads: Attention heads of `query`.
@@ -100,5 +98,5 @@ class LatentHead(nn.Module):
     def forward(self, hidden: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"]) -> SlotScores:
         """Compute slot features and logits in the head's own dtype; `hidden` may have any floating dtype."""
         features = self.norm(self.slots(hidden.to(self.rows.dtype), mask))
-        logits = einsum(features, self.rows, "b s d, s k d -> b s k")
+        logits = einsum(features, self.rows, "b q d, q k d -> b q k")
         return SlotScores(features, logits + self.bias.view(self.rows.shape[:2]))

@@ -1,10 +1,6 @@
-"""Head that predicts latent vectors from slot features by conditional flow matching (arXiv:2210.02747).
+"""Head that predicts latent vectors from slot features by conditional flow matching; see `hlrp.flow_matching`.
 
-A small network learns the velocity x_1 - noise along the straight path x_t = (1-t) noise + t x_1. Integrating this
-velocity from noise at t = 0 gives a vector at t = 1: the direction of time is opposite to that of `FlowExpert`.
-Vectors are standardized by statistics collected in training.
-
-Shapes: b batch, s slots, d width of slot features, w width of one latent vector, f time frequencies.
+Vectors are standardized by statistics collected in training. The letters of all shapes stand in `hlrp.latents`.
 """
 
 from __future__ import annotations
@@ -12,10 +8,10 @@ from __future__ import annotations
 import math
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hlrp.flow_matching import integrate, path_point, waves
 from hlrp.training.ranks import sum_over_ranks_
 from hlrp.training.row_draws import RowDraws
 
@@ -29,8 +25,8 @@ class Standardizer(nn.Module):
     """Running mean and standard deviation, per slot and channel, over the training vectors of all processes."""
 
     count: Int[Tensor, ""]
-    mean: Float[Tensor, "s w"]
-    variance: Float[Tensor, "s w"]
+    mean: Float[Tensor, "q v"]
+    variance: Float[Tensor, "q v"]
 
     def __init__(self, *, num_slots: int, width: int) -> None:
         super().__init__()
@@ -39,7 +35,7 @@ class Standardizer(nn.Module):
         self.register_buffer("variance", torch.ones(num_slots, width))
 
     @torch.no_grad()
-    def update(self, vectors: Float[Tensor, "b s w"], keep: Bool[Tensor, " b"]) -> None:
+    def update(self, vectors: Float[Tensor, "b q v"], keep: Bool[Tensor, " b"]) -> None:
         """Add the vectors of the samples where `keep` is true to the statistics of all processes.
 
         The result is exact for any sequence of batch sizes (parallel variance of Chan et al.).
@@ -59,20 +55,20 @@ class Standardizer(nn.Module):
         self.mean.add_(away * share)
         self.count.add_(new)
 
-    def standardize(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
+    def standardize(self, vectors: Float[Tensor, "b q v"]) -> Float[Tensor, "b q v"]:
         """Scale `vectors` to mean 0 and standard deviation 1."""
         return (vectors - self.mean) / self._std()
 
-    def restore(self, vectors: Float[Tensor, "b s w"]) -> Float[Tensor, "b s w"]:
+    def restore(self, vectors: Float[Tensor, "b q v"]) -> Float[Tensor, "b q v"]:
         """Undo `standardize`: return vectors in the LAQ's own scale."""
         return vectors * self._std() + self.mean
 
-    def replaced_values(self) -> dict[str, Bool[Tensor, "s w"]]:
+    def replaced_values(self) -> dict[str, Bool[Tensor, "q v"]]:
         """Buffers that averaging of weights has to copy: mean and variance are averages over all data already."""
         everywhere = torch.ones_like(self.mean, dtype=torch.bool)
         return {"mean": everywhere, "variance": everywhere}
 
-    def _std(self) -> Float[Tensor, "s w"]:
+    def _std(self) -> Float[Tensor, "q v"]:
         return self.variance.sqrt().clamp_min(_SMALLEST_STD)
 
 
@@ -81,8 +77,8 @@ class VectorFlowHead(nn.Module):
 
     Args:
         condition_width: Width d of the slot features.
-        num_slots: Slots s of one label.
-        vector_width: Width w of one latent vector.
+        num_slots: Slots of one label, q.
+        vector_width: Width v of one latent vector.
     """
 
     def __init__(self, *, condition_width: int, num_slots: int, vector_width: int) -> None:
@@ -98,15 +94,17 @@ class VectorFlowHead(nn.Module):
         )
 
     def velocity(
-        self, x: Float[Tensor, "b s w"], time: Float[Tensor, "b s"], condition: Float[Tensor, "b s d"]
-    ) -> Float[Tensor, "b s w"]:
-        """Velocity of standardized vectors `x` at `time` in [0, 1]."""
-        return self.network(torch.cat([x, _time_features(time), condition], -1))
+        self, x: Float[Tensor, "b q v"], time: Float[Tensor, "b q"], condition: Float[Tensor, "b q d"]
+    ) -> Float[Tensor, "b q v"]:
+        """Velocity, noise - vectors, of standardized vectors `x` at `time` in [0, 1]."""
+        rates = math.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
+        # The network of saved models counts time from noise to vectors: its time is 1 - t, and its velocity is negated.
+        return -self.network(torch.cat([x, waves(1 - time, rates), condition], -1))
 
     def loss(
         self,
-        vectors: Float[Tensor, "b s w"],
-        condition: Float[Tensor, "b s d"],
+        vectors: Float[Tensor, "b q v"],
+        condition: Float[Tensor, "b q d"],
         keep: Bool[Tensor, " b"],
         *,
         draws: RowDraws,
@@ -125,27 +123,21 @@ class VectorFlowHead(nn.Module):
         if self.training:
             self.standardizer.update(vectors, keep)
         target = self.standardizer.standardize(vectors)
-        _, s, w = target.shape
-        noise, time = draws.normal(s, w, stream=_NOISE), draws.uniform(s, stream=_TIME)
-        along = time[..., None]
-        predicted = self.velocity((1 - along) * noise + along * target, time, condition)
-        error = (predicted - (target - noise)).square().mean(dim=(1, 2))
+        _, q, v = target.shape
+        noise, time = draws.normal(q, v, stream=_NOISE), 1 - draws.uniform(q, stream=_TIME)
+        predicted = self.velocity(path_point(target, noise, time), time, condition)
+        error = (predicted - (noise - target)).square().mean(dim=(1, 2))
         return torch.where(keep, error, 0.0)
 
     def integrate(
-        self, noise: Float[Tensor, "b s w"], condition: Float[Tensor, "b s d"], *, steps: int
-    ) -> Float[Tensor, "b s w"]:
+        self, noise: Float[Tensor, "b q v"], condition: Float[Tensor, "b q d"], *, steps: int
+    ) -> Float[Tensor, "b q v"]:
         """Latent vectors from standard normal `noise`, in `steps` Euler steps.
 
         `noise` of zeros, the mean of the distribution, makes the prediction deterministic.
         """
-        x = noise
-        for step in range(steps):
-            x = x + self.velocity(x, x.new_full(x.shape[:2], step / steps), condition) / steps
-        return self.standardizer.restore(x)
 
+        def velocity(x: Float[Tensor, "b q v"], time: float) -> Float[Tensor, "b q v"]:
+            return self.velocity(x, x.new_full(x.shape[:2], time), condition)
 
-def _time_features(time: Float[Tensor, "b s"]) -> Float[Tensor, "b s f"]:
-    """Sines and cosines of `time` at 1, 2, 3, … half periods per unit of time."""
-    angles = time[..., None] * math.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
-    return rearrange([angles.sin(), angles.cos()], "two b s f -> b s (two f)")
+        return self.standardizer.restore(integrate(velocity, noise, steps=steps))

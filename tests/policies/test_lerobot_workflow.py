@@ -65,7 +65,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(workshop: W
     same_weights(pretrained(tmp_path / "resumed", "000004"), pretrained(whole))
 
 
-# ---- The whole road, for every type ----
+# ---- The whole workflow, for every type ----
 
 
 @pytest.fixture(scope="module", autouse=True)

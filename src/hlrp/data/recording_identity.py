@@ -1,0 +1,231 @@
+"""Identify recordings, in whatever folder they are: which a LAQ was trained on, and which frames labels are of.
+
+A LAQ stores what is known of every source of clips, also of plain videos: `source_identity`. Labels store digests of
+the files of a dataset: `dataset_identity`. These digests stay the same if a dataset is copied, moved, uploaded and
+downloaded, or gets more columns, tasks or statistics. They differ if episodes, time stamps, states, actions or the
+pictures of a labelled camera differ.
+
+Cost of `dataset_identity`: the columns of time stamps, states and actions are read completely (1 s for a million frames
+of 14 numbers). Of every video file, the size and three pieces of 64 KiB are read; of cameras stored as images, at most
+256 pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import torch
+from jaxtyping import Float, Int
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.utils.constants import ACTION, OBS_STATE
+from torch import Tensor
+
+from hlrp.data.dataset_files import data_files
+from hlrp.data.frame_rows import read_columns
+
+_RECORDS = ("timestamp", OBS_STATE, ACTION)
+"""Columns that enter the digest `records`, if the dataset has them."""
+_PIECE = 64 * 1024
+"""Bytes that are read at the start, in the middle and at the end of each video file."""
+_RUNS, _RUN_FRAMES = 16, 16
+"""Number of runs of consecutive images that are read, spread over the dataset, and images of each run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingIdentity:
+    """Facts that tell one set of recordings from another; None for what is not known. Digests have 16 digits."""
+
+    name: str | None = None
+    episodes: int | None = None
+    """Number of episodes."""
+    fps: float | None = None
+    """Frame rate, in Hz."""
+    lengths: str | None = None
+    """Digest of the first and last frames of all episodes."""
+    actions: str | None = None
+    """Digest of all actions."""
+    clock: str | None = None
+    """Digest of the frame rate and the lengths of all episodes."""
+    records: str | None = None
+    """Digest of time stamps, states and actions."""
+    pictures: str | None = None
+    """Digest of pictures of the labelled cameras."""
+
+    def for_laq(self) -> dict[str, object]:
+        """The facts of `source_identity` as plain values, for `laq.json`."""
+        return {name: getattr(self, name) for name in ("name", "episodes", "fps", "lengths", "actions")}
+
+    def for_labels(self) -> dict[str, str | None]:
+        """The digests of `dataset_identity` as plain values, for `labels.json`."""
+        return {"episodes": self.clock, "records": self.records, "pictures": self.pictures}
+
+    @classmethod
+    def from_labels(cls, values: Mapping[str, str | None]) -> RecordingIdentity:
+        """Inverse of `for_labels`; a digest that is not stored is not known."""
+        return cls(clock=values.get("episodes"), records=values.get("records"), pictures=values.get("pictures"))
+
+    def matches(self, other: RecordingIdentity) -> bool:
+        """Whether two results of `source_identity` are the same recordings in the same order, in whatever folder.
+
+        Equal actions prove that recordings are the same. Without actions the names must be equal too, since episodes of
+        equal length are common. Video files may be sampled at another frame rate, so that lengths may then differ.
+        """
+        if self.episodes != other.episodes or (self.fps == other.fps and self.lengths != other.lengths):
+            return False
+        if self.actions is None or other.actions is None:
+            return self.actions is other.actions and self.name == other.name
+        return self.fps == other.fps and self.actions == other.actions
+
+    def difference(self, other: RecordingIdentity) -> str | None:
+        """Name the first digest of `dataset_identity` that both know and that differs, for messages; None if none."""
+        words = {
+            "clock": "frame rate or lengths of episodes",
+            "records": "time stamps, states or actions",
+            "pictures": "pictures",
+        }
+        for name, what in words.items():
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None and theirs is not None and mine != theirs:
+                return what
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedEpisodes:
+    """Episodes of one source of a training run."""
+
+    identity: RecordingIdentity
+    """Result of `source_identity`."""
+    train: Int[Tensor, " e"]
+    held_out: Int[Tensor, " _"]
+
+
+def require_unseen(parts: Sequence[UsedEpisodes]) -> None:
+    """Raise if an episode is held out of one source and trained on in another, which names the same recordings.
+
+    Raises:
+        ValueError: With the name of the source and the numbers of these episodes.
+    """
+    for one, other in permutations(parts, 2):
+        seen = one.held_out[torch.isin(one.held_out, other.train)].tolist()
+        if seen and one.identity.matches(other.identity):
+            raise ValueError(
+                f"{one.identity.name} is in two sources: its episodes {seen} are held out of one and trained on in "
+                "the other; let no two sources share an episode, or let them name the same episodes"
+            )
+
+
+def source_identity(
+    name: str, bounds: Int[Tensor, "e 2"], *, fps: float, actions: Float[Tensor, "f a"] | None
+) -> RecordingIdentity:
+    """Identity of a source of clips, which may be a folder of videos.
+
+    Args:
+        name: Name of the source.
+        bounds: First frame of every episode, and one after its last frame.
+        fps: Frame rate, in Hz.
+        actions: Action of every frame; None if none is known.
+    """
+    return RecordingIdentity(
+        name=name,
+        episodes=len(bounds),
+        fps=fps,
+        lengths=_digest(bounds),
+        actions=None if actions is None else _digest(actions),
+    )
+
+
+def dataset_identity(meta: LeRobotDatasetMetadata, cameras: Sequence[str]) -> RecordingIdentity:
+    """Identity of the frames of a dataset; a digest is None if files for it are not on this machine.
+
+    Args:
+        meta: Metadata of the dataset, whose files are in `meta.root`.
+        cameras: Dataset keys of the labelled cameras.
+    """
+    assert meta.episodes is not None, "a dataset that was opened has its episodes"
+    lengths = np.asarray(meta.episodes["length"], dtype=np.int64)
+    clock = hashlib.sha256(f"{float(meta.fps)!r}".encode() + lengths.tobytes())
+    rows = Path(meta.root) / "data"
+    is_whole = all((Path(meta.root) / meta.get_data_file_path(number)).is_file() for number in range(len(lengths)))
+    return RecordingIdentity(
+        clock=_short(clock),
+        records=_records(rows, meta) if is_whole else None,
+        pictures=_pictures(meta, cameras, int(lengths.sum())) if is_whole else None,
+    )
+
+
+def _digest(values: Tensor) -> str:
+    return _short(hashlib.sha256(values.contiguous().numpy().tobytes()))
+
+
+def _short(digest: hashlib._Hash) -> str:  # pyright: ignore[reportPrivateUsage]
+    return digest.hexdigest()[:16]
+
+
+def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
+    digest = hashlib.sha256()
+    for name in _RECORDS:
+        if name not in meta.features:
+            continue
+        column = read_columns(rows, [name]).column(0).combine_chunks()
+        while isinstance(column, pa.ExtensionArray) or pa.types.is_nested(column.type):
+            column = column.storage if isinstance(column, pa.ExtensionArray) else column.flatten()
+        # Tools that rewrite a file may change the number type and the bit pattern of NaN, but not the values.
+        values = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        digest.update(name.encode())
+        digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
+    return _short(digest)
+
+
+def _pictures(meta: LeRobotDatasetMetadata, cameras: Sequence[str], num_frames: int) -> str | None:
+    digest = hashlib.sha256()
+    for camera in cameras:
+        if camera not in meta.camera_keys:
+            return None
+        digest.update(camera.encode())
+        if camera in meta.video_keys:
+            parts = _video_parts(meta, camera)
+        else:
+            parts = _image_parts(Path(meta.root) / "data", camera, num_frames)
+        for part in parts:
+            if part is None:
+                return None
+            digest.update(part)
+    return _short(digest)
+
+
+def _video_parts(meta: LeRobotDatasetMetadata, camera: str) -> Iterator[bytes | None]:
+    """Bytes for the digest: start times of episodes, then size and pieces of every video file; None for a missing file,
+    after which nothing follows."""
+    assert meta.episodes is not None, "a dataset that was opened has its episodes"
+    starts = np.asarray(meta.episodes[f"videos/{camera}/from_timestamp"], dtype=np.float64)
+    yield np.round(starts * 1e3).astype(np.int64).tobytes()
+    files = dict.fromkeys(meta.get_video_file_path(number, camera) for number in range(len(starts)))
+    for path in files:
+        whole = Path(meta.root) / path
+        if not whole.is_file():
+            yield None
+            return
+        size = whole.stat().st_size
+        yield str(size).encode()
+        with whole.open("rb") as file:
+            for place in (0, max(size - _PIECE, 0) // 2, max(size - _PIECE, 0)):
+                file.seek(place)
+                yield file.read(_PIECE)
+
+
+def _image_parts(rows: Path, camera: str, num_frames: int) -> Iterator[bytes]:
+    """Encoded images for the digest, from some runs of frames; from all frames if there are few."""
+    data = pads.dataset([str(path) for path in data_files(rows)], format="parquet")
+    for first in np.unique(np.linspace(0, max(num_frames - _RUN_FRAMES, 0), _RUNS).astype(int)).tolist():
+        index = pads.field("index")
+        table = data.to_table(columns=[camera], filter=(index >= first) & (index < first + _RUN_FRAMES))
+        for image in table.column(0).to_pylist():
+            yield image["bytes"] or b""

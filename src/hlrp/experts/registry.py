@@ -1,0 +1,34 @@
+"""All action experts, and their options. A new expert is added in this file and nowhere else.
+
+LeRobot's commands import this file for the options, so experts import slow or optional packages when they are built.
+This file must not use `from __future__ import annotations`, because LeRobot reads the types of the fields.
+"""
+
+from dataclasses import dataclass
+
+from hlrp.experts.diffusion import DiffusionExpert, DiffusionOptions
+from hlrp.experts.flow import FlowExpert, FlowOptions
+from hlrp.experts.interface import ActionExpert
+
+EXPERTS: dict[str, type[ActionExpert]] = {"diffusion": DiffusionExpert, "flow": FlowExpert}
+"""Action experts by the value of the option `expert`."""
+
+
+@dataclass
+class ExpertOptions(DiffusionOptions, FlowOptions):
+    """Options of all experts, side by side, since the flags of LeRobot's policies are flat."""
+
+    expert: str = "diffusion"
+    """Type of the action expert. diffusion: LeRobot's FiLM-conditioned UNet. flow: a flow-matching transformer."""
+    num_inference_steps: int | None = 10
+    """Denoising steps of the expert at inference. None: as many as num_train_timesteps (diffusion expert only)."""
+
+
+def shaping_options() -> tuple[str, ...]:
+    """Options that determine the shapes of an expert's weights."""
+    return tuple(dict.fromkeys(name for expert in EXPERTS.values() for name in expert.shaping_options))
+
+
+def block_names() -> tuple[str, ...]:
+    """Class names of the repeated blocks of all experts."""
+    return tuple(name for expert in EXPERTS.values() for name in expert.block_names)

@@ -1,0 +1,25 @@
+"""Parts of a policy that PEFT adapts, and parts that are trained in full beside the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+
+def default_peft_targets(policy: nn.Module, lora_targets: str, action_modules: Iterable[str]) -> dict[str, Any]:
+    """Defaults for PEFT: adapters on the VLM's language model; the action head is trained in full."""
+    in_full = [name for part in action_modules for name in _trained_in_full(policy, part)]
+    return {"target_modules": rf"backend\.({lora_targets})", "modules_to_save": in_full}
+
+
+def _trained_in_full(policy: nn.Module, name: str) -> list[str]:
+    """Largest submodules of `name`, or `name` itself, whose parameters are all trained."""
+    part = policy.get_submodule(name)
+    trained = [parameter.requires_grad for parameter in part.parameters()]
+    if not any(trained):
+        return []
+    if all(trained) and not isinstance(part, nn.ModuleList):  # PEFT does not wrap a list
+        return [name]
+    return [found for child, _ in part.named_children() for found in _trained_in_full(policy, f"{name}.{child}")]
