@@ -20,6 +20,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from PIL import Image
 from torch.utils.data import default_collate
 
+from hlrp.data.dataset import ACTION_VALID
 from hlrp.data.frames import open_frames
 from policy_workshop import SMALL, Workshop
 from tiny_datasets import CAMERA, SIZE
@@ -117,6 +118,19 @@ def test_actions_that_are_not_finite_are_not_learnt(workshop: Workshop, lost_roo
     assert all(p.grad is None or p.grad.isfinite().all() for p in run.policy.parameters())
     assert run.dataset.meta.stats[ACTION]["mean"].tolist() == [1, 2]
     assert run.act(0).isfinite().all()
+
+
+def test_the_column_of_a_combined_dataset_is_found_without_an_option(workshop: Workshop, tmp_path: Path) -> None:
+    def frame(episode: int, i: int) -> dict[str, Any]:
+        known = episode == 0 and i < 3
+        return {ACTION: np.float32([i, 2 * i] if known else [9, 9]), ACTION_VALID: np.array([known])}
+
+    root = record(tmp_path / "data", {ACTION_VALID: vector("bool", (1,))}, frame)
+    run = Run(workshop, opened(root), latent_loss_weight=1.0)
+    assert run.loss(1, 8)[1]["action_share"] == 0.5
+    assert run.dataset.meta.stats[ACTION]["mean"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="not one frame of the 2 episodes of this run has an action"):
+        Run(workshop, opened(root), labelled_episodes=[1])
 
 
 def test_a_chunk_is_learnt_up_to_its_first_unknown_action(workshop: Workshop, lost_root: Path) -> None:
