@@ -53,6 +53,7 @@ from .fine_tuning import (
     saved_settings,
 )
 from .label_table import LabelTable, own_labels_first
+from .labelled_batches import IdleSteps, fill_batches, frames_with_codes, least_labelled_share
 from .labels import LabelSource
 from .masks import action_target, masked_mean, mean_over_steps, to_floats
 from .observations import current, foundation_batch, one_value_per_sample
@@ -145,6 +146,7 @@ class HLRPPolicy(PreTrainedPolicy):
             self.backend.requires_grad_(False)
         if dataset_meta is not None:
             learn_in_float32(self.backend)
+        self._idle_steps = IdleSteps()
         self._seed: int | None = None  # seed of this process's random state, set in training
         self._check_compatibility(fps)
 
@@ -208,10 +210,16 @@ class HLRPPolicy(PreTrainedPolicy):
         use_statistics_of_run(
             dataset_meta, in_run=in_run, known=labels.known, state_option=self.state_option if uses_state else None
         )
-        taught = int((labels.known & in_run).sum())
-        if taught < int(in_run.sum()):
-            logger.info(f"{taught} of the {int(in_run.sum())} frames of this run have an action to learn from")
+        self._fill_batches(dataset_meta, in_run, labels.known)
         return None if labels.known.all() else labels
+
+    def _fill_batches(self, dataset_meta: Any, in_run: Bool[Tensor, " f"], known: Bool[Tensor, " f"]) -> None:
+        """See that every training batch has the share of labelled frames that `labelled_share` asks for."""
+        all_known = bool(known[in_run].all())
+        learns_codes = self._learns_codes and self.needs_labels
+        share = least_labelled_share(self.config, learns_codes=learns_codes, all_known=all_known)
+        labelled = known & frames_with_codes(self.labels, dataset_meta) if self.actions_need_codes else known
+        fill_batches(dataset_meta, in_run=in_run, labelled=labelled, share=share, all_known=all_known)
 
     def _same_laq(self, fingerprint: str, owner: str) -> str | None:
         """Fingerprint of this policy's LAQ, checked against the `fingerprint` in `owner`; "" means unknown."""
@@ -518,6 +526,9 @@ class HLRPPolicy(PreTrainedPolicy):
         numbers = to_floats({**values, "are_pixels": are_pixels(inputs.images)})
         if not numbers.pop("are_pixels"):
             require_finite(inputs.images)
+        if self.training:
+            actions = numbers["action_share"] > 0 and config.learns_actions
+            self._idle_steps.count(learned=actions or numbers.get("code_share", 0) > 0)
         return (per_sample if reduction == "none" else loss), numbers
 
     @torch.no_grad()
