@@ -56,7 +56,7 @@ class LabelledBatches:
         """
         # A data loader counts the rows of the episodes that were opened, not the frames of the whole dataset.
         index = torch.from_numpy(dataset.hf_dataset.data.column("index").to_numpy().copy())
-        self._dataset = dataset
+        self._dataset: Any = dataset  # LeRobot's type of an item also allows the items of several rows
         self._labelled = labelled[index]
         self._choice = self._labelled.nonzero()[:, 0]
         self._share = share
