@@ -95,6 +95,10 @@ class HLRPConfig(PreTrainedConfig):
     action_valid_column: str | None = None
     """Boolean dataset column, true for frames whose action is known, as an alternative to labelled_fraction. Actions
     that are NaN or infinite are never learned."""
+    labelled_share: float | None = None
+    """Least share of every training batch that has an action to learn from: surplus other frames are replaced by
+    frames with one. 0: batches are as LeRobot draws them. None: 0.5 if the VLA also learns codes, or else 1; and 0 if
+    all actions are known."""
     laq_fingerprint: str | None = None
     """Fingerprint of the LAQ whose codes this policy uses. Filled in by the first training run, and then checked."""
 
@@ -145,7 +149,7 @@ class HLRPConfig(PreTrainedConfig):
             require_one_of("vla_backend", self.vla_backend, BACKENDS)
         require_one_of("dtype", self.dtype, DTYPE_NAMES)
         self._check_latent_targets()
-        require_numbers(self, "labelled_fraction", at_least=0, at_most=1)
+        require_numbers(self, "labelled_fraction", "labelled_share", at_least=0, at_most=1)
         require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
         require_numbers(self, "image_size", at_least=1)
         require_numbers(self, "random_shift_px", at_least=0)
@@ -178,6 +182,10 @@ class HLRPConfig(PreTrainedConfig):
         Raises:
             ValueError: If an option has no effect; the message names it.
         """
+        if self.labelled_share and not self.learns_actions:
+            raise ValueError(
+                f"labelled_share={self.labelled_share:g} has no effect in a run that learns no actions; leave it out"
+            )
         if self.latent_targets == "online":
             if self.latent_labels_path:
                 raise ValueError(
@@ -186,6 +194,11 @@ class HLRPConfig(PreTrainedConfig):
                 )
         elif self.teacher_cameras and not self.looks_through_laq:
             raise ValueError("teacher_cameras are for --policy.latent_targets=online; leave them out")
+
+    @property
+    def learns_actions(self) -> bool:
+        """Whether training learns anything from the actions of the dataset."""
+        return self.labelled_fraction > 0 and self.action_loss_weight > 0
 
     @property
     def looks_through_laq(self) -> bool:

@@ -148,11 +148,14 @@ def follow_run(config: HLRPConfig, folder: Path) -> None:
 def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
     """Raise where a resumed run has other settings of the policy than it was saved with.
 
-    LeRobot would take some in mid-run, and others not at all: optimizer and pipelines go on as they were saved.
+    LeRobot would take some in mid-run, and others not at all: optimizer and pipelines go on as they were saved. A run
+    that was started before there was `labelled_share` goes on with batches as LeRobot draws them.
 
     Raises:
         ValueError: Naming them.
     """
+    if "labelled_share" not in saved:
+        config.labelled_share = 0.0
     of_host = {field.name for field in fields(PreTrainedConfig)} | {"type"}
     now = draccus.encode(config)
     other = [

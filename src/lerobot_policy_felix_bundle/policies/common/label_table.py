@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import CONFIG_NAME
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hlrp.data.dataset_labels import labels_of_dataset
@@ -57,6 +57,11 @@ class LabelTable:
     def laq_fingerprint(self) -> str:
         """Fingerprint of the LAQ that wrote the labels."""
         return self.metadata.laq_fingerprint
+
+    @property
+    def counted(self) -> Bool[Tensor, " f"]:
+        """True for frames whose codes are learned."""
+        return self._actions.counted
 
     @property
     def codebook(self) -> Float[Tensor, "s k v"]:

@@ -37,6 +37,7 @@ from .fine_tuning import (
     require_no_other_vla,
     saved_settings,
 )
+from .labelled_batches import IdleSteps
 from .losses import total_loss
 from .observations import foundation_batch
 from .robot_state import robot_state
@@ -82,6 +83,7 @@ class HLRPPolicy(PreTrainedPolicy):
         config.validate_features()
         self._checkpoint_dir, self._saved = checkpoint_dir, saved or {}
         self._is_trained = dataset_meta is not None
+        self._idle_steps = IdleSteps()
         self._seed: int | None = None  # seed of this process's random state, set in training
         parts = build_parts(config, dataset_meta, checkpoint_dir)
         self.backend, self.labels, self.action_labels = parts.backend, parts.labels, parts.action_labels
@@ -248,7 +250,7 @@ class HLRPPolicy(PreTrainedPolicy):
         shares: dict[str, Float[Tensor, ""]] | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of the losses, given the action error of every chunk step; see `total_loss`."""
-        return total_loss(
+        loss, numbers = total_loss(
             self.config,
             inputs,
             reduction=reduction,
@@ -257,6 +259,10 @@ class HLRPPolicy(PreTrainedPolicy):
             counted=target.counted,
             shares=shares,
         )
+        if self.training:
+            learns_actions = numbers["action_share"] > 0 and self.config.learns_actions
+            self._idle_steps.count(learned=learns_actions or numbers.get("code_share", 0) > 0)
+        return loss, numbers
 
     # ---- Inputs and actions ----
 

@@ -17,16 +17,21 @@ from torch import Tensor
 from hlrp.data.dataset import episode_bounds, episode_of_frame
 
 
+def datasets_of_run(dataset_meta: Any) -> list[Any]:
+    """Open datasets with the metadata object `dataset_meta`, found among all objects of Python's garbage collector."""
+    kinds = (LeRobotDataset, StreamingLeRobotDataset)
+    # `type` instead of `isinstance`, which reads attributes of proxy objects; some are expensive or warn.
+    return [found for found in gc.get_objects() if type(found) in kinds and found.meta is dataset_meta]
+
+
 def episodes_of_run(dataset_meta: Any) -> list[int]:
     """Numbers of the episodes that the run uses, in ascending order.
 
     `--dataset.episodes` and `--dataset.eval_split` choose episodes, but LeRobot gives a policy only the metadata, which
     does not contain this choice. The dataset object does, and it exists while the policy is built. It is therefore
-    searched among all objects of Python's garbage collector. Without such an object, all episodes are returned.
+    looked up; see `datasets_of_run`. Without such an object, all episodes are returned.
     """
-    kinds = (LeRobotDataset, StreamingLeRobotDataset)
-    # `type` instead of `isinstance`, which reads attributes of proxy objects; some are expensive or warn.
-    owners: list[Any] = [found for found in gc.get_objects() if type(found) in kinds and found.meta is dataset_meta]
+    owners = datasets_of_run(dataset_meta)
     if not owners or any(owner.episodes is None for owner in owners):
         return list(range(dataset_meta.total_episodes))
     return sorted({int(number) for owner in owners for number in owner.episodes})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool
 from lerobot.utils.constants import OBS_STATE
+from torch import Tensor
 
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.foundation.backends import FoundationBackend
@@ -21,14 +22,13 @@ from .action_labels import ActionLabels
 from .configuration import HLRPConfig
 from .geometry import settle_geometry, settle_laq
 from .label_table import LabelTable, own_labels_first
+from .labelled_batches import fill_batches, frames_with_codes, least_labelled_share
 from .labels import LabelSource
 from .online_teacher import OnlineTeacher
 from .processors import require_float_step
 from .run_episodes import frames_of_run
 from .statistics import use_statistics_of_run
 from .vla import needs_vectors, new_vla, saved_vla
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,20 @@ def _find_action_labels(
     use_statistics_of_run(
         dataset_meta, in_run=in_run, known=found.known, state_option=config.state_option if uses_state else None
     )
-    labelled, num_frames = int((found.known & in_run).sum()), int(in_run.sum())
-    if labelled < num_frames:
-        logger.info(f"{labelled} of the {num_frames} frames of this run have an action to learn from")
+    _fill_batches(config, dataset_meta, in_run, found.known, labels)
     return None if found.known.all() else found
+
+
+def _fill_batches(
+    config: HLRPConfig,
+    dataset_meta: Any,
+    in_run: Bool[Tensor, " f"],
+    known: Bool[Tensor, " f"],
+    labels: LabelSource | None,
+) -> None:
+    """See that every training batch has the share of labelled frames that `labelled_share` asks for."""
+    all_known = bool(known[in_run].all())
+    learns_codes = config.learns_codes and config.needs_labels
+    share = least_labelled_share(config, learns_codes=learns_codes, all_known=all_known)
+    labelled = known & frames_with_codes(labels, dataset_meta) if config.actions_need_codes else known
+    fill_batches(dataset_meta, in_run=in_run, labelled=labelled, share=share, all_known=all_known)

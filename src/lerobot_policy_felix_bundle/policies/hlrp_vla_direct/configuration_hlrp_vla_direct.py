@@ -58,6 +58,11 @@ class HLRPVLADirectConfig(HLRPConfig):
         return True
 
     @property
+    def learns_actions(self) -> bool:
+        """Whether training learns anything from the actions of the dataset; only the decoder does."""
+        return super().learns_actions and not self.freeze_decoder
+
+    @property
     def looks_through_laq(self) -> bool:
         """Whether the policy contains the LAQ's decoder: true if `decoder` is laq."""
         return self.decoder == "laq"
