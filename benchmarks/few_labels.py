@@ -48,7 +48,7 @@ class BenchConfig:
     """Gradient steps of every quantizer."""
     foundation_steps: int = 500
     """Gradient steps of every foundation model."""
-    labeller_steps: int = 300
+    labeller_steps: int = 200
     """Gradient steps of every inverse dynamics model."""
     batch_size: int = 64
     """Frames per step of policies and foundation models."""

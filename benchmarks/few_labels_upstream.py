@@ -26,6 +26,8 @@ from hlrp.measure.linear_probe import linear_probe
 from hlrp.report.saving import save_laq
 from hlrp.storage.files import write_json
 
+_MEMBERS, _FOLDS = 2, 2
+"""Models of an ensemble that reads actions, and parts of the known actions that are held out in turn."""
 _CLIPS = 256
 """Clips from which an untrained quantizer takes the statistics of its rounding."""
 
@@ -97,6 +99,8 @@ def write_pseudo_actions(
         f"--output_dir={output}",
         f"--labelled_episodes={episodes}",
         f"--model.steps={steps}",
+        f"--model.members={_MEMBERS}",
+        f"--model.folds={_FOLDS}",
         f"--model.seed={seed}",
         *(["--start=scratch"] if laq is None else ["--start=laq", f"--laq_path={laq}"]),
     ]
