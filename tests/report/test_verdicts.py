@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from hlrp.report.verdicts import Verdict, foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Verdict
 
 
 def words(verdicts: list[Verdict]) -> dict[str, str]:

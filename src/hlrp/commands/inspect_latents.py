@@ -18,7 +18,7 @@ from hlrp.options.inspect_latents import InspectConfig
 from hlrp.report.latent_table import baseline_table, quality_table
 from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.latent_page import render_latent_page
-from hlrp.report.verdicts import latent_conclusion
+from hlrp.report.verdicts.latent import latent_conclusion
 from hlrp.storage.files import new_directory, refuse_existing, write_json
 
 METRICS_FILE = "metrics.json"

@@ -33,7 +33,7 @@ from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
 from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
 from hlrp.report.saving import save_foundation
-from hlrp.report.verdicts import foundation_conclusion
+from hlrp.report.verdicts.foundation import foundation_conclusion
 from hlrp.runtime.progress import progress
 from hlrp.training.run import StepData, TrainingRun
 from hlrp.training.settings import lasting_settings

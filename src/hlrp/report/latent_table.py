@@ -8,7 +8,8 @@ from textwrap import wrap
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.metrics import LAQ_METRICS
-from hlrp.report.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 from hlrp.runtime.tables import table
 
 _WIDTH = 80

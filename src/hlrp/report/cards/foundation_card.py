@@ -9,7 +9,7 @@ from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.measure.code_accuracy import CodeFigures
 from hlrp.measure.language import LanguageFigures
 from hlrp.report.cards.parts import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import counted
 
 _CARD = """---

@@ -8,7 +8,7 @@ from typing import Any
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.cards.parts import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
-from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import counted
 
 _CARD = """---

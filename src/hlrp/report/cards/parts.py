@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hlrp.report.verdicts import Conclusion, Verdict
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 
 DEFAULT_LICENSE = "apache-2.0"
 """Licence of trained weights if the user names none and the weights derive from no other model."""

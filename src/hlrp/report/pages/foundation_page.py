@@ -24,7 +24,7 @@ from hlrp.measure.code_accuracy import CodeFigures
 from hlrp.measure.language import LanguageFigures
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import counted
 from hlrp.training.evaluation_mode import evaluation_mode
 

@@ -9,7 +9,7 @@ from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
-from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import counted
 
 _TITLE = "What the latent actions mean"

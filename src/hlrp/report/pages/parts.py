@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hlrp.report.pages.style import CSS
-from hlrp.report.verdicts import Conclusion, Verdict
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 
 
 def page(title: str, body: str) -> str:

@@ -11,7 +11,8 @@ from hlrp.measure.success_rate import task_successes
 from hlrp.report.durations import duration
 from hlrp.report.pages.contents import require_complete
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.report.videos import video_data_uri
 
 _TITLE = "HLRP: from video to robot actions"
