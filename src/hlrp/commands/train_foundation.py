@@ -35,8 +35,9 @@ from hlrp.report.pages.foundation_page import example_predictions, render_founda
 from hlrp.report.saving import save_foundation
 from hlrp.report.verdicts.foundation import foundation_conclusion
 from hlrp.runtime.progress import progress
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
+from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from hlrp.options.train_laq import TrainLAQConfig
 from hlrp.report.cards.laq_card import NO_HELD_OUT
 from hlrp.report.latent_table import quality_table
 from hlrp.report.saving import save_laq
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
+from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
 

@@ -65,9 +65,10 @@ def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
 def _collapse(laq: Mapping[str, Any]) -> Conclusion | None:
     collapsed = _collapsed(laq)
     if collapsed:
+        slots = len(laq["perplexity"])
         return Conclusion(
             "weak",
-            f"the quantizer collapsed: {collapsed} of {len(laq['perplexity'])} slots give nearly all clips the same code",
+            f"the quantizer collapsed: {collapsed} of {slots} slots give nearly all clips the same code",
             "train it longer, with larger batches or with quantizer fsq, and look at clips of the data: something must "
             "move within frame_offset_s",
         )
