@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hlrp.data.clips import TrainingSource, have_room, split_episodes
+from hlrp.data.observation_sources import ObservationSource
 from hlrp.data.sources import ClipSource
 from hlrp.runtime.tables import counted
 
@@ -72,6 +73,23 @@ def describe_source(part: TrainingSource, *, share: float) -> dict[str, object]:
         "held_out_episodes": part.held_out.tolist(),
         "labelled_episodes": part.labelled.tolist(),
         "identity": asdict(identity),
+    }
+
+
+def describe_observations(source: ObservationSource, *, share: float) -> dict[str, object]:
+    """Description of a dataset of stage 2 for the checkpoint, as plain values.
+
+    Args:
+        source: The dataset and its split into training and held-out frames.
+        share: Share of the training frames that came from this dataset, in [0, 1].
+    """
+    trained = set(source.episode[source.train.index].tolist())
+    episodes = sorted(set(source.episode.tolist()))
+    return {
+        "name": source.name,
+        "share": share,
+        "episodes": len(episodes),
+        "held_out_episodes": [episode for episode in episodes if episode not in trained],
     }
 
 

@@ -6,6 +6,7 @@ Shapes: b batch, c h w a frame, s code slots.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,14 +20,21 @@ from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.foundation.predictions import device_of
 from hlrp.measure.code_accuracy import CodeFigures
+from hlrp.measure.foundation_quality import HeldOutMetrics
 from hlrp.measure.language import LanguageFigures
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.runtime.progress import progress
 from hlrp.runtime.tables import counted
 from hlrp.training.evaluation_mode import evaluation_mode
+
+PAGE_FILE = "report.html"
+_NUM_EXAMPLES = 12
+"""About how many held-out frames the page shows."""
 
 _TITLE = "What the foundation model predicts"
 
@@ -91,6 +99,45 @@ def example_predictions(backend: FoundationBackend, batch: FoundationBatch, coun
             said.log_probs.float().exp().tolist(),
             strict=True,
         )
+    ]
+
+
+def foundation_report(
+    backend: FoundationBackend,
+    metrics: HeldOutMetrics,
+    batches: Sequence[FoundationBatch],
+    about: Mapping[str, str],
+) -> dict[str, str]:
+    """Write the report of a trained model, as text files by name: the metrics as JSON, and the page.
+
+    Args:
+        backend: The model.
+        metrics: Its metrics on held-out frames.
+        batches: All held-out frames with their labels; a few become examples on the page.
+        about: Rows of the table that says what was measured on what: text by name.
+    """
+    quality = metrics.quality.to_dict()
+    values = {
+        "quality": quality,
+        "language": metrics.language.to_dict(),
+        "verdict": foundation_conclusion(quality).to_dict(),
+        "about": about,
+    }
+    html = render_foundation_page(metrics.quality, metrics.language, _spread_examples(backend, batches), about)
+    return {METRICS_FILE: json.dumps(values, indent=2), PAGE_FILE: html}
+
+
+def _spread_examples(backend: FoundationBackend, batches: Sequence[FoundationBatch]) -> list[ExamplePrediction]:
+    """Predict about `_NUM_EXAMPLES` frames, a few from each of several distant batches.
+
+    A batch holds neighbouring frames, which look alike.
+    """
+    spread = torch.linspace(0, len(batches) - 1, min(_NUM_EXAMPLES, len(batches))).long().tolist()
+    each = -(-_NUM_EXAMPLES // len(spread))
+    return [
+        example
+        for number in progress(spread, "predicting examples")
+        for example in example_predictions(backend, batches[number], each)
     ]
 
 
