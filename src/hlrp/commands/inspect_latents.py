@@ -11,18 +11,13 @@ from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import log_offset
-from hlrp.measure.baselines import baseline_rows, trainable_config
+from hlrp.measure.baselines import BaselineRow, baseline_rows, trainable_config
 from hlrp.measure.held_out import labelled_clips, quality_clips
-from hlrp.measure.laq_quality import LAQQuality, measure_quality
+from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.options.inspect_latents import InspectConfig
 from hlrp.report.latent_table import baseline_table, quality_table
-from hlrp.report.pages.latent_gallery import latent_gallery
-from hlrp.report.pages.latent_page import render_latent_page
-from hlrp.report.verdicts.latent import latent_conclusion
-from hlrp.storage.files import new_directory, refuse_existing, write_json
-
-METRICS_FILE = "metrics.json"
-PAGE_FILE = "report.html"
+from hlrp.report.pages.latent_page import PAGE_FILE, latent_report
+from hlrp.storage.files import new_directory, refuse_existing
 
 
 def inspect_latents(config: InspectConfig) -> LAQQuality:
@@ -39,48 +34,53 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         refuse_existing(config.output_dir)  # before measuring, which takes minutes
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
+    spec = laq.model.spec
     seed = laq.extra.get("seed", 0) if config.seed is None else config.seed
-    deltas = laq.model.spec.frame_deltas(source.fps)
-    log_offset(laq.model.spec, source.fps, of=source.name)
+    deltas = spec.frame_deltas(source.fps)
+    log_offset(spec, source.fps, of=source.name)
     log_cuts(source, deltas)
     episodes = choose_measured(laq.extra, source, deltas, held_out=config.held_out, seed=seed)
-    clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
+    clips = quality_clips(source, spec, episodes.fit, episodes.measured, seed=seed)
     quality = measure_quality(laq.model, clips)
     print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
-    rows = []
+    baselines = []
     if config.baselines:
-        # The inverse-dynamics baseline learns from few episodes, as a LAQ trained with labelled_fraction does.
-        known = episodes_with_actions(source, episodes.fit)
-        few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
-        labelled = labelled_clips(source, laq.model.spec, few)
-        rows = baseline_rows(
-            trainable_config(laq.model.config),
-            quality,
-            clips,
-            labelled,
-            config.labeller(),
-            seed=seed,
-            device=device,
-        )
-        print(f"\n{baseline_table(rows)}")
+        baselines = _baselines(config, laq, source, episodes, clips, quality, seed=seed, device=device)
+        print(f"\n{baseline_table(baselines)}")
     if config.output_dir is not None:
         about = _about(config, laq, source, episodes)
-        gallery = latent_gallery(laq.model, clips, quality)
-        page = render_latent_page(quality, gallery, about, rows, episodes=episodes.sentence)
+        files = latent_report(laq.model, clips, quality, about, baselines, episodes=episodes)
         with new_directory(config.output_dir) as folder:
-            write_json(
-                folder / METRICS_FILE,
-                {
-                    "quality": quality.to_dict(),
-                    "verdict": latent_conclusion(quality.to_dict()).to_dict(),
-                    "episodes": episodes.to_dict(),
-                    "baselines": [row.to_dict() for row in rows],
-                    "about": about,
-                },
-            )
-            (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
         print(f"\nreport: {Path(config.output_dir) / PAGE_FILE}")
     return quality
+
+
+def _baselines(
+    config: InspectConfig,
+    laq: LoadedLAQ,
+    source: ClipSource,
+    episodes: MeasuredEpisodes,
+    clips: QualityClips,
+    quality: LAQQuality,
+    *,
+    seed: int,
+    device: str,
+) -> list[BaselineRow]:
+    """Measure baselines whose codes have the LAQ's size, on the same clips."""
+    # The inverse-dynamics baseline learns from few episodes, as a LAQ trained with labelled_fraction does.
+    known = episodes_with_actions(source, episodes.fit)
+    few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
+    return baseline_rows(
+        trainable_config(laq.model.config),
+        quality,
+        clips,
+        labelled_clips(source, laq.model.spec, few),
+        config.labeller(),
+        seed=seed,
+        device=device,
+    )
 
 
 def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource, episodes: MeasuredEpisodes) -> dict[str, str]:
