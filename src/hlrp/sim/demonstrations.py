@@ -112,21 +112,27 @@ def record_demonstrations(
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
 
     choose_gl_backend()  # before any worker starts, so that a machine that cannot render gets one message, not many
-
-    in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1
     with new_directory(root, create=False) as partial:
-        with _quiet_libraries(), _simulators(num_workers) as submit:
+        with _quiet_libraries():
             dataset = _create_dataset(config, partial, repo_id)
-            total = config.episodes_per_task * len(recordings)
-            with tqdm(total=total, unit="episode", disable=not show_progress) as bar:
-                for task, episode in _episodes(recordings, submit, in_flight=in_flight):
-                    _write_episode(dataset, episode, task_sentence(task))
-                    bar.set_postfix_str(task, refresh=False)
-                    bar.update()
+            _simulate(recordings, dataset, num_workers=num_workers, show_progress=show_progress)
             dataset.finalize()
         counts = [recording.count for recording in recordings]
         _write_metadata(partial, config, counts)
     return counts
+
+
+def _simulate(
+    recordings: list[_TaskRecording], dataset: LeRobotDataset, *, num_workers: int, show_progress: bool
+) -> None:
+    """Simulate the episodes of all tasks and write them to `dataset`."""
+    total = sum(recording.config.episodes_per_task for recording in recordings)
+    in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1  # without workers, an episode is written before the next one
+    with _simulators(num_workers) as submit, tqdm(total=total, unit="episode", disable=not show_progress) as bar:
+        for task, episode in _episodes(recordings, submit, in_flight=in_flight):
+            _write_episode(dataset, episode, task_sentence(task))
+            bar.set_postfix_str(task, refresh=False)
+            bar.update()
 
 
 class _TaskRecording:
