@@ -70,8 +70,8 @@ def _baselines(
 ) -> list[BaselineRow]:
     """Measure baselines whose codes have the LAQ's size, on the same clips."""
     # The inverse-dynamics baseline learns from few episodes, as a LAQ trained with labelled_fraction does.
-    known = episodes_with_actions(source, episodes.fit)
-    few = choose_labelled(known, fraction=config.labelled_fraction, seed=seed)
+    usable = episodes_with_actions(source, episodes.fit)
+    few = choose_labelled(usable, fraction=config.labelled_fraction, seed=seed)
     return baseline_rows(
         trainable_config(laq.model.config),
         quality,

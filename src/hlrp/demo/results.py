@@ -54,7 +54,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
     report = gather(config, progress)
     videos = rollout_videos(config, OUR_POLICY)
     montage(videos, config.output_dir / "rollouts.mp4")
-    html = render_report(report, figures(config, report, logs), videos)
+    html = render_report(report, draw_plots(config, report, logs), videos)
     path = config.output_dir / "report.html"
     with new_file(path) as scratch:
         scratch.write_text(html, encoding="utf-8")
@@ -106,7 +106,7 @@ def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
     return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 
-def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
+def draw_plots(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
     """Draw the plots of the report; returns PNG files by name."""
     policies = report["policies"]
     curves: dict[str, Series] = {

@@ -107,7 +107,7 @@ LAQ_METRICS = {
         f"≤ {GOOD_PERMUTED_RATIO:g}",
     ),
     "still_change_ratio": Metric(
-        "change seen in still clips",
+        "change predicted for still clips",
         "squared change predicted where nothing moves, over that of real clips",
         f"≤ {GOOD_STILL_CHANGE:g}",
     ),

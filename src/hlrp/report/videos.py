@@ -56,8 +56,8 @@ def montage(videos: Mapping[str, Path], output: Path | str) -> Path:
         tiles.append(_captioned(label, frames))
     fps = next(iter(rates.values()))
     if len(set(rates.values())) > 1:
-        shown = ", ".join(f"{label} {float(rate):g} Hz" for label, rate in rates.items())
-        raise ValueError(f"expected videos of one frame rate, got {shown}; tile them separately")
+        listed = ", ".join(f"{label} {float(rate):g} Hz" for label, rate in rates.items())
+        raise ValueError(f"expected videos of one frame rate, got {listed}; tile them separately")
     size = _even(max(tile[0].shape[1] for tile in tiles)), _even(tiles[0][0].shape[0])
     columns = min(len(tiles), _COLUMNS)
     rows = -(-len(tiles) // columns)

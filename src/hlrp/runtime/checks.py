@@ -101,7 +101,7 @@ def _range(*, at_least: float | None, above: float | None, at_most: float | None
     return "a number"
 
 
-def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:
+def raises_parsing_errors(check: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorator for a configuration's `__post_init__`, so that its error messages reach the user of a LeRobot command.
 
     draccus replaces a ValueError by "Couldn't instantiate class …", but lets its own ParsingError through. Therefore

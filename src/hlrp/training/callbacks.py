@@ -306,10 +306,10 @@ class QualityGates(pl.Callback):
             ValueError: If a gate fails, or its metric was never logged.
         """
         self._judge(trainer)
-        awaited = [gate.metric for gate in self._due(trainer)]
-        if awaited:
+        unlogged = [gate.metric for gate in self._due(trainer)]
+        if unlogged:
             logged = ", ".join(sorted(trainer.callback_metrics))
-            _stop(trainer, f"no gate can judge {', '.join(awaited)}, which is never logged; this run logs {logged}")
+            _stop(trainer, f"no gate can judge {', '.join(unlogged)}, which is never logged; this run logs {logged}")
 
     def judge_resumed(self, trainer: pl.Trainer) -> None:
         """Check the remaining gates of a run that was resumed after its last step, by the metrics of a new validation.

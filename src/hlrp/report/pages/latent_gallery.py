@@ -59,25 +59,25 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
         latents = joined(
             [latents_of(model, model.to_pixels(batch.to(device))) for batch in progress(batches, "drawing latents")]
         )
-        found: dict[str, bytes] = {}
+        plots: dict[str, bytes] = {}
         if quality.copy_gain is not None:
-            found |= _predictions(model, clips, latents)
+            plots |= _predictions(model, clips, latents)
         if quality.copy_gain is not None and quality.permuted_copy_gain is not None:
-            found["gains"] = gain_figure(quality.copy_gain, quality.copy_gain_moving, quality.permuted_copy_gain)
+            plots["gains"] = gain_figure(quality.copy_gain, quality.copy_gain_moving, quality.permuted_copy_gain)
     if quality.code_usage is not None and quality.perplexity is not None:
-        found["code_usage"] = code_usage_figure(quality.code_usage, quality.perplexity)
+        plots["code_usage"] = code_usage_figure(quality.code_usage, quality.perplexity)
     per_action = quality.probe_r2_per_action_by_features
     if per_action is not None and quality.probe_r2_quantized is not None:
-        found["probes"] = probe_figure(per_action)
+        plots["probes"] = probe_figure(per_action)
     # The probes are None if no action varies; such actions are not drawn in the atlas either.
     chunks = None if quality.probe_r2_quantized is None else clips.chunks
-    return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
+    return plots | _atlas(clips, latents, chunks, model.spec.codebook_size)
 
 
 def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Latents) -> dict[str, bytes]:
     """Draw predicted frames: of the clip itself, of still and reversed clips, and of transferred codes."""
     device = next(model.parameters()).device
-    rows = _lively(clips, _ROWS)
+    rows = _moving_clips(clips, _ROWS)
     frames = model.to_pixels(clips.pictures[rows].to(device))
     before, after = frames[:, 0], frames[:, 1]
 
@@ -86,25 +86,25 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
 
     still, backwards = (latents_of(model, clip) for clip in (still_clip(frames), frames.flip(1)))
     codes = None if latents.codes is None else latents.codes[rows, 0]
-    shown_before, shown_after = first_camera(before), first_camera(after)
+    rgb_before, rgb_after = first_camera(before), first_camera(after)
     own = predict(before, latents.quantized[rows, 0])
-    resting = predict(before, still.quantized[:, 0])
+    still_prediction = predict(before, still.quantized[:, 0])
     # The reversed clip's last transition is the clip's first one; from the later frame it should lead back to frame t.
-    undone = predict(after, backwards.quantized[:, -1])
-    figures = {
-        "predictions": prediction_figure(shown_before, shown_after, own, codes),
-        "checks": checks_figure(shown_before, shown_after, resting, undone),
+    reversed_prediction = predict(after, backwards.quantized[:, -1])
+    plots = {
+        "predictions": prediction_figure(rgb_before, rgb_after, own, codes),
+        "checks": checks_figure(rgb_before, rgb_after, still_prediction, reversed_prediction),
     }
     others = _targets(clips, rows)
     targets = model.to_pixels(clips.pictures[others].to(device))[:, 0]
     moved = [predict(targets, latents.quantized[row, 0].expand(len(others), -1, -1)) for row in rows]
-    figures["transfer"] = transfer_figure(
-        torch.stack([shown_before, shown_after], dim=1), first_camera(targets), torch.stack(moved)
+    plots["transfer"] = transfer_figure(
+        torch.stack([rgb_before, rgb_after], dim=1), first_camera(targets), torch.stack(moved)
     )
-    return figures
+    return plots
 
 
-def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
+def _moving_clips(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
     """Choose `count` clips, evenly spread over the half of the clips with the most motion; still clips show nothing."""
     motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3))
     order = motion.argsort(descending=True)
@@ -131,12 +131,12 @@ def _atlas(clips: QualityClips, latents: Latents, chunks: Chunks | None, codeboo
         group = torch.cdist(vectors, centres).argmin(1)
         return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}
     codes = latents.codes[:, 0]
-    figures = {"atlas: whole tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
+    plots = {"atlas: code tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
     for slot in range(codes.shape[1]):
-        figures[f"atlas: slot {slot}"] = atlas_figure(
+        plots[f"atlas: slot {slot}"] = atlas_figure(
             _entries(clips, codes[:, slot : slot + 1], chunks, "code ", in_order=codebook_size <= _COLUMNS)
         )
-    return figures
+    return plots
 
 
 def _entries(
@@ -165,14 +165,14 @@ def _entry(
     pictures = clips.pictures[members]
     before, after = (first_camera(pictures[:, at].float() / 255) for at in (0, 1))
     change = (after - before).mean(1)
-    liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # examples without motion would show nothing
-    known = None if actions is None else actions[members & actions.isfinite().all(1)]
-    examples = liveliest[torch.linspace(0, len(liveliest) // 2, min(_EXAMPLES, len(liveliest))).long()]
+    by_motion = change.abs().mean((1, 2)).argsort(descending=True)  # examples without motion would show nothing
+    finite = None if actions is None else actions[members & actions.isfinite().all(1)]
+    examples = by_motion[torch.linspace(0, len(by_motion) // 2, min(_EXAMPLES, len(by_motion))).long()]
     return AtlasEntry(
         name=name,
         share=float(members.float().mean()),
         change=change.mean(0),
         before=before[examples],
         after=after[examples],
-        actions=None if known is None or not len(known) else known,
+        actions=None if finite is None or not len(finite) else finite,
     )

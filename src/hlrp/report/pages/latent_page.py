@@ -134,15 +134,15 @@ def render_latent_page(
 
 def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
     r2 = quality.probe_r2 if quality.perplexity is not None else quality.probe_r2_quantized
-    shown: list[tuple[str, str]] = []
+    tiles: list[tuple[str, str]] = []
     if r2 is not None:
-        shown.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
+        tiles.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
     if quality.copy_gain is not None:
-        shown.append((f"{quality.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
+        tiles.append((f"{quality.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
     if quality.tuple_entropy_bits is not None and quality.tuple_entropy_bits_max is not None:
         bits = f"{quality.tuple_entropy_bits:.1f} bits"
-        shown.append((bits, f"entropy of a clip's codes, of at most {quality.tuple_entropy_bits_max:.1f}"))
-    return shown
+        tiles.append((bits, f"entropy of a clip's codes, of at most {quality.tuple_entropy_bits_max:.1f}"))
+    return tiles
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:

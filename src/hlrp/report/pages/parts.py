@@ -24,9 +24,9 @@ def page(title: str, body: str) -> str:
     )
 
 
-def facts(shown: Sequence[tuple[str, str]]) -> str:
-    """Return tiles with a large number each and a few words below; `shown` holds (number, words)."""
-    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in shown)
+def facts(numbers: Sequence[tuple[str, str]]) -> str:
+    """Return tiles with a large number each and a few words below; `numbers` holds (number, words)."""
+    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in numbers)
     return f'<div class="facts">{tiles}</div>'
 
 

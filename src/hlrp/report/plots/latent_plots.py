@@ -87,7 +87,7 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
     """
     dimensions = [i for i, value in enumerate(next(iter(per_action.values()))) if value is not None]
     if not dimensions:
-        raise ValueError("the probe needs an action that varies, and there is none; leave the figure out")
+        raise ValueError("the probe needs an action that varies, and there is none; leave the plot out")
     with figure_style():
         figure = new_figure(2.7)
         axes = figure.subplots()
@@ -175,7 +175,7 @@ class AtlasEntry:
     after: Float[Tensor, "e c h w"]
     """Frame one offset later of the example clips, RGB in [0, 1]."""
     actions: Float[Tensor, "m a"] | None
-    """Standardized mean action of each clip with known actions; None if no clip has any."""
+    """Standardized mean action of each clip with finite actions; None if no clip has any."""
 
 
 def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:

@@ -165,10 +165,10 @@ def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
     """
     bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
     if any(value is None for _, value, _ in bars):
-        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the figure out")
+        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the plot out")
     with figure_style():
         figure = new_figure(2.1)
-        xlabel = "R² of a linear map to the action chunk, on unseen episodes"
+        xlabel = "R² of a linear map to the action chunk, on held-out episodes"
         draw_scores(figure.subplots(), bars, lowest=_LOWEST_R2, xlabel=xlabel)
         return png(figure)
 

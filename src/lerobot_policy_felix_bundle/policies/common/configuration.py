@@ -12,7 +12,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from .open_chunk import open_window
 
@@ -125,7 +125,7 @@ class HLRPConfig(PreTrainedConfig):
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
     """Normalization by kind of feature (VISUAL, STATE, ACTION); a kind that is not named keeps its default."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         # A flag that names some kinds replaces the whole mapping, and LeRobot would not normalize the other kinds.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.configuration import HLRPConfig
 
@@ -35,7 +35,7 @@ class HLRPActionExpertDirectConfig(HLRPConfig):
     rtc_config: RTCConfig | None = None
     """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent. LeRobot sets them."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(self, "num_denoising_steps", "expert_width", "expert_layers", "expert_heads", at_least=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.configuration import HLRPConfig
 
@@ -87,7 +87,7 @@ class HLRPActionExpertLatentConfig(HLRPConfig):
     """Number of action chunks that use the same predicted codes before the VLA predicts new ones. A new instruction or
     a new episode always triggers a new prediction."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.expert not in ("diffusion", "flow"):
