@@ -2,8 +2,6 @@
 
 The bare pass gets patches, token ids and labels. The training step starts from frames in memory and instructions as
 text; it reads the batch, prepares the inputs, and copies the logged values to the CPU. Both are called in turn.
-
-Shapes: b batch, s codes of one label.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from benchmarks.foundation_decoding import interleaved
+from benchmarks.timing import interleaved
 from hlrp.data.frames import CachedFrames
 from hlrp.data.labelled_frames import FramePool, LabelledFrames, Observations, ShuffledBatches
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
@@ -35,9 +33,11 @@ def run(repeats: int) -> dict[str, float]:
     data = ShuffledBatches([FramePool(labelled, torch.arange(FRAMES))], batch_size=BATCH, num_batches=10_000, seed=0)
     batch = data[0]
     assert isinstance(batch, FoundationBatch)
-    assert batch.codes is not None
+    codes = batch.codes
+    assert codes is not None
     prompts, vision = backend._prompts(batch), backend._vision(batch)
-    ids, positions, mask = with_answer(prompts, backend.tokens.answer(batch.codes)[:, :-3])
+    # The last code predicts nothing: it and the two tokens that end the answer are no inputs.
+    ids, positions, mask = with_answer(prompts, backend.tokens.answer(codes)[:, :-3])
     length = prompts.input_ids.shape[1]
     steps = iter(range(10_000))
 
@@ -46,7 +46,7 @@ def run(repeats: int) -> dict[str, float]:
             input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, **vision
         ).last_hidden_state
         logits = F.linear(hidden[:, length:], backend.model.lm_head.weight[backend.code_ids])
-        F.cross_entropy(logits.flatten(0, 1), batch.codes.flatten()).backward()
+        F.cross_entropy(logits.flatten(0, 1), codes.flatten()).backward()
         backend.zero_grad()
 
     def step(given: FoundationBatch) -> None:

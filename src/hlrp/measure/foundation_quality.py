@@ -1,7 +1,4 @@
-"""Measure a foundation model on the held-out frames of its training datasets.
-
-Shapes: s codes of one label, k codebook entries.
-"""
+"""Measure a foundation model on the held-out frames of its training datasets."""
 
 from __future__ import annotations
 
@@ -75,7 +72,7 @@ def _code_metrics(predictions: CodePredictions, sources: Sequence[ObservationSou
     )
 
 
-def _training_counts(sources: Sequence[ObservationSource]) -> Int[Tensor, "s k"] | None:
+def _training_counts(sources: Sequence[ObservationSource]) -> Int[Tensor, "q k"] | None:
     """Count the training frames of each code of each slot; None if labels are made during training."""
     counts = [
         code_counts(source.labels.codes[source.train.index], source.spec.codebook_size)

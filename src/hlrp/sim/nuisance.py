@@ -3,7 +3,7 @@
 A latent action describes the largest change in a video, which may be the nuisance instead of the hand (LAOM,
 arXiv:2502.00379). A nuisance is only rendered; it changes neither physics nor states nor actions.
 
-Shapes: t frames of one episode.
+Shapes: f frames of one episode.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def nuisance_generator(kind: NuisanceKind, task: str, seed: int) -> np.random.Ge
 
 def nuisance_path(
     kind: NuisanceKind, random: np.random.Generator, *, num_frames: int, fps: float
-) -> Float32[np.ndarray, "t 3"]:
+) -> Float32[np.ndarray, "f 3"]:
     """Draw the state of the nuisance at every frame of an episode: a mean of slow sine waves, plus the shake.
 
     Args:
         kind: Kind of nuisance, other than "none".
         random: Generator on which the path depends.
-        num_frames: Number of frames t.
+        num_frames: Number of frames.
         fps: Frame rate, in Hz.
 
     Returns:

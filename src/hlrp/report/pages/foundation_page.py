@@ -1,7 +1,4 @@
-"""Report of a foundation model as a single HTML file with embedded images.
-
-Shapes: b batch, c h w a frame, s code slots.
-"""
+"""Report of a foundation model as a single HTML file with embedded images."""
 
 from __future__ import annotations
 

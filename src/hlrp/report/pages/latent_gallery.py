@@ -2,7 +2,7 @@
 
 Only the first transition of each clip is drawn.
 
-Shapes: b clips, c h w a frame, s code slots, v code width, g codes by which clips are grouped, a action dimensions.
+Shapes: g codes by which clips are grouped.
 """
 
 from __future__ import annotations

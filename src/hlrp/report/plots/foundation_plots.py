@@ -1,7 +1,4 @@
-"""Plots of how well a foundation model predicts codes: accuracy of each slot, confusion matrices, calibration.
-
-Shapes: s code slots, k codebook entries.
-"""
+"""Plots of how well a foundation model predicts codes: accuracy of each slot, confusion matrices, calibration."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ def confusion_figure(confusion: Sequence[Sequence[Sequence[int]]]) -> bytes:
     """Draw a confusion matrix for each slot. Each row is a true code and shows the shares of the decoded codes.
 
     Args:
-        confusion: Number of frames by slot, true code and decoded code, shape (s, k, k). The row of a code that never
+        confusion: Number of frames by slot, true code and decoded code, shape (q, k, k). The row of a code that never
             occurs is left empty.
 
     Returns:
@@ -149,7 +146,7 @@ def _label(key: str) -> str:
 
 
 def _shares_of_rows(confusion: Sequence[Sequence[Sequence[int]]]) -> np.ndarray:
-    """Shares of the decoded codes for every slot and true code, shape (s, k, k); NaN for codes that never occur."""
+    """Shares of the decoded codes for every slot and true code, shape (q, k, k); NaN for codes that never occur."""
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.ndim != 3 or not len(counts):
         raise ValueError(f"expected counts by slot, true code and decoded code, got shape {counts.shape}")

@@ -1,7 +1,4 @@
-"""Grids of frames and of maps of motion or error, which several plots share.
-
-Shapes: b clips.
-"""
+"""Grids of frames and of maps of motion or error, which several plots share."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 If a model has several cameras, only the first is drawn. All plots are returned as PNG files.
 
-Shapes: b clips, e examples or frames, c h w a frame, s code slots, m clips of an entry, a action dimensions.
+Shapes: x examples, or frames to which codes are applied; y clips of an entry.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> byte
 
 def transfer_figure(
     sources: Float[Tensor, "b two c h w"],
-    targets: Float[Tensor, "e c h w"],
-    predicted: Float[Tensor, "b e c h w"],
+    targets: Float[Tensor, "x c h w"],
+    predicted: Float[Tensor, "b x c h w"],
 ) -> bytes:
     """Draw a grid of transferred codes: each row uses the codes of one clip, each column applies them to one frame.
 
@@ -170,11 +170,11 @@ class AtlasEntry:
     """Share of these clips among all clips, in [0, 1]."""
     change: Float[Tensor, "h w"]
     """Change of brightness from frame t to the later frame, averaged over the clips, in [-1, 1]."""
-    before: Float[Tensor, "e c h w"]
+    before: Float[Tensor, "x c h w"]
     """Frame t of a few example clips, RGB in [0, 1]."""
-    after: Float[Tensor, "e c h w"]
+    after: Float[Tensor, "x c h w"]
     """Frame one offset later of the example clips, RGB in [0, 1]."""
-    actions: Float[Tensor, "m a"] | None
+    actions: Float[Tensor, "y a"] | None
     """Standardized mean action of each clip with finite actions; None if no clip has any."""
 
 
@@ -271,7 +271,7 @@ def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) 
     return np.abs(_rgb(frames) - _rgb(others)).mean(-1)
 
 
-def _draw_arrow(axes: Axes, actions: Float[Tensor, "m a"]) -> None:
+def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
     """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x."""
     points = np.zeros((len(actions), 2))
     points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()

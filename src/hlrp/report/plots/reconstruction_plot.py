@@ -1,7 +1,4 @@
-"""Plot of frames that a quantizer predicts from frame t and codes, with the true and the predicted motion.
-
-Shapes: b clips, c h w a frame, s codes of one transition.
-"""
+"""Plot of frames that a quantizer predicts from frame t and codes, with the true and the predicted motion."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Plots of the demo's report. Each function takes plain numbers and returns a PNG file.
-
-Shapes: s code slots, k codebook entries.
-"""
+"""Plots of the demo's report. Each function takes plain numbers and returns a PNG file."""
 
 from __future__ import annotations
 
