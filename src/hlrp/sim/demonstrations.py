@@ -25,6 +25,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
+from hlrp.runtime.checks import require_number
 from hlrp.runtime.extras import require_packages
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
@@ -105,9 +106,7 @@ def record_demonstrations(
     """
     root = Path(root)
     refuse_existing(root)
-    num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
-    if num_workers < 0:
-        raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+    require_number("num_workers", num_workers, at_least=0)
     require_packages("metaworld", needed_for="recording demonstrations")
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
 
@@ -115,7 +114,7 @@ def record_demonstrations(
     with new_directory(root, create=False) as partial:
         with _quiet_libraries():
             dataset = _create_dataset(config, partial, repo_id)
-            _simulate(recordings, dataset, num_workers=num_workers, show_progress=show_progress)
+            _simulate(recordings, dataset, num_workers, show_progress=show_progress)
             dataset.finalize()
         counts = [recording.count for recording in recordings]
         _write_metadata(partial, config, counts)
@@ -123,9 +122,10 @@ def record_demonstrations(
 
 
 def _simulate(
-    recordings: list[_TaskRecording], dataset: LeRobotDataset, *, num_workers: int, show_progress: bool
+    recordings: list[_TaskRecording], dataset: LeRobotDataset, num_workers: int | None, *, show_progress: bool
 ) -> None:
     """Simulate the episodes of all tasks and write them to `dataset`."""
+    num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     total = sum(recording.config.episodes_per_task for recording in recordings)
     in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1  # without workers, an episode is written before the next one
     with _simulators(num_workers) as submit, tqdm(total=total, unit="episode", disable=not show_progress) as bar:

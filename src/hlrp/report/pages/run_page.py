@@ -13,6 +13,7 @@ from hlrp.report.pages.contents import require_complete
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 from hlrp.report.videos import video_data_uri
 
 _TITLE = "HLRP: from video to robot actions"
@@ -70,25 +71,27 @@ def render_report(report: Mapping[str, Any], plots: Mapping[str, bytes], videos:
         return figure(_CAPTIONS.get(name, name), plots[name]) if name in plots else ""
 
     others = "".join(plot(name) for name in plots if name not in _CAPTIONS)
+    quality = report["foundation"]
     sections = (
         _header(report),
         section("The pipeline", _list(_PIPELINE)),
         section("Success per task", _success(report["policies"]), plot("success")),
         section("Rollouts", _videos(videos)) if videos else "",
         section(
-            "Latent actions", concluded(latent_conclusion(report["laq"])), judged(latent_verdicts(report["laq"])),
+            "Latent actions", _verdicts(latent_conclusion(report["laq"]), latent_verdicts(report["laq"])),
             plot("latent_quality"), plot("reconstruction"), plot("code_usage"),
         ),
-        section(
-            "Foundation model", concluded(foundation_conclusion(report["foundation"])),
-            judged(foundation_verdicts(report["foundation"])),
-        ),
+        section("Foundation model", _verdicts(foundation_conclusion(quality), foundation_verdicts(quality))),
         section("Training", plot("loss_curves")) if "loss_curves" in plots else "",
         section("Time and memory", _times(report), plot("stage_time")),
         section("More plots", others) if others else "",
         section("Commands and versions of this run", _commands(report["commands"]), _versions(report)),
     )  # fmt: skip
     return page(_TITLE, "".join(sections))
+
+
+def _verdicts(conclusion: Conclusion, verdicts: Sequence[Verdict]) -> str:
+    return concluded(conclusion) + judged(verdicts)
 
 
 def _header(report: Mapping[str, Any]) -> str:

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from numpy import ndarray
 
 from hlrp.report.plots.style import bare
 
 
-def draw_row(
-    cells: Sequence[Axes], frames: Sequence[Float[ndarray, "h w c"]], maps: Sequence[Float[ndarray, "h w"]]
-) -> None:
-    """Draw frames into the first cells of a row, and maps of motion or error into the next ones; then remove all ticks.
+def draw_row(cells: ndarray, frames: Sequence[Float[ndarray, "h w c"]], maps: Sequence[Float[ndarray, "h w"]]) -> None:
+    """Draw a row of axes without ticks: frames in the first cells, maps of motion or error in the next ones.
 
     All maps share one brightness scale, whose maximum is the largest value of the first map.
     """

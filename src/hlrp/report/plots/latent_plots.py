@@ -210,8 +210,8 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
         return png(figure)
 
 
-def _draw_entry(cells: Sequence[Axes], entry: AtlasEntry, brightest: float) -> None:
-    """Draw the mean change of an entry in the first cell, and its examples in the cells below."""
+def _draw_entry(cells: ndarray, entry: AtlasEntry, brightest: float) -> None:
+    """Draw the mean change of an entry in the first of the axes `cells`, and its examples in those below."""
     cells[0].imshow(entry.change.numpy(), cmap="RdBu_r", vmin=-brightest, vmax=brightest, interpolation="nearest")
     pictures = overlay(entry.before, entry.after)
     for axes, picture in zip(cells[1:], pictures, strict=False):  # a rare code has few examples

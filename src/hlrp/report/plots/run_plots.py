@@ -163,6 +163,7 @@ def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
     bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
     if any(value is None for _, value, _ in bars):
         raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the plot out")
+    bars = [(label, float(value), colour) for label, value, colour in bars]
     with figure_style():
         figure = new_figure(2.1)
         xlabel = "R² of a linear map to the action chunk, on held-out episodes"
