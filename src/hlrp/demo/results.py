@@ -65,6 +65,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
 def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
     """Return all metrics of the demo as JSON values; the keys are those of `hlrp.report.pages.contents`."""
     stages = {name: record["seconds"] for name, record in progress.stages.items()}
+    # Stages before the policy count as training of our policy: without them, the baseline would be at a disadvantage.
     policies = [OUR_POLICY, *(["act"] if config.baseline == "act" else [])]
     training = sum(stages[name] for name in TRAINING_STAGES)
     return {

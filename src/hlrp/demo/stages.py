@@ -130,6 +130,7 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             preexec_fn=partial(_prepare_stage, os.getpid()),
         )
         meter = _MemoryMeter(process.pid)
+        # An event and not the exit status says that the limit was reached: an interrupted command ends with an error.
         time_is_up = threading.Event()
         timer = _time_limit(stage, progress, process, time_is_up)
         ended = False

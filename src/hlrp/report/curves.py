@@ -59,6 +59,7 @@ def read_lerobot_log(path: Path | str) -> dict[str, Series]:
     log_freq, step = None, 0
     # Universal newlines also split at the carriage returns of the progress bar.
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        # lerobot-train prints its settings at the start of every run, also of a resumed one, whose steps start lower.
         if match := _LOG_FREQ.search(line):
             log_freq, step = int(match[1]), 0
         elif match := _LOGGED_LINE.search(line):

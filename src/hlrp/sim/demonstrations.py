@@ -53,6 +53,7 @@ FIRST_SEED = 100_000
 _SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, preset="veryfast")
 """Video encoder. yuv444p keeps the full colour resolution: the usual yuv420p halves it, which doubles the error of a
 64-pixel image."""
+# Several for each worker, so that no worker waits while the parent process writes an episode.
 _IN_FLIGHT_PER_WORKER = 4
 """Episodes per worker that are simulated or wait to be written; bounds the memory."""
 _Submit = Callable[..., Future[Any]]

@@ -53,6 +53,7 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
     while len(actions) < last_step:
         action = env.expert_action()
         action[:_TRANSLATION] += options.action_noise * noise.standard_normal(_TRANSLATION)
+        # Clipped before it is recorded: the dataset holds the action that the simulation executes.
         action = np.clip(action, -1, 1).astype(np.float32)
         images.append(observation["pixels"])
         states.append(observation["agent_pos"].astype(np.float32))

@@ -93,7 +93,7 @@ class TrainingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.is_main and error is not None:
-            if not self._state.is_file():
+            if not self._state.is_file():  # nothing to resume: leave no folder that a new run would have to explain
                 shutil.rmtree(self.scratch, ignore_errors=True)
             elif isinstance(error, (KeyboardInterrupt, Stopped)):
                 logger.warning(f"the state of the run is saved; continue it with\n    {self._resume_command}")
@@ -271,6 +271,7 @@ def _join_curves(parts: Sequence[Path], target: Path) -> None:
         with part.open(newline="", encoding="utf-8") as file:
             # A run that is killed may leave half a line at the end.
             new = [row for row in csv.DictReader(file) if None not in row.values()]
+        # A run that was killed after its last saved state repeats the steps since then when it is resumed.
         first = min((int(row["step"]) for row in new), default=math.inf)
         rows = [row for row in rows if int(row["step"]) < first] + new
     with new_file(target) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:

@@ -61,6 +61,7 @@ def foundation_conclusion(quality: Mapping[str, Any]) -> Conclusion:
             "look at the quantizer with hlrp-inspect-latents: its codes must vary",
         )
     compared = f"it predicts {accuracy:.1%} of the codes, the best constant guess {guess:.1%}"
+    # Judged by the gain and not by the accuracy: where one code is frequent, guessing it has a high accuracy too.
     word = _gain_word(quality)
     if word == "weak":
         reason = f"the model does no better than guessing: {compared}"
