@@ -8,19 +8,15 @@ the instruction on tasks that share a scene). Each section writes its part of `o
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import draccus
-
 from benchmarks import foundation_decoding, foundation_step
+from benchmarks.laq import TASKS, demonstrations
 from benchmarks.laq import BenchConfig as LAQBenchConfig
-from benchmarks.laq import demonstrations
-from benchmarks.running import run_command, run_sections, side_by_side, train_laq
-from hlrp.cli.common import run_cli
+from benchmarks.running import require_known, run_benchmark, run_command, run_sections, side_by_side, train_laq
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_labelled
 from hlrp.foundation.backends import QwenVLChatConfig
@@ -54,8 +50,7 @@ class BenchConfig:
     """Device on which decoding is measured: cpu or cuda; default: the best device of this machine."""
 
     def __post_init__(self) -> None:
-        if unknown := set(self.sections) - set(SECTIONS):
-            raise ValueError(f"sections must be some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+        require_known("sections", self.sections, SECTIONS)
 
     @property
     def runs(self) -> Path:
@@ -70,25 +65,25 @@ class BenchConfig:
 
 def decoding(config: BenchConfig) -> dict[str, Any]:
     """Measure the seconds of a prefill, of `generate` and of our decoder, and whether both decode the same codes."""
-    figures = foundation_decoding.run(
+    metrics = foundation_decoding.run(
         device=config.device, repeats=5 if config.quick else 15, prompts=100 if config.quick else 1000
     )
-    print(table(["decoding", ""], [[name, str(value)] for name, value in figures.items()]))
-    return figures
+    print(table(["decoding", ""], [[name, str(value)] for name, value in metrics.items()]))
+    return metrics
 
 
 def grammar(config: BenchConfig) -> dict[str, Any]:
     """Count the valid answers that models with random weights sample."""
-    figures = foundation_decoding.grammar(1000 if config.quick else 10_000)
-    print(f"{figures['valid']} of {figures['total']} answers are valid")
-    return figures
+    metrics = foundation_decoding.grammar(1000 if config.quick else 10_000)
+    print(f"{metrics['valid']} of {metrics['total']} answers are valid")
+    return metrics
 
 
 def step(config: BenchConfig) -> float:
     """Measure the time of a training step, divided by that of the bare forward and backward pass."""
-    figures = foundation_step.run(repeats=5 if config.quick else 20)
-    print(table(["training step", ""], [[name, f"{value:.3f}"] for name, value in figures.items()]))
-    return figures["ratio"]
+    metrics = foundation_step.run(repeats=5 if config.quick else 20)
+    print(table(["training step", ""], [[name, f"{value:.3f}"] for name, value in metrics.items()]))
+    return metrics["ratio"]
 
 
 def accuracy(config: BenchConfig) -> dict[str, Any]:
@@ -104,9 +99,9 @@ def accuracy(config: BenchConfig) -> dict[str, Any]:
             for (name, seed), output in outputs.items()
         ]
     )
-    figures = {f"{name}, seed {seed}": _figures(output) for (name, seed), output in outputs.items()}
-    print(_rows(figures))
-    return {name: {str(seed): figures[f"{name}, seed {seed}"] for seed in seeds} for name in BACKENDS}
+    metrics = {f"{name}, seed {seed}": _code_metrics(output) for (name, seed), output in outputs.items()}
+    print(_table(metrics))
+    return {name: {str(seed): metrics[f"{name}, seed {seed}"] for seed in seeds} for name in BACKENDS}
 
 
 def language(config: BenchConfig) -> dict[str, Any]:
@@ -115,10 +110,15 @@ def language(config: BenchConfig) -> dict[str, Any]:
     root, labels = _labelled(config, "shared_scenes", episodes=20, tasks=tasks)
     outputs = {name: config.runs / f"language_{name}" for name in BACKENDS}
     side_by_side([lambda name=name: _train(config, outputs[name], root, labels, *BACKENDS[name]) for name in BACKENDS])
-    figures = {name: _swapped_within_scenes(output, root, labels) for name, output in outputs.items()}
+    metrics = {name: _swapped_within_scenes(output, root, labels) for name, output in outputs.items()}
     names = ("changed_share", "accuracy", "swapped_accuracy", "accuracy_drop")
-    print(table(["backend", *names], [[b, *(f"{f[name]:.3f}" for name in names)] for b, f in figures.items()]))
-    return figures
+    print(
+        table(
+            ["backend", *names],
+            [[backend, *(f"{values[name]:.3f}" for name in names)] for backend, values in metrics.items()],
+        )
+    )
+    return metrics
 
 
 def _swapped_within_scenes(model: Path, root: Path, labels: Path) -> dict[str, Any]:
@@ -140,12 +140,10 @@ def _swapped_within_scenes(model: Path, root: Path, labels: Path) -> dict[str, A
     return language_metrics(backend, (one for one in batches if isinstance(one, FoundationBatch)), others).to_dict()
 
 
-def _labelled(
-    config: BenchConfig, name: str, *, episodes: int, tasks: tuple[str, ...] | None = None
-) -> tuple[Path, Path]:
+def _labelled(config: BenchConfig, name: str, *, episodes: int, tasks: tuple[str, ...] = TASKS) -> tuple[Path, Path]:
     """Return a recording and its labels, made by a quantizer trained on the recording; both are made only once."""
     laq_config = LAQBenchConfig(output=config.output.with_name("laq.json"), quick=config.quick)
-    root = demonstrations(laq_config, name, episodes=episodes, **({} if tasks is None else {"tasks": tasks}))
+    root = demonstrations(laq_config, name, episodes=episodes, tasks=tasks)
     laq, labels = config.runs / f"laq_{name}", config.runs / f"labels_{name}"
     train_laq(laq, f"--dataset_root={root}", f"--steps={150 if config.quick else 500}")
     if not labels.exists():
@@ -174,7 +172,7 @@ def _train(config: BenchConfig, output: Path, root: Path, labels: Path, *flags: 
     write_json(output / "cost.json", vars(cost))
 
 
-def _figures(output: Path) -> dict[str, Any]:
+def _code_metrics(output: Path) -> dict[str, Any]:
     quality = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["quality"]
     slots = len(quality["label_entropy_bits"])
     return {
@@ -190,10 +188,10 @@ def _figures(output: Path) -> dict[str, Any]:
     }
 
 
-def _rows(figures: dict[str, dict[str, Any]]) -> str:
+def _table(metrics: dict[str, dict[str, Any]]) -> str:
     rows = [
-        [backend, *(f"{found[key]:.3f}" for key in _COLUMNS), f"{found['cpu_minutes']:.1f}"]
-        for backend, found in figures.items()
+        [backend, *(f"{values[key]:.3f}" for key in _COLUMNS), f"{values['cpu_minutes']:.1f}"]
+        for backend, values in metrics.items()
     ]
     return table(["backend", *_COLUMNS.values(), "CPU min"], rows)
 
@@ -227,5 +225,4 @@ def main(config: BenchConfig) -> None:
 
 
 if __name__ == "__main__":
-    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
-    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))
+    run_benchmark(BenchConfig, main)

@@ -1,6 +1,6 @@
 """Time and results of decoding codes, compared with one prefill and with transformers' constrained `generate`.
 
-Shapes: b batch, v cameras, c h w a frame, s codes of one label, a answer tokens.
+Shapes: b batch, q codes of one label, l tokens.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
+from benchmarks.timing import interleaved
 from hlrp.commands.running import choose_device
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
 from hlrp.foundation.backends.embedded import EmbeddedSize
@@ -100,8 +98,8 @@ def grammar(total: int) -> dict[str, int]:
         answers = tokenizer_of(backend.processor).batch_decode(backend.tokens.answer(codes))
         form = re.compile(rf"<ACTION>(\s*<ACT_(\d+)>){{{spec.num_codes}}}\s*</ACTION>\s*<\|im_end\|>")
         for answer, row in zip(answers, codes.tolist(), strict=True):
-            said = [int(code) for code in re.findall(r"<ACT_(\d+)>", answer)]
-            valid += bool(form.fullmatch(answer)) and said == row and max(row) < spec.codebook_size
+            named = [int(code) for code in re.findall(r"<ACT_(\d+)>", answer)]
+            valid += bool(form.fullmatch(answer)) and named == row and max(row) < spec.codebook_size
     return {"valid": valid, "total": total // size * size}
 
 
@@ -117,7 +115,7 @@ def middle_sized() -> QwenVLChatBackend:
     processor = tiny_processor(size, config.image_size)
     add_action_tokens(tokenizer_of(processor), config.tokens, spec.codebook_size)
     architecture = tiny_qwen3vl_config(size, processor, config.image_size)
-    architecture.text_config.vocab_size = VOCABULARY
+    architecture.get_text_config().vocab_size = VOCABULARY
     return QwenVLChatBackend(config, spec, Qwen3VLForConditionalGeneration._from_config(architecture), processor)
 
 
@@ -158,7 +156,7 @@ def prefill(backend: QwenVLChatBackend, batch: FoundationBatch) -> Tensor:
     ).last_hidden_state
 
 
-def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Tensor, "b s"]:
+def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Tensor, "b q"]:
     """Decode codes with transformers' `generate`; each position after the prompt allows only valid tokens."""
     prompts, tokens = backend._prompts(batch), backend.tokens
     length = prompts.input_ids.shape[1]
@@ -167,7 +165,7 @@ def stock_generate(backend: QwenVLChatBackend, batch: FoundationBatch) -> Int[Te
     def allowed(_: int, ids: Tensor) -> list[int]:
         return form[min(len(ids) - length, len(form) - 1)]
 
-    generated: Int[Tensor, "b a"] = backend.model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+    generated: Int[Tensor, "b l"] = backend.model.generate(  # pyright: ignore[reportAttributeAccessIssue]
         input_ids=prompts.input_ids,
         attention_mask=prompts.mask.long(),
         mm_token_type_ids=(prompts.input_ids == backend.processor.image_token_id).int(),
@@ -190,17 +188,3 @@ def identical(backend: QwenVLChatBackend, prompts: int, pixels: int, device: str
             batch = random_batch(BATCH, pixels, seed=1000 + number).to(device)
             same += int((stock_generate(backend, batch) == backend.predict(batch).codes).all(1).sum())
     return same
-
-
-def interleaved(calls: dict[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
-    """Return the median seconds of each call; calls take turns, so that other work on the machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if repeat >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}

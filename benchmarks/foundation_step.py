@@ -2,8 +2,6 @@
 
 The bare pass gets patches, token ids and labels. The training step starts from frames in memory and instructions as
 text; it reads the batch, prepares the inputs, and copies the logged values to the CPU. Both are called in turn.
-
-Shapes: b batch, s codes of one label.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from benchmarks.foundation_decoding import interleaved
+from benchmarks.timing import interleaved
 from hlrp.data.frames import CachedFrames
 from hlrp.data.labelled_frames import FramePool, LabelledFrames, Observations, ShuffledBatches
 from hlrp.foundation.backends import QwenVLChatBackend, QwenVLChatConfig
@@ -39,6 +37,7 @@ def run(repeats: int) -> dict[str, float]:
     assert batch.labels is not None
     codes = batch.labels.require_codes()
     prompts, vision = backend._prompts(batch), backend._vision(batch)
+    # The last code predicts nothing: it and the two tokens that end the answer are no inputs.
     ids, positions, mask = with_answer(prompts, backend.tokens.answer(codes)[:, :-3])
     length = prompts.input_ids.shape[1]
     steps = iter(range(10_000))

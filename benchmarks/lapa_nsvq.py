@@ -11,8 +11,6 @@ collapse more often:
 - The counts are not saved in checkpoints, and every process counts on its own.
 
 LAPA's projections and convolutions around the quantizer are left out; our encoder and decoder have their own.
-
-Shapes: b batch, s code slots, k codebook entries, v code width.
 """
 
 from __future__ import annotations

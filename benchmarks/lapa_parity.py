@@ -4,8 +4,6 @@
 
 Weights are random, since LAPA's are not downloaded here; names, shapes and layout are its own. Codes must be equal; the
 vectors before them may differ by rounding.
-
-Shapes: b clips, s code slots.
 """
 
 from __future__ import annotations
@@ -39,17 +37,17 @@ def run(config: ParityConfig) -> dict[str, float]:
     """Parameters, clips, and the share of codes that are equal."""
     torch.manual_seed(config.seed)
     with lapa_module(config.lapa_repo) as module, contextlib.redirect_stdout(io.StringIO()):
-        theirs = module.LatentActionQuantization(
+        lapa = module.LatentActionQuantization(
             dim=1024, quant_dim=32, codebook_size=8, image_size=256, patch_size=32, spatial_depth=8, temporal_depth=8,
             dim_head=64, heads=16, code_seq_len=4,
         ).eval()  # fmt: skip
-        state = theirs.state_dict()
-        ours = convert(state, infer_config(state, code_seq_len=4, num_frames=2, frame_offset_s=1.0))
+        state = lapa.state_dict()
+        imported = convert(state, infer_config(state, code_seq_len=4, num_frames=2, frame_offset_s=1.0))
         clips = torch.rand(config.clips, 2, 3, 256, 256)
-        expected = theirs(clips.transpose(1, 2), return_only_codebook_ids=True).reshape(config.clips, 1, 4)
-    found = ours.encode(clips).require_codes()
+        expected = lapa(clips.transpose(1, 2), return_only_codebook_ids=True).reshape(config.clips, 1, 4)
+    found = imported.encode(clips).require_codes()
     return {
-        "parameters": sum(p.numel() for p in ours.parameters()),
+        "parameters": sum(p.numel() for p in imported.parameters()),
         "clips": config.clips,
         "different_codes": len(found.unique()),
         "equal": float((found == expected).double().mean()),

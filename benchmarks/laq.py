@@ -9,17 +9,13 @@ loader beside the bare video decoder), `robot` (quality on a real robot's record
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import draccus
-
 from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_throughput
-from benchmarks.running import run_command, run_sections, side_by_side, train_laq
-from hlrp.cli.common import run_cli
+from benchmarks.running import require_known, run_benchmark, run_command, run_sections, side_by_side, train_laq
 from hlrp.runtime.tables import table
 
 TASKS = (
@@ -58,8 +54,7 @@ class BenchConfig:
     """Git clone of https://github.com/LatentActionPretraining/LAPA, whose code `throughput` measures."""
 
     def __post_init__(self) -> None:
-        if unknown := set(self.sections) - set(SECTIONS):
-            raise ValueError(f"sections must be some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+        require_known("sections", self.sections, SECTIONS)
 
     @property
     def data(self) -> Path:
@@ -103,12 +98,12 @@ def meta_world(config: BenchConfig) -> dict[str, Any]:
             for seed, output in outputs.items()
         ]
     )
-    figures = {str(seed): quality_figures(output) for seed, output in outputs.items()}
-    print(quality_rows(figures))
-    return figures
+    metrics = {str(seed): quality_metrics(output) for seed, output in outputs.items()}
+    print(quality_table(metrics))
+    return metrics
 
 
-def quality_figures(output: Path) -> dict[str, Any]:
+def quality_metrics(output: Path) -> dict[str, Any]:
     """Return the metrics and the training time of a trained LAQ, from the files in its folder."""
     card = json.loads((output / "quality.json").read_text(encoding="utf-8"))
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
@@ -125,7 +120,7 @@ def quality_figures(output: Path) -> dict[str, Any]:
     }
 
 
-def quality_rows(figures: Mapping[str, Mapping[str, Any]]) -> str:
+def quality_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Format metrics as a table with a row for each run."""
 
     def number(value: float | None) -> str:
@@ -146,7 +141,7 @@ def quality_rows(figures: Mapping[str, Mapping[str, Any]]) -> str:
             " ".join(f"{slot:.1f}" for slot in card["perplexity"]),
             f"{card['cpu_minutes']:.1f}",
         ]
-        for run, card in figures.items()
+        for run, card in metrics.items()
     ]
     return table(["run", *names, "perplexity", "CPU min"], rows)
 
@@ -177,7 +172,7 @@ def loader(config: BenchConfig) -> dict[str, Any]:
     """Measure frames per second of our loader, divided by those of the bare video decoder."""
     if config.robot_dataset is None:
         return skipped("loader", "robot_dataset")
-    return laq_loader.run(config.robot_dataset)
+    return laq_loader.run(str(config.robot_dataset))
 
 
 def robot(config: BenchConfig) -> dict[str, Any]:
@@ -189,9 +184,9 @@ def robot(config: BenchConfig) -> dict[str, Any]:
     train_laq(
         output, f"--dataset_root={config.robot_dataset}", f"--steps={steps}", "--frame_offset_s=0.25", "--held_out=0.2"
     )
-    figures = quality_figures(output)
-    print(quality_rows({"robot": figures}))
-    return figures
+    metrics = quality_metrics(output)
+    print(quality_table({"robot": metrics}))
+    return metrics
 
 
 def skipped(section: str, flag: str) -> dict[str, Any]:
@@ -218,5 +213,4 @@ def main(config: BenchConfig) -> None:
 
 
 if __name__ == "__main__":
-    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
-    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))
+    run_benchmark(BenchConfig, main)

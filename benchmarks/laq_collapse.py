@@ -4,8 +4,6 @@ A run counts as collapsed when the perplexity exp(entropy) of the codes of any s
 quarter of the codebook: with 8 codes, below 2, which is fewer choices than a fair coin gives.
 
     python -m benchmarks.laq_collapse --dataset_root DATASET
-
-Shapes: b clips, s code slots, k codebook entries, f frames, h w a frame.
 """
 
 from __future__ import annotations
@@ -223,9 +221,9 @@ def main(config: CollapseConfig) -> None:
     runs = []
     for one in train_all(config.dataset_root, config.steps, range(config.seeds), config.quantizers, config.batch_sizes):
         runs.append(one)
-        figures = " ".join(f"{value:.1f}" for value in one.perplexity)
+        perplexity = " ".join(f"{value:.1f}" for value in one.perplexity)
         print(
-            f"{one.quantizer} batch {one.batch_size} seed {one.seed}: perplexity {figures}, error {one.error:.3f}, "
+            f"{one.quantizer} batch {one.batch_size} seed {one.seed}: perplexity {perplexity}, error {one.error:.3f}, "
             f"{one.seconds:.1f} s",
             flush=True,
         )
@@ -234,9 +232,9 @@ def main(config: CollapseConfig) -> None:
         config.output.write_text(json.dumps({"counts": counts, "runs": [asdict(one) for one in runs]}, indent=2))
     rows = []
     for name, (collapsed, total) in counts.items():
-        mine = [one for one in runs if one.quantizer == name]
-        lowest = min(min(one.perplexity) for one in mine)
-        error = sum(one.error for one in mine) / total
+        of_quantizer = [one for one in runs if one.quantizer == name]
+        lowest = min(min(one.perplexity) for one in of_quantizer)
+        error = sum(one.error for one in of_quantizer) / total
         rows.append([name, f"{collapsed}/{total}", f"{lowest:.2f}", f"{error:.3f}"])
     print(table(["quantizer", "collapsed", "lowest perplexity", "error over copying"], rows))
 

@@ -7,8 +7,6 @@ Two access patterns are measured: batches of random clips of two frames, as in t
 as in labelling. The decoder is given the sorted frame times of each file; the loader also finds the files, resizes the
 frames and groups them into clips. Loader and decoder are called in turn and medians are compared, so that other work on
 the machine slows both alike.
-
-Shapes: b clips, t frames of a clip.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import draccus
 import torch
@@ -29,8 +26,6 @@ from torchcodec.decoders import VideoDecoder
 from hlrp.data.source_config import SourceConfig
 from hlrp.data.training_sources import open_source
 from hlrp.data.video_files import VideoFiles
-
-Access = Literal["random", "sequential"]
 
 
 @dataclass
@@ -65,7 +60,7 @@ def run(
     offset: int = 3,
     batches: int = 4,
     rounds: int = 5,
-) -> dict[Access, dict[str, float]]:
+) -> dict[str, dict[str, float]]:
     """Frames per second of the loader and of the decoder, and their ratio, for random and for sequential clips.
 
     Raises:
@@ -81,7 +76,7 @@ def run(
     generator = torch.Generator().manual_seed(0)
     pair, consecutive = torch.tensor([0, offset]), torch.arange(batch_size)[:, None]
     firsts = torch.linspace(0, last, batches).long()
-    indices: dict[Access, list[Int[Tensor, "b 2"]]] = {
+    indices: dict[str, list[Int[Tensor, "b 2"]]] = {
         "random": [torch.randint(last, (batch_size, 1), generator=generator) + pair for _ in firsts],
         "sequential": [first + consecutive + pair for first in firsts],
     }

@@ -4,7 +4,7 @@ The data is Meta-World with a ball that moves on its own, or with a camera that 
 `hlrp-train-laq`. Linear probes then predict the action chunk, and the displacement of the nuisance over the clip, from
 the one-hot codes of held-out episodes.
 
-Shapes: m clips, f features, d nuisance dimensions.
+Shapes: b clips, g features of a probe, y numbers of a nuisance's state.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dic
                 jobs[kind, variant.name, seed] = output
                 flags[output] = (f"--dataset_root={root}", f"--steps={steps}", f"--seed={seed}", *variant.flags)
     side_by_side([partial(train_laq, output, *flags[output]) for output in jobs.values()])
-    figures: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for kind, root in roots.items():
         for variant in VARIANTS:
             of_seeds = [probe(jobs[key], root) for key in jobs if key[:2] == (kind, variant.name)]
-            figures[f"{kind}: {variant.name}"] = {
+            results[f"{kind}: {variant.name}"] = {
                 **{name: mean(one[name] for one in of_seeds) for name in ("action_r2", "nuisance_r2")},
                 "seeds": of_seeds,
             }
-    print(_rows(figures))
-    return figures
+    print(_table(results))
+    return results
 
 
 def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
     length = laq.model.spec.frame_deltas(dataset.fps)[-1]
     is_held_out = torch.isin(labels.episode_index, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
 
-    def clips(of: Tensor) -> tuple[Float[Tensor, "m f"], Float[Tensor, "m d"]]:
+    def clips(of: Tensor) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b y"]]:
         start = (labels.valid & of).nonzero()[:, 0]
         one_hot = F.one_hot(labels.codes[start], laq.model.spec.codebook_size).flatten(1).double()
         return one_hot, nuisance[start + length] - nuisance[start]
@@ -117,14 +117,14 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
     }
 
 
-def _rows(figures: Mapping[str, Any]) -> str:
+def _table(results: Mapping[str, Any]) -> str:
     rows = []
-    for name, figure in figures.items():
-        low, high = figure["seeds"][0]["action_r2_interval"]
+    for name, metrics in results.items():
+        low, high = metrics["seeds"][0]["action_r2_interval"]
         rows.append(
             [
-                name, f"{figure['action_r2']:.3f}", f"{low:.2f} … {high:.2f}", f"{figure['nuisance_r2']:.3f}",
-                str(len(figure["seeds"])),
+                name, f"{metrics['action_r2']:.3f}", f"{low:.2f} … {high:.2f}", f"{metrics['nuisance_r2']:.3f}",
+                str(len(metrics["seeds"])),
             ]
         )  # fmt: skip
     return table(["variant", "R² action", "95 % (seed 0)", "R² nuisance", "seeds"], rows)

@@ -8,8 +8,6 @@ closest to LAPA's number of parameters. Steps of both alternate, so that whateve
     python -m benchmarks.laq_throughput --lapa_repo CLONE
 
 LAPA's code is read from a clone that the user names; it is never downloaded, nor part of this repository.
-
-Shapes: b clips, t frames, c h w a frame.
 """
 
 from __future__ import annotations
@@ -19,11 +17,9 @@ import importlib
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from benchmarks.timing import interleaved
 from hlrp.cli.common import run_cli
 from hlrp.commands.running import choose_device
 from hlrp.laq.batch import unlabelled
@@ -69,33 +66,34 @@ def run(
     torch.manual_seed(0)
     frames = torch.randint(0, 256, (batch_size, 2, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     if lapa_repo is None:
-        ours = LatentActionQuantizer(our_config(LAYERS)).to(device)
-        step = our_step(ours, frames[:, :, None])
-        seconds = interleaved([step], repeats=repeats, warmup=warmup, device=device)[0]
+        hlrp = LatentActionQuantizer(our_config(LAYERS)).to(device)
+        steps = {"ours": our_step(hlrp, frames[:, :, None])}
+        seconds = interleaved(steps, repeats=repeats, warmup=warmup, device=device)
         note = "LAPA was not measured: name a clone of its repository with lapa_repo"
-        return _figures(batch_size, device, seconds, ours, None, None) | {"note": note}
+        return _results(batch_size, device, seconds, hlrp, None) | {"note": note}
     with lapa_module(lapa_repo) as module, contextlib.redirect_stdout(io.StringIO()):  # its training step prints
-        theirs = build_lapa(module, device)
-        ours = LatentActionQuantizer(closest_config(count(theirs))).to(device)
-        steps = [our_step(ours, frames[:, :, None]), lapa_step(theirs, frames)]
-        our_seconds, their_seconds = interleaved(steps, repeats=repeats, warmup=warmup, device=device)
-    return _figures(batch_size, device, our_seconds, ours, their_seconds, theirs)
+        lapa = build_lapa(module, device)
+        hlrp = LatentActionQuantizer(closest_config(count(lapa))).to(device)
+        steps = {"ours": our_step(hlrp, frames[:, :, None]), "lapa": lapa_step(lapa, frames)}
+        seconds = interleaved(steps, repeats=repeats, warmup=warmup, device=device)
+    return _results(batch_size, device, seconds, hlrp, lapa)
 
 
-def _figures(
-    batch_size: int, device: str, our_s: float, ours: LatentActionQuantizer, their_s: float | None, theirs: Any
+def _results(
+    batch_size: int, device: str, seconds: dict[str, float], hlrp: LatentActionQuantizer, lapa: nn.Module | None
 ) -> dict[str, Any]:
+    """Return the results as JSON values; those of LAPA are None if it was not measured."""
     return {
         "device": device,
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
-        "ours": batch_size / our_s,
-        "lapa": None if their_s is None else batch_size / their_s,
-        "ratio": None if their_s is None else their_s / our_s,
-        "parameters_ours": count(ours),
-        "parameters_lapa": None if theirs is None else count(theirs),
-        "encoder_layers_ours": ours.config.encoder_layers,
-        "decoder_layers_ours": ours.config.decoder_layers,
+        "ours": batch_size / seconds["ours"],
+        "lapa": None if lapa is None else batch_size / seconds["lapa"],
+        "ratio": None if lapa is None else seconds["lapa"] / seconds["ours"],
+        "parameters_ours": count(hlrp),
+        "parameters_lapa": None if lapa is None else count(lapa),
+        "encoder_layers_ours": hlrp.config.encoder_layers,
+        "decoder_layers_ours": hlrp.config.decoder_layers,
     }
 
 
@@ -155,20 +153,6 @@ def lapa_step(model: nn.Module, frames: Tensor) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
-
-
-def interleaved(steps: list[Callable[[], None]], *, repeats: int, warmup: int, device: str) -> list[float]:
-    """Median seconds of each step, all taken in turn."""
-    seconds: list[list[float]] = [[] for _ in steps]
-    for repeat in range(warmup + repeats):
-        for step, taken in zip(steps, seconds, strict=True):
-            start = time.perf_counter()
-            step()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if repeat >= warmup:
-                taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
 
 
 def build_lapa(module: Any, device: str) -> nn.Module:
@@ -238,8 +222,8 @@ def main() -> None:
 
     def command() -> None:
         config = draccus.parse(ThroughputConfig)
-        figures = run(config.lapa_repo, batch_size=config.batch_size, repeats=config.repeats, device=config.device)
-        print(json.dumps(figures, indent=2))
+        results = run(config.lapa_repo, batch_size=config.batch_size, repeats=config.repeats, device=config.device)
+        print(json.dumps(results, indent=2))
 
     run_cli(command)
 

@@ -8,19 +8,15 @@ evaluated already is not done again, and a training that was interrupted goes on
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import draccus
-
 from benchmarks import policy_latency, policy_success
 from benchmarks.laq import TASKS, demonstrations
 from benchmarks.laq import BenchConfig as LAQBenchConfig
-from benchmarks.running import run_sections
-from hlrp.cli.common import run_cli
+from benchmarks.running import require_known, run_benchmark, run_sections
 from hlrp.runtime.tables import table
 from hlrp.storage.files import write_json
 
@@ -35,7 +31,7 @@ class BenchConfig:
     """Rough results: 5 minutes of training, 5 evaluation episodes of each task, few repeats."""
     sections: list[str] = field(default_factory=lambda: ["success", "latency"])
     policies: list[str] = field(default_factory=lambda: list(policy_success.POLICIES))
-    """Policies that `success` trains and evaluates now; those it has finished before stay in the figures."""
+    """Policies that `success` trains and evaluates now; those it has finished before stay in the results."""
     minutes: float = 15.0
     """Training time of each policy in `success`, on one thread; LAQ, labels and foundation count where they are used.
     With `quick`: 5."""
@@ -43,9 +39,8 @@ class BenchConfig:
     """Evaluation episodes of each task. With `quick`: 5."""
 
     def __post_init__(self) -> None:
-        for name, known in (("sections", SECTIONS), ("policies", policy_success.POLICIES)):
-            if unknown := set(getattr(self, name)) - set(known):
-                raise ValueError(f"{name} must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+        require_known("sections", self.sections, SECTIONS)
+        require_known("policies", self.policies, policy_success.POLICIES)
         if self.minutes <= 0 or self.eval_episodes < 1:
             raise ValueError(
                 f"minutes must be positive and eval_episodes 1 or more, got {self.minutes} and {self.eval_episodes}"
@@ -70,16 +65,16 @@ def success(config: BenchConfig) -> dict[str, Any]:
         foundation_steps=300 if config.quick else 1500,
         calibration_steps=(3, 28) if config.quick else (5, 40),
     )
-    figures = policy_success.run(contest, config.policies)
-    print(policy_success.rows(figures))
-    return figures
+    results = policy_success.run(contest, config.policies)
+    print(policy_success.rows(results))
+    return results
 
 
 def latency(config: BenchConfig) -> dict[str, Any]:
     """Measure the milliseconds until an action and until a chunk."""
-    figures = policy_latency.run(repeats=6 if config.quick else 20)
-    print(policy_latency.rows(figures))
-    return figures
+    results = policy_latency.run(repeats=6 if config.quick else 20)
+    print(policy_latency.rows(results))
+    return results
 
 
 SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {"success": success, "latency": latency}
@@ -89,12 +84,11 @@ def main(config: BenchConfig) -> None:
     """Run the sections one after the other, then compare the measured times with the aims."""
     run_sections(config.sections, SECTIONS, config, config.output, keys={}, quick=config.quick)
     if "latency" in config.sections:
-        figures = json.loads(config.output.read_text(encoding="utf-8"))
-        aims = policy_latency.aims(figures["latency"])
-        write_json(config.output, {**figures, "aims": aims})
+        results = json.loads(config.output.read_text(encoding="utf-8"))
+        aims = policy_latency.aims(results["latency"])
+        write_json(config.output, {**results, "aims": aims})
         print(table(["aim", "wanted", "found", ""], [policy_latency.aim_row(name, aim) for name, aim in aims.items()]))
 
 
 if __name__ == "__main__":
-    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
-    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))
+    run_benchmark(BenchConfig, main)

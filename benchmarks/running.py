@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import draccus
+
+from hlrp.cli.common import run_cli
 from hlrp.storage.files import write_json
 
 
@@ -48,7 +51,7 @@ def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: b
 
 
 def train_laq(output: Path, *flags: str) -> None:
-    """Train a LAQ with `hlrp-train-laq` into `output`, unless it is there; continues what was interrupted."""
+    """Train a LAQ with `hlrp-train-laq` into `output`, unless it exists; an interrupted training goes on."""
     if output.exists():
         return
     resume = ["--resume=true"] if output.with_name(f"{output.name}.training").joinpath("last.ckpt").is_file() else []
@@ -77,13 +80,32 @@ def run_sections[C](
     """
     for name in names:
         print(f"── {name}", flush=True)
-        figures = sections[name](config)
-        known = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
-        write_json(output, {**known, keys.get(name, name): figures, "quick": quick})
-    print(f"figures: {output}")
+        results = sections[name](config)
+        before = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+        write_json(output, {**before, keys.get(name, name): results, "quick": quick})
+    print(f"results: {output}")
+
+
+def run_benchmark[C](config_class: type[C], main: Callable[[C], None]) -> None:
+    """Entry point of a benchmark: parse the options, where `--quick` needs no value, and call `main`."""
+    arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
+    run_cli(lambda: main(draccus.parse(config_class, args=arguments)))
+
+
+def require_known(name: str, chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Raise unless every name of the option `name` is among the `known` ones.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    if unknown := set(chosen) - set(known):
+        raise ValueError(f"{name} must be some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
 
 
 def side_by_side[T](jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Results of `jobs` in order, as many at a time as there are cores: each runs on one thread."""
+    """Run `jobs`, as many at a time as there are cores, and return their results in order.
+
+    The jobs run commands on one thread each, so that their CPU times can be compared.
+    """
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         return list(pool.map(lambda job: job(), jobs))

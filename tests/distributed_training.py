@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from hlrp.training.callbacks import QualityGate
 from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training.run import StepData, TrainerConfig, TrainingRun
+from hlrp.training.run import TrainerConfig, TrainingRun
 from hlrp.training.step_batches import part_rows
+from hlrp.training.step_data import StepData
 
 STEPS = 4
 BATCH_SIZE = 8

@@ -31,6 +31,9 @@ ROOMS = (
     "lerobot_policy_felix_bundle",
 )
 """From the lowest to the highest; a room imports from itself and from those before it."""
+MOST_LINES_OF_A_FILE = 400
+MOST_LINES_OF_MOST_FUNCTIONS = 30
+"""95 % of all functions have at most so many lines, docstrings included."""
 
 
 @cache
@@ -106,3 +109,20 @@ def test_the_public_face_is_small() -> None:
 
     assert 5 <= len(hlrp.__all__) <= 15
     assert all(getattr(hlrp, name) is not None for name in hlrp.__all__)
+
+
+def test_files_and_functions_are_short() -> None:
+    long_files = {}
+    for path in modules().values():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES_OF_A_FILE:
+            long_files[str(path.relative_to(SRC))] = lines
+    assert long_files == {}
+
+    lengths = sorted(
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in modules().values()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert lengths[int(0.95 * len(lengths))] <= MOST_LINES_OF_MOST_FUNCTIONS

@@ -16,7 +16,7 @@ from hlrp.laq.checkpoint import load_laq
 from tiny_datasets import create_dataset
 from tiny_videos import write_video
 
-NO_FIGURES = "No figures: only one episode has {}, so it was trained on and none was held out."
+NO_METRICS = "No metrics: only one episode has {}, so it was trained on and none was held out."
 
 
 def laq_config(folder: Path, **settings: str) -> TrainLAQConfig:
@@ -29,7 +29,7 @@ def test_a_dataset_of_one_episode_and_one_too_short_to_measure_on(
     root, laq, vla = tmp_path / "data", tmp_path / "laq", tmp_path / "vla"
     create_dataset(root, lengths=(1, 9), with_actions=False)
     assert train_laq(laq_config(laq, dataset_root=str(root))) is None
-    room, labels = NO_FIGURES.format("room for a clip"), NO_FIGURES.format("labels")
+    room, labels = NO_METRICS.format("room for a clip"), NO_METRICS.format("labels")
     assert room in capsys.readouterr().out
     assert room in (laq / "README.md").read_text()
     assert load_laq(laq).extra["sources"][0]["held_out_episodes"] == []

@@ -14,7 +14,7 @@ from lerobot.datasets.dataset_tools import delete_episodes
 from safetensors.torch import load_file
 
 from hlrp.cli.train_foundation import TrainFoundationConfig, main, train_foundation
-from hlrp.commands.train_foundation import METRICS_FILE, PAGE_FILE, _open
+from hlrp.commands.train_foundation import _open
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels
@@ -22,12 +22,13 @@ from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_for_o
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import WEIGHTS_FILE, load_foundation
+from hlrp.foundation.checkpoint import METRICS_FILE, WEIGHTS_FILE, load_foundation
 from hlrp.foundation.lora import LoRASettings
 from hlrp.foundation.predictions import predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.code_accuracy import code_accuracy
+from hlrp.report.pages.foundation_page import PAGE_FILE
 from hlrp.training.run import CURVES_FILE
 from tiny_datasets import CAMERA
 

@@ -18,7 +18,8 @@ from hlrp.laq.objective.task import LAQTask, LAQTrainingConfig
 from hlrp.latents import LatentSpec
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.training.optimization import OptimizerConfig
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.run import TrainingRun
+from hlrp.training.step_data import StepData
 from tiny_datasets import moving_square
 
 EPISODES, LENGTH = 24, 16

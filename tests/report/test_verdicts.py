@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from hlrp.report.verdicts import Verdict, foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Verdict
 
 
 def words(verdicts: list[Verdict]) -> dict[str, str]:
@@ -44,7 +46,7 @@ def test_the_whole_interval_of_the_gain_must_be_positive(
         ("copy_gain", "gain over copying", 0.001, 0.0),
         ("copy_gain_moving", "gain on moving pixels", 0.001, -0.1),
         ("permuted_gain_ratio", "gain kept under permuted codes", 0.3, 0.31),
-        ("still_change_ratio", "change seen in still clips", 0.1, 0.11),
+        ("still_change_ratio", "change predicted for still clips", 0.1, 0.11),
         ("transfer_consistency", "transferred codes", 0.65, 0.64),
         ("still_modal_share", "still clips with one name", 0.8, 0.79),
         ("reversal_correlation", "backwards means opposite", 0.5, 0.49),

@@ -24,7 +24,8 @@ from damaged_files import damaged
 from hlrp.runtime.signals import Stopped
 from hlrp.training.callbacks import QualityGate
 from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training.run import CURVES_FILE, StepData, TrainerConfig, TrainingRun
+from hlrp.training.run import CURVES_FILE, TrainerConfig, TrainingRun
+from hlrp.training.step_data import StepData
 
 STEPS = 10
 SETTINGS = {"seed": 0, "codebook_size": 8}

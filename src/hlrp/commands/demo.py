@@ -21,7 +21,7 @@ def demo(config: DemoConfig) -> Path:
         FileExistsError: If another process is writing to `config.output_dir`.
         SystemExit: If a stage fails.
     """
-    choose_gl_backend()  # first, so that a machine that cannot render is told before any stage runs
+    choose_gl_backend()  # first, so that a machine that cannot render is refused before any stage runs
     with sole_writer(config.output_dir):
         config.output_dir.mkdir(exist_ok=True)
         return _run(config)
@@ -33,7 +33,7 @@ def _run(config: DemoConfig) -> Path:
     try:
         run_stages(main_stages(config), progress, logs)
         if config.baseline == "act":
-            # ACT gets the measured training time of all stages of ours, so it can start only when they are done.
+            # ACT gets the measured training time of all our stages, so it can start only when they are done.
             seconds = sum(progress.stages[name]["seconds"] for name in TRAINING_STAGES)
             run_stages(act_stages(config, seconds=round(seconds)), progress, logs)
     except StageFailed as error:

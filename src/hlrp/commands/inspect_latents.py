@@ -19,16 +19,11 @@ from hlrp.measure.held_out import labelled_clips, quality_clips
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.options.inspect_latents import InspectConfig
 from hlrp.report.latent_table import baseline_table, quality_table
-from hlrp.report.pages.latent_gallery import latent_gallery
-from hlrp.report.pages.latent_page import render_latent_page
-from hlrp.report.verdicts import latent_conclusion
+from hlrp.report.pages.latent_page import PAGE_FILE, latent_report
 from hlrp.runtime.checks import require_seed
 from hlrp.storage.artefacts import reading
-from hlrp.storage.files import new_directory, refuse_existing, write_json
+from hlrp.storage.files import new_directory, refuse_existing
 from hlrp.storage.plain_values import from_plain
-
-METRICS_FILE = "metrics.json"
-PAGE_FILE = "report.html"
 
 
 def inspect_latents(config: InspectConfig) -> LAQQuality:
@@ -49,37 +44,30 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
         trained_on = trained_sources(laq.extra)
         seed = from_plain(int, laq.extra.get("seed", 0), at="extra.seed") if config.seed is None else config.seed
         require_seed(seed)
-    deltas = laq.model.spec.frame_deltas(source.fps)
-    log_offset(laq.model.spec, source.fps, of=source.name)
+    spec = laq.model.spec
+    deltas = spec.frame_deltas(source.fps)
+    log_offset(spec, source.fps, of=source.name)
     log_cuts(source, deltas)
     episodes = choose_measured(
         trained_on, source, deltas, held_out=config.held_out, seed=seed, episodes=config.episodes
     )
     known = _with_actions(source, episodes) if config.baselines else episodes  # before measuring, which takes minutes
-    clips = quality_clips(source, laq.model.spec, episodes.fit, episodes.measured, seed=seed)
+    clips = quality_clips(source, spec, episodes.fit, episodes.measured, seed=seed)
     quality = measure_quality(laq.model, clips)
     print(f"{episodes.sentence}\n\n{quality_table(quality, episodes.short)}")
-    rows = []
+    baselines = []
     if config.baselines:
         has_all = len(known.fit) == len(episodes.fit) and len(known.measured) == len(episodes.measured)
-        rows = _baselines(config, laq, source, known, (clips, quality) if has_all else None, seed=seed, device=device)
-        print(f"\n{baseline_table(rows)}")
+        baselines = _baselines(
+            config, laq, source, known, (clips, quality) if has_all else None, seed=seed, device=device
+        )
+        print(f"\n{baseline_table(baselines)}")
     if config.output_dir is not None:
         about = _about(config, laq, source, episodes)
-        gallery = latent_gallery(laq.model, clips, quality)
-        page = render_latent_page(quality, gallery, about, rows, episodes=episodes.sentence)
+        files = latent_report(laq.model, clips, quality, about, baselines, episodes=episodes)
         with new_directory(config.output_dir) as folder:
-            write_json(
-                folder / METRICS_FILE,
-                {
-                    "quality": quality.to_dict(),
-                    "verdict": latent_conclusion(quality.to_dict()).to_dict(),
-                    "episodes": episodes.to_dict(),
-                    "baselines": [row.to_dict() for row in rows],
-                    "about": about,
-                },
-            )
-            (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
         print(f"\nreport: {Path(config.output_dir) / PAGE_FILE}")
     return quality
 

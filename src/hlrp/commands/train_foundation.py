@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -18,36 +17,30 @@ from hlrp.data.observation_sources import (
     require_one_teacher,
     require_unseen_episodes,
 )
+from hlrp.data.recordings import describe_observations
 from hlrp.data.run_facts import observation_facts
 from hlrp.foundation.backends import FoundationBackend, build_backend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import METRICS_FILE
-from hlrp.foundation.online_labels import OnlineLabelBatch, OnlineLabels
-from hlrp.foundation.predictions import CodePredictions, predict_codes
+from hlrp.foundation.online_labels import OnlineLabels
+from hlrp.foundation.predictions import CodePredictions, device_of, predict_codes
 from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
-from hlrp.measure.code_accuracy import CodeAccuracy, LastCodeGuess, code_accuracy, code_counts, validation_log
-from hlrp.measure.code_accuracy import last_code_guess as guess_last_code
-from hlrp.measure.language import LanguageMetrics, language_metrics, swapped_instructions
+from hlrp.measure.code_accuracy import validation_log
+from hlrp.measure.foundation_quality import measure_held_out, validation_metrics
 from hlrp.options.train_foundation import TrainFoundationConfig
 from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
-from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
+from hlrp.report.pages.foundation_page import foundation_report
 from hlrp.report.saving import save_foundation
-from hlrp.report.verdicts import foundation_conclusion
 from hlrp.runtime.progress import progress
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
+from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
 
-PAGE_FILE = "report.html"
 _VALIDATION_FRAMES = 1024
 """Largest number of held-out frames to validate on, summed over all datasets."""
-_LANGUAGE_FRAMES = 512
-"""About how many held-out frames are predicted again under another instruction."""
-_EXAMPLES = 12
-"""About how many held-out frames the report shows."""
 
 
 def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
@@ -75,103 +68,55 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     config.trainer.require_device(device)
     sources, online = _open(config)
     run.require_same_data(observation_facts(sources, [one.dataset_root for one in config.datasets]))
-    spec, fingerprint = sources[0].spec, sources[0].laq_fingerprint
-
     torch.manual_seed(config.seed)
-    backend = build_backend(config.backend, spec)
-    frames = sum(len(source.train.index) for source in sources)
-    held_out = sum(len(source.held_out.index) for source in sources)
-    parameters, trained = _millions(backend)
-    logger.info(f"VLA of {parameters} parameters, {trained} of them trained, on {frames} frames; {held_out} held out")
-    module = VLABackendModule(
-        backend, config.optimizer, metrics=_validation_figures(sources, spec.codebook_size), online=online
+    backend = build_backend(config.backend, sources[0].spec)
+    size = _size(backend)  # of the model that is trained: adapters are merged at the end
+    _log_sizes(size, sources)
+    batches, held_out = _batches(config, sources)
+    module = VLABackendModule(backend, config.optimizer, metrics=validation_metrics(sources), online=online)
+    validation = _fit(config, run, module, StepData(batches, held_out, num_workers=config.num_workers), device)
+    if not run.is_main:
+        return validation
+    backend.merge_adapters()
+    backend.to(device)
+    metrics, report = None, {}
+    if held_out is not None:
+        labelled = _read_labelled(module, held_out)
+        metrics = measure_held_out(backend, _predictions(config, module, labelled), labelled, sources)
+        validation |= _without_prefix(validation_log(metrics.quality))
+        report = foundation_report(backend, metrics, labelled, _about(config, backend, sources, size))
+    save_foundation(
+        backend,
+        config.output_dir,
+        laq_fingerprint=sources[0].laq_fingerprint,
+        extra={**_extra(config, sources, batches.shares), "validation": validation},
+        quality=None if metrics is None else metrics.quality,
+        language=None if metrics is None else metrics.language,
+        beside=report,
     )
-    validation = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
-    batches = ShuffledBatches(
-        [source.train for source in sources],
-        batch_size=min(config.batch_size, frames),
-        num_batches=config.steps,
-        seed=config.seed,
-    )
-    data = StepData(batches, validation if held_out else None, num_workers=config.num_workers)
+    run.finish()
+    print(NO_HELD_OUT if metrics is None else foundation_table(metrics.quality, metrics.language))
+    return validation
+
+
+def _fit(
+    config: TrainFoundationConfig, run: TrainingRun, module: VLABackendModule, data: StepData, device: str
+) -> dict[str, float]:
+    """Train the model; returns the metrics of the last validation by name, none if no frame is held out."""
     logged = run.fit(
         module,
         data,
         steps=config.steps,
         save_every=config.save_every,
-        validate_every=min(config.validate_every or config.steps, config.steps) if held_out else None,
+        validate_every=None if data.val is None else min(config.validate_every or config.steps, config.steps),
         device=device,
         trainer=config.trainer,
     )
-    figures = {name.removeprefix("val/"): value for name, value in logged.items() if name.startswith("val/")}
-    if not run.is_main:
-        return figures
-    backend.merge_adapters()
-    backend.to(device)
-    extra = {
-        "datasets": list(dict.fromkeys(source.name for source in sources)),
-        "sources": [_describe(source, share=share) for source, share in zip(sources, batches.shares, strict=True)],
-        "episodes": [one.episodes for one in config.datasets],
-        "cameras": sources[0].cameras,
-        "labels": "online" if online else "precomputed",
-        "steps": config.steps,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "license": config.license,
-    }
-    if not held_out:
-        save_foundation(backend, config.output_dir, laq_fingerprint=fingerprint, extra={**extra, "validation": {}})
-        run.finish()
-        print(NO_HELD_OUT)
-        return figures
-    numbers = progress(range(len(validation)), "reading held-out frames")
-    measured = [_labelled(validation[number].to(device), online) for number in numbers]
-    predictions = module.predictions
-    # The saved weights must be measured anew if the validated ones differ from them: under fsdp a copy was validated
-    # (predictions is None), merging LoRA adapters rounds the weights, and mixed precision rounds the activations.
-    if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
-        predictions = predict_codes(backend, progress(measured, "measuring the checkpoint"))
-    quality = _quality(predictions, sources, spec.codebook_size)
-    figures |= {name.removeprefix("val/"): value for name, value in validation_log(quality).items()}
-    extra["validation"] = figures
-    language = _language(backend, measured, sources)
-    about = {
-        "model": f"{config.backend.model_name or f'embedded {config.backend.embedded_size}'}, {backend.backend_type}, "
-        f"{parameters} parameters, {trained} trained",
-        "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {fingerprint}",
-        "datasets": ", ".join(extra["datasets"]),
-        "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
-        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
-    }
-    # A batch holds neighbouring frames, which look alike: take a few examples from each of several distant batches.
-    spread = torch.linspace(0, len(measured) - 1, min(_EXAMPLES, len(measured))).long().tolist()
-    each = -(-_EXAMPLES // len(spread))
-    examples = [
-        example
-        for number in progress(spread, "predicting examples")
-        for example in example_predictions(backend, measured[number], each)
-    ]
-    metrics = {
-        "quality": quality.to_dict(),
-        "language": language.to_dict(),
-        "verdict": foundation_conclusion(quality.to_dict()).to_dict(),
-        "about": about,
-    }
-    save_foundation(
-        backend,
-        config.output_dir,
-        laq_fingerprint=fingerprint,
-        extra=extra,
-        quality=quality,
-        language=language,
-        beside={
-            METRICS_FILE: json.dumps(metrics, indent=2),
-            PAGE_FILE: render_foundation_page(quality, language, examples, about),
-        },
-    )
-    run.finish()
-    print(foundation_table(quality, language))
-    return figures
+    return _without_prefix({name: value for name, value in logged.items() if name.startswith("val/")})
+
+
+def _without_prefix(metrics: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("val/"): value for name, value in metrics.items()}
 
 
 def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], OnlineLabels | None]:
@@ -193,82 +138,81 @@ def _open(config: TrainFoundationConfig) -> tuple[list[ObservationSource], Onlin
     return sources, None if laq is None else OnlineLabels(laq.model)
 
 
-def _labelled(batch: FoundationBatch | OnlineLabelBatch, online: OnlineLabels | None) -> FoundationBatch:
-    if isinstance(batch, FoundationBatch):
-        return batch
-    assert online is not None, "only a run with laq_path has batches of clips"
-    return online.label(batch)
-
-
-def _validation_figures(
-    sources: Sequence[ObservationSource], codebook_size: int
-) -> Callable[[CodePredictions], dict[str, float]]:
-    """Metrics that every validation logs, by their names in the log."""
-    counts = _training_counts(sources, codebook_size)
-
-    def figures(predictions: CodePredictions) -> dict[str, float]:
-        return validation_log(code_accuracy(predictions, codebook_size=codebook_size, training_counts=counts))
-
-    return figures
-
-
-def _training_counts(sources: Sequence[ObservationSource], codebook_size: int) -> torch.Tensor | None:
-    """Count the training frames of each code of each slot, shape (q, k); None if labels are made during training."""
-    counts = [
-        code_counts(source.labels.codes[source.train.index], codebook_size)
-        for source in sources
-        if source.labels is not None
-    ]
-    return torch.stack(counts).sum(0) if len(counts) == len(sources) else None
-
-
-def _quality(predictions: CodePredictions, sources: Sequence[ObservationSource], codebook_size: int) -> CodeAccuracy:
-    # Episodes of every dataset are numbered from 0; an offset keeps them apart for the bootstrap over episodes.
-    offsets = torch.tensor([0, *(len(source.episode) for source in sources[:-1])]).cumsum(0)
-    episode = torch.cat(
-        [source.episode[source.held_out.index] + offset for source, offset in zip(sources, offsets, strict=True)]
+def _batches(
+    config: TrainFoundationConfig, sources: Sequence[ObservationSource]
+) -> tuple[ShuffledBatches, OrderedBatches | None]:
+    """Training batches, and batches of all held-out frames in order; None if no frame is held out."""
+    train = ShuffledBatches(
+        [source.train for source in sources],
+        batch_size=config.batch_size,
+        num_batches=config.steps,
+        seed=config.seed,
     )
-    return code_accuracy(
-        predictions,
-        codebook_size=codebook_size,
-        training_counts=_training_counts(sources, codebook_size),
-        episode=episode,
-        last_code=_last_code(sources[0]) if len(sources) == 1 else None,
-    )
+    held_out = OrderedBatches([source.held_out for source in sources], batch_size=config.batch_size)
+    return train, held_out if len(held_out) else None
 
 
-def _last_code(source: ObservationSource) -> LastCodeGuess | None:
-    """Measure the guess that the codes of the clip before frame t repeat; None if labels are made during training."""
-    labels = source.labels
-    if labels is None:
-        return None
-    span = source.spec.frame_deltas(source.fps)[-1]
-    return guess_last_code(labels.actions, source.episode, source.held_out.index, span=span)
+def _read_labelled(module: VLABackendModule, held_out: OrderedBatches) -> list[FoundationBatch]:
+    """All held-out frames, with the codes that the LAQ gives them if labels are made during training."""
+    numbers = progress(range(len(held_out)), "reading held-out frames")
+    return [module.labelled(held_out[number].to(device_of(module.backend))) for number in numbers]
 
 
-def _language(
-    backend: FoundationBackend, batches: Sequence[FoundationBatch], sources: Sequence[ObservationSource]
-) -> LanguageMetrics:
-    others = swapped_instructions(text for source in sources for text in source.instructions)
-    enough = max(_LANGUAGE_FRAMES // len(batches[0]), 1)
-    every = max(len(batches) // enough, 1)
-    return language_metrics(backend, batches[::every], others)
+def _predictions(
+    config: TrainFoundationConfig, module: VLABackendModule, batches: Sequence[FoundationBatch]
+) -> CodePredictions:
+    """Predictions of the weights that are saved: those of the last validation, or new ones if its weights differed.
+
+    Under fsdp a copy was validated (`module.predictions` is None), merging LoRA adapters rounds the weights, and mixed
+    precision rounds the activations.
+    """
+    predictions = module.predictions
+    if predictions is None or config.backend.lora.is_on or config.trainer.precision != "32-true":
+        return predict_codes(module.backend, progress(batches, "measuring the checkpoint"))
+    return predictions
 
 
-def _describe(source: ObservationSource, *, share: float) -> dict[str, object]:
-    """Return what the checkpoint records about a dataset it was trained on, as JSON values."""
-    trained = set(source.episode[source.train.index].tolist())
-    episodes = sorted(set(source.episode.tolist()))
+def _extra(
+    config: TrainFoundationConfig, sources: Sequence[ObservationSource], shares: Sequence[float]
+) -> dict[str, object]:
+    """Return what the checkpoint records about its training, as JSON values."""
     return {
-        "name": source.name,
-        "share": share,
-        "episodes": len(episodes),
-        "held_out_episodes": [episode for episode in episodes if episode not in trained],
+        "datasets": list(dict.fromkeys(source.name for source in sources)),
+        "sources": [describe_observations(source, share=share) for source, share in zip(sources, shares, strict=True)],
+        "episodes": [one.episodes for one in config.datasets],
+        "cameras": sources[0].cameras,
+        "labels": "precomputed" if config.laq_path is None else "online",
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "license": config.license,
     }
 
 
-def _millions(backend: FoundationBackend) -> tuple[str, str]:
-    """Return the numbers of all and of the trained parameters, such as ("4.2 M", "1.3 M")."""
+def _about(
+    config: TrainFoundationConfig, backend: FoundationBackend, sources: Sequence[ObservationSource], size: str
+) -> dict[str, str]:
+    """Return what was measured on what, as rows of the report's last table."""
+    spec, name = backend.spec, config.backend.model_name or f"embedded {config.backend.embedded_size}"
+    return {
+        "model": f"{name}, {backend.backend_type}, {size}",
+        "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {sources[0].laq_fingerprint}",
+        "datasets": ", ".join(dict.fromkeys(source.name for source in sources)),
+        "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
+        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
+    }
+
+
+def _log_sizes(size: str, sources: Sequence[ObservationSource]) -> None:
+    trained_on, held_out = (
+        sum(len(pool.index) for pool in pools)
+        for pools in ([source.train for source in sources], [source.held_out for source in sources])
+    )
+    logger.info(f"VLA of {size}, on {trained_on} frames; {held_out} held out")
+
+
+def _size(backend: FoundationBackend) -> str:
+    """Text of the numbers of all and of the trained parameters, such as "4.2 M parameters, 1.3 M trained"."""
     counts = [[p.numel() for p in backend.parameters() if p.requires_grad or not only] for only in (False, True)]
     total, trained = (f"{sum(count) / 1e6:.3g} M" for count in counts)
-    return total, trained
+    return f"{total} parameters, {trained} trained"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from hlrp.commands.running import choose_device, resume_command
-from hlrp.data.clips import ClipBatches
+from hlrp.data.clips import ClipBatches, TrainingSource
 from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
+from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_training_sources
+from hlrp.laq.config import LAQConfig
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.objective.task import LAQTask
@@ -21,8 +24,9 @@ from hlrp.options.train_laq import TrainLAQConfig
 from hlrp.report.cards.laq_card import NO_HELD_OUT
 from hlrp.report.latent_table import quality_table
 from hlrp.report.saving import save_laq
-from hlrp.training.run import StepData, TrainingRun
+from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
+from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +55,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     device = choose_device(config.device)
     config.trainer.require_device(device)
     size = config.size()
-    sources = open_training_sources(
-        config.source_configs(),
-        size.spec,
-        image_size=size.image_size,
-        cache_gib=config.cache_gib,
-        held_out=config.held_out,
-        labelled=config.labelled_share(),
-        seed=config.seed,
-    )
+    sources = _open(config, size)
     run.require_same_data(clip_facts(sources, [one.video_dir or one.dataset_root for one in config.source_configs()]))
     batches = ClipBatches(
         sources,
@@ -70,28 +66,8 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         augmentation=config.augmentation,
         idle=config.idle_clips(),
     )
-    # The networks that make frozen targets also set the decoder's output sizes, so they are loaded before the model.
-    first = sources[0].source
-    frozen = frozen_targets(
-        config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
-    )
-    laq_config = replace(
-        size,
-        num_cameras=first.num_cameras,
-        targets=tuple(config.targets),
-        feature_dim=feature_dim(frozen),
-        action_dim=batches.action_size,
-    )
-
-    torch.manual_seed(config.seed)  # only now: loading the targets' networks may draw random numbers too
-    model = LatentActionQuantizer(laq_config)
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    for part in sources:
-        logger.info(
-            f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
-            f"{len(part.held_out)} held out, {len(part.labelled)} with actions"
-        )
-    task = LAQTask(model, config.training(), frozen)
+    task = _task(config, size, sources[0].source, batches)
+    _log_sizes(task.model, sources)
     run.fit(
         task,
         StepData(batches, None, num_workers=config.num_workers),
@@ -102,15 +78,56 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     )
     if not run.is_main:
         return None
-    model.to(device)
-    # Metrics of different sources cannot be averaged: the card describes the first source with held-out episodes.
-    measured = next((part for part in sources if len(part.held_out)), None)
-    quality = (
-        None
-        if measured is None
-        else evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=config.seed)
+    model = task.model.to(device)
+    quality = _measure(model, sources, seed=config.seed)
+    extra = _extra(config, sources, batches)
+    save_laq(model, config.output_dir, cameras=sources[0].source.cameras, quality=quality, extra=extra)
+    run.finish()
+    print(quality_table(quality) if quality is not None else NO_HELD_OUT)
+    return quality
+
+
+def _open(config: TrainLAQConfig, size: LAQConfig) -> list[TrainingSource]:
+    return open_training_sources(
+        config.source_configs(),
+        size.spec,
+        image_size=size.image_size,
+        cache_gib=config.cache_gib,
+        held_out=config.held_out,
+        labelled=config.labelled_share(),
+        seed=config.seed,
     )
-    extra = {
+
+
+def _task(config: TrainLAQConfig, size: LAQConfig, first: ClipSource, batches: ClipBatches) -> LAQTask:
+    """Build the model for the cameras of `first`, and its training task."""
+    # The networks that make frozen targets also set the decoder's output sizes, so they are loaded before the model.
+    frozen = frozen_targets(
+        config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
+    )
+    laq_config = replace(
+        size,
+        num_cameras=first.num_cameras,
+        targets=tuple(config.targets),
+        feature_dim=feature_dim(frozen),
+        action_dim=batches.action_size,
+    )
+    torch.manual_seed(config.seed)  # only now: loading the targets' networks may draw random numbers too
+    return LAQTask(LatentActionQuantizer(laq_config), config.training(), frozen)
+
+
+def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> LAQQuality | None:
+    """Measure the first source with held-out episodes; None if no source has any."""
+    # Metrics of different sources cannot be averaged, since their actions and their motion differ.
+    measured = next((part for part in sources if len(part.held_out)), None)
+    if measured is None:
+        return None
+    return evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=seed)
+
+
+def _extra(config: TrainLAQConfig, sources: Sequence[TrainingSource], batches: ClipBatches) -> dict[str, object]:
+    """Return what the checkpoint records about its training, as JSON values."""
+    return {
         "sources": [describe_source(part, share=share) for part, share in zip(sources, batches.shares, strict=True)],
         "action_statistics": None if batches.action_statistics is None else batches.action_statistics.to_dict(),
         "steps": config.steps,
@@ -118,7 +135,12 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         "seed": config.seed,
         "license": config.license,
     }
-    save_laq(model, config.output_dir, cameras=first.cameras, quality=quality, extra=extra)
-    run.finish()
-    print(quality_table(quality) if quality is not None else NO_HELD_OUT)
-    return quality
+
+
+def _log_sizes(model: LatentActionQuantizer, sources: Sequence[TrainingSource]) -> None:
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    for part in sources:
+        logger.info(
+            f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
+            f"{len(part.held_out)} held out, {len(part.labelled)} with actions"
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hlrp.data.clip_starts import has_clip
 from hlrp.data.episode_split import TrainingSource, chosen_episodes, split_episodes
+from hlrp.data.observation_sources import ObservationSource
 from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
 from hlrp.runtime.tables import counted
@@ -69,6 +70,23 @@ def trained_sources(extra: Mapping[str, Any]) -> list[TrainedSource]:
         ValueError: If an entry is missing or of a wrong type; the message names it.
     """
     return from_plain(list[TrainedSource], extra.get("sources", []), at="extra.sources")
+
+
+def describe_observations(source: ObservationSource, *, share: float) -> dict[str, object]:
+    """Description of a dataset of stage 2 for the checkpoint, as plain values.
+
+    Args:
+        source: The dataset and its split into training and held-out frames.
+        share: Share of the training frames that came from this dataset, in [0, 1].
+    """
+    trained = set(source.episode[source.train.index].tolist())
+    episodes = sorted(set(source.episode.tolist()))
+    return {
+        "name": source.name,
+        "share": share,
+        "episodes": len(episodes),
+        "held_out_episodes": [episode for episode in episodes if episode not in trained],
+    }
 
 
 Basis = Literal["held out", "trained on", "another dataset", "unknown"]

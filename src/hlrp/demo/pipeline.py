@@ -21,53 +21,20 @@ TRAINING_STAGES = ("laq", "labels", "foundation", OUR_POLICY)
 
 def main_stages(config: DemoConfig) -> list[Stage]:
     """Return the stages from recording demonstrations to evaluating our policy, in order."""
-    dataset = (f"--dataset_root={config.dataset}",)
     return [
-        Stage(
-            name="demonstrations",
-            title="Record demonstrations of Meta-World's scripted experts",
-            command=_ours(
-                "collect_demos",
-                f"--output_dir={config.dataset}",
-                f"--tasks=[{','.join(config.tasks)}]",
-                f"--episodes_per_task={config.episodes_per_task}",
-                f"--image_size={config.image_size}",
-                f"--seed={config.seed}",
-            ),
-            resume=partial(_start_over, config.dataset),
-        ),
-        _resumable(
-            "laq",
-            "Stage 1: learn latent actions from the video alone",
-            config.laq,
-            _ours(
-                "train_laq",
-                *dataset,
-                f"--output_dir={config.laq}",
-                f"--image_size={config.image_size}",
-                f"--steps={config.laq_steps}",
-                f"--batch_size={config.batch_size}",
-                f"--seed={config.seed}",
-            ),
-        ),
+        _demonstrations(config),
+        _laq(config),
         Stage(
             name="labels",
             title="Label every frame with its latent action",
-            command=_ours("precompute_latent_codes", *dataset, f"--laq_path={config.laq}", "--overwrite=true"),
-        ),
-        _resumable(
-            "foundation",
-            "Stage 2: teach a small Qwen3-VL to predict the codes",
-            config.foundation,
-            _ours(
-                "train_foundation",
-                *dataset,
-                f"--output_dir={config.foundation}",
-                f"--steps={config.foundation_steps}",
-                f"--batch_size={config.batch_size}",
-                f"--seed={config.seed}",
+            command=_hlrp(
+                "precompute_latent_codes",
+                f"--dataset_root={config.dataset}",
+                f"--laq_path={config.laq}",
+                "--overwrite=true",
             ),
         ),
+        _foundation(config),
         _lerobot_train(
             config,
             OUR_POLICY,
@@ -106,13 +73,61 @@ def act_stages(config: DemoConfig, *, seconds: float) -> list[Stage]:
     ]
 
 
-def _ours(module: str, *flags: str) -> tuple[str, ...]:
+def _demonstrations(config: DemoConfig) -> Stage:
+    return Stage(
+        name="demonstrations",
+        title="Record demonstrations of Meta-World's scripted experts",
+        command=_hlrp(
+            "collect_demos",
+            f"--output_dir={config.dataset}",
+            f"--tasks=[{','.join(config.tasks)}]",
+            f"--episodes_per_task={config.episodes_per_task}",
+            f"--image_size={config.image_size}",
+            f"--seed={config.seed}",
+        ),
+        resume=partial(_start_over, config.dataset),
+    )
+
+
+def _laq(config: DemoConfig) -> Stage:
+    command = _hlrp(
+        "train_laq",
+        f"--dataset_root={config.dataset}",
+        f"--output_dir={config.laq}",
+        f"--image_size={config.image_size}",
+        f"--steps={config.laq_steps}",
+        f"--batch_size={config.batch_size}",
+        f"--seed={config.seed}",
+    )
+    return Stage(
+        name="laq",
+        title="Stage 1: learn latent actions from the video alone",
+        command=command,
+        resume=partial(_resume_hlrp, config.laq, command),
+    )
+
+
+def _foundation(config: DemoConfig) -> Stage:
+    command = _hlrp(
+        "train_foundation",
+        f"--dataset_root={config.dataset}",
+        f"--output_dir={config.foundation}",
+        f"--steps={config.foundation_steps}",
+        f"--batch_size={config.batch_size}",
+        f"--seed={config.seed}",
+    )
+    return Stage(
+        name="foundation",
+        title="Stage 2: teach a small Qwen3-VL to predict the codes",
+        command=command,
+        resume=partial(_resume_hlrp, config.foundation, command),
+    )
+
+
+def _hlrp(module: str, *flags: str) -> tuple[str, ...]:
+    """Command line of an `hlrp-*` command."""
     # As a module of this interpreter: the installed scripts may not be on the PATH.
     return (sys.executable, "-m", f"hlrp.cli.{module}", *flags)
-
-
-def _resumable(name: str, title: str, output: Path, command: tuple[str, ...]) -> Stage:
-    return Stage(name=name, title=title, command=command, resume=partial(_continue_ours, output, command))
 
 
 def _lerobot_train(
@@ -135,7 +150,7 @@ def _lerobot_train(
         name=policy,
         title=title,
         command=command,
-        resume=partial(_continue_lerobot, output),
+        resume=partial(_resume_lerobot, output),
         time_limit_s=time_limit_s,
     )
 
@@ -154,7 +169,7 @@ def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
             f"--env.observation_width={config.image_size}",
             f"--env.episode_length={config.episode_length}",
             f"--eval.n_episodes={config.eval_episodes_per_task}",
-            f"--eval.batch_size={min(config.eval_episodes_per_task, 5)}",
+            f"--eval.batch_size={min(config.eval_episodes_per_task, 5)}",  # simulations that run together
             "--eval.use_async_envs=false",
             f"--seed={_EVAL_SEED}",
             f"--output_dir={output}",
@@ -172,7 +187,7 @@ def _start_over(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
 
 
-def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:
+def _resume_hlrp(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the command that resumes an `hlrp-train-*` run; None, after clearing up, if no state was saved."""
     scratch = output.with_name(f"{output.name}.training")
     if (scratch / "last.ckpt").is_file():
@@ -182,10 +197,10 @@ def _continue_ours(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | 
     return None
 
 
-def _continue_lerobot(output: Path) -> tuple[str, ...] | None:
+def _resume_lerobot(output: Path) -> tuple[str, ...] | None:
     """Return the command that resumes a lerobot-train run; None, after clearing up, if no checkpoint was saved."""
     saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     if saved.is_file():
         return (*_lerobot("train"), f"--config_path={saved}", "--resume=true")
-    shutil.rmtree(output, ignore_errors=True)
+    _start_over(output)
     return None

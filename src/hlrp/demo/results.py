@@ -55,7 +55,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
     report = gather(config, progress)
     videos = rollout_videos(config, OUR_POLICY)
     montage(videos, config.output_dir / "rollouts.mp4")
-    html = render_report(report, figures(config, report, logs), videos)
+    html = render_report(report, draw_plots(config, report, logs), videos)
     path = config.output_dir / "report.html"
     with new_file(path) as scratch:
         scratch.write_text(html, encoding="utf-8")
@@ -66,6 +66,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
 def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
     """Return all metrics of the demo as JSON values; the keys are those of `hlrp.report.pages.contents`."""
     stages = {name: record["seconds"] for name, record in progress.stages.items()}
+    # Stages before the policy count as training of our policy: without them, the baseline would be at a disadvantage.
     policies = [OUR_POLICY, *(["act"] if config.baseline == "act" else [])]
     training = sum(stages[name] for name in TRAINING_STAGES)
     return {
@@ -107,7 +108,7 @@ def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
     return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 
-def figures(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
+def draw_plots(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:
     """Draw the plots of the report; returns PNG files by name."""
     policies = report["policies"]
     curves: dict[str, Series] = {

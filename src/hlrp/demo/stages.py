@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -23,7 +23,7 @@ from hlrp.storage.files import write_json
 
 _SAMPLE_S = 0.5
 """Time between two measurements of a stage's memory, in seconds."""
-_PATIENCE_S = 15
+_SHUTDOWN_S = 15
 """Time that an interrupted stage has to end by itself, in seconds; then it is terminated."""
 _RECORD = ("command", "seconds", "peak_gib", "done")
 """Keys of a stage's record in `progress.json`."""
@@ -119,11 +119,10 @@ def run_stages(stages: list[Stage], progress: Progress, logs: Path) -> None:
 
 def _run(stage: Stage, progress: Progress, log: Path) -> None:
     continuing = stage.resume()
-    command = continuing or stage.command
     start = time.perf_counter()
     with log.open("ab" if continuing else "wb") as sink:
         process = subprocess.Popen(
-            command,
+            continuing or stage.command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=_environment(),
@@ -131,34 +130,52 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             preexec_fn=partial(_prepare_stage, os.getpid()),
         )
         meter = _MemoryMeter(process.pid)
-        stopped = threading.Event()
-        timer = None
-        if stage.time_limit_s is not None:
-            # The time of interrupted runs counts towards the limit.
-            spent = progress.stages.get(stage.name, {}).get("seconds", 0.0)
-            timer = threading.Timer(max(stage.time_limit_s - spent, 0), _stop, (process, stopped))
-            timer.start()
+        # An event and not the exit status says that the limit was reached: an interrupted command ends with an error.
+        time_is_up = threading.Event()
+        timer = _time_limit(stage, progress, process, time_is_up)
         ended = False
-        assert process.stdout is not None
         try:
-            # Raw blocks instead of lines: progress bars end in a carriage return and must show at once.
-            while block := os.read(process.stdout.fileno(), 65536):
-                sink.write(block)
-                sink.flush()
-                sys.stdout.buffer.write(block)
-                sys.stdout.flush()
-            ended = process.wait() == 0 or stopped.is_set()
+            _copy_output(process, sink)
+            ended = process.wait() == 0 or time_is_up.is_set()
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             if process.poll() is None:
-                _stop(process, stopped)
+                _stop(process)
                 process.wait()
+            assert process.stdout is not None
             process.stdout.close()
             progress.add(stage, seconds=time.perf_counter() - start, peak_gib=meter.stop(), done=ended)
     if not ended:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
         raise StageFailed(f"{tail}\nthe stage {stage.name!r} failed, see {log}; the same command continues here")
+
+
+def _time_limit(
+    stage: Stage, progress: Progress, process: subprocess.Popen[bytes], time_is_up: threading.Event
+) -> threading.Timer:
+    """Return a timer that stops `process` after the time limit of `stage`; without a limit, it is not started."""
+    # The time of interrupted runs counts towards the limit.
+    spent = progress.stages.get(stage.name, {}).get("seconds", 0.0)
+
+    def end() -> None:
+        time_is_up.set()
+        _stop(process)
+
+    timer = threading.Timer(max((stage.time_limit_s or 0.0) - spent, 0), end)
+    if stage.time_limit_s is not None:
+        timer.start()
+    return timer
+
+
+def _copy_output(process: subprocess.Popen[bytes], sink: BinaryIO) -> None:
+    """Copy what the process prints to `sink` and to the terminal, until the process closes its output."""
+    assert process.stdout is not None
+    # Raw blocks instead of lines: progress bars end in a carriage return and must show at once.
+    while block := os.read(process.stdout.fileno(), 65536):
+        sink.write(block)
+        sink.flush()
+        sys.stdout.buffer.write(block)
+        sys.stdout.flush()
 
 
 def _environment() -> dict[str, str]:
@@ -176,21 +193,21 @@ def _prepare_stage(demo: int) -> None:
     terminate_with_parent(demo)
 
 
-def _stop(process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Send SIGINT to the command, so that it clears up; terminate it and its children if they do not end in time."""
-    stopped.set()
     try:
-        family = psutil.Process(process.pid).children(recursive=True)
+        # The children are listed now: once their parent has ended, they cannot be found any more.
+        children = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return  # the process ended by itself
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(timeout=_PATIENCE_S)
+        process.wait(timeout=_SHUTDOWN_S)
     except subprocess.TimeoutExpired:
         process.terminate()
-    for each in family:
-        if each.is_running():
-            each.terminate()
+    for child in children:
+        if child.is_running():
+            child.terminate()
 
 
 class _MemoryMeter:

@@ -49,7 +49,7 @@ class VLABackendModule(pl.LightningModule):
 
     def training_step(self, batch: FoundationBatch | OnlineLabelBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Compute the loss of one batch, and log it with the teacher-forced accuracy of every slot."""
-        result = self.backend.loss(self._labelled(batch))
+        result = self.backend.loss(self.labelled(batch))
         slots = {f"train/teacher_forced_accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
         losses = {f"train/{name}": value for name, value in _losses(result).items()}
         accuracy = {"train/teacher_forced_accuracy": result.accuracy.mean(), **slots}
@@ -61,7 +61,7 @@ class VLABackendModule(pl.LightningModule):
 
     def validation_step(self, batch: FoundationBatch | OnlineLabelBatch, batch_idx: int) -> None:
         """Collect predicted codes, decoded as at inference. Nothing is copied to the CPU before the epoch's end."""
-        batch = self._labelled(batch)
+        batch = self.labelled(batch)
         result = self.backend.loss(batch)
         labels = batch.require_labels(self.backend.spec)
         self._parts.append(CodePredictions.of(result, self.backend.predict(batch), labels))
@@ -88,7 +88,8 @@ class VLABackendModule(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return lightning_optimizers(self.backend, self.optimizer_config, total_steps=total)
 
-    def _labelled(self, batch: FoundationBatch | OnlineLabelBatch) -> FoundationBatch:
+    def labelled(self, batch: FoundationBatch | OnlineLabelBatch) -> FoundationBatch:
+        """Return `batch` with labels: as it is, or with those that the LAQ gives its clips."""
         if isinstance(batch, FoundationBatch):
             return batch
         assert self._online is not None, "a batch of clips needs the LAQ that labels it"

@@ -59,11 +59,12 @@ def read_lerobot_log(path: Path | str) -> dict[str, Series]:
     log_freq, step = None, 0
     # Universal newlines also split at the carriage returns of the progress bar.
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        # lerobot-train prints its settings at the start of every run, also of a resumed one, whose steps start lower.
         if match := _LOG_FREQ.search(line):
             log_freq, step = int(match[1]), 0
-        elif match := _FIGURES.search(line):
+        elif match := _LOGGED_LINE.search(line):
             step = _exact_step(match[1], step, log_freq, path)
-            for name, value in _FIGURE.findall(match[2]):
+            for name, value in _LOGGED_VALUE.findall(match[2]):
                 curves.setdefault(name, {})[step] = float(value)
     if not curves:
         raise ValueError(f"{path} has no line such as 'step:200 smpl:13K … loss:0.523'; expected lerobot-train's log")
@@ -71,8 +72,8 @@ def read_lerobot_log(path: Path | str) -> dict[str, Series]:
 
 
 _LOG_FREQ = re.compile(r"'log_freq': (\d+)")
-_FIGURES = re.compile(r"\bstep:(\d+[KMBTQ]?) smpl:\S+ ep:\S+ (.*)")
-_FIGURE = re.compile(r"([^\s:]+):([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=\s|$)")
+_LOGGED_LINE = re.compile(r"\bstep:(\d+[KMBTQ]?) smpl:\S+ ep:\S+ (.*)")
+_LOGGED_VALUE = re.compile(r"([^\s:]+):([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=\s|$)")
 
 
 def _exact_step(text: str, previous: int, log_freq: int | None, path: Path | str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.language import LanguageMetrics
 from hlrp.report.latent_table import judged_table
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 
 
 def foundation_table(quality: CodeAccuracy, language: LanguageMetrics) -> str:

@@ -8,7 +8,8 @@ from textwrap import wrap
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.metrics import LAQ_METRICS
-from hlrp.report.verdicts import Conclusion, Verdict, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 from hlrp.runtime.tables import table
 
 _WIDTH = 80
@@ -16,7 +17,7 @@ _WIDTH = 80
 
 
 def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> str:
-    """Return a table of all metrics of a quantizer with their verdicts, and the verdict on the whole.
+    """Return a table of all metrics of a quantizer with their verdicts, and the verdict on the quantizer.
 
     Args:
         quality: Metrics of the quantizer.
@@ -29,8 +30,8 @@ def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> s
 def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
     """Return a table of metrics with their verdicts, followed by the verdict on the whole model and the next step."""
     rows = [[verdict.name, verdict.value, verdict.word, verdict.wanted] for verdict in verdicts]
-    whole = [f"verdict: {conclusion.word}, {conclusion.reason}", f"next: {conclusion.next_step}"]
-    lines = [line for text in whole for line in wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
+    sentences = [f"verdict: {conclusion.word}, {conclusion.reason}", f"next: {conclusion.next_step}"]
+    lines = [line for text in sentences for line in wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
     return "\n".join([table([title, "value", "verdict", "wanted"], rows), *lines])
 
 

@@ -1,7 +1,8 @@
 """Tables of all metrics: key in JSON, name for readers, explanation, and threshold of a good value.
 
 README, terminal output, model cards and HTML reports take these texts from here, so that a metric has the same name and
-the same threshold everywhere. `hlrp.report.verdicts` applies the thresholds. In the texts, k is the codebook size.
+the same threshold everywhere. The modules of `hlrp.report.verdicts` apply the thresholds. In the texts, k is the
+codebook size.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ LAQ_METRICS = {
         f"≤ {GOOD_PERMUTED_RATIO:g}",
     ),
     "still_change_ratio": Metric(
-        "change seen in still clips",
+        "change predicted for still clips",
         "squared change predicted where nothing moves, over that of real clips",
         f"≤ {GOOD_STILL_CHANGE:g}",
     ),

@@ -9,7 +9,8 @@ from hlrp.measure.success_rate import task_successes
 from hlrp.report.durations import duration
 from hlrp.report.latent_table import judged_table
 from hlrp.report.pages.contents import require_complete
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import table
 
 

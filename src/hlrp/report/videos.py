@@ -54,23 +54,27 @@ def montage(videos: Mapping[str, Path], output: Path | str) -> Path:
     for label, path in videos.items():
         frames, rates[label] = read_video(path)
         tiles.append(_captioned(label, frames))
-    fps = next(iter(rates.values()))
-    if len(set(rates.values())) > 1:
-        shown = ", ".join(f"{label} {float(rate):g} Hz" for label, rate in rates.items())
-        raise ValueError(f"expected videos of one frame rate, got {shown}; tile them separately")
     size = _even(max(tile[0].shape[1] for tile in tiles)), _even(tiles[0][0].shape[0])
     columns = min(len(tiles), _COLUMNS)
     rows = -(-len(tiles) // columns)
-    with _new_video(Path(output), fps, width=columns * size[0], height=rows * size[1]) as add:
+    with _new_video(Path(output), _only_rate(rates), width=columns * size[0], height=rows * size[1]) as add:
         for time in range(max(len(tile) for tile in tiles)):
             canvas = np.full((rows * size[1], columns * size[0], 3), 255, dtype=np.uint8)
             for place, tile in enumerate(tiles):
-                frame = tile[min(time, len(tile) - 1)]
+                frame = tile[min(time, len(tile) - 1)]  # the last frame, until the longest video ends
                 top, left = place // columns * size[1], place % columns * size[0]
                 left += (size[0] - frame.shape[1]) // 2
                 canvas[top : top + frame.shape[0], left : left + frame.shape[1]] = frame
             add(canvas)
     return Path(output)
+
+
+def _only_rate(rates: Mapping[str, Fraction]) -> Fraction:
+    """Return the frame rate that all videos share; raise a ValueError if they differ."""
+    if len(set(rates.values())) > 1:
+        listed = ", ".join(f"{label} {float(rate):g} Hz" for label, rate in rates.items())
+        raise ValueError(f"expected videos of one frame rate, got {listed}; tile them separately")
+    return next(iter(rates.values()))
 
 
 def video_data_uri(path: Path | str, *, max_bytes: int = 300_000) -> str:
@@ -120,6 +124,7 @@ def _shrunk(path: Path | str, max_bytes: int) -> bytes:
     frames, rate = read_video(path)
     content = b""
     with tempfile.TemporaryDirectory() as scratch:
+        # Side of the copy in pixels, and the encoder's quality: a larger crf is a smaller and coarser file.
         for longest, crf in ((480, 26), (360, 28), (256, 30), (160, 34)):
             scale = min(1.0, longest / max(frames[0].shape[:2]))
             height, width = (max(_even(round(side * scale)), 2) for side in frames[0].shape[:2])

@@ -23,8 +23,6 @@ def require_number(
 ) -> None:
     """Raise unless `value` is a finite number within its bounds.
 
-    A check such as `if value < 0: raise` would accept NaN, for which all comparisons are false.
-
     Args:
         name: Name of the option on the command line.
         value: A number, or a list of numbers, all of which are checked. None, an option without value, passes.
@@ -38,6 +36,7 @@ def require_number(
     """
     numbers: Iterable[object] = value if isinstance(value, (list, tuple)) else [value]
     for number in numbers:
+        # Each comparison must hold: with NaN all comparisons are false, so that `if number < 0: raise` would accept it.
         if number is not None and not (
             isinstance(number, (int, float))
             and not isinstance(number, bool)
@@ -102,7 +101,7 @@ def _range(*, at_least: float | None, above: float | None, at_most: float | None
     return "a number"
 
 
-def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:
+def raises_parsing_errors(check: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorator for a configuration's `__post_init__`, so that its error messages reach the user of a LeRobot command.
 
     draccus replaces a ValueError by "Couldn't instantiate class …", but lets its own ParsingError through. Therefore
@@ -122,6 +121,7 @@ def told_by_draccus(check: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _draccus_is_decoding() -> bool:
+    # draccus gives its caller no sign that it is decoding, so the stack is searched for its function.
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code is decode_dataclass.__code__:

@@ -76,8 +76,8 @@ def _handled(signals: Iterable[int], handler: _Handler) -> Iterator[list[int]]:
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        known = {signum: signal.getsignal(signum) for signum in signals}
-        before = {signum: old for signum, old in known.items() if old not in (signal.SIG_IGN, None)}
+        handlers = {signum: signal.getsignal(signum) for signum in signals}
+        before = {signum: old for signum, old in handlers.items() if old not in (signal.SIG_IGN, None)}
     try:
         for signum in before:
             signal.signal(signum, handler)

@@ -50,12 +50,12 @@ class OffscreenCamera:
         for flag in (mjtRndFlag.mjRND_SHADOW, mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = shadows
         _open_cameras.add(self)
-        # Exit handlers run in reverse order of registration. MuJoCo registered its own when the renderer was made, and
-        # that one ends the display: ours must be registered later, to free the contexts before.
+        # Exit handlers run in reverse order of registration. MuJoCo registered its own when the renderer was made,
+        # and it ends the display. `_close_all` must be registered later, so that it frees the contexts before.
         atexit.unregister(_close_all)
         atexit.register(_close_all)
 
-    def photograph(self, data: Any, *, alter_scene: Callable[[Any], None] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    def render(self, data: Any, *, alter_scene: Callable[[Any], None] | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """Render one image of a simulation state.
 
         Args:

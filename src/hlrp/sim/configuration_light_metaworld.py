@@ -14,7 +14,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 from hlrp.sim.config import MAX_EPISODE_STEPS, NuisanceKind, require_nuisance
 
 # The keys are those of LeRobot's own Meta-World configuration, so that its policies fit both environments.
@@ -52,7 +52,7 @@ class LightMetaworldConfig(EnvConfig):
     features_map: dict[str, str] = field(default_factory=_FEATURES_MAP.copy)
     """LeRobot's feature names by the environment's keys; a key that is left out keeps its default name."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         self.features_map = {**_FEATURES_MAP, **self.features_map}
         require_nuisance(self.nuisance)

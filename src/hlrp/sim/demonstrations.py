@@ -25,6 +25,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 from tqdm import tqdm
 
+from hlrp.runtime.checks import require_number
 from hlrp.runtime.extras import require_packages
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
@@ -52,6 +53,7 @@ FIRST_SEED = 100_000
 _SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, preset="veryfast")
 """Video encoder. yuv444p keeps the full colour resolution: the usual yuv420p halves it, which doubles the error of a
 64-pixel image."""
+# Several for each worker, so that no worker waits while the parent process writes an episode.
 _IN_FLIGHT_PER_WORKER = 4
 """Episodes per worker that are simulated or wait to be written; bounds the memory."""
 _Submit = Callable[..., Future[Any]]
@@ -105,28 +107,33 @@ def record_demonstrations(
     """
     root = Path(root)
     refuse_existing(root)
-    num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
-    if num_workers < 0:
-        raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+    require_number("num_workers", num_workers, at_least=0)
     require_packages("metaworld", needed_for="recording demonstrations")
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
 
     choose_gl_backend()  # before any worker starts, so that a machine that cannot render gets one message, not many
-
-    in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1
     with new_directory(root, create=False) as partial:
-        with _quiet_libraries(), _simulators(num_workers) as submit:
+        with _quiet_libraries():
             dataset = _create_dataset(config, partial, repo_id)
-            total = config.episodes_per_task * len(recordings)
-            with tqdm(total=total, unit="episode", disable=not show_progress) as bar:
-                for task, episode in _episodes(recordings, submit, in_flight=in_flight):
-                    _write_episode(dataset, episode, task_sentence(task))
-                    bar.set_postfix_str(task, refresh=False)
-                    bar.update()
+            _simulate(recordings, dataset, num_workers, show_progress=show_progress)
             dataset.finalize()
         counts = [recording.count for recording in recordings]
         _write_metadata(partial, config, counts)
     return counts
+
+
+def _simulate(
+    recordings: list[_TaskRecording], dataset: LeRobotDataset, num_workers: int | None, *, show_progress: bool
+) -> None:
+    """Simulate the episodes of all tasks and write them to `dataset`."""
+    num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
+    total = sum(recording.config.episodes_per_task for recording in recordings)
+    in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1  # without workers, an episode is written before the next one
+    with _simulators(num_workers) as submit, tqdm(total=total, unit="episode", disable=not show_progress) as bar:
+        for task, episode in _episodes(recordings, submit, in_flight=in_flight):
+            _write_episode(dataset, episode, task_sentence(task))
+            bar.set_postfix_str(task, refresh=False)
+            bar.update()
 
 
 class _TaskRecording:

@@ -157,7 +157,7 @@ class LightMetaworldEnv(gym.Env):
 
     def render(self) -> np.ndarray:
         """Return an image of the scene for videos, uint8 HWC in [0, 255], at the visualization size."""
-        return self._photograph(self._visualization_size)
+        return self._render_image(self._visualization_size)
 
     def close(self) -> None:
         """Free the cameras; a later reset builds the simulation again."""
@@ -168,11 +168,11 @@ class LightMetaworldEnv(gym.Env):
 
     def _observation(self) -> dict[str, np.ndarray]:
         return {
-            "pixels": self._photograph(self._observation_size),
+            "pixels": self._render_image(self._observation_size),
             "agent_pos": self._raw_observation[:STATE_DIM].copy(),
         }
 
-    def _photograph(self, size: tuple[int, int]) -> np.ndarray:
+    def _render_image(self, size: tuple[int, int]) -> np.ndarray:
         if size not in self._cameras:
             height, width = size
             self._cameras[size] = OffscreenCamera(
@@ -184,7 +184,7 @@ class LightMetaworldEnv(gym.Env):
             )
         state = self.nuisance_state
         alter_scene = None if state is None else functools.partial(add_nuisance, self.nuisance, state=state)
-        return self._cameras[size].photograph(self._simulation.data, alter_scene=alter_scene)
+        return self._cameras[size].render(self._simulation.data, alter_scene=alter_scene)
 
 
 def _build_simulation(task: str, camera_name: str) -> Any:

@@ -3,7 +3,7 @@
 A latent action describes the largest change in a video, which may be the nuisance instead of the hand (LAOM,
 arXiv:2502.00379). A nuisance is only rendered; it changes neither physics nor states nor actions.
 
-Shapes: t frames of one episode.
+Shapes: f frames of one episode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ STATE_NAMES: dict[NuisanceKind, list[str]] = {"distractor": ["x", "y", "z"], "ca
 
 # Metres for the ball, radians for the camera, as in STATE_NAMES.
 _CENTRE: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.05, 0.6, 0.2), "camera": (0.0, 0.0, 0.0)}
-_REACH: dict[NuisanceKind, tuple[float, float, float]] = {"distractor": (0.3, 0.3, 0.2), "camera": (0.15, 0.15, 0.12)}
+_AMPLITUDE: dict[NuisanceKind, tuple[float, float, float]] = {
+    "distractor": (0.3, 0.3, 0.2),
+    "camera": (0.15, 0.15, 0.12),
+}
 """Largest distance from the centre, for each of the three numbers, without the shake."""
 _SHAKE: dict[NuisanceKind, float] = {"distractor": 0.0, "camera": 0.004}
 """Standard deviation of the noise added at every step; 0.004 radians shift an image of 64 pixels by 0.2 pixels."""
@@ -43,24 +46,24 @@ def nuisance_generator(kind: NuisanceKind, task: str, seed: int) -> np.random.Ge
 
 def nuisance_path(
     kind: NuisanceKind, random: np.random.Generator, *, num_frames: int, fps: float
-) -> Float32[np.ndarray, "t 3"]:
+) -> Float32[np.ndarray, "f 3"]:
     """Draw the state of the nuisance at every frame of an episode: a mean of slow sine waves, plus the shake.
 
     Args:
         kind: Kind of nuisance, other than "none".
         random: Generator on which the path depends.
-        num_frames: Number of frames t.
+        num_frames: Number of frames.
         fps: Frame rate, in Hz.
 
     Returns:
-        States named by `STATE_NAMES`; without the shake they lie within `_REACH` of `_CENTRE`.
+        States named by `STATE_NAMES`; without the shake they lie within `_AMPLITUDE` of `_CENTRE`.
     """
     time_s = np.arange(num_frames)[:, None, None] / fps
     frequencies_hz = random.uniform(*_FREQUENCIES_HZ, size=(_WAVES, 3))
     phases = random.uniform(0, 2 * np.pi, size=(_WAVES, 3))
     waves = np.sin(2 * np.pi * frequencies_hz * time_s + phases).mean(axis=1)  # in [-1, 1]
     shake = _SHAKE[kind] * random.standard_normal((num_frames, 3))
-    return (np.array(_CENTRE[kind]) + np.array(_REACH[kind]) * waves + shake).astype(np.float32)
+    return (np.array(_CENTRE[kind]) + np.array(_AMPLITUDE[kind]) * waves + shake).astype(np.float32)
 
 
 def add_nuisance(kind: NuisanceKind, scene: Any, state: Float32[np.ndarray, " 3"]) -> None:
@@ -91,12 +94,12 @@ def _turn_camera(scene: Any, angles: Float[np.ndarray, " 3"]) -> None:
     """Turn the camera in place, by `angles` in radians about its axes to the right, up and forward."""
     from mujoco import mju_quatIntegrate, mju_rotVecQuat  # pyright: ignore[reportAttributeAccessIssue]
 
-    for eye in scene.camera:  # MuJoCo keeps a left and a right camera for stereo; a mono image is taken between them
-        forward, up = eye.forward.astype(np.float64), eye.up.astype(np.float64)
+    for camera in scene.camera:  # MuJoCo keeps two cameras for stereo, and takes a mono image between them
+        forward, up = camera.forward.astype(np.float64), camera.up.astype(np.float64)
         axes = np.stack([np.cross(forward, up), up, forward])
         turn = np.array([1.0, 0.0, 0.0, 0.0])
         mju_quatIntegrate(turn, angles @ axes, 1.0)
-        for direction, target in ((forward, eye.forward), (up, eye.up)):
+        for direction, target in ((forward, camera.forward), (up, camera.up)):
             turned = np.empty(3)
             mju_rotVecQuat(turned, direction, turn)
             target[:] = turned

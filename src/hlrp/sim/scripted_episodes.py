@@ -1,6 +1,6 @@
 """Simulation of one episode of a Meta-World scripted expert, in worker processes.
 
-Shapes: t frames of one episode, h w image height and width.
+Shapes: f frames of one episode.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hlrp.sim.light_metaworld import LightMetaworldEnv
 class ScriptedEpisode:
     """One successful episode. Row i holds the observation at step i and the action that was taken on it."""
 
-    images: UInt8[np.ndarray, "t h w 3"]
+    images: UInt8[np.ndarray, "f h w 3"]
     """RGB images in [0, 255]."""
-    states: Float32[np.ndarray, "t 4"]
+    states: Float32[np.ndarray, "f 4"]
     """Hand x, y, z in metres and gripper opening in [0, 1]."""
-    actions: Float32[np.ndarray, "t 4"]
+    actions: Float32[np.ndarray, "f 4"]
     """Executed actions, with their noise, in [-1, 1]."""
-    nuisance: Float32[np.ndarray, "t 3"] | None
+    nuisance: Float32[np.ndarray, "f 3"] | None
     """State of the nuisance, see `LightMetaworldEnv.nuisance_state`; None without a nuisance."""
 
 
@@ -53,6 +53,7 @@ def roll_out(task: str, seed: int, options: RolloutOptions) -> ScriptedEpisode |
     while len(actions) < last_step:
         action = env.expert_action()
         action[:_TRANSLATION] += options.action_noise * noise.standard_normal(_TRANSLATION)
+        # Clipped before it is recorded: the dataset holds the action that the simulation executes.
         action = np.clip(action, -1, 1).astype(np.float32)
         images.append(observation["pixels"])
         states.append(observation["agent_pos"].astype(np.float32))

@@ -48,10 +48,10 @@ def require_task(name: str) -> str:
         ValueError: If Meta-World has no task of this name; the message lists the closest names.
     """
     task = name.removeprefix(_LEGACY_PREFIX)
-    known = _catalogue()["TASK_DESCRIPTIONS"]
-    if task not in known:
-        close = difflib.get_close_matches(task, known, n=4, cutoff=0.4)
-        hint = f"did you mean {', '.join(close)}?" if close else f"use one of {', '.join(sorted(known))}"
+    sentences = _catalogue()["TASK_DESCRIPTIONS"]
+    if task not in sentences:
+        close = difflib.get_close_matches(task, sentences, n=4, cutoff=0.4)
+        hint = f"did you mean {', '.join(close)}?" if close else f"use one of {', '.join(sorted(sentences))}"
         raise ValueError(f"{name!r} is not a Meta-World task; {hint}")
     return task
 

@@ -84,7 +84,7 @@ class SaveState(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % self._accumulate:
+        if (batch_idx + 1) % self._accumulate:  # inside an accumulated step: a state there could not be resumed
             return
         step, signum = trainer.global_step, self._signal(trainer)
         if signum or step in self._also_at or any(step % every == 0 for every in self._every):
@@ -121,6 +121,7 @@ class SaveState(pl.Callback):
     def _signal(self, trainer: pl.Trainer) -> int:
         """Number of the signal that any process has received; 0 if none has."""
         own = self._request.signum or 0
+        # A cluster may signal one process only, but a process that ended alone would leave the others waiting for it.
         if trainer.world_size == 1:
             return own
         return int(trainer.strategy.reduce(torch.tensor(own, device=trainer.strategy.root_device), reduce_op="max"))
@@ -244,6 +245,7 @@ class AveragedWeights(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
+            # The trained weights are put aside: validation measures the average, which the checkpoint will hold.
             self._aside = {name: value.detach().clone() for name, value in _averaged(pl_module)}
             _copy(self._average, pl_module)
 
@@ -306,10 +308,10 @@ class QualityGates(pl.Callback):
             ValueError: If a gate fails, or its metric was never logged.
         """
         self._judge(trainer)
-        awaited = [gate.metric for gate in self._due(trainer)]
-        if awaited:
+        unlogged = [gate.metric for gate in self._due(trainer)]
+        if unlogged:
             logged = ", ".join(sorted(trainer.callback_metrics))
-            _stop(trainer, f"no gate can judge {', '.join(awaited)}, which is never logged; this run logs {logged}")
+            _stop(trainer, f"no gate can judge {', '.join(unlogged)}, which is never logged; this run logs {logged}")
 
     def judge_resumed(self, trainer: pl.Trainer) -> None:
         """Check the remaining gates of a run that was resumed after its last step, by the metrics of a new validation.
@@ -334,6 +336,7 @@ class QualityGates(pl.Callback):
         complaints = trainer.strategy.broadcast(complaints)  # metrics may differ slightly; the first process decides
         if any(complaints):
             _stop(trainer, "; ".join(filter(None, complaints)))
+        # By the gate's text, not its number: a resumed run may have other gates, and a changed gate is judged anew.
         self._passed += [repr(gate) for gate in due]
 
     def state_dict(self) -> dict[str, Any]:

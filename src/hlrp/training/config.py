@@ -124,3 +124,13 @@ class TrainerConfig:
         """
         if self.precision == "16-mixed" and device.partition(":")[0] == "cpu":
             raise ValueError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+
+    def require_reachable_gates(self, steps: int) -> None:
+        """Raise unless every quality gate is checked within a run of `steps` optimizer steps.
+
+        Raises:
+            ValueError: If a gate is after the last step.
+        """
+        for gate in self.gates:
+            if gate.at_step > steps:
+                raise ValueError(f"the gate on {gate.metric} is at step {gate.at_step}, after the last, {steps}")

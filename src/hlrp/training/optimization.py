@@ -15,6 +15,7 @@ from hlrp.training.config import OptimizerConfig
 def lr_fraction(step: int, *, total_steps: int, config: OptimizerConfig) -> float:
     """Learning rate at `step` divided by the peak learning rate; constant after `total_steps`."""
     if step < config.warmup_steps:
+        # + 1, since a first step with a learning rate of 0 would be wasted.
         return (step + 1) / config.warmup_steps
     progress = min((step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1), 1.0)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))

@@ -3,7 +3,7 @@
 With a single process, all functions return their input unchanged. All processes must hold batches of the same size; the
 rows of all processes, in the order of ranks, are the rows of the global batch (see `hlrp.training.step_batches`).
 
-Shapes: b rows of this process, w processes.
+Shapes: b rows of this process, pb rows of all processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def sum_over_ranks_(value: Tensor) -> None:
         distributed.all_reduce(value)
 
 
-def rows_of_all_ranks(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "wb ..."]:
+def rows_of_all_ranks(rows: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "pb ..."]:
     """Concatenate the rows of all processes in the order of ranks, without gradient."""
     if not several_ranks():
         return rows

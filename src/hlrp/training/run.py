@@ -1,51 +1,30 @@
-"""Training loop of stages 1 and 2 on Lightning: interruptible, resumable at any step, on one or several processes.
-
-The batch of an optimizer step is divided into world_size * accumulate equal parts, one for each process and each
-backward pass. Lightning divides the loss by `accumulate`, and DDP and FSDP average gradients over processes. If the
-loss is a mean over rows, its gradient is therefore the same however the batch is divided.
-"""
+"""Folders of a training run: interruptible, resumable at any step, complete at the end or not there at all."""
 
 from __future__ import annotations
 
-import copy
 import csv
 import logging
 import math
 import os
 import shutil
-import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
-from lightning.pytorch.utilities.compile import to_uncompiled
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hlrp.runtime.signals import Stopped, StopRequest
+from hlrp.runtime.signals import Stopped
 from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import new_file, refuse_existing, sole_writer, write_json
-from hlrp.training.callbacks import (
-    AveragedWeights,
-    DrawsByStep,
-    QualityGates,
-    SaveState,
-    StateFile,
-    ValidateAfterLastStep,
-)
 from hlrp.training.config import TrainerConfig
+from hlrp.training.loop import Schedule, TrainingLoop
 from hlrp.training.settings import require_same
-from hlrp.training.sharding import gather_weights, sharding_strategy
-from hlrp.training.step_batches import StepBatches
+from hlrp.training.step_data import StepData
 
 CURVES_FILE = "curves.csv"
 LOGGER_DIRS = ("tensorboard", "wandb")
@@ -55,83 +34,6 @@ _SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_
 """All names that the scratch folder of a run may hold before the run has saved a state."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Share(NamedTuple):
-    """Arguments of `StepBatches.part`."""
-
-    step: int
-    index: int
-    parts: int
-
-
-class _SharesFrom(Sampler[_Share]):
-    """Sampler of the batch parts of this process, from the trainer's current step on.
-
-    The sampler has no length, so that Lightning never starts a second epoch. In a resumed run, Lightning iterates after
-    it has loaded the state, so that sampling starts at the step of the state.
-    """
-
-    def __init__(self, trainer: pl.Trainer, steps: int) -> None:
-        self._trainer, self._steps = trainer, steps
-
-    def __iter__(self) -> Iterator[_Share]:
-        rank, processes = self._trainer.global_rank, self._trainer.world_size
-        accumulate = self._trainer.accumulate_grad_batches
-        for step in range(self._trainer.global_step, self._steps):
-            for micro in range(accumulate):
-                yield _Share(step, micro * processes + rank, processes * accumulate)
-
-
-class _Shares(Dataset[Any]):
-    """Adapter of `StepBatches` to a PyTorch dataset whose keys are `_Share`."""
-
-    def __init__(self, batches: StepBatches) -> None:
-        self._batches = batches
-
-    def __getitem__(self, share: _Share) -> Any:
-        return self._batches.part(*share)
-
-
-@dataclass(frozen=True)
-class StepData:
-    """Training and validation data of a run."""
-
-    train: StepBatches
-    """Training batches by step number, so that a resumed run neither repeats nor skips a batch."""
-    val: Dataset[Any] | None
-    """Validation batches; None for none. Every process validates on all of them, so that all get the same metrics."""
-    num_workers: int = field(kw_only=True)
-    """Number of worker processes that prepare batches, for each training process."""
-
-    def train_loader(self, trainer: pl.Trainer) -> DataLoader[Any]:
-        """Loader of this process's parts of the training batches, from the trainer's current step on."""
-        return DataLoader(
-            _Shares(self.train),
-            batch_size=None,
-            sampler=_SharesFrom(trainer, len(self.train)),
-            num_workers=self.num_workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals_to_the_trainer,
-        )
-
-    def val_loader(self) -> DataLoader[Any] | None:
-        """Loader of the validation batches, in order; None without validation data."""
-        return None if self.val is None else DataLoader(self.val, batch_size=None, collate_fn=_as_it_is)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Let a loader's worker process ignore SIGINT and SIGTERM.
-
-    Ctrl-C and clusters signal all processes of a job. A worker that ends at once would make the trainer fail before it
-    has saved its state. Workers end with their training process anyway.
-    """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
 
 
 class TrainingRun:
@@ -169,25 +71,20 @@ class TrainingRun:
         """
         self.output_dir = Path(output_dir)
         self.scratch = self.output_dir.with_name(f"{self.output_dir.name}.training")
-        self._last = self.scratch / "last.ckpt"
-        self._begun_with = self.scratch / _SETTINGS_FILE
+        self._state = self.scratch / "last.ckpt"
+        self._settings_file = self.scratch / _SETTINGS_FILE
         self._settings = dict(settings or {})
         self._data: dict[str, object] = {}
         self._resume = resume
         self._resume_command = resume_command
         self.is_main = _is_main_process()
         """Whether this is the first of all processes, the only one that evaluates, saves and prints."""
-        self._claim = ExitStack()
-        if not self.is_main:  # no check of the folders: the first process does this, and may already be writing
-            self._resume = resume and self._last.is_file()
+        self._locks = ExitStack()
+        if self.is_main:
+            self._lock_folders()
+        else:  # no check of the folders: the first process does this, and may already be writing
+            self._resume = resume and self._state.is_file()
             logging.getLogger("hlrp").setLevel(logging.WARNING)
-            return
-        with ExitStack() as claim:
-            refuse_existing(self.output_dir)
-            is_certain = claim.enter_context(sole_writer(self.output_dir))
-            refuse_existing(self.output_dir)  # again: another run may have finished before the lock was taken
-            self._look_at_what_is_there(is_certain)
-            self._claim = claim.pop_all()
 
     def __enter__(self) -> TrainingRun:
         return self
@@ -196,30 +93,38 @@ class TrainingRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.is_main and error is not None:
-            if not self._last.is_file():
+            if not self._state.is_file():  # nothing to resume: leave no folder that a new run would have to explain
                 shutil.rmtree(self.scratch, ignore_errors=True)
             elif isinstance(error, (KeyboardInterrupt, Stopped)):
                 logger.warning(f"the state of the run is saved; continue it with\n    {self._resume_command}")
-        self._claim.close()
+        self._locks.close()
 
-    def _look_at_what_is_there(self, is_certain: bool) -> None:
+    def _lock_folders(self) -> None:
+        with ExitStack() as locks:
+            refuse_existing(self.output_dir)
+            lock_is_effective = locks.enter_context(sole_writer(self.output_dir))
+            refuse_existing(self.output_dir)  # again: another run may have finished before the lock was taken
+            self._find_state(lock_is_effective)
+            self._locks = locks.pop_all()  # keep the lock until `__exit__`; an error above has released it
+
+    def _find_state(self, lock_is_effective: bool) -> None:
         """Check the state to resume, or remove the scratch folder of a run that was killed before it saved a state.
 
-        `is_certain` says whether a file lock confirms that no other run writes to the folder.
+        Without an effective lock, another run may still write to the scratch folder, so that it is not removed.
         """
-        if self._last.is_file():
+        if self._state.is_file():
             if not self._resume:
                 raise FileExistsError(
                     f"{self.scratch} holds an unfinished run; continue it with --resume=true or remove the folder"
                 )
-            _require_readable(self._last)
+            _require_readable(self._state)
             if self._settings:
-                self._require_begun_with("settings", self._settings, prefix="--")
+                self._require_unchanged("settings", self._settings, prefix="--")
         elif self.scratch.exists():
             if {path.name for path in self.scratch.iterdir()} - _SCRATCH_NAMES:
                 # Files that no run has written: removing the folder could destroy a user's data.
                 raise FileExistsError(f"{self.scratch} is in the way and no training run; remove or rename it")
-            if not is_certain:
+            if not lock_is_effective:
                 raise FileExistsError(
                     f"{self.scratch} is of a run that ended before it saved a state, or still runs; remove it if none "
                     "runs"
@@ -228,7 +133,7 @@ class TrainingRun:
             shutil.rmtree(self.scratch)
             self._resume = False
         elif self._resume:
-            raise FileNotFoundError(f"nothing to resume: {self._last} does not exist; run without --resume")
+            raise FileNotFoundError(f"nothing to resume: {self._state} does not exist; run without --resume")
 
     def require_same_data(self, facts: Mapping[str, object]) -> None:
         """Record facts about the training data; in a resumed run, compare them with those of the interrupted run.
@@ -241,19 +146,20 @@ class TrainingRun:
         """
         self._data = dict(facts)
         if self.is_main and self._resume:
-            self._require_begun_with("data", self._data, prefix="")
+            self._require_unchanged("data", self._data, prefix="")
 
-    def _require_begun_with(self, what: str, now: Mapping[str, object], *, prefix: str) -> None:
-        remedy = f"resume with what it was begun with, or remove {self.scratch} and run without --resume"
-        if not self._begun_with.is_file():
-            raise ValueError(
-                f"{self._begun_with} is missing, so it cannot be told whether the interrupted run had these settings; "
-                f"remove {self.scratch} and run without --resume"
-            )
+    def _require_unchanged(self, what: str, now: Mapping[str, object], *, prefix: str) -> None:
+        """Raise unless the part `what` of the settings file, "settings" or "data", equals `now`."""
         start_again = f"remove {self.scratch} and run without --resume"
-        values = read_json(self._begun_with, remedy=start_again)
-        with reading(self._begun_with, remedy=start_again):
+        if not self._settings_file.is_file():
+            raise ValueError(
+                f"{self._settings_file} is missing, so it cannot be told whether the interrupted run had these "
+                f"settings; {start_again}"
+            )
+        values = read_json(self._settings_file, remedy=start_again)
+        with reading(self._settings_file, remedy=start_again):
             before = dict(values[what])
+        remedy = f"resume with what it was begun with, or {start_again}"
         require_same(before, now, prefix=prefix, remedy=remedy)
 
     def fit(
@@ -291,86 +197,26 @@ class TrainingRun:
             Stopped: If a signal ended the training; the state is saved.
         """
         config = trainer or TrainerConfig()
-        accelerator = {"cuda": "gpu", "cpu": "cpu", "mps": "mps"}[torch.device(device).type]
         config.require_device(device)
-        late = [gate for gate in config.gates if gate.at_step > steps]
-        if late:
-            raise ValueError(f"the gate on {late[0].metric} is at step {late[0].at_step}, after the last, {steps}")
-
+        config.require_reachable_gates(steps)
         if self.is_main and not self._resume:
-            write_json(self._begun_with, {"settings": self._settings, "data": self._data})
-        request = StopRequest()
-        sharded = config.strategy == "fsdp"
-        trained = copy.deepcopy(module) if sharded else module
-        average = AveragedWeights(config.ema_decay) if config.ema_decay else None
-        gates = QualityGates(config.gates)
-        save = SaveState(
-            self._last,
-            every=save_every,
-            also_at={steps, *(gate.at_step for gate in config.gates)},
-            also_every=validate_every,
-            accumulate=config.accumulate,
-            steps=steps,
-            request=request,
-        )
-        loop = pl.Trainer(
-            max_steps=steps,
-            max_epochs=-1,  # only `max_steps` ends the training
-            accelerator=accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            strategy=_strategy(config, trained),
-            use_distributed_sampler=False,  # `_SharesFrom` divides the batch; Lightning must not divide it again
-            precision=config.precision,
-            plugins=StateFile(),
-            default_root_dir=self.scratch,  # Lightning resumes preempted Slurm jobs from here: only this run's states
-            accumulate_grad_batches=config.accumulate,
-            logger=self._loggers(config),
-            callbacks=[
-                DrawsByStep(config.accumulate),
-                *([average] if average else []),
-                gates,
-                *([ValidateAfterLastStep(steps)] if validate_every else []),
-                save,  # last, so that it saves the state after all other callbacks have changed it
-                TQDMProgressBar(refresh_rate=10),
-            ],
-            val_check_interval=validate_every and validate_every * config.accumulate,  # Lightning counts batch parts
-            limit_val_batches=None if validate_every else 0,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            gradient_clip_val=config.gradient_clip or None,
-            log_every_n_steps=log_every,
-        )
-        with request.listening():
-            loop.fit(
-                torch.compile(trained) if config.compile else trained,  # pyright: ignore[reportArgumentType]
-                data.train_loader(loop),
-                data.val_loader(),
-                ckpt_path=self._last if self._resume else None,
-                weights_only=True,
-            )
-            if loop.global_step < steps:
-                raise KeyboardInterrupt(f"stopped at step {loop.global_step} of {steps}")
-            if config.compile:
-                to_uncompiled(trained)
-            if average:
-                average.apply_to(trained)
-            if not loop.callback_metrics:  # the run was resumed after its last step, so that nothing was logged
-                if validate_every:
-                    loop.validate(trained, data.val_loader(), verbose=False)
-                gates.judge_resumed(loop)
-            if sharded:
-                gather_weights(trained, into=module)
-        for log in loop.loggers:
+            write_json(self._settings_file, {"settings": self._settings, "data": self._data})
+        schedule = Schedule(steps=steps, save_every=save_every, validate_every=validate_every, log_every=log_every)
+        loggers = self._loggers(config)
+        loop = TrainingLoop(module, config, schedule, device=device, state=self._state, loggers=loggers)
+        metrics = loop.run(data, resume=self._resume)
+        self._end_processes(loggers)
+        if loop.signum is not None and self.is_main:  # the signal came after the last step, whose state is saved
+            raise Stopped(loop.signum)
+        return metrics
+
+    def _end_processes(self, loggers: Sequence[Logger]) -> None:
+        """End what would keep the processes of the run together: wandb's upload, and the process group."""
+        for log in loggers:
             if isinstance(log, WandbLogger) and self.is_main:
                 log.experiment.finish()
         if torch.distributed.is_initialized():  # only the first process goes on, and must not wait for the others
             torch.distributed.destroy_process_group()
-        if request.signum is not None and self.is_main:  # the signal came after the last step, whose state is saved
-            raise Stopped(request.signum)
-        return {name: float(value) for name, value in loop.callback_metrics.items()}
 
     def _loggers(self, config: TrainerConfig) -> list[Logger]:
         loggers: list[Logger] = [CSVLogger(self.scratch, name=_LOG_DIR)]
@@ -418,12 +264,6 @@ def _is_main_process() -> bool:
     return rank_zero_only.rank == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
 
 
-def _strategy(config: TrainerConfig, module: pl.LightningModule) -> Strategy | Literal["auto"]:
-    if config.strategy == "fsdp":
-        return sharding_strategy(module, world_size=config.world_size)
-    return DDPStrategy() if config.strategy == "ddp" else "auto"
-
-
 def _join_curves(parts: Sequence[Path], target: Path) -> None:
     """Join the curves of a run and its resumptions in one CSV file; of repeated steps, the last resumption counts."""
     rows: list[dict[str, str]] = []
@@ -431,6 +271,7 @@ def _join_curves(parts: Sequence[Path], target: Path) -> None:
         with part.open(newline="", encoding="utf-8") as file:
             # A run that is killed may leave half a line at the end.
             new = [row for row in csv.DictReader(file) if None not in row.values()]
+        # A run that was killed after its last saved state repeats the steps since then when it is resumed.
         first = min((int(row["step"]) for row in new), default=math.inf)
         rows = [row for row in rows if int(row["step"]) < first] + new
     with new_file(target) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:

@@ -53,7 +53,7 @@ def require_same(before: Mapping[str, object], now: Mapping[str, object], *, pre
         ValueError: If a value differs; the message names all values that differ.
     """
     differing = [
-        f"{prefix}{name} was {_shown(before, name)} in the interrupted run and is {_shown(now, name)} now"
+        f"{prefix}{name} was {_value_text(before, name)} in the interrupted run and is {_value_text(now, name)} now"
         for name in dict.fromkeys((*before, *now))
         if (name in before, before.get(name)) != (name in now, now.get(name))
     ]
@@ -72,5 +72,5 @@ def _flat(name: str, value: object) -> dict[str, object]:
     return {key: leaf for child_name, child in children.items() for key, leaf in _flat(child_name, child).items()}
 
 
-def _shown(values: Mapping[str, object], name: str) -> str:
+def _value_text(values: Mapping[str, object], name: str) -> str:
     return json.dumps(values[name], ensure_ascii=False) if name in values else "not set"

@@ -32,6 +32,7 @@ def part_rows(batch_size: int, index: int, parts: int) -> slice:
         ValueError: If `batch_size` is not a multiple of `parts`.
     """
     require_divisible(batch_size, parts)
+    # Consecutive rows, so that the parts of all processes in the order of ranks are the batch in its own order.
     share = batch_size // parts
     return slice(index * share, (index + 1) * share)
 

@@ -19,7 +19,7 @@ from hlrp.measure.code_accuracy import CodeAccuracy, LastCodeGuess, code_accurac
 from hlrp.measure.language import language_metrics, swapped_instructions
 from hlrp.report.pages.foundation_page import example_predictions, render_foundation_page
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
-from hlrp.report.verdicts import foundation_verdicts
+from hlrp.report.verdicts.foundation import foundation_verdicts
 from labelled_batch import codes_of, with_labels
 
 pytestmark = pytest.mark.filterwarnings("error")  # a layout that does not fit only warns

@@ -43,7 +43,7 @@ def test_the_page_loads_nothing_and_shows_every_figure() -> None:
     page = render_latent_page(quality, figures, {"source": "<noise>"}, episodes="noise")
     assert set(figures) == {
         "predictions", "checks", "transfer", "gains", "code_usage", "probes",
-        "atlas: whole tuples", "atlas: slot 0", "atlas: slot 1",
+        "atlas: code tuples", "atlas: slot 0", "atlas: slot 1",
     }  # fmt: skip
     assert page.count("<img") == len(figures)
     assert not re.search(r'(src|href)="(?!data:)', page)

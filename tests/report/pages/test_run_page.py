@@ -95,7 +95,7 @@ def test_text_cannot_become_markup(report: dict[str, Any], make_video: WriteVide
 def test_a_page_without_extras_has_no_empty_sections(report: dict[str, Any]) -> None:
     page = render_report(report, {}, {})
     assert "Rollouts" not in page
-    assert "More figures" not in page
+    assert "More plots" not in page
     assert "<h2>Training</h2>" not in page
 
 

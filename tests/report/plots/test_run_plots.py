@@ -58,7 +58,7 @@ def test_a_dead_code_is_marked() -> None:
 
 
 def test_usage_and_perplexity_must_agree() -> None:
-    with pytest.raises(ValueError, match="2 slots, 1 figures"):
+    with pytest.raises(ValueError, match="2 slots, 1 perplexities"):
         code_usage_figure([[1.0, 0.0], [0.5, 0.5]], [1.0])
 
 

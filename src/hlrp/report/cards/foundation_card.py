@@ -8,8 +8,8 @@ from typing import Any
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.language import LanguageMetrics
-from hlrp.report.cards.parts import facts_list, figures_table, hub_model, metadata, sources_of, sources_table
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.cards.parts import facts_list, hub_model, metadata, metrics_table, sources_of, sources_table
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import counted
 
 _CARD = """---
@@ -30,9 +30,9 @@ codes = vla.predict(observation).codes
 
 `lerobot-train --policy.type=hlrp_vla_direct --policy.vla_checkpoint_path=…` trains a policy on it.
 
-## Figures
+## Metrics
 
-{figures}
+{metrics}
 
 ## Training
 
@@ -40,7 +40,7 @@ codes = vla.predict(observation).codes
 """
 
 
-NO_HELD_OUT = "No figures: only one episode has labels, so it was trained on and none was held out."
+NO_HELD_OUT = "No metrics: only one episode has labels, so it was trained on and none was held out."
 
 
 def foundation_card(
@@ -80,13 +80,15 @@ def foundation_card(
         span=spec.frame_offset_s * spec.num_transitions,
         laq=f"`{laq_fingerprint}`" if laq_fingerprint else "of unknown origin",
         backend=backend.backend_type,
-        figures=unmeasured if quality is None else _figures(quality, language),
+        metrics=unmeasured if quality is None else _metrics(quality, language),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
 
 
-def _figures(quality: CodeAccuracy, language: LanguageMetrics | None) -> str:
-    values, spoken = quality.to_dict(), None if language is None else language.to_dict()
+def _metrics(quality: CodeAccuracy, language: LanguageMetrics | None) -> str:
+    values = quality.to_dict()
+    under_other_instructions = None if language is None else language.to_dict()
     episodes = "" if quality.episodes is None else f" of {counted(quality.episodes, 'episode')}"
     basis = f"Over {quality.frames} frames{episodes} not used to train it; the quantizer may have been trained on them."
-    return f"{basis}\n\n{figures_table(foundation_verdicts(values, spoken), foundation_conclusion(values))}"
+    verdicts = foundation_verdicts(values, under_other_instructions)
+    return f"{basis}\n\n{metrics_table(verdicts, foundation_conclusion(values))}"

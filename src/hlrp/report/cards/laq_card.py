@@ -7,8 +7,8 @@ from typing import Any
 
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
-from hlrp.report.cards.parts import facts_list, figures_table, markdown_text, metadata, sources_of, sources_table
-from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+from hlrp.report.cards.parts import facts_list, markdown_text, metadata, metrics_table, sources_of, sources_table
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import counted
 
 _CARD = """---
@@ -25,9 +25,9 @@ laq = load_laq("this folder, or the name of its repository").model
 latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see latents.codes and latents.vectors
 ```
 
-## Figures
+## Metrics
 
-{figures}
+{metrics}
 
 ## Training
 
@@ -36,7 +36,7 @@ latents = laq.encode(frames)  # ({clip}) RGB, uint8, or float32 in [0, 1]; see l
 
 
 NO_HELD_OUT = (
-    "No figures: only one episode has room for a clip, so it was trained on and none was held out. Measure the "
+    "No metrics: only one episode has room for a clip, so it was trained on and none was held out. Measure the "
     "quantizer on other recordings with `hlrp-inspect-latents`."
 )
 
@@ -62,7 +62,7 @@ def model_card(
         offset=spec.frame_offset_s,
         cameras=", ".join(f"`{markdown_text(camera)}`" for camera in cameras) or "any",
         clip=", ".join(map(str, ("batch", spec.num_frames, config.num_cameras, 3, *config.image_size))),
-        figures=_unmeasured(extra) if quality is None else _figures(quality),
+        metrics=_unmeasured(extra) if quality is None else _metrics(quality),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",
     )
 
@@ -75,7 +75,7 @@ def _unmeasured(extra: Mapping[str, object]) -> str:
     return "Not measured yet; `hlrp-inspect-latents` does."
 
 
-def _figures(quality: LAQQuality) -> str:
+def _metrics(quality: LAQQuality) -> str:
     values = quality.to_dict()
     basis = f"Over {quality.clips} clips of {counted(quality.episodes, 'episode')} that it was not trained on."
-    return f"{basis}\n\n{figures_table(latent_verdicts(values), latent_conclusion(values))}"
+    return f"{basis}\n\n{metrics_table(latent_verdicts(values), latent_conclusion(values))}"

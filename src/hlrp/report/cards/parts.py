@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hlrp.report.verdicts import Conclusion, Verdict
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 
 DEFAULT_LICENSE = "apache-2.0"
 """Licence of trained weights if the user names none and the weights derive from no other model."""
@@ -67,11 +67,11 @@ def markdown_text(value: object) -> str:
     return escape(" ".join(str(value).split()), quote=False).translate(str.maketrans(_UNSAFE))
 
 
-def figures_table(verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
+def metrics_table(verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:
     """Markdown: the conclusion about a model with the next step, then a table of all metrics with their verdicts."""
     rows = [[v.name, v.value, v.word, v.wanted, v.meaning] for v in verdicts]
-    whole = f"**{conclusion.word}**: {conclusion.reason}. Next: {conclusion.next_step}."
-    return f"{whole}\n\n{markdown_table(['figure', 'value', 'verdict', 'wanted', 'meaning'], rows)}"
+    verdict = f"**{conclusion.word}**: {conclusion.reason}. Next: {conclusion.next_step}."
+    return f"{verdict}\n\n{markdown_table(['metric', 'value', 'verdict', 'wanted', 'meaning'], rows)}"
 
 
 def sources_of(extra: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -123,12 +123,12 @@ def _without_folders(value: object) -> object:
 
 
 def _source_name(name: str) -> str:
-    shown = markdown_text(_without_folders(name))
-    return f"[{shown}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else shown
+    text = markdown_text(_without_folders(name))
+    return f"[{text}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else text
 
 
-def _total(key: str, parts: Sequence[Mapping[str, Any]], spelling: str) -> str:
+def _total(key: str, parts: Sequence[Mapping[str, Any]], form: str) -> str:
     """Sum of the numbers (or lengths of the lists) under `key` in all `parts`; a dash if a part has no such key."""
     if any(key not in part for part in parts):
         return "–"
-    return spelling.format(sum(len(part[key]) if isinstance(part[key], list) else part[key] for part in parts))
+    return form.format(sum(len(part[key]) if isinstance(part[key], list) else part[key] for part in parts))

@@ -53,7 +53,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "versions": (),
     "commands": (),
 }
-_FIGURES = ("seconds_total", "peak_memory_gib", "seed")
+_NUMBERS = ("seconds_total", "peak_memory_gib", "seed")
 _POLICY = ("success_rate", "episodes", "interval", "tasks", "task_episodes", "train_seconds")
 
 
@@ -63,7 +63,7 @@ def require_complete(report: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If metrics are missing; the message names all of them, such as `laq.probe_r2`.
     """
-    missing = [name for name in (*_FIGURES, *_SECTIONS, "policies") if name not in report]
+    missing = [name for name in (*_NUMBERS, *_SECTIONS, "policies") if name not in report]
     for section, names in _SECTIONS.items():
         missing += [f"{section}.{name}" for name in names if name not in report.get(section, dict.fromkeys(names))]
     for policy, card in report.get("policies", {}).items():

@@ -1,11 +1,9 @@
-"""Report of a foundation model as a single HTML file with embedded images.
-
-Shapes: b batch, c h w a frame, s code slots.
-"""
+"""Report of a foundation model as a single HTML file with embedded images."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,14 +17,21 @@ from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
+from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.foundation.predictions import device_of
 from hlrp.measure.code_accuracy import CodeAccuracy
+from hlrp.measure.foundation_quality import HeldOutMetrics
 from hlrp.measure.language import LanguageMetrics
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.runtime.progress import progress
 from hlrp.runtime.tables import counted
 from hlrp.training.evaluation_mode import evaluation_mode
+
+PAGE_FILE = "report.html"
+_NUM_EXAMPLES = 12
+"""About how many held-out frames the page shows."""
 
 _TITLE = "What the foundation model predicts"
 
@@ -79,22 +84,61 @@ def example_predictions(backend: FoundationBackend, batch: FoundationBatch, coun
     images, codes = batch.images[rows.to(batch.images.device)], batch.labels.to("cpu").rows(rows).require_codes()
     instructions = [batch.instructions[row] for row in rows.tolist()]
     with evaluation_mode(backend), torch.no_grad():
-        said = backend.predict(FoundationBatch(images, instructions).to(device_of(backend)))
+        decoded = backend.predict(FoundationBatch(images, instructions).to(device_of(backend)))
     return [
         ExamplePrediction(_bytes(image), instruction, tuple(truth), tuple(codes), tuple(probabilities))
         for image, instruction, truth, codes, probabilities in zip(
             images[:, 0].cpu(),
             instructions,
             codes.tolist(),
-            said.codes.tolist(),
-            said.log_probs.float().exp().tolist(),
+            decoded.codes.tolist(),
+            decoded.log_probs.float().exp().tolist(),
             strict=True,
         )
     ]
 
 
+def foundation_report(
+    backend: FoundationBackend,
+    metrics: HeldOutMetrics,
+    batches: Sequence[FoundationBatch],
+    about: Mapping[str, str],
+) -> dict[str, str]:
+    """Write the report of a trained model, as text files by name: the metrics as JSON, and the page.
+
+    Args:
+        backend: The model.
+        metrics: Its metrics on held-out frames.
+        batches: All held-out frames with their labels; a few become examples on the page.
+        about: Rows of the table that says what was measured on what: text by name.
+    """
+    quality = metrics.quality.to_dict()
+    values = {
+        "quality": quality,
+        "language": metrics.language.to_dict(),
+        "verdict": foundation_conclusion(quality).to_dict(),
+        "about": about,
+    }
+    html = render_foundation_page(metrics.quality, metrics.language, _spread_examples(backend, batches), about)
+    return {METRICS_FILE: json.dumps(values, indent=2), PAGE_FILE: html}
+
+
+def _spread_examples(backend: FoundationBackend, batches: Sequence[FoundationBatch]) -> list[ExamplePrediction]:
+    """Predict about `_NUM_EXAMPLES` frames, a few from each of several distant batches.
+
+    A batch holds neighbouring frames, which look alike.
+    """
+    spread = torch.linspace(0, len(batches) - 1, min(_NUM_EXAMPLES, len(batches))).long().tolist()
+    each = -(-_NUM_EXAMPLES // len(spread))
+    return [
+        example
+        for number in progress(spread, "predicting examples")
+        for example in example_predictions(backend, batches[number], each)
+    ]
+
+
 def render_foundation_page(
-    figures: CodeAccuracy,
+    quality: CodeAccuracy,
     language: LanguageMetrics | None,
     examples: Sequence[ExamplePrediction],
     about: Mapping[str, str],
@@ -102,7 +146,7 @@ def render_foundation_page(
     """Render the report of a foundation model as HTML.
 
     Args:
-        figures: Metrics of the predicted codes on held-out frames.
+        quality: Metrics of the predicted codes on held-out frames.
         language: Metrics of the codes under other instructions; None if not measured.
         examples: Frames to show with their predictions.
         about: Rows of the table that says what was measured on what: text by name.
@@ -110,47 +154,48 @@ def render_foundation_page(
     Returns:
         A complete HTML page.
     """
-    values, spoken = figures.to_dict(), None if language is None else language.to_dict()
+    values = quality.to_dict()
+    under_other_instructions = None if language is None else language.to_dict()
     conclusion = foundation_conclusion(values)
     body = [
-        f"<header><h1>{_TITLE}</h1>{facts(_facts(figures, language))}{concluded(conclusion)}</header>\n",
-        section("Verdicts", paragraph(_basis(figures)), judged(foundation_verdicts(values, spoken))),
+        f"<header><h1>{_TITLE}</h1>{facts(_facts(quality, language))}{concluded(conclusion)}</header>\n",
+        section("Verdicts", paragraph(_basis(quality)), judged(foundation_verdicts(values, under_other_instructions))),
         section("Examples", paragraph(_EXAMPLES), _examples(examples)) if examples else "",
-        section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(figures))),
-        section("Confusion of codes", figure(_CONFUSION, confusion_figure(figures.confusion))),
+        section("Accuracy of each slot", figure(_ACCURACY, slot_accuracy_figure(quality))),
+        section("Confusion of codes", figure(_CONFUSION, confusion_figure(quality.confusion))),
         section(
             "Calibration of the probabilities",
-            figure(_RELIABILITY, reliability_figure(figures.reliability, figures.calibration_error)),
+            figure(_RELIABILITY, reliability_figure(quality.reliability, quality.calibration_error)),
         ),
         section("What was measured", table(["", ""], [[escape(k), escape(v)] for k, v in about.items()])),
     ]
     return page(_TITLE, "".join(body))
 
 
-def _facts(figures: CodeAccuracy, language: LanguageMetrics | None) -> list[tuple[str, str]]:
+def _facts(quality: CodeAccuracy, language: LanguageMetrics | None) -> list[tuple[str, str]]:
     """Return the numbers at the top of the page.
 
     The gain over guessing comes before the accuracy, since the best constant guess may have a high accuracy too.
     """
-    decoded, guess = f"{figures.decoded_accuracy:.0%}", f"{figures.constant_guess_accuracy:.0%}"
-    shown = [(decoded, f"of codes right; the best constant guess has {guess}")]
-    if figures.gain_over_guessing is not None:
-        gain = f"{max(figures.gain_over_guessing, 0.0):.0%}"
-        shown.insert(0, (gain, "of the way from the best constant guess to all codes right"))
+    decoded, guess = f"{quality.decoded_accuracy:.0%}", f"{quality.constant_guess_accuracy:.0%}"
+    tiles = [(decoded, f"of codes right; the best constant guess has {guess}")]
+    if quality.gain_over_guessing is not None:
+        gain = f"{max(quality.gain_over_guessing, 0.0):.0%}"
+        tiles.insert(0, (gain, "of the way from the best constant guess to all codes right"))
     if language is not None and language.changed_share is not None:
-        shown.append((f"{language.changed_share:.0%}", "of frames get other codes by the instruction of another task"))
-    return shown
+        tiles.append((f"{language.changed_share:.0%}", "of frames get other codes by the instruction of another task"))
+    return tiles
 
 
-def _basis(figures: CodeAccuracy) -> str:
-    """Which frames were measured, and who has not seen them."""
-    unseen = "that this model was not trained on; the quantizer that labelled them may have been."
-    if figures.episodes is None:
-        return f"{figures.frames} labelled frames {unseen}"
+def _basis(quality: CodeAccuracy) -> str:
+    """Sentence that says which frames were measured, and which models were not trained on them."""
+    not_trained_on = "that this model was not trained on; the quantizer that labelled them may have been."
+    if quality.episodes is None:
+        return f"{quality.frames} labelled frames {not_trained_on}"
     interval = (
-        "" if figures.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+        "" if quality.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
     )
-    return f"{figures.frames} labelled frames of {counted(figures.episodes, 'episode')} {unseen}{interval}"
+    return f"{quality.frames} labelled frames of {counted(quality.episodes, 'episode')} {not_trained_on}{interval}"
 
 
 def _examples(examples: Sequence[ExamplePrediction]) -> str:

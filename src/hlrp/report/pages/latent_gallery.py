@@ -2,7 +2,7 @@
 
 Only the first transition of each clip is drawn.
 
-Shapes: b clips, c h w a frame, s code slots, v code width, g codes by which clips are grouped, a action dimensions.
+Shapes: g codes by which clips are grouped.
 """
 
 from __future__ import annotations
@@ -60,27 +60,26 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
         latents = LatentActions.joined(
             [model.encode(batch.to(device)) for batch in progress(batches, "drawing latents")]
         ).to("cpu")
-        found: dict[str, bytes] = {}
-        if quality.pictures.copy_gain is not None:
-            found |= _predictions(model, clips, latents)
-        if quality.pictures.copy_gain is not None and quality.pictures.permuted_copy_gain is not None:
-            found["gains"] = gain_figure(
-                quality.pictures.copy_gain, quality.pictures.copy_gain_moving, quality.pictures.permuted_copy_gain
-            )
+        plots: dict[str, bytes] = {}
+        pictures = quality.pictures
+        if pictures.copy_gain is not None:
+            plots |= _predictions(model, clips, latents)
+        if pictures.copy_gain is not None and pictures.permuted_copy_gain is not None:
+            plots["gains"] = gain_figure(pictures.copy_gain, pictures.copy_gain_moving, pictures.permuted_copy_gain)
     if quality.codes.code_usage is not None and quality.codes.perplexity is not None:
-        found["code_usage"] = code_usage_figure(quality.codes.code_usage, quality.codes.perplexity)
+        plots["code_usage"] = code_usage_figure(quality.codes.code_usage, quality.codes.perplexity)
     per_action = quality.probe.probe_r2_per_action_by_features
     if per_action is not None and quality.probe.probe_r2_quantized is not None:
-        found["probes"] = probe_figure(per_action)
+        plots["probes"] = probe_figure(per_action)
     # The probes are None if no action varies; such actions are not drawn in the atlas either.
     chunks = None if quality.probe.probe_r2_quantized is None else clips.chunks
-    return found | _atlas(clips, latents, chunks, model.spec.codebook_size)
+    return plots | _atlas(clips, latents, chunks, model.spec.codebook_size)
 
 
 def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: LatentActions) -> dict[str, bytes]:
     """Draw predicted frames: of the clip itself, of still and reversed clips, and of transferred codes."""
     device = next(model.parameters()).device
-    rows = _lively(clips, _ROWS)
+    rows = _moving_clips(clips, _ROWS)
     frames = model.to_pixels(clips.pictures[rows].to(device))
     before, after = frames[:, 0], frames[:, 1]
 
@@ -90,25 +89,25 @@ def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: Lat
     still, backwards = (decoder_input(model, model.encode(clip)) for clip in (still_clip(frames), frames.flip(1)))
     codes = None if latents.codes is None else latents.codes[rows, 0]
     vectors = decoder_input(model, latents.rows(rows))[:, 0]
-    shown_before, shown_after = first_camera(before), first_camera(after)
+    rgb_before, rgb_after = first_camera(before), first_camera(after)
     own = predict(before, vectors)
-    resting = predict(before, still[:, 0])
+    still_prediction = predict(before, still[:, 0])
     # The reversed clip's last transition is the clip's first one; from the later frame it should lead back to frame t.
-    undone = predict(after, backwards[:, -1])
-    figures = {
-        "predictions": prediction_figure(shown_before, shown_after, own, codes),
-        "checks": checks_figure(shown_before, shown_after, resting, undone),
+    reversed_prediction = predict(after, backwards[:, -1])
+    plots = {
+        "predictions": prediction_figure(rgb_before, rgb_after, own, codes),
+        "checks": checks_figure(rgb_before, rgb_after, still_prediction, reversed_prediction),
     }
     others = _targets(clips, rows)
     targets = model.to_pixels(clips.pictures[others].to(device))[:, 0]
     moved = [predict(targets, own_vectors.expand(len(others), -1, -1)) for own_vectors in vectors]
-    figures["transfer"] = transfer_figure(
-        torch.stack([shown_before, shown_after], dim=1), first_camera(targets), torch.stack(moved)
+    plots["transfer"] = transfer_figure(
+        torch.stack([rgb_before, rgb_after], dim=1), first_camera(targets), torch.stack(moved)
     )
-    return figures
+    return plots
 
 
-def _lively(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
+def _moving_clips(clips: QualityClips, count: int) -> Int[Tensor, " _"]:
     """Choose `count` clips, evenly spread over the half of the clips with the most motion; still clips show nothing."""
     motion = (clips.pictures[:, 1].float() - clips.pictures[:, 0].float()).abs().mean((1, 2, 3, 4))
     order = motion.argsort(descending=True)
@@ -135,12 +134,12 @@ def _atlas(clips: QualityClips, latents: LatentActions, chunks: Chunks | None, c
         group = torch.cdist(vectors, centres).argmin(1)
         return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}
     codes = latents.codes[:, 0]
-    figures = {"atlas: whole tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
+    plots = {"atlas: code tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
     for slot in range(codes.shape[1]):
-        figures[f"atlas: slot {slot}"] = atlas_figure(
+        plots[f"atlas: slot {slot}"] = atlas_figure(
             _entries(clips, codes[:, slot : slot + 1], chunks, "code ", in_order=codebook_size <= _COLUMNS)
         )
-    return figures
+    return plots
 
 
 def _entries(
@@ -169,14 +168,14 @@ def _entry(
     pictures = clips.pictures[members]
     before, after = (first_camera(pictures[:, at].float() / 255) for at in (0, 1))
     change = (after - before).mean(1)
-    liveliest = change.abs().mean((1, 2)).argsort(descending=True)  # examples without motion would show nothing
-    known = None if actions is None else actions[members & actions.isfinite().all(1)]
-    examples = liveliest[torch.linspace(0, len(liveliest) // 2, min(_EXAMPLES, len(liveliest))).long()]
+    by_motion = change.abs().mean((1, 2)).argsort(descending=True)  # examples without motion would show nothing
+    finite = None if actions is None else actions[members & actions.isfinite().all(1)]
+    examples = by_motion[torch.linspace(0, len(by_motion) // 2, min(_EXAMPLES, len(by_motion))).long()]
     return AtlasEntry(
         name=name,
         share=float(members.float().mean()),
         change=change.mean(0),
         before=before[examples],
         after=after[examples],
-        actions=None if known is None or not len(known) else known,
+        actions=None if finite is None or not len(finite) else finite,
     )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from hlrp.data.recordings import MeasuredEpisodes
+from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.baselines import BaselineRow
-from hlrp.measure.laq_quality import LAQQuality
+from hlrp.measure.laq_quality import LAQQuality, QualityClips
 from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells
+from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
-from hlrp.report.verdicts import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import counted
+
+METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 
 _TITLE = "What the latent actions mean"
 
@@ -54,9 +61,40 @@ _ATLAS = (
 )
 
 
+def latent_report(
+    model: LatentActionQuantizer,
+    clips: QualityClips,
+    quality: LAQQuality,
+    about: Mapping[str, str],
+    baselines: Sequence[BaselineRow],
+    *,
+    episodes: MeasuredEpisodes,
+) -> dict[str, str]:
+    """Write the report of a quantizer, as text files by name: the metrics as JSON, and the page.
+
+    Args:
+        model: The quantizer.
+        clips: Held-out clips on which it was measured.
+        quality: Its metrics on `clips`.
+        about: Rows of the table that says what was measured on what: text by name.
+        baselines: Metrics of baselines with codes of the same size, after those of the quantizer; empty for none.
+        episodes: Episodes of the clips, and their relation to the training of the quantizer.
+    """
+    values = {
+        "quality": quality.to_dict(),
+        "verdict": latent_conclusion(quality.to_dict()).to_dict(),
+        "episodes": episodes.to_dict(),
+        "baselines": [row.to_dict() for row in baselines],
+        "about": about,
+    }
+    gallery = latent_gallery(model, clips, quality)
+    html = render_latent_page(quality, gallery, about, baselines, episodes=episodes.sentence)
+    return {METRICS_FILE: json.dumps(values, indent=2) + "\n", PAGE_FILE: html}
+
+
 def render_latent_page(
     quality: LAQQuality,
-    figures: Mapping[str, bytes],
+    plots: Mapping[str, bytes],
     about: Mapping[str, str],
     baselines: Sequence[BaselineRow] = (),
     *,
@@ -66,7 +104,7 @@ def render_latent_page(
 
     Args:
         quality: Metrics of the quantizer.
-        figures: Plots from `latent_gallery`, PNG files by name.
+        plots: Plots from `latent_gallery`, PNG files by name.
         about: Rows of the table that says what was measured on what: text by name.
         baselines: Metrics of baselines with codes of the same size; the first row is the quantizer itself.
         episodes: Sentence that says which episodes were measured and whether the quantizer was trained on them.
@@ -83,9 +121,9 @@ def render_latent_page(
         rows = [[_with_meaning(row), *map(escape, baseline_cells(row)[1:])] for row in baselines]
         body.append(section("Comparison with other codes of the same size", table(BASELINE_HEADER, rows)))
     for name, (title, caption) in _SECTIONS.items():
-        if name in figures:
-            body.append(section(title, figure(caption, figures[name])))
-    atlas = {name.removeprefix("atlas: "): content for name, content in figures.items() if name.startswith("atlas: ")}
+        if name in plots:
+            body.append(section(title, figure(caption, plots[name])))
+    atlas = {name.removeprefix("atlas: "): content for name, content in plots.items() if name.startswith("atlas: ")}
     explained = _ATLAS.format(actions="" if quality.probe.probe_r2_quantized is None else _ATLAS_ACTIONS)
     body.append(
         section("Code atlas", paragraph(explained), *(figure(name, content) for name, content in atlas.items()))
@@ -96,15 +134,15 @@ def render_latent_page(
 
 def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
     r2 = quality.probe.probe_r2 if quality.codes.perplexity is not None else quality.probe.probe_r2_quantized
-    shown: list[tuple[str, str]] = []
+    tiles: list[tuple[str, str]] = []
     if r2 is not None:
-        shown.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
+        tiles.append((f"{r2:.2f}", "R² from latents to actions; 1 is perfect"))
     if quality.pictures.copy_gain is not None:
-        shown.append((f"{quality.pictures.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
+        tiles.append((f"{quality.pictures.copy_gain:.2f}", "gain over copying frame t; 1 is a perfect prediction"))
     if quality.codes.tuple_entropy_bits is not None and quality.codes.tuple_entropy_bits_max is not None:
         bits = f"{quality.codes.tuple_entropy_bits:.1f} bits"
-        shown.append((bits, f"entropy of a clip's codes, of at most {quality.codes.tuple_entropy_bits_max:.1f}"))
-    return shown
+        tiles.append((bits, f"entropy of a clip's codes, of at most {quality.codes.tuple_entropy_bits_max:.1f}"))
+    return tiles
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from hlrp.report.pages.style import CSS
-from hlrp.report.verdicts import Conclusion, Verdict
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 
 
 def page(title: str, body: str) -> str:
@@ -24,9 +24,9 @@ def page(title: str, body: str) -> str:
     )
 
 
-def facts(shown: Sequence[tuple[str, str]]) -> str:
-    """Return tiles with a large number each and a few words below; `shown` holds (number, words)."""
-    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in shown)
+def facts(numbers: Sequence[tuple[str, str]]) -> str:
+    """Return tiles with a large number each and a few words below; `numbers` holds (number, words)."""
+    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in numbers)
     return f'<div class="facts">{tiles}</div>'
 
 

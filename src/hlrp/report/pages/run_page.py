@@ -11,12 +11,14 @@ from hlrp.measure.success_rate import task_successes
 from hlrp.report.durations import duration
 from hlrp.report.pages.contents import require_complete
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table
-from hlrp.report.verdicts import foundation_conclusion, foundation_verdicts, latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
+from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
+from hlrp.report.verdicts.rows import Conclusion, Verdict
 from hlrp.report.videos import video_data_uri
 
 _TITLE = "HLRP: from video to robot actions"
 
-_ROAD = (
+_PIPELINE = (
     (
         "Collect",
         "a scripted expert solves Meta-World tasks; images, actions and instructions are recorded",
@@ -41,18 +43,18 @@ _CAPTIONS = {
     "latent_quality": "How well a linear map predicts the next actions (R²). Useful codes improve on the pixels of "
     "frame t alone.",
     "reconstruction": "Frames that the quantizer predicts from frame t and the codes, and the predicted motion.",
-    "code_usage": "Share of clips with each code, for each slot, on unseen episodes.",
+    "code_usage": "Share of clips with each code, for each slot, on held-out episodes.",
     "loss_curves": "Training loss of each stage.",
     "stage_time": "Wall time of each stage.",
 }
 
 
-def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], videos: Mapping[str, Path]) -> str:
+def render_report(report: Mapping[str, Any], plots: Mapping[str, bytes], videos: Mapping[str, Path]) -> str:
     """Render the report of a demo run as HTML.
 
     Args:
         report: Metrics of the run, with the keys of `hlrp.report.pages.contents`.
-        figures: Plots, PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
+        plots: PNG files by name: `success`, `latent_quality`, `reconstruction`, `code_usage`, `loss_curves`
             and `stage_time` appear in their sections, any other plot at the end under its own name.
         videos: One rollout video for each task; large videos are embedded as a smaller copy.
 
@@ -65,35 +67,37 @@ def render_report(report: Mapping[str, Any], figures: Mapping[str, bytes], video
     """
     require_complete(report)
 
-    def shown(name: str) -> str:
-        return figure(_CAPTIONS.get(name, name), figures[name]) if name in figures else ""
+    def plot(name: str) -> str:
+        return figure(_CAPTIONS.get(name, name), plots[name]) if name in plots else ""
 
-    others = "".join(shown(name) for name in figures if name not in _CAPTIONS)
+    others = "".join(plot(name) for name in plots if name not in _CAPTIONS)
+    quality = report["foundation"]
     sections = (
         _header(report),
-        section("The pipeline", _list(_ROAD)),
-        section("Success per task", _success(report["policies"]), shown("success")),
+        section("The pipeline", _list(_PIPELINE)),
+        section("Success per task", _success(report["policies"]), plot("success")),
         section("Rollouts", _videos(videos)) if videos else "",
         section(
-            "Latent actions", concluded(latent_conclusion(report["laq"])), judged(latent_verdicts(report["laq"])),
-            shown("latent_quality"), shown("reconstruction"), shown("code_usage"),
+            "Latent actions", _verdicts(latent_conclusion(report["laq"]), latent_verdicts(report["laq"])),
+            plot("latent_quality"), plot("reconstruction"), plot("code_usage"),
         ),
-        section(
-            "Foundation model", concluded(foundation_conclusion(report["foundation"])),
-            judged(foundation_verdicts(report["foundation"])),
-        ),
-        section("Training", shown("loss_curves")) if "loss_curves" in figures else "",
-        section("Time and memory", _times(report), shown("stage_time")),
-        section("More figures", others) if others else "",
+        section("Foundation model", _verdicts(foundation_conclusion(quality), foundation_verdicts(quality))),
+        section("Training", plot("loss_curves")) if "loss_curves" in plots else "",
+        section("Time and memory", _times(report), plot("stage_time")),
+        section("More plots", others) if others else "",
         section("Commands and versions of this run", _commands(report["commands"]), _versions(report)),
     )  # fmt: skip
     return page(_TITLE, "".join(sections))
 
 
+def _verdicts(conclusion: Conclusion, verdicts: Sequence[Verdict]) -> str:
+    return concluded(conclusion) + judged(verdicts)
+
+
 def _header(report: Mapping[str, Any]) -> str:
     name, card = next(iter(report["policies"].items()))
     low, high = card["interval"]
-    shown = [
+    tiles = [
         (
             f"{card['success_rate']:.0%}",
             f"of {card['episodes']} episodes solved by {name} ({low:.0%} … {high:.0%})",
@@ -101,8 +105,8 @@ def _header(report: Mapping[str, Any]) -> str:
         (duration(report["seconds_total"]), "for all stages on one machine"),
     ]
     if (r2 := report["laq"]["probe_r2"]) is not None:
-        shown.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on unseen episodes; 1 is perfect"))
-    return f"<header><h1>{_TITLE}</h1>{facts(shown)}</header>\n"
+        tiles.insert(1, (f"{r2:.2f}", "R² from latent codes to actions, on held-out episodes; 1 is perfect"))
+    return f"<header><h1>{_TITLE}</h1>{facts(tiles)}</header>\n"
 
 
 def _list(steps: Sequence[tuple[str, str]]) -> str:

@@ -2,7 +2,7 @@
 
 If a model has several cameras, only the first is drawn. All plots are returned as PNG files.
 
-Shapes: b clips, e examples or frames, c h w a frame, s code slots, m clips of an entry, a action dimensions.
+Shapes: x examples, or frames to which codes are applied; y clips of an entry.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from hlrp.report.metrics import PROBED
+from hlrp.report.plots.bars import draw_group, draw_scores
+from hlrp.report.plots.images import draw_row, title_columns
 from hlrp.report.plots.style import (
     BLUE,
     FAINT,
@@ -37,6 +39,8 @@ from hlrp.report.plots.style import (
 
 _LOWEST_R2 = -0.2
 """R² at which a bar is cut off, since R² has no lower bound; the label of the bar shows the true value."""
+_DIMENSIONS_WITH_NUMBERS = 8
+"""Largest number of action dimensions with numbers above their bars; more dimensions leave no room."""
 _PROBED = {"codes": BLUE, "quantized": SKY, "vectors": GREEN, "frame_only": GREY, "pixels": ORANGE}
 
 
@@ -63,17 +67,10 @@ def prediction_figure(
         figure = new_figure(0.25 + 1.42 * len(before))
         grid = figure.subplots(len(before), len(titles), squeeze=False)
         for row, cells in enumerate(grid):
-            brightest = max(float(errors[0][row].max()), 1 / 255)  # at least one grey level, for clips without motion
-            for axes, frames in zip(cells[:3], pictures, strict=True):
-                axes.imshow(frames[row], interpolation="nearest")
-            for axes, error in zip(cells[3:], errors, strict=True):
-                axes.imshow(error[row], cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest")
-            for axes in cells:
-                bare(axes)
+            draw_row(cells, [frames[row] for frames in pictures], [error[row] for error in errors])
             if codes is not None:
                 cells[2].set_xlabel(_name(codes[row]), fontsize=7.5, color=FAINT, labelpad=2)
-        for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        title_columns(grid, titles)
         tighten(figure, 0.025)
         return png(figure)
 
@@ -90,21 +87,21 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
     """
     dimensions = [i for i, value in enumerate(next(iter(per_action.values()))) if value is not None]
     if not dimensions:
-        raise ValueError("the probe needs an action that varies, and there is none; leave the figure out")
-    width = 0.8 / len(per_action)
+        raise ValueError("the probe needs an action that varies, and there is none; leave the plot out")
     with figure_style():
         figure = new_figure(2.7)
         axes = figure.subplots()
         for index, (feature, values) in enumerate(per_action.items()):
-            heights = [max(values[i] or 0.0, _LOWEST_R2) for i in dimensions]
-            places = np.arange(len(dimensions)) + (index - (len(per_action) - 1) / 2) * width
-            axes.bar(places, heights, width * 0.92, color=_PROBED[feature], label=PROBED[feature])
-            if len(dimensions) <= 8:
-                for place, height, dimension in zip(places, heights, dimensions, strict=True):
-                    axes.text(
-                        place, max(height, 0) + 0.015, f"{values[dimension] or 0.0:.2f}", ha="center", fontsize=6.5,
-                        color=FAINT,
-                    )  # fmt: skip
+            draw_group(
+                axes,
+                index,
+                len(per_action),
+                [values[i] or 0.0 for i in dimensions],
+                colour=_PROBED[feature],
+                label=PROBED[feature],
+                with_numbers=len(dimensions) <= _DIMENSIONS_WITH_NUMBERS,
+                lowest=_LOWEST_R2,
+            )
         axes.axhline(0, color=FAINT, linewidth=0.9)
         labels = [f"action {i}" if names is None else names[i] for i in dimensions]
         axes.set_xticks(range(len(dimensions)), labels, color=INK)
@@ -126,27 +123,16 @@ def gain_figure(copy_gain: float, moving: float | None, permuted: float) -> byte
     bars = [("own codes", copy_gain, BLUE), ("permuted codes", permuted, VERMILLION)]
     if moving is not None:
         bars.insert(1, ("own codes, moving pixels", moving, SKY))
-    values = [max(value, -1.0) for _, value, _ in bars]  # a gain has no lower bound; the label shows the true value
     with figure_style():
         figure = new_figure(0.6 + 0.35 * len(bars))
-        axes = figure.subplots()
-        axes.barh(range(len(bars)), values, height=0.68, color=[colour for _, _, colour in bars])
-        for row, (shown, (_, value, _)) in enumerate(zip(values, bars, strict=True)):
-            axes.text(max(shown, 0) + 0.012, row, f"{value:.2f}", va="center", fontsize=8.5)
-        axes.set_yticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8.5, color=INK)
-        axes.invert_yaxis()
-        axes.axvline(0, color=FAINT, linewidth=0.9)
-        axes.set_xlim(min(0, *values) * 1.03, 1.06)
-        axes.set_xlabel("squared error saved, over copying frame t", color=FAINT)
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
+        draw_scores(figure.subplots(), bars, lowest=-1.0, xlabel="squared error saved, over copying frame t")
         return png(figure)
 
 
 def transfer_figure(
     sources: Float[Tensor, "b two c h w"],
-    targets: Float[Tensor, "e c h w"],
-    predicted: Float[Tensor, "b e c h w"],
+    targets: Float[Tensor, "x c h w"],
+    predicted: Float[Tensor, "b x c h w"],
 ) -> bytes:
     """Draw a grid of transferred codes: each row uses the codes of one clip, each column applies them to one frame.
 
@@ -184,12 +170,12 @@ class AtlasEntry:
     """Share of these clips among all clips, in [0, 1]."""
     change: Float[Tensor, "h w"]
     """Change of brightness from frame t to the later frame, averaged over the clips, in [-1, 1]."""
-    before: Float[Tensor, "e c h w"]
+    before: Float[Tensor, "x c h w"]
     """Frame t of a few example clips, RGB in [0, 1]."""
-    after: Float[Tensor, "e c h w"]
+    after: Float[Tensor, "x c h w"]
     """Frame one offset later of the example clips, RGB in [0, 1]."""
-    actions: Float[Tensor, "m a"] | None
-    """Standardized mean action of each clip with known actions; None if no clip has any."""
+    actions: Float[Tensor, "y a"] | None
+    """Standardized mean action of each clip with finite actions; None if no clip has any."""
 
 
 def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
@@ -217,17 +203,19 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
             column[0].set_title(f"{entry.name} · {entry.share:.0%}", loc="center", fontsize=8, pad=4)
             if entry.actions is not None:
                 _draw_arrow(column[0], entry.actions)
-            change = column[int(with_actions)]
-            change.imshow(entry.change.numpy(), cmap="RdBu_r", vmin=-brightest, vmax=brightest, interpolation="nearest")
-            pictures = overlay(entry.before, entry.after)
-            for axes, picture in zip(
-                column[with_actions + 1 :], pictures, strict=False
-            ):  # a rare code has few examples
-                axes.imshow(picture, interpolation="nearest")
+            _draw_entry(column[int(with_actions) :], entry, brightest)
         for axes in grid[:, len(entries) :].flat:
             axes.set_visible(False)
         tighten(figure, 0.02)
         return png(figure)
+
+
+def _draw_entry(cells: ndarray, entry: AtlasEntry, brightest: float) -> None:
+    """Draw the mean change of an entry in the first of the axes `cells`, and its examples in those below."""
+    cells[0].imshow(entry.change.numpy(), cmap="RdBu_r", vmin=-brightest, vmax=brightest, interpolation="nearest")
+    pictures = overlay(entry.before, entry.after)
+    for axes, picture in zip(cells[1:], pictures, strict=False):  # a rare code has few examples
+        axes.imshow(picture, interpolation="nearest")
 
 
 def checks_figure(
@@ -254,8 +242,7 @@ def checks_figure(
             for axes, pictures in zip(cells, columns, strict=True):
                 axes.imshow(pictures[row], cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
                 bare(axes)
-        for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        title_columns(grid, titles)
         tighten(figure, 0.025)
         return png(figure)
 
@@ -284,7 +271,7 @@ def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) 
     return np.abs(_rgb(frames) - _rgb(others)).mean(-1)
 
 
-def _draw_arrow(axes: Axes, actions: Float[Tensor, "m a"]) -> None:
+def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
     """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x."""
     points = np.zeros((len(actions), 2))
     points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()

@@ -1,7 +1,4 @@
-"""Plot of frames that a quantizer predicts from frame t and codes, with the true and the predicted motion.
-
-Shapes: b clips, c h w a frame, s codes of one transition.
-"""
+"""Plot of frames that a quantizer predicts from frame t and codes, with the true and the predicted motion."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from hlrp.report.plots.style import FAINT, bare, figure_style, new_figure, png, tighten
+from hlrp.report.plots.images import draw_row, title_columns
+from hlrp.report.plots.style import FAINT, figure_style, new_figure, png, tighten
 
 _COLUMNS = ("frame t", "frame t + offset", "prediction", "true motion", "predicted motion", "codes")
 
@@ -41,22 +39,15 @@ def reconstruction_figure(
     if not len(frames_before):
         raise ValueError("expected at least one clip to show, got none")
     before, after, guess = (frames.detach().cpu().clamp(0, 1) for frames in (frames_before, frames_after, predicted))
-    true_motion, guessed_motion = ((frames - before).abs().mean(1) for frames in (after, guess))
+    motions = [(frames - before).abs().mean(1) for frames in (after, guess)]
     pictures = [rearrange(frames, "b c h w -> b h w c") for frames in (before, after, guess)]
     with figure_style():
         figure = new_figure(0.25 + 1.26 * len(before))
         grid = figure.subplots(len(before), len(_COLUMNS), squeeze=False, width_ratios=[1, 1, 1, 1, 1, 0.6])
         for row, cells in enumerate(grid):
-            for axes, frames in zip(cells, pictures, strict=False):  # the last cell is for the codes
-                axes.imshow(frames[row].numpy(), interpolation="nearest")
-            brightest = max(float(true_motion[row].max()), 1 / 255)
-            for axes, motion in zip(cells[3:5], (true_motion, guessed_motion), strict=True):
-                axes.imshow(motion[row].numpy(), cmap="inferno", vmin=0, vmax=brightest, interpolation="nearest")
+            draw_row(cells, [frames[row].numpy() for frames in pictures], [motion[row].numpy() for motion in motions])
             _draw_codes(cells[5], codes[row])
-            for axes in cells:
-                bare(axes)
-        for axes, title in zip(grid[0], _COLUMNS, strict=True):
-            axes.set_title(title, loc="center", fontsize=8.5, pad=5)
+        title_columns(grid, _COLUMNS)
         tighten(figure, 0.025)
         return png(figure)
 

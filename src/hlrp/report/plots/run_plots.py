@@ -1,7 +1,4 @@
-"""Plots of the demo's report. Each function takes plain numbers and returns a PNG file.
-
-Shapes: s code slots, k codebook entries.
-"""
+"""Plots of the demo's report. Each function takes plain numbers and returns a PNG file."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from matplotlib.axes import Axes
 from hlrp.report.curves import Series
 from hlrp.report.durations import duration
 from hlrp.report.metrics import PROBED
+from hlrp.report.plots.bars import QUARTERS, draw_scores, percent_axis
 from hlrp.report.plots.style import BLUE, DARK, FAINT, INK, PALETTE, SKY, VERMILLION, figure_style, new_figure, png
 
 
@@ -28,7 +26,7 @@ def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[flo
         ValueError: If there is no slot, or `usage` and `perplexity` have different numbers of slots.
     """
     if not usage or len(usage) != len(perplexity):
-        raise ValueError(f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} figures")
+        raise ValueError(f"expected a perplexity for each slot, got {len(usage)} slots, {len(perplexity)} perplexities")
     columns = min(len(usage), 4)
     rows = -(-len(usage) // columns)
     with figure_style():
@@ -37,16 +35,9 @@ def code_usage_figure(usage: Sequence[Sequence[float]], perplexity: Sequence[flo
         for axes in grid.flat[len(usage) :]:
             axes.set_visible(False)
         for slot, (axes, shares) in enumerate(zip(grid.flat, usage, strict=False)):  # the grid may have spare cells
-            codes = range(len(shares))
-            axes.bar(codes, shares, width=0.78, color=BLUE)
-            axes.axhline(1 / len(shares), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-            unused = [code for code in codes if shares[code] == 0]
-            if unused:
-                axes.plot(unused, [0.005] * len(unused), "x", color=VERMILLION, markersize=6, clip_on=False)
+            _draw_usage(axes, shares)
             axes.set_title(f"slot {slot} · perplexity {perplexity[slot]:.1f}", fontsize=8.5)
-            if len(shares) <= 16:
-                axes.set_xticks(list(codes))
-        _percent_axis(grid.flat[0])
+        percent_axis(grid.flat[0])
         figure.supxlabel(
             f"code   (dashed: even use, a perplexity of {len(usage[0])};  ×: never used)",
             fontsize=8.5,
@@ -106,16 +97,18 @@ def success_figure(success: Mapping[str, Mapping[str, tuple[float, float, float]
         for index, (policy, by_task) in enumerate(success.items()):
             offset = (index - (len(success) - 1) / 2) * width
             places = [tasks.index(task) + offset for task in by_task]
-            rates, lows, highs = (np.array(column) for column in zip(*by_task.values(), strict=True))
-            axes.bar(places, rates, width * 0.9, color=PALETTE[index % len(PALETTE)], label=policy)
-            errors = np.clip([rates - lows, highs - rates], 0, None)
-            axes.errorbar(places, rates, errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
-            for place, rate, high in zip(places, rates, highs, strict=True):
-                axes.text(place, high + 0.03, f"{rate:.0%}", ha="center", va="bottom", fontsize=8)
+            axes.bar(
+                places,
+                [rate for rate, _, _ in by_task.values()],
+                width * 0.9,
+                color=PALETTE[index % len(PALETTE)],
+                label=policy,
+            )
+            _draw_intervals(axes, places, list(by_task.values()))
         axes.set_xticks(range(len(tasks)), [_wrapped(task) for task in tasks], fontsize=8.5, color=INK)
         axes.set_ylim(0, 1.12)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        _percent_axis(axes)
+        axes.set_yticks(QUARTERS)
+        percent_axis(axes)
         axes.set_ylabel("episodes solved", color=FAINT)
         axes.grid(axis="y")
         if len(success) > 1:
@@ -145,11 +138,8 @@ def stage_time_figure(stages: Mapping[str, float]) -> bytes:
             share = f"{name} · {duration(seconds)} · {seconds / total:.0%}"
             axes.barh(0, seconds, left=start, height=1, color=colour, edgecolor="white", label=share)
             if seconds / total > 0.09:  # a narrower part has no room for its label
-                on_dark = colour in DARK
-                axes.text(
-                    start + seconds / 2, 0, duration(seconds), ha="center", va="center",
-                    color="white" if on_dark else INK,
-                )  # fmt: skip
+                ink = "white" if colour in DARK else INK
+                axes.text(start + seconds / 2, 0, duration(seconds), ha="center", va="center", color=ink)
             start += seconds
         axes.set_xlim(0, total)
         axes.set_ylim(-0.5, 0.5)
@@ -172,21 +162,12 @@ def latent_quality_figure(laq: Mapping[str, Any]) -> bytes:
     """
     bars = [(label, laq[name], colour) for name, label, colour in _PROBES]
     if any(value is None for _, value, _ in bars):
-        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the figure out")
-    values = [max(float(value), _LOWEST_R2) for _, value, _ in bars]
+        raise ValueError("the probe needs actions that vary, and this LAQ's dataset has none; leave the plot out")
+    bars = [(label, float(value), colour) for label, value, colour in bars]
     with figure_style():
         figure = new_figure(2.1)
-        axes = figure.subplots()
-        axes.barh(range(len(bars)), values, height=0.68, color=[colour for _, _, colour in bars])
-        for row, (shown, (_, value, _)) in enumerate(zip(values, bars, strict=True)):
-            axes.text(max(shown, 0) + 0.012, row, f"{value:.2f}", va="center", fontsize=8.5)
-        axes.set_yticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8.5, color=INK)
-        axes.invert_yaxis()
-        axes.axvline(0, color=FAINT, linewidth=0.9)
-        axes.set_xlim(min(0, *values) - (0.02 if min(values) < 0 else 0), 1.06)
-        axes.set_xlabel("R² of a linear map to the action chunk, on unseen episodes", color=FAINT)
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
+        xlabel = "R² of a linear map to the action chunk, on held-out episodes"
+        draw_scores(figure.subplots(), bars, lowest=_LOWEST_R2, xlabel=xlabel)
         return png(figure)
 
 
@@ -203,6 +184,28 @@ _PROBES = (
 )
 
 
+def _draw_intervals(axes: Axes, places: Sequence[float], rates: Sequence[tuple[float, float, float]]) -> None:
+    """Draw the interval of each (rate, low, high) as an error bar, with the rate as a number above it."""
+    middle, lows, highs = (np.array(column) for column in zip(*rates, strict=True))
+    # Rounding can put a rate of 0 or 1 outside its interval by 1e-17, and Matplotlib refuses negative lengths.
+    errors = np.clip([middle - lows, highs - middle], 0, None)
+    axes.errorbar(places, middle, errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+    for place, (rate, _, high) in zip(places, rates, strict=True):
+        axes.text(place, high + 0.03, f"{rate:.0%}", ha="center", va="bottom", fontsize=8)
+
+
+def _draw_usage(axes: Axes, shares: Sequence[float]) -> None:
+    """Draw the share of each code as a bar, even use as a dashed line, and a cross for each code that is never used."""
+    codes = range(len(shares))
+    axes.bar(codes, shares, width=0.78, color=BLUE)
+    axes.axhline(1 / len(shares), color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+    unused = [code for code in codes if shares[code] == 0]
+    if unused:
+        axes.plot(unused, [0.005] * len(unused), "x", color=VERMILLION, markersize=6, clip_on=False)
+    if len(shares) <= 16:  # more labels would overlap
+        axes.set_xticks(list(codes))
+
+
 def _draw_curve(axes: Axes, series: Series) -> None:
     """Draw a loss curve; with at least 40 points also its running mean over a twentieth of the points."""
     steps, values = np.array(series.steps), np.array(series.values)
@@ -214,13 +217,9 @@ def _draw_curve(axes: Axes, series: Series) -> None:
         axes.plot(steps[first : first + len(mean)], mean, color=BLUE, linewidth=1.7)
     else:
         axes.plot(steps, values, color=BLUE, linewidth=1.5, marker="o", markersize=3)
-    seen = values[np.isfinite(values)]
-    if len(seen) and seen.min() > 0 and seen.max() > 10 * seen.min():
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
         axes.set_yscale("log")
-
-
-def _percent_axis(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
 
 def _wrapped(name: str) -> str:

@@ -14,7 +14,7 @@ from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
 import hlrp.foundation.backends  # noqa: F401  registers the backends
 from hlrp.foundation.config import BACKENDS, DTYPE_NAMES
-from hlrp.runtime.checks import require_numbers, require_one_of, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers, require_one_of
 
 from .open_chunk import open_window
 
@@ -131,7 +131,7 @@ class HLRPConfig(PreTrainedConfig):
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=_NORMALIZATION.copy)
     """Normalization by kind of feature (VISUAL, STATE, ACTION); a kind that is not named keeps its default."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         # A flag that names some kinds replaces the whole mapping, and LeRobot would not normalize the other kinds.

@@ -10,7 +10,7 @@ from lerobot.configs import NormalizationMode
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from hlrp.experts.interface import ActionExpert
-from hlrp.runtime.checks import told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors
 
 from .configuration import HLRPConfig
 
@@ -30,7 +30,7 @@ class HLRPExpertConfig(HLRPConfig):
     """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent, for the flow expert.
     LeRobot sets them."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_expert(largest_action=_LARGEST_ACTION.get(self.action_normalization, 1.0))

@@ -6,7 +6,7 @@ This file must not use `from __future__ import annotations`, because LeRobot rea
 from dataclasses import dataclass
 from typing import Any
 
-from hlrp.runtime.checks import told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -45,7 +45,7 @@ class VLAPreset:
     scheduler_decay_lr: float = 1e-6
     """Learning rate at the end of the schedule."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         if self.torch_dtype not in _DTYPES:
             raise ValueError(f"torch_dtype must be one of {', '.join(_DTYPES)}, got {self.torch_dtype!r}")

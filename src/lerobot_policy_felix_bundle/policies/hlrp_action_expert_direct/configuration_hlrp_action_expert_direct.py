@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lerobot.configs import PreTrainedConfig
 
 from hlrp.experts.flow import FlowExpert, FlowOptions
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.expert_configuration import HLRPExpertConfig
 
@@ -21,7 +21,7 @@ class HLRPActionExpertDirectConfig(FlowOptions, HLRPExpertConfig):
     num_denoising_steps: int = 10
     """Denoising (Euler) steps from noise to actions at inference."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(self, "num_denoising_steps", at_least=1)

@@ -6,7 +6,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 
 from hlrp.experts.interface import ActionExpert
 from hlrp.experts.registry import EXPERTS, ExpertOptions
-from hlrp.runtime.checks import require_numbers, require_one_of, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers, require_one_of
 
 from ..common.expert_configuration import HLRPExpertConfig
 
@@ -45,7 +45,7 @@ class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
     """Number of action chunks that use the same predicted codes before the VLA predicts new ones. A new instruction or
     a new episode always triggers a new prediction."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(self, "predicted_codes", at_least=0, at_most=1)

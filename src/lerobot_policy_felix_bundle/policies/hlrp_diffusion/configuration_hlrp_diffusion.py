@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.preset import VLAPreset
 from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
@@ -46,7 +46,7 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
     scheduler_warmup_steps: int = 500
     """Optimizer steps over which the learning rate grows from 0 to its peak."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         if self.chunk_size not in (None, self.horizon):
             raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.preset import VLAPreset
 from ..hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig
@@ -50,7 +50,7 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     use_scheduler: bool = True
     """Use warmup and cosine decay. False: a constant learning rate."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         if self.laq_decoder_type not in _DECODERS:
             raise ValueError(f"laq_decoder_type must be one of {', '.join(_DECODERS)}, got {self.laq_decoder_type!r}")

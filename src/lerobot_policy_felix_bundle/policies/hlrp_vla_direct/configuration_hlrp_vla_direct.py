@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from lerobot.configs import PreTrainedConfig
 
-from hlrp.runtime.checks import require_numbers, told_by_draccus
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
 
 from ..common.configuration import HLRPConfig
 
@@ -32,7 +32,7 @@ class HLRPVLADirectConfig(HLRPConfig):
     freeze_laq_decoder: bool = True
     """Freeze the LAQ's own decoder and train only the MLP on top of it, if decoder is laq."""
 
-    @told_by_draccus
+    @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.decoder not in ("mlp", "laq"):
