@@ -134,27 +134,35 @@ def _differences(outcomes: dict[str, dict[int, dict[int, Any]]]) -> dict[str, An
 
 
 def gather_labellers(worlds: dict[str, World], cells: list[Cell]) -> dict[str, Any]:
-    """R² of the actions of unlabelled episodes by labeller and budget: the mean over seeds."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """R² of the actions of unlabelled episodes, and calibration errors, by labeller and budget: means over seeds."""
+    values: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for world, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
         path = worlds[world].labeller_scores(budget, seed)
         if path.is_file():
-            for name, score in json.loads(path.read_text(encoding="utf-8")).items():
-                values[name if world != BALL else f"{name} ({BALL})"][str(budget)].append(score)
+            for name, scores in json.loads(path.read_text(encoding="utf-8")).items():
+                values[name if world != BALL else f"{name} ({BALL})"][str(budget)].append(scores)
     return {
-        name: {budget: {"action_r2": sum(scores) / len(scores), "seeds": scores} for budget, scores in budgets.items()}
-        for name, budgets in values.items()
+        name: {budget: _mean_scores(found) for budget, found in budgets.items()} for name, budgets in values.items()
     }
 
 
+def _mean_scores(found: list[dict[str, float]]) -> dict[str, Any]:
+    means = {key: sum(scores[key] for scores in found) / len(found) for key in found[0]}
+    return {**means, "seeds": [scores["action_r2"] for scores in found]}
+
+
 def labeller_table(labellers: dict[str, Any]) -> str:
-    """Table of R² by labeller and budget."""
+    """Table of R², and of the calibration error in brackets, by labeller and budget."""
     budgets = sorted({int(budget) for scores in labellers.values() for budget in scores})
-    rows = [
-        [name, *(f"{scores[str(b)]['action_r2']:.3f}" if str(b) in scores else "" for b in budgets)]
-        for name, scores in labellers.items()
-    ]
-    return table(["action R² on unlabelled episodes", *(f"{budget} labelled" for budget in budgets)], rows)
+
+    def cell(scores: dict[str, Any] | None) -> str:
+        if scores is None:
+            return ""
+        error = scores.get("calibration_error")
+        return f"{scores['action_r2']:.3f}" + ("" if error is None else f" ({error:.3f})")
+
+    rows = [[name, *(cell(scores.get(str(budget))) for budget in budgets)] for name, scores in labellers.items()]
+    return table(["action R² (calibration error)", *(f"{budget} labelled" for budget in budgets)], rows)
 
 
 def success_table(results: dict[str, Any]) -> str:

@@ -71,6 +71,7 @@ METHODS = {
     "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
     "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
     "all_labels_bc": Method("bc", data="all"),
+    "all_labels_act": Method("act", data="all"),
 }
 """Methods by their name in the results. `idm_bc` and `pseudo_bc` differ in what the labeller starts from; `random_laq`
 and `oracle` bound what codes can give: codes of an untrained quantizer, and codes of the true actions."""
@@ -269,8 +270,11 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
 
 
 def _once(jobs: Sequence[Job]) -> list[Job]:
-    """The first job of each output."""
-    return list({job.output: job for job in reversed(jobs)}.values())[::-1]
+    """The first job of each output, in order."""
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        first.setdefault(job.output, job)
+    return list(first.values())
 
 
 def _train_and_evaluate(world: World, cell: Cell) -> None:

@@ -16,9 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from benchmarks.running import run_command
-from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_actions
+from hlrp.commands.pseudo_label import CONFIDENCE
+from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_actions, read_vectors
 from hlrp.data.labels import load_labels, save_labels
 from hlrp.data.sources import ClipSource, lerobot_source
+from hlrp.inverse_dynamics.confidence import Calibration
+from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.laq.checkpoint import load_laq
 from hlrp.latents import NO_LABEL
 from hlrp.measure.baselines import k_means, random_laq, trainable_config
@@ -124,7 +127,7 @@ def write_labeller_scores(
 
     Args:
         dataset: Dataset with the true actions.
-        output: JSON file to write: R² by name of the labeller.
+        output: JSON file to write: R² by name of the labeller, and the calibration error of its confidence, if it has one.
         episodes: Labelled episodes, on which the probes of codes and vectors are fitted.
         codes: Label sets by name; a ridge regression reads the action of the first frame of every clip from them.
         read: Pseudo-labelled datasets by name, which hold the actions themselves.
@@ -135,19 +138,26 @@ def write_labeller_scores(
     scale = actions[labelled].std(0)
     varies = scale > 1e-6
     actions = (actions / torch.where(varies, scale, 1.0))[:, varies]
-    scores: dict[str, float] = {}
+    scores: dict[str, dict[str, float]] = {}
     for name, folder in codes.items():
         labels = load_labels(folder, with_vectors=True)
         assert labels.vectors is not None
         features = {"codes": _one_hot(labels.codes.clamp_min(0), labels.metadata.spec.codebook_size)}
         features |= {"vectors": labels.vectors}
         for kind, values in features.items():
-            scores[f"{name}: {kind}"] = _probe(values, actions, labelled & labels.valid, ~labelled & labels.valid)
+            explained = _probe(values, actions, labelled & labels.valid, ~labelled & labels.valid)
+            scores[f"{name}: {kind}"] = {"action_r2": explained}
     for name, folder in read.items():
-        found = read_actions(open_dataset("local/pseudo_labelled", folder))
-        found = (found / torch.where(varies, scale, 1.0))[:, varies][~labelled]
+        completed = open_dataset("local/pseudo_labelled", folder)
+        found = (read_actions(completed) / torch.where(varies, scale, 1.0))[:, varies][~labelled]
         true = actions[~labelled]
-        scores[name] = float(1 - (true - found).square().sum() / (true - true.mean(0)).square().sum())
+        confidence = read_vectors(completed.meta, CONFIDENCE)
+        assert confidence is not None
+        right = (true - found).square().mean(1).sqrt() <= InverseDynamicsConfig().tolerance
+        scores[name] = {
+            "action_r2": float(1 - (true - found).square().sum() / (true - true.mean(0)).square().sum()),
+            "calibration_error": Calibration.of(confidence[~labelled, 0].numpy(), right.numpy()).error,
+        }
     write_json(output, scores)
 
 
