@@ -127,7 +127,7 @@ def write_labeller_scores(
 
     Args:
         dataset: Dataset with the true actions.
-        output: JSON file to write: R² by name of the labeller, and the calibration error of its confidence, if it has one.
+        output: JSON file to write: R² by name of the labeller, and the calibration error of a confidence.
         episodes: Labelled episodes, on which the probes of codes and vectors are fitted.
         codes: Label sets by name; a ridge regression reads the action of the first frame of every clip from them.
         read: Pseudo-labelled datasets by name, which hold the actions themselves.

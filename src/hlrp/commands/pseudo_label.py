@@ -73,15 +73,11 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
     """The dataset to complete and its frames with a known action; with further sources, combined in `scratch`."""
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
-    column = config.action_valid_column
-    chosen = config.labelled_episodes or config.labelled_fraction < 1 or column
-    if not chosen and ACTION_VALID in dataset.meta.features:
-        column = ACTION_VALID
     known = known_actions(
         dataset.meta,
         fraction=config.labelled_fraction,
         episodes=config.labelled_episodes,
-        column=column,
+        column=config.action_valid_column,
         seed=config.model.seed,
     )
     if not config.sources:
