@@ -124,7 +124,7 @@ def make_laq(directory: Path, *, seed: int = 0, spec: LatentSpec = SPEC) -> Path
     """Save an untrained LAQ of debug size."""
     torch.manual_seed(seed)
     model = LatentActionQuantizer(replace(debug(), spec=spec))
-    model(torch.rand(64, spec.num_frames, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
+    model(torch.rand(64, spec.num_frames, 1, 3, SIZE, SIZE))  # lets the quantizer see the scale of its input
     return save_laq(model.eval(), directory, cameras=[CAMERA], quality=None, extra={})
 
 

@@ -160,7 +160,7 @@ def test_only_the_given_episodes_are_drawn_from() -> None:
 
 def test_a_batch_holds_the_pixels_of_its_frames() -> None:
     data = batches()
-    assert torch.equal(data[3].frames[:, :, 0, 0, 0].long(), data.draws(3).index)
+    assert torch.equal(data[3].frames[:, :, 0, 0, 0, 0].long(), data.draws(3).index)
 
 
 def test_views_are_uniform_over_their_range() -> None:
@@ -217,7 +217,7 @@ def test_the_offset_is_as_many_seconds_in_every_source_and_pixels_come_from_thei
     draws, batch = data.draws(0), data[0]
     assert set(draws.source.tolist()) == {0, 1}
     assert torch.equal(draws.index.diff(dim=1)[:, 0], torch.where(draws.source == 0, 2, 4))
-    assert torch.equal(batch.frames[:, :, 0, 0, 0].long(), draws.index + 100 * draws.source[:, None])
+    assert torch.equal(batch.frames[:, :, 0, 0, 0, 0].long(), draws.index + 100 * draws.source[:, None])
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: str
     model.decoder.eval()  # a part in another mode than the rest
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = model.encode(clips)
-    assert torch.equal(found.codes, expected.codes)
-    assert torch.equal(found.vectors, expected.vectors)
+    assert (found.codes is None) == (quantizer == "continuous")
+    torch.testing.assert_close(vars(found), vars(expected), rtol=0, atol=0)
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
     assert model.quantizer.training
     assert not model.decoder.training

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hlrp.data.clips import ClipBatches
 from hlrp.data.episode_split import TrainingSource
-from hlrp.data.frames import CachedFrames
+from hlrp.data.frames import CachedFrames, StackedFrames
 from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.sources import ClipSource
 from hlrp.laq.config import debug
@@ -41,7 +41,7 @@ def train(tmp_path: Path, quantizer: str, *, steps: int) -> LAQQuality:
     frames, actions = film(0)
     source = ClipSource(
         name="film",
-        frames=CachedFrames(frames),
+        frames=StackedFrames([CachedFrames(frames)]),
         bounds=torch.stack([firsts, firsts + LENGTH], dim=1),
         fps=10.0,
         cameras=("top",),

@@ -225,7 +225,7 @@ def test_a_quantizer_that_predicts_no_pixels_has_no_figures_of_pictures() -> Non
 
 def test_several_cameras_are_measured_together() -> None:
     model = LatentActionQuantizer(replace(debug(), num_cameras=2))
-    clips = brightness_clips(12, 2)[0].repeat(1, 1, 2, 1, 1)
+    clips = brightness_clips(12, 2)[0].repeat(1, 1, 2, 1, 1, 1)
     card = measure_quality(model, QualityClips([clips], [clips], torch.arange(12) % 2, clips, None, None))
     assert card.clips == 12
 

@@ -1,7 +1,7 @@
 """Decoder from latent codes to actions that reuses the LAQ's own decoder, which models how a code changes a frame.
 
-The LAQ's decoder gets frame t for every transition, because later frames do not exist at inference.
-
+The LAQ's decoder gets frame t for every transition, because later frames do not exist at inference. Sizes of images are
+`height width` here, since h counts the steps of a chunk.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LAQCodeDecoder(nn.Module):
         return decoder
 
     def forward(
-        self, codes: Int[Tensor, "b q"], frame: Float[Tensor, "b m c h w"], state: Float[Tensor, "b r"] | None = None
+        self, codes: Int[Tensor, "b q"], frame: Float[Tensor, "b m c height width"], state: Float[Tensor, "b r"] | None = None
     ) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k) to normalized actions, given frame t (float32 in [0, 1]) and the normalized state."""
         n = self.config.spec.num_transitions

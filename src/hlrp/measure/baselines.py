@@ -87,11 +87,14 @@ def baseline_rows(
         device: Device on which models run.
 
     Raises:
-        ValueError: If the clips have no actions.
+        ValueError: If too few clips have known actions.
     """
     chunks = clips.chunks
     if chunks is None:
-        raise ValueError("too few clips have known actions to compare baselines on them; leave the baselines out")
+        raise ValueError(
+            "baselines need the actions of 2 fitting clips and 1 held-out clip or more, and fewer clips have known "
+            "actions; leave the baselines out"
+        )
     torch.manual_seed(seed)
     untrained = random_laq(config, clips.fit, device=device)
     supervised = inverse_dynamics_labeller(config, labelled, labeller, device=device)

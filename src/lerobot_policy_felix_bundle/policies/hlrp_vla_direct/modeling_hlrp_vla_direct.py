@@ -1,7 +1,4 @@
-"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, and a decoder maps them to a chunk of actions.
-
-Shapes: c h w a frame of the LAQ, with 3 channels for each camera.
-"""
+"""`hlrp_vla_direct`: the foundation VLA predicts latent codes, and a decoder maps them to a chunk of actions."""
 
 from pathlib import Path
 from typing import Any, cast
