@@ -81,7 +81,7 @@ def prepare_stages(dataset: LeRobotDataset, folder: Path) -> None:
     torch.manual_seed(0)
     model = LatentActionQuantizer(replace(debug(), spec=spec))
     height, width = model.config.image_size
-    model(torch.rand(64, 2, 3, height, width))  # lets the quantizer see the scale of its input
+    model(torch.rand(64, 2, 1, 3, height, width))  # lets the quantizer see the scale of its input
     save_laq(model.eval(), folder / "laq", cameras=dataset.meta.camera_keys, quality=None, extra={})
     precompute_latent_codes(
         PrecomputeConfig(laq_path=str(folder / "laq"), dataset_root=str(dataset.root), device="cpu")

@@ -19,6 +19,7 @@ from hlrp.data.frames import open_frames
 from hlrp.data.labelled_frames import LabelledFrames, Observations
 from hlrp.foundation.backends import FoundationBackend
 from hlrp.foundation.checkpoint import load_foundation
+from hlrp.latents import LatentActions
 from policy_workshop import Workshop, make_foundation
 
 CAMERAS = {"observation.images.top": (240, 320), "observation.images.wrist": (96, 128)}
@@ -69,8 +70,8 @@ def stage_2_pixels(backend: FoundationBackend, dataset_root: Path) -> Tensor:
     """Pixels that the loader of stage 2 gives the model in a training step."""
     dataset = open_dataset("local/large", dataset_root)
     cameras = [open_frames(dataset, camera, SIZE, cache_gib=1.0) for camera in CAMERAS]
-    codes = torch.zeros(len(dataset), backend.spec.num_codes, dtype=torch.int64)
-    frames = LabelledFrames(Observations(cameras, read_instructions(dataset)), codes)
+    labels = LatentActions.of_codes(torch.zeros(len(dataset), backend.spec.num_codes, dtype=torch.int64))
+    frames = LabelledFrames(Observations(cameras, read_instructions(dataset)), labels)
     pixels = Pixels(backend)
     backend.train().loss(frames.batch(torch.tensor(FRAMES)))
     return pixels.found[0]

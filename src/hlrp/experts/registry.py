@@ -1,4 +1,4 @@
-"""All action experts, and their options. A new expert is added in this file and nowhere else.
+"""All action experts, and their options. A new expert of this repository is added in this file and nowhere else.
 
 LeRobot's commands import this file for the options, so experts import slow or optional packages when they are built.
 This file must not use `from __future__ import annotations`, because LeRobot reads the types of the fields.
@@ -12,6 +12,17 @@ from hlrp.experts.interface import ActionExpert
 
 EXPERTS: dict[str, type[ActionExpert]] = {"diffusion": DiffusionExpert, "flow": FlowExpert}
 """Action experts by the value of the option `expert`."""
+
+
+def register_expert(name: str, expert: type[ActionExpert]) -> None:
+    """Make `expert` known to the policies' option `expert` under `name`.
+
+    Raises:
+        ValueError: If `name` already belongs to another expert.
+    """
+    if EXPERTS.get(name, expert) is not expert:
+        raise ValueError(f"the name {name!r} already belongs to {EXPERTS[name].__qualname__}; choose another one")
+    EXPERTS[name] = expert
 
 
 @dataclass
