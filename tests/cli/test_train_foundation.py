@@ -294,7 +294,7 @@ def test_adapters_are_folded_into_the_checkpoint(
         (["--episodes=[0,6]"], "episodes has [6], and images the episodes 0 to 5"),
         (["--episodes=[]"], "episodes is empty, which would leave nothing to train on"),
         (["--dataset_root=nowhere"], "nowhere is not a LeRobotDataset"),
-        (["--labels_path=nowhere"], "nowhere holds no latent labels"),
+        (["--labels_path=nowhere"], "nowhere has no labels.json, so this is not a folder of latent labels"),
         (["--cameras=[wrist]"], f"has no camera 'wrist'; it has {CAMERA}"),
         (["--steps=0"], "steps must be 1 or more, got 0"),
         (["--held_out=2"], "held_out must be in (0, 1), got 2.0"),
