@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from hlrp.commands.running import choose_device, resume_command
-from hlrp.data.clips import ClipBatches, TrainingSource
+from hlrp.data.clips import ClipBatches
+from hlrp.data.episode_split import TrainingSource
 from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
 from hlrp.data.sources import ClipSource

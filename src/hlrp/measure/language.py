@@ -141,10 +141,11 @@ def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequenc
         codes, swapped_codes = backend.predict(batch).codes, backend.predict(swapped).codes
         # Code distributions are comparable only given the same previous codes. The decoded codes serve as these, since
         # this needs no labels.
-        given = codes
+        # The vectors of the labels stay, as a backend with a continuous head computes no loss without them.
+        vectors = None if batch.labels is None else batch.labels.vectors
+        given = replace(LatentActions.of_codes(codes), vectors=vectors)
         own, other = (
-            backend.loss(replace(asked, labels=LatentActions.of_codes(given))).logits.float().softmax(-1)
-            for asked in (batch, swapped)
+            backend.loss(replace(asked, labels=given)).logits.float().softmax(-1) for asked in (batch, swapped)
         )
     labels = batch.labels or LatentActions.of_codes(torch.full_like(codes, NO_LABEL))
     truth = labels.require_codes()
