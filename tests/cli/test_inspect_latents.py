@@ -179,7 +179,7 @@ def test_a_dataset_without_actions_is_inspected_but_not_compared(laq_path: Path,
     config = InspectConfig(
         laq_path=str(laq_path), dataset_root=str(root), output_dir=str(tmp_path / "report"), device="cpu"
     )
-    assert inspect_latents(config).probe_r2 is None
+    assert inspect_latents(config).probe.probe_r2 is None
     assert (tmp_path / "report" / "report.html").is_file()
     with pytest.raises(ValueError, match="no actions"):
         inspect_latents(InspectConfig(laq_path=str(laq_path), dataset_root=str(root), baselines=True, device="cpu"))

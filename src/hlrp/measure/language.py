@@ -139,14 +139,13 @@ def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequenc
     swapped = replace(batch, instructions=list(others))
     with evaluation_mode(backend), torch.no_grad():
         codes, swapped_codes = backend.predict(batch).codes, backend.predict(swapped).codes
+        labels = batch.labels or LatentActions.of_codes(torch.full_like(codes, NO_LABEL))
         # Code distributions are comparable only given the same previous codes. The decoded codes serve as these, since
-        # this needs no labels.
-        given = codes
+        # this needs no labels. The labels keep their vectors, which the loss of a continuous head asks for.
+        given = replace(labels, codes=codes)
         own, other = (
-            backend.loss(replace(asked, labels=LatentActions.of_codes(given))).logits.float().softmax(-1)
-            for asked in (batch, swapped)
+            backend.loss(replace(asked, labels=given)).logits.float().softmax(-1) for asked in (batch, swapped)
         )
-    labels = batch.labels or LatentActions.of_codes(torch.full_like(codes, NO_LABEL))
     truth = labels.require_codes()
     return _Compared(
         changed=(codes != swapped_codes).cpu(),
