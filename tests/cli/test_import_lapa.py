@@ -74,7 +74,7 @@ def test_its_report_compares_it_with_baselines_that_can_be_trained(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--weights=nowhere.pt", "--frame_offset_s=1"], "nowhere.pt does not exist; download LAPA's laq_openx.pt"),
+        (["--weights=nowhere.pt", "--frame_offset_s=1"], "nowhere.pt does not exist; name a state dict of LAPA's"),
         (["--weights=laq_openx.pt"], "frame_offset_s is missing: give the seconds between the two frames"),
         (["--weights=laq_openx.pt", "--frame_offset_s=1", "--code_seq_len=2"], "not to code_seq_len=2"),
         (["--weights=laq_openx.pt", "--frame_offset_s=1", "--output_dir=used"], "used already exists"),

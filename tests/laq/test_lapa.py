@@ -115,8 +115,8 @@ def test_more_frames_are_consecutive_pairs() -> None:
     together = model.encode(frames)
     for n in range(2):
         alone = pair.encode(frames[:, n : n + 2])
-        assert torch.equal(together.codes[:, n], alone.codes[:, 0])
-        torch.testing.assert_close(together.vectors[:, n], alone.vectors[:, 0])
+        assert torch.equal(together.require_codes()[:, n], alone.require_codes()[:, 0])
+        torch.testing.assert_close(together.require_vectors()[:, n], alone.require_vectors()[:, 0])
 
 
 def test_codes_are_names_of_code_vectors_and_predict_what_the_forward_pass_predicts() -> None:

@@ -37,14 +37,14 @@ def test_an_earlier_transition_does_not_see_later_frames() -> None:
     other = frames.clone()
     other[:, 2] = torch.rand(2, 1, 3, 32, 32)
     one, two = model.encode(frames), model.encode(other)
-    assert torch.equal(one.vectors[:, 0], two.vectors[:, 0])
-    assert torch.equal(one.codes[:, 0], two.codes[:, 0])
-    assert not torch.allclose(one.vectors[:, 1], two.vectors[:, 1])
+    assert torch.equal(one.require_vectors()[:, 0], two.require_vectors()[:, 0])
+    assert torch.equal(one.require_codes()[:, 0], two.require_codes()[:, 0])
+    assert not torch.allclose(one.require_vectors()[:, 1], two.require_vectors()[:, 1])
 
 
 def test_a_code_tells_the_direction_of_time(model: LatentActionQuantizer) -> None:
     frames = torch.rand(2, 2, 1, 3, 32, 32)
-    assert not torch.allclose(model.encode(frames).vectors, model.encode(frames.flip(1)).vectors)
+    assert not torch.allclose(model.encode(frames).require_vectors(), model.encode(frames.flip(1)).require_vectors())
 
 
 def test_the_decoder_predicts_each_transition_from_its_own_codes_only(clips: Tensor) -> None:
@@ -61,8 +61,8 @@ def test_the_decoder_predicts_each_transition_from_its_own_codes_only(clips: Ten
 def test_encoding_changes_no_state_and_repeats_itself(model: LatentActionQuantizer, clips: Tensor) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = model.encode(clips), model.encode(clips)
-    assert torch.equal(first.codes, second.codes)
-    assert torch.equal(first.vectors, second.vectors)
+    assert torch.equal(first.require_codes(), second.require_codes())
+    assert torch.equal(first.require_vectors(), second.require_vectors())
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
 
 
@@ -86,7 +86,7 @@ def test_encoding_is_the_same_in_training_mode_and_under_autocast(quantizer: str
 def test_a_clip_is_encoded_alike_alone_and_in_a_batch(model: LatentActionQuantizer, clips: Tensor) -> None:
     together = model.encode(clips)
     alone = model.encode(clips[2:3])
-    torch.testing.assert_close(alone.vectors[0], together.vectors[2])
+    torch.testing.assert_close(alone.require_vectors()[0], together.require_vectors()[2])
 
 
 def test_bytes_and_fractions_mean_the_same_pixels(model: LatentActionQuantizer, clips: Tensor) -> None:
@@ -95,13 +95,13 @@ def test_bytes_and_fractions_mean_the_same_pixels(model: LatentActionQuantizer, 
 
 def test_encoding_is_the_forward_pass_without_a_decoder(model: LatentActionQuantizer, clips: Tensor) -> None:
     result, actions = model(model.to_pixels(clips)), model.encode(clips)
-    assert torch.equal(result.codes, actions.codes)
-    assert torch.equal(result.vectors, actions.vectors)
+    assert torch.equal(result.codes, actions.require_codes())
+    assert torch.equal(result.vectors, actions.require_vectors())
     assert not actions.vectors.requires_grad
 
 
 def test_a_clip_of_one_camera_may_lack_the_camera_axis(fsq_model: LatentActionQuantizer, clips: Tensor) -> None:
-    assert torch.equal(fsq_model.encode(clips[:, :, 0]).codes, fsq_model.encode(clips).codes)
+    assert torch.equal(fsq_model.encode(clips[:, :, 0]).require_codes(), fsq_model.encode(clips).require_codes())
 
 
 def test_clips_for_two_cameras_need_the_camera_axis() -> None:

@@ -65,7 +65,9 @@ def train(tmp_path: Path, quantizer: str, *, steps: int) -> LAQQuality:
     )
     other_frames, other_actions = film(1000)
     starts = (torch.arange(EPISODES * LENGTH) % LENGTH < LENGTH - 1).nonzero()[:, 0]
-    fit, held_out = (CachedFrames(x).read(starts[:, None] + torch.arange(2)) for x in (frames, other_frames))
+    fit, held_out = (
+        StackedFrames([CachedFrames(x)]).read(starts[:, None] + torch.arange(2)) for x in (frames, other_frames)
+    )
     clips = QualityClips(
         [fit], [held_out], starts // LENGTH, held_out[:256], actions[starts, None], other_actions[starts, None]
     )
