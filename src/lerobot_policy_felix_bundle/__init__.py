@@ -4,7 +4,6 @@ LeRobot imports this module by the name of the distribution. LeRobot's factories
 build that policy, so that other commands start fast.
 """
 
-from hlrp.runtime.number_options import refuse_bools_as_numbers
 from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig as LightMetaworldConfig
 
 from .policies.common.processors import FloatVectorsProcessorStep as FloatVectorsProcessorStep
@@ -17,5 +16,3 @@ from .policies.hlrp_action_expert_latent.configuration_hlrp_action_expert_latent
 from .policies.hlrp_diffusion.configuration_hlrp_diffusion import HLRPDiffusionConfig as HLRPDiffusionConfig
 from .policies.hlrp_vla.configuration_hlrp_vla import HLRPVLAConfig as HLRPVLAConfig
 from .policies.hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig as HLRPVLADirectConfig
-
-refuse_bools_as_numbers()  # here, since LeRobot imports the plugin before it reads the options of a policy

@@ -12,7 +12,9 @@ from draccus.utils import DecodingError
 
 
 def refuse_bools_as_numbers() -> None:
-    """Make draccus refuse a bool where a number is expected, in all commands of this process.
+    """Make draccus refuse a bool where a number is expected, in all configurations that this process reads.
+
+    Only HLRP's own commands call this: LeRobot declares an option of ACT as an int and saves it as false.
 
     Python counts a bool as an int, so that draccus would read `--batch_size=true` as a batch size of 1. By the time a
     configuration checks its own values, the bool is gone. So the check is registered where draccus reads a number.
