@@ -13,7 +13,7 @@ from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
-from hlrp.runtime.number_options import refuse_bools_as_numbers
+from hlrp.runtime.number_options import bools_are_no_numbers
 from hlrp.runtime.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
@@ -33,9 +33,8 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
     try:
-        with signals_unwind():
+        with signals_unwind(), bools_are_no_numbers():
             _require_options_file()
-            refuse_bools_as_numbers()
             command()
     except KeyboardInterrupt:
         print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,17 +11,28 @@ from draccus import decode
 from draccus.parsers.decoding import decode_from_init, decode_int, get_decoding_fn
 from draccus.utils import DecodingError
 
+_READERS: dict[type, Any] = {int: decode_int, float: partial(decode_from_init, float)}
+"""How draccus itself reads numbers."""
 
-def refuse_bools_as_numbers() -> None:
-    """Make draccus refuse a bool where a number is expected, in all configurations that this process reads.
 
-    Only HLRP's own commands call this: LeRobot declares an option of ACT as an int and saves it as false.
+@contextmanager
+def bools_are_no_numbers() -> Iterator[None]:
+    """Within the block, draccus refuses a bool where a number is expected.
 
     Python counts a bool as an int, so that draccus would read `--batch_size=true` as a batch size of 1. By the time a
     configuration checks its own values, the bool is gone. So the check is registered where draccus reads a number.
+    Afterwards draccus reads numbers as before: LeRobot declares an option of ACT as an int and saves it as false.
     """
-    decode.register(int, partial(_number, decode_int))
-    decode.register(float, partial(_number, partial(decode_from_init, float)))
+    _register({kind: partial(_number, read) for kind, read in _READERS.items()})
+    try:
+        yield
+    finally:
+        _register(_READERS)
+
+
+def _register(readers: dict[type, Any]) -> None:
+    for kind, read in readers.items():
+        decode.register(kind, read)
     get_decoding_fn.cache_clear()  # draccus keeps the decoder of a type that it has decoded before
 
 
