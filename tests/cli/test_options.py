@@ -200,7 +200,7 @@ def with_a_bool(values: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_true_is_refused_wherever_a_number_is_asked_for(kind: type) -> None:
     wrong = [wrong for values in named_alone(decoded(kind, {})) for wrong in with_a_bool(values)]
-    assert len(wrong) > 1
+    assert wrong
     for values in wrong:
         with bools_are_no_numbers(), pytest.raises(draccus.ParsingError, match="expected a number, got true"):
             decoded(kind, values)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.predictions import device_of
-from hlrp.latents import LatentActions
+from hlrp.latents import NO_LABEL, LatentActions
 from hlrp.runtime.progress import progress
 from hlrp.training.evaluation_mode import evaluation_mode
 
@@ -139,10 +139,10 @@ def _compare(backend: FoundationBackend, batch: FoundationBatch, others: Sequenc
     swapped = replace(batch, instructions=list(others))
     with evaluation_mode(backend), torch.no_grad():
         codes, swapped_codes = backend.predict(batch).codes, backend.predict(swapped).codes
+        labels = batch.labels or LatentActions.of_codes(torch.full_like(codes, NO_LABEL))
         # Code distributions are comparable only given the same previous codes. The decoded codes serve as these, since
-        # this needs no labels. Their vectors stay, as a backend with a continuous head computes no loss without them.
-        vectors = None if batch.labels is None else batch.labels.vectors
-        given = replace(LatentActions.of_codes(codes), vectors=vectors)
+        # this needs no labels. The labels keep their vectors, which the loss of a continuous head asks for.
+        given = replace(labels, codes=codes)
         own, other = (
             backend.loss(replace(asked, labels=given)).logits.float().softmax(-1) for asked in (batch, swapped)
         )
