@@ -137,5 +137,5 @@ def test_without_actions_there_is_nothing_to_compare(config: LAQConfig, clips: Q
     blind = replace(clips, fit_actions=None, held_out_actions=None)
     model = random_laq(config, clips.fit)
     labelled = LabelledClips(clips.pictures, torch.zeros(len(clips.pictures), 3, 2), 1)
-    with pytest.raises(ValueError, match="need the actions of 2 fitting clips .* fewer clips have known actions; leave the baselines out"):
+    with pytest.raises(ValueError, match=r"need the actions of 2 fitting clips .* fewer clips have known actions"):
         baseline_rows(config, measure_quality(model, blind), blind, labelled, LABELLER, seed=0)

@@ -78,7 +78,10 @@ class LAQCodeDecoder(nn.Module):
         return decoder
 
     def forward(
-        self, codes: Int[Tensor, "b q"], frame: Float[Tensor, "b m c height width"], state: Float[Tensor, "b r"] | None = None
+        self,
+        codes: Int[Tensor, "b q"],
+        frame: Float[Tensor, "b m c height width"],
+        state: Float[Tensor, "b r"] | None = None,
     ) -> Float[Tensor, "b h a"]:
         """Decode codes in [0, k) to normalized actions, given frame t (float32 in [0, 1]) and the normalized state."""
         n = self.config.spec.num_transitions

@@ -524,7 +524,7 @@ def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
     folder = save_foundation(build(), tmp_path / "query", laq_fingerprint="abc")
     other = save_foundation(build(replace(DEBUG, head="pooled")), tmp_path / "pooled", laq_fingerprint="abc")
     (other / "model.safetensors").replace(folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"its weights are not those that the foundation\.json beside it describes; copy the whole folder"):
+    with pytest.raises(ValueError, match=r"its weights are not those that the foundation\.json beside it describes"):
         load_foundation(folder)
 
 
