@@ -16,11 +16,12 @@ class LatentSpec:
     code_seq_len: int = 4
     """Number of code slots s of one transition."""
     num_frames: int = 2
-    """Number of frames T of a clip that the quantizer encodes: t, t+offset, t+2*offset, …"""
+    """Number of frames t of a clip that the quantizer encodes: a frame, and the frames one offset, two offsets, … after
+    it."""
     frame_offset_s: float = 0.1
     """Time between consecutive frames of a clip, in seconds."""
     code_dim: int = 32
-    """Width d of one code vector."""
+    """Width v of one code vector."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "codebook_size", at_least=2)
@@ -30,7 +31,7 @@ class LatentSpec:
 
     @property
     def num_transitions(self) -> int:
-        """Number of transitions n = T-1 between consecutive frames of a clip."""
+        """Number of transitions n = t-1 between consecutive frames of a clip."""
         return self.num_frames - 1
 
     @property

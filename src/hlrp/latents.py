@@ -100,7 +100,9 @@ class LatentActions:
     def counted(self) -> Bool[Tensor, " b"]:
         """True for the samples that count in losses and metrics: valid, and with a code in every slot.
 
-        Latent actions without codes count if they are valid. This is the only place that decides which samples count.
+        Latent actions without codes count if they are valid. The losses and metrics of latent actions use this mask
+        alone. Functions that choose frames before a batch exists compute which frames have codes from the stored
+        labels or from the ends of the episodes; docs/architecture.md lists them.
         """
         if self.codes is None:
             return self.valid

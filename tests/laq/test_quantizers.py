@@ -1,4 +1,4 @@
-"""What holds for every quantizer."""
+"""What holds for every quantizer that the project ships; docs/extending.md says what another quantizer must do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hlrp.laq.config import QUANTIZERS
-from hlrp.laq.quantizers import Quantizer, quantizer_class
+from hlrp.laq.quantizers import Quantized, Quantizer, quantizer_class
 from hlrp.laq.quantizers.learned import CHECK_STEPS, LearnedCodebooks
 from hlrp.latents import NO_LABEL, LatentSpec
 from hlrp.training.callbacks import replaced_values
@@ -250,3 +250,19 @@ def test_a_continuous_bottleneck_draws_around_its_mean_and_pays_for_information(
     assert one.vectors.mean(0).abs().max() < 0.05
     torch.testing.assert_close(one.vectors.var(0), torch.full((3, 6), torch.e**-2), rtol=0.1, atol=0)
     assert 0 < one.loss < quantizer(x + 1).loss < quantizer(x + 2).loss
+
+
+class SignQuantizer(Quantizer):
+    """One bit a slot, in vectors of width 1; it has neither parameters nor buffers."""
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        ids = (latents[..., 0] > 0).long()
+        return Quantized(self.lookup(ids), ids, latents.new_zeros(()))
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        return 2.0 * ids[..., None] - 1
+
+
+def test_a_quantizer_without_parameters_has_a_codebook() -> None:
+    codebook = SignQuantizer().codebook(LatentSpec(codebook_size=2, code_seq_len=3, code_dim=1))
+    assert codebook.tolist() == [[[-1.0], [1.0]]] * 3

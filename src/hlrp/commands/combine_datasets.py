@@ -8,7 +8,7 @@ from itertools import accumulate
 from hlrp.data.combining import combine
 from hlrp.data.dataset import dataset_name, open_dataset
 from hlrp.options.combine_datasets import CombineDatasetsConfig
-from hlrp.runtime.tables import counted, table
+from hlrp.runtime.tables import table, with_noun
 from hlrp.storage.files import refuse_existing
 
 
@@ -39,4 +39,4 @@ def combine_datasets(config: CombineDatasetsConfig) -> None:
         for count, end in zip(counts, ends, strict=True)
     ]
     print(table(["source", "episodes", "frames", "with action"], rows))
-    print(f"{counted(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")
+    print(f"{with_noun(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")

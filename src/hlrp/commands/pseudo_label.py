@@ -32,7 +32,7 @@ from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentSpec, log_offset
 from hlrp.options.pseudo_label import PseudoLabelConfig
 from hlrp.report.pages.pseudo_label_page import action_names, render_pseudo_label_page
-from hlrp.runtime.tables import counted, shortened, table
+from hlrp.runtime.tables import shortened, table, with_noun
 from hlrp.storage.files import refuse_existing, sole_writer
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _read(
     log_offset(spec, source.fps, of=source.name)
     episodes = episode_of_frame(source.bounds)[known].unique().tolist()
     logger.info(
-        f"{int(known.sum())} of {len(known)} frames have a known action, in {counted(len(episodes), 'episode')}: "
+        f"{int(known.sum())} of {len(known)} frames have a known action, in {with_noun(len(episodes), 'episode')}: "
         f"{shortened(episodes)}"
     )
     return pseudo_actions(

@@ -200,7 +200,7 @@ class DatasetEpisodes:
         stored = [frozenset(one or ()) for key in self._statistics for one in self._statistics[key]]
         return _ALL_STATISTICS.intersection(*stored)
 
-    def mean(self, column: str) -> Float[np.ndarray, " a"]:
+    def mean(self, column: str) -> Float[np.ndarray, " _"]:
         """Mean of a column over the frames of these episodes in which it is finite, or in which the action is known.
 
         Raises:

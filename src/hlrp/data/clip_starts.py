@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor, " f"]:
-    """Whether the clip that starts at each frame ends within the episode of this frame.
+    """Whether the clip that starts at each frame ends within the episode, or the scene, of this frame.
 
     Args:
-        bounds: Start and end of every episode: its first frame, and one after its last frame.
+        bounds: Start and end of every episode or scene: its first frame, and one after its last frame. With
+            `ClipSource.bounds` clips may contain a scene cut, with `ClipSource.scenes` they may not.
         deltas: Frames of a clip, relative to its first frame.
 
     Raises:

@@ -1,6 +1,6 @@
 """Write episodes of several sources as one LeRobotDataset, without encoding videos of the sources again.
 
-Shapes: f frames of one episode, a values of one column in a frame.
+Shapes: f frames of one episode, values the values of one column in a frame.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CombinedWriter:
         *,
         first: LeRobotDatasetMetadata,
         features: Mapping[str, dict],
-        fill: Mapping[str, Float[np.ndarray, " a"]],
+        fill: Mapping[str, Float[np.ndarray, " values"]],
         picture_statistics: frozenset[str],
     ) -> None:
         known = {ACTION_VALID: {"dtype": "bool", "shape": (1,), "names": None}}
@@ -123,8 +123,8 @@ class CombinedWriter:
     def _vectors(
         self,
         name: str,
-        values: Float[np.ndarray, "f a"] | None,
-        fill: Float[np.ndarray, " a"],
+        values: Float[np.ndarray, "f values"] | None,
+        fill: Float[np.ndarray, " values"],
         known: Bool[np.ndarray, " f"],
     ) -> tuple[pa.Array | pa.ChunkedArray, Statistics]:
         """Column `name` of an episode, with `fill` where it is not known, and its statistics where it is known.

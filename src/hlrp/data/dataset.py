@@ -172,7 +172,7 @@ def marks_known_actions(meta: LeRobotDatasetMetadata) -> bool:
     return feature is not None and feature["dtype"] == "bool" and tuple(feature["shape"]) == (1,)
 
 
-def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f a"] | None:
+def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f _"] | None:
     """Read a column of numbers as float64, with one row per frame in the order of the absolute frame index.
 
     If only some episodes were downloaded, the frames of all others are NaN. The result is None without any data file.
@@ -195,7 +195,7 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f a"
     return found
 
 
-def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "f a"]:
+def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "f _"]:
     """Convert a column of numbers, vectors or matrices to float64, flattened to one row per frame.
 
     Args:

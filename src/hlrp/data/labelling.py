@@ -41,7 +41,8 @@ def label_source(
 
     Args:
         laq: The LAQ whose codes become labels.
-        source: The frames to label.
+        source: The frames to label. It is a LeRobotDataset, which has no scene cuts; a clip across one would be
+            labelled, since only the ends of episodes are compared, while training leaves such clips out.
         batch_size: Clips per forward pass.
         frames: Identity of the frames of `source`, kept with the labels to recognize their dataset.
 

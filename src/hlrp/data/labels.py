@@ -111,7 +111,7 @@ class LatentLabels:
     codes: Int[Tensor, "f q"]
     """int64 in [0, k), or -1 in every slot of a frame without a label; -1 everywhere if the LAQ has no codes."""
     valid: Bool[Tensor, " f"]
-    """False for frames without a label: the clip from the frame on would go beyond the end of the episode."""
+    """True for frames with a label. A frame has none if the clip that starts there goes beyond its episode's end."""
     episode_index: Int[Tensor, " f"]
     frame_index: Int[Tensor, " f"]
     vectors: Float[Tensor, "f g"] | None = None

@@ -1,7 +1,4 @@
-"""Open the datasets of stage 2: images, instructions and latent labels, which are read or made during training.
-
-Shapes: n frames of a dataset, e episodes, m labelled frames, c codes of one label.
-"""
+"""Open the datasets of stage 2: images, instructions and latent labels, which are read or made during training."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class ObservationSource:
     train: FramePool
     held_out: FramePool
     """Held-out frames; empty if only one episode has labels, since that episode is trained on."""
-    episode: Int[Tensor, " n"]
+    episode: Int[Tensor, " f"]
     """Episode of every frame."""
     instructions: list[str]
     """Instruction of every frame."""
@@ -207,7 +204,7 @@ def _open(config: ObservationConfig) -> LeRobotDataset:
 
 def _pools(
     frames: Frames,
-    usable: Bool[Tensor, " n"],
+    usable: Bool[Tensor, " f"],
     bounds: Int[Tensor, "e 2"],
     config: ObservationConfig,
     held_out: HeldOut,

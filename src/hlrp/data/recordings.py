@@ -15,7 +15,7 @@ from hlrp.data.episode_split import TrainingSource, chosen_episodes, split_episo
 from hlrp.data.observation_sources import ObservationSource
 from hlrp.data.recording_identity import RecordingIdentity
 from hlrp.data.sources import ClipSource
-from hlrp.runtime.tables import counted
+from hlrp.runtime.tables import with_noun
 from hlrp.storage.plain_values import from_plain
 
 
@@ -166,7 +166,7 @@ def choose_measured(
             fit=chosen[~is_unseen],
             measured=measured,
             basis="held out",
-            sentence=f"the LAQ was trained on this dataset; measured on the {counted(len(measured), 'episode')} of "
+            sentence=f"the LAQ was trained on this dataset; measured on the {with_noun(len(measured), 'episode')} of "
             f"{count} that its training held out",
         )
     usable = has_clip(source, deltas)[chosen]
@@ -176,7 +176,7 @@ def choose_measured(
             f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "
             "one to fit the probes on, one to score them"
         )
-    drawn = f"measured on {counted(len(measured), 'episode')} of {len(chosen)}, drawn by seed {seed}"
+    drawn = f"measured on {with_noun(len(measured), 'episode')} of {len(chosen)}, drawn by seed {seed}"
     basis, sentence = _relation(known, found, set(chosen.tolist()), count, drawn)
     return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
 

@@ -1,6 +1,6 @@
 """Write a copy of a LeRobotDataset with new or changed columns of numbers; videos are linked, never encoded again.
 
-Shapes: f frames of the dataset, a values of one column in a frame.
+Shapes: values the values of one column in a frame.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
 class NewColumn:
     """Values of a column in every frame."""
 
-    values: Shaped[np.ndarray, "f a"]
+    values: Shaped[np.ndarray, "f values"]
     feature: dict[str, Any]
     """Description of the column in `meta/info.json`: dtype, shape and names."""
 

@@ -8,7 +8,7 @@ A frame counts as the first of a new scene if it passes two tests, so that fast 
 
 Both tests use frames reduced to a few pixels. They miss cuts between two similar pictures, and slow fades.
 
-Shapes: e films, f frames, cuts the scene cuts, pairs a number of pairs of frames, side the side of a reduced frame.
+Shapes: cuts the scene cuts, pairs a number of pairs of frames, side the side of a reduced frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Image augmentation by random shifts, batched on the images' device."""
+"""Image augmentation by random shifts, batched on the images' device.
+
+Shapes: p images of all rows of a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch import Tensor
 from hlrp.training.row_draws import RowDraws
 
 
-def random_shift(images: Float[Tensor, "n c h w"], max_shift: int, *, draws: RowDraws) -> Float[Tensor, "n c h w"]:
+def random_shift(images: Float[Tensor, "p c h w"], max_shift: int, *, draws: RowDraws) -> Float[Tensor, "p c h w"]:
     """Shift every image by its own whole-pixel offset in [-max_shift, max_shift], repeating the border.
 
     Args:
@@ -25,5 +28,5 @@ def random_shift(images: Float[Tensor, "n c h w"], max_shift: int, *, draws: Row
     offsets = draws.integers(2 * num // len(draws.rows), high=2 * max_shift + 1)
     dy, dx = rearrange(offsets, "b (image two) -> two (b image)", two=2)
     padded = F.pad(images, (max_shift,) * 4, mode="replicate")
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # n c dy dx h w, a view
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # p c dy dx h w, a view
     return windows[torch.arange(num, device=images.device), :, dy, dx]

@@ -1,6 +1,6 @@
 """Transformer layers of the quantizer: attention over space and time, as in C-ViViT (Phenaki, arXiv:2210.02399).
 
-Shapes: l tokens of a sequence, or of a frame of all cameras; u width of one attention head.
+Shapes: u width of one attention head.
 """
 
 from __future__ import annotations

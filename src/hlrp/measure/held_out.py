@@ -1,7 +1,4 @@
-"""Choose the clips of a source on which a quantizer is measured, and compute its quality metrics on them.
-
-Shapes: e and v episodes, m clips, t frames of a clip, c h w a frame, s chunk steps, a action dimensions.
-"""
+"""Choose the clips of a source on which a quantizer is measured, and compute its quality metrics on them."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class ClipBatchReader:
     """Iterable over batches of clips, which are read again in every pass."""
 
     frames: StackedFrames
-    start: Int[Tensor, " m"]
+    start: Int[Tensor, " b"]
     """Absolute index of the first frame of each clip."""
     deltas: Int[Tensor, " t"]
     """Frames of a clip, relative to its first frame."""
@@ -50,8 +47,8 @@ class ClipBatchReader:
 def evaluate_laq(
     model: LatentActionQuantizer,
     source: ClipSource,
-    train: Int[Tensor, " e"],
-    held_out: Int[Tensor, " v"],
+    train: Int[Tensor, " _"],
+    held_out: Int[Tensor, " _"],
     *,
     seed: int,
 ) -> LAQQuality:
@@ -64,7 +61,7 @@ def evaluate_laq(
 
 
 def quality_clips(
-    source: ClipSource, spec: LatentSpec, train: Int[Tensor, " e"], held_out: Int[Tensor, " v"], *, seed: int
+    source: ClipSource, spec: LatentSpec, train: Int[Tensor, " _"], held_out: Int[Tensor, " _"], *, seed: int
 ) -> QualityClips:
     """Draw the clips on which a quantizer with the geometry `spec` is measured.
 
@@ -74,7 +71,7 @@ def quality_clips(
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     generator = torch.Generator().manual_seed(seed)
 
-    def starts(episodes: Int[Tensor, " e"]) -> Int[Tensor, " m"]:
+    def starts(episodes: Int[Tensor, " e"]) -> Int[Tensor, " b"]:
         found = clip_starts(source, deltas.tolist(), episodes)
         return found[torch.randperm(len(found), generator=generator)[:_PROBE_CLIPS]]
 
@@ -114,6 +111,6 @@ def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, "
     )
 
 
-def action_chunks(actions: Float[Tensor, "n a"], start: Int[Tensor, " m"], length: int) -> Float[Tensor, "m s a"]:
+def action_chunks(actions: Float[Tensor, "f a"], start: Int[Tensor, " b"], length: int) -> Float[Tensor, "b h a"]:
     """For each frame in `start`, the `length` actions from this frame on."""
     return actions[start[:, None] + torch.arange(length)]

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of held-out metrics, by resampling episodes.
 
-Shapes: e held-out episodes, r resamples.
+Shapes: x resamples.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 _RESAMPLES = 1000
-"""Number of bootstrap samples r: 25 of them lie beyond each end of a 95 % interval."""
+"""Number of bootstrap samples x: 25 of them lie beyond each end of a 95 % interval."""
 
 
-def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e"]:
+def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "x e"]:
     """Draw bootstrap samples of episodes with replacement (Efron, 1979).
 
     Episodes are drawn rather than clips, since clips of one episode are similar.
@@ -28,7 +28,7 @@ def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "r e
     )
 
 
-def percentile_interval(values: Float[Tensor, " r"]) -> tuple[float, float] | None:
+def percentile_interval(values: Float[Tensor, " x"]) -> tuple[float, float] | None:
     """2.5 % and 97.5 % quantiles of the bootstrap scores; None if a score is NaN."""
     if values.isnan().any():
         return None

@@ -2,7 +2,7 @@
 
 Probes are fitted on clips of training episodes and scored on clips of held-out episodes.
 
-Shapes: m clips for fitting, v held-out clips, f features, a action values, e held-out episodes, r resamples.
+Shapes: i clips for fitting, j held-out clips, z features, g targets, x resamples.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _NO_VARIATION = 1e-9
 class ProbeScore:
     """Squared errors of a probe on held-out clips, per target."""
 
-    residual: Float[Tensor, "*r a"]
+    residual: Float[Tensor, "*x g"]
     """Summed squared errors of the probe."""
-    total: Float[Tensor, "*r a"]
+    total: Float[Tensor, "*x g"]
     """Summed squared errors of a constant guess: the mean of the held-out targets."""
 
-    def per_target(self) -> Float[Tensor, "*r a"]:
+    def per_target(self) -> Float[Tensor, "*x g"]:
         """R² of each target, at most 1; 0 is as good as the mean of the held-out targets. NaN for a constant target."""
         return torch.where(self.total > _NO_VARIATION, 1 - self.residual / self.total.clamp_min(1e-9), torch.nan)
 
-    def pooled(self) -> Float[Tensor, "*r"]:
+    def pooled(self) -> Float[Tensor, "*x"]:
         """R² of all targets that vary, weighted by their variance on the held-out clips; NaN if none varies.
 
         A plain average over targets would be dominated by targets that hardly vary, such as those of an idle arm.
@@ -47,17 +47,17 @@ class ProbeScore:
 class LinearProbe:
     """A fitted ridge regression on standardized features."""
 
-    feature_mean: Float[Tensor, " f"]
-    feature_scale: Float[Tensor, " f"]
-    weights: Float[Tensor, "f a"]
-    bias: Float[Tensor, " a"]
+    feature_mean: Float[Tensor, " z"]
+    feature_scale: Float[Tensor, " z"]
+    weights: Float[Tensor, "z g"]
+    bias: Float[Tensor, " g"]
 
-    def predict(self, features: Float[Tensor, "v f"]) -> Float[Tensor, "v a"]:
+    def predict(self, features: Float[Tensor, "j z"]) -> Float[Tensor, "j g"]:
         """Predict the targets of new clips."""
         return (features.double() - self.feature_mean) / self.feature_scale @ self.weights + self.bias
 
 
-def fit_probe(features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]) -> LinearProbe:
+def fit_probe(features: Float[Tensor, "i z"], targets: Float[Tensor, "i g"]) -> LinearProbe:
     """Fit a ridge regression; its strength is chosen by the error on the last quarter of these clips.
 
     Clips with a target that is not finite are left out: their actions are not known.
@@ -78,10 +78,10 @@ def fit_probe(features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]) -> 
 
 
 def linear_probe(
-    fit_features: Float[Tensor, "m f"],
-    fit_targets: Float[Tensor, "m a"],
-    test_features: Float[Tensor, "v f"],
-    test_targets: Float[Tensor, "v a"],
+    fit_features: Float[Tensor, "i z"],
+    fit_targets: Float[Tensor, "i g"],
+    test_features: Float[Tensor, "j z"],
+    test_targets: Float[Tensor, "j g"],
 ) -> ProbeScore:
     """Fit a probe and score it on held-out clips."""
     probe, every = fit_probe(fit_features, fit_targets), torch.zeros(len(test_targets), dtype=torch.int64)
@@ -89,8 +89,8 @@ def linear_probe(
 
 
 def _ridge(
-    features: Float[Tensor, "m f"], targets: Float[Tensor, "m a"]
-) -> Callable[[float], tuple[Float[Tensor, "f a"], Float[Tensor, " a"]]]:
+    features: Float[Tensor, "i z"], targets: Float[Tensor, "i g"]
+) -> Callable[[float], tuple[Float[Tensor, "z g"], Float[Tensor, " g"]]]:
     """A function from regularization strength to weights and bias; the matrix products are computed only once."""
     mean = targets.mean(0)
     gram, moment = features.T @ features / len(features), features.T @ (targets - mean) / len(features)
@@ -105,24 +105,24 @@ def _ridge(
 class EpisodeSums:
     """Sums over the clips of each held-out episode, from which the score of any set of episodes can be computed."""
 
-    clips: Float[Tensor, "*r 1"]
+    clips: Float[Tensor, "*x 1"]
     """Number of clips."""
-    residual: Float[Tensor, "*r a"]
+    residual: Float[Tensor, "*x g"]
     """Summed squared errors of the probe."""
-    target: Float[Tensor, "*r a"]
+    target: Float[Tensor, "*x g"]
     """Summed targets."""
-    target_square: Float[Tensor, "*r a"]
+    target_square: Float[Tensor, "*x g"]
     """Summed squares of the targets."""
 
     def score(self) -> ProbeScore:
         """Score of all episodes together."""
         return self._weighted(self.clips.new_ones(len(self.clips)))
 
-    def resampled(self, weights: Float[Tensor, "r e"]) -> ProbeScore:
-        """Scores of r bootstrap samples; `weights` counts how often each episode is in each sample."""
+    def resampled(self, weights: Float[Tensor, "x e"]) -> ProbeScore:
+        """Scores of x bootstrap samples; `weights` counts how often each episode is in each sample."""
         return self._weighted(weights)
 
-    def _weighted(self, weights: Float[Tensor, "*r e"]) -> ProbeScore:
+    def _weighted(self, weights: Float[Tensor, "*x e"]) -> ProbeScore:
         clips, residual, target, square = (
             weights @ sums for sums in (self.clips, self.residual, self.target, self.target_square)
         )
@@ -130,7 +130,7 @@ class EpisodeSums:
 
 
 def episode_sums(
-    truth: Float[Tensor, "v a"], predicted: Float[Tensor, "v a"], episode: Int[Tensor, " v"]
+    truth: Float[Tensor, "j g"], predicted: Float[Tensor, "j g"], episode: Int[Tensor, " j"]
 ) -> EpisodeSums:
     """Sum squared errors and targets over the clips of each episode; `episode` may hold any integers.
 
@@ -141,7 +141,7 @@ def episode_sums(
     truth, error = truth - truth.mean(0), truth - predicted  # centring keeps the difference of sums accurate
     names, row = episode.unique(return_inverse=True)
 
-    def summed(values: Float[Tensor, "v _"]) -> Float[Tensor, "e _"]:
+    def summed(values: Float[Tensor, "j _"]) -> Float[Tensor, "e _"]:
         return values.new_zeros(len(names), values.shape[1]).index_add_(0, row, values)
 
     ones = truth.new_ones(len(truth), 1)

@@ -69,7 +69,7 @@ class TrainLAQConfig:
     code_seq_len: int = 4
     """Code slots s per transition."""
     num_frames: int = 2
-    """Frames T of a clip, at least 2; a clip has T-1 transitions."""
+    """Frames t of a clip, at least 2; a clip has t-1 transitions."""
     frame_offset_s: float = 0.1
     """Time between two consecutive frames of a clip, in seconds."""
     steps: int = 500

@@ -8,7 +8,7 @@ _SHOWN = 12
 """Numbers of a list that a message shows."""
 
 
-def counted(count: int, noun: str) -> str:
+def with_noun(count: int, noun: str) -> str:
     """A number with its noun: 1 episode, 2 episodes."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

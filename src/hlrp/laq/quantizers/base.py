@@ -26,7 +26,11 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """From one vector per slot to one code per slot."""
+    """From one vector per slot to one code per slot.
+
+    In evaluation mode, `forward` changes no state, gives a latent the same code in every batch and every run, and
+    returns the vectors of `lookup` and a loss of 0.
+    """
 
     has_codes: bool = True
     """False for a quantizer without codebook, whose ids are all `NO_LABEL`."""
@@ -55,5 +59,6 @@ class Quantizer(nn.Module, ABC):
             ValueError: If the quantizer has no codes.
         """
         ids = torch.arange(spec.codebook_size)[:, None].expand(-1, spec.code_seq_len)
-        device = next(chain(self.parameters(), self.buffers())).device
-        return self.lookup(ids.to(device)).transpose(0, 1).contiguous()
+        # A quantizer without parameters and buffers computes its vectors from the ids alone, on their device.
+        weight = next(chain(self.parameters(), self.buffers()), ids)
+        return self.lookup(ids.to(weight.device)).transpose(0, 1).contiguous()

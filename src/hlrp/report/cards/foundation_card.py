@@ -10,7 +10,7 @@ from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.language import LanguageMetrics
 from hlrp.report.cards.parts import facts_list, hub_model, metadata, metrics_table, sources_of, sources_table
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
-from hlrp.runtime.tables import counted
+from hlrp.runtime.tables import with_noun
 
 _CARD = """---
 {metadata}
@@ -88,7 +88,7 @@ def foundation_card(
 def _metrics(quality: CodeAccuracy, language: LanguageMetrics | None) -> str:
     values = quality.to_dict()
     under_other_instructions = None if language is None else language.to_dict()
-    episodes = "" if quality.episodes is None else f" of {counted(quality.episodes, 'episode')}"
+    episodes = "" if quality.episodes is None else f" of {with_noun(quality.episodes, 'episode')}"
     basis = f"Over {quality.frames} frames{episodes} not used to train it; the quantizer may have been trained on them."
     verdicts = foundation_verdicts(values, under_other_instructions)
     return f"{basis}\n\n{metrics_table(verdicts, foundation_conclusion(values))}"

@@ -9,7 +9,7 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.cards.parts import facts_list, markdown_text, metadata, metrics_table, sources_of, sources_table
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
-from hlrp.runtime.tables import counted
+from hlrp.runtime.tables import with_noun
 
 _CARD = """---
 {metadata}
@@ -77,5 +77,5 @@ def _unmeasured(extra: Mapping[str, object]) -> str:
 
 def _metrics(quality: LAQQuality) -> str:
     values = quality.to_dict()
-    basis = f"Over {quality.clips} clips of {counted(quality.episodes, 'episode')} that it was not trained on."
+    basis = f"Over {quality.clips} clips of {with_noun(quality.episodes, 'episode')} that it was not trained on."
     return f"{basis}\n\n{metrics_table(latent_verdicts(values), latent_conclusion(values))}"

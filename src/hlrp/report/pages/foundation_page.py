@@ -26,7 +26,7 @@ from hlrp.report.pages.parts import concluded, facts, figure, judged, page, para
 from hlrp.report.plots.foundation_plots import confusion_figure, reliability_figure, slot_accuracy_figure
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.progress import progress
-from hlrp.runtime.tables import counted
+from hlrp.runtime.tables import with_noun
 from hlrp.training.evaluation_mode import evaluation_mode
 
 PAGE_FILE = "report.html"
@@ -195,7 +195,7 @@ def _basis(quality: CodeAccuracy) -> str:
     interval = (
         "" if quality.decoded_accuracy_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
     )
-    return f"{quality.frames} labelled frames of {counted(quality.episodes, 'episode')} {not_trained_on}{interval}"
+    return f"{quality.frames} labelled frames of {with_noun(quality.episodes, 'episode')} {not_trained_on}{interval}"
 
 
 def _examples(examples: Sequence[ExamplePrediction]) -> str:

@@ -14,7 +14,7 @@ from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells
 from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
-from hlrp.runtime.tables import counted
+from hlrp.runtime.tables import with_noun
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
@@ -146,7 +146,7 @@ def _facts(quality: LAQQuality) -> list[tuple[str, str]]:
 
 
 def _basis(quality: LAQQuality, episodes: str) -> str:
-    clips = f"{quality.clips} clips of {counted(quality.episodes, 'episode')}"
+    clips = f"{quality.clips} clips of {with_noun(quality.episodes, 'episode')}"
     pictures = (
         ""
         if quality.pictures.copy_gain is None

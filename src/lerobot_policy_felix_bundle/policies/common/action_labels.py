@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hlrp.data.clip_starts import clip_is_valid
-from hlrp.data.dataset import episode_bounds
 from hlrp.data.known_actions import known_actions
 from hlrp.latents import LatentSpec
 
@@ -37,17 +35,21 @@ class ActionLabels:
         """Known actions of the training dataset; arguments and errors as for `known_actions`."""
         return cls(known_actions(dataset_meta, in_run, fraction=fraction, episodes=episodes, column=column))
 
-    def require_some_within_clips(self, dataset_meta: Any, in_run: Bool[Tensor, " f"], spec: LatentSpec) -> None:
-        """Check that at least one frame has both a known action and latent codes.
+    def require_some_with_codes(
+        self, in_run: Bool[Tensor, " f"], with_codes: Bool[Tensor, " f"], spec: LatentSpec
+    ) -> None:
+        """Check that at least one frame of the run has both a known action and latent codes.
 
-        A frame has latent codes if the clip that starts there does not leave its episode.
+        Args:
+            in_run: Frames of the run.
+            with_codes: Frames with latent codes; see `frames_with_codes`.
+            spec: Geometry of the codes, for the message.
 
         Raises:
             ValueError: If there is no such frame.
         """
-        labelled = clip_is_valid(episode_bounds(dataset_meta), spec.frame_deltas(float(dataset_meta.fps)))
         known = self.known & in_run
-        if known.any() and not (known & labelled).any():
+        if known.any() and not (known & with_codes).any():
             raise ValueError(
                 f"none of the {int(known.sum())} frames with a known action has a latent code, since the clip of "
                 f"{spec.frame_offset_s:g} s leaves its episode; choose longer episodes, or a LAQ of a shorter offset"

@@ -37,7 +37,7 @@ class ActionTarget:
         *,
         chunk_size: int,
         action_dim: int,
-        has_codes: Bool[Tensor, " b"] | None,
+        codes_counted: Bool[Tensor, " b"] | None,
     ) -> ActionTarget:
         """Target actions of a training batch.
 
@@ -46,7 +46,7 @@ class ActionTarget:
             labels: Mask of the frames with a known action; None if all are known.
             chunk_size: Steps h of a chunk.
             action_dim: Action dimensions a.
-            has_codes: Samples with latent codes, if actions are learned on these only.
+            codes_counted: `LatentActions.counted` of the batch if actions are learned with codes only, else None.
 
         Raises:
             ValueError: If the batch has fewer actions than a chunk.
@@ -57,8 +57,8 @@ class ActionTarget:
         if actions.shape[1] < chunk_size:
             raise ValueError(f"the batch has {actions.shape[1]} actions of a sample, and chunk_size is {chunk_size}")
         is_pad, counted = _is_pad(batch, labels, chunk_size), _is_known(batch, labels)
-        if has_codes is not None:
-            counted = counted & has_codes
+        if codes_counted is not None:
+            counted = counted & codes_counted
         known = torch.where(counted[:, None, None], actions[:, :chunk_size].float(), 0.0)
         return cls(known if is_pad is None else _repeat_last(known, is_pad), counted, is_pad)
 

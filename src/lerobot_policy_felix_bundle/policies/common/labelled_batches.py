@@ -6,8 +6,6 @@ once, by the method `__getitems__`. The policy therefore gives the dataset of it
 replaces surplus frames of a batch before they are read. Whatever LeRobot does with a frame (decoding in worker
 processes, windows of actions, image transforms, renaming, normalization) happens to the replacement, too. Nothing of it
 is saved: a resumed run builds its policy again and with it this method.
-
-Shapes: b batch, f frames of the dataset.
 """
 
 from __future__ import annotations
@@ -119,7 +117,14 @@ def least_labelled_share(config: HLRPConfig, *, learns_codes: bool, all_known: b
 
 
 def frames_with_codes(labels: LabelSource | None, dataset_meta: Any) -> Bool[Tensor, " f"]:
-    """Mask of the frames of a dataset whose latent codes are learned; true everywhere if `labels` is None."""
+    """Mask of the frames of a dataset whose latent codes are learned; true everywhere if `labels` is None.
+
+    For labels from the disk this is `LatentActions.counted`. An online teacher makes its codes later, in each batch; it
+    gives codes to the frames whose clip does not leave the episode.
+
+    Raises:
+        ValueError: If no episode is long enough for a clip of the online teacher.
+    """
     if labels is None:
         return torch.ones(dataset_meta.total_frames, dtype=torch.bool)
     if isinstance(labels, LabelTable):

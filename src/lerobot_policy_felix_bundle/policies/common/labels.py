@@ -9,9 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from hlrp.data.labels import CODES, VALID
 from hlrp.latents import LatentActions, LatentSpec
-
-LATENT_CODES, LATENT_VALID = "latent_codes", "latent_valid"
 
 
 @runtime_checkable
@@ -44,17 +43,17 @@ def batch_labels(batch: Mapping[str, Any], source: LabelSource | None, spec: Lat
     Raises:
         ValueError: If there are no labels, or the number of codes differs from `spec.num_codes`.
     """
-    codes = batch.get(LATENT_CODES)
+    codes = batch.get(CODES)
     if codes is not None:
         if codes.shape[1:] != (spec.num_codes,):
-            raise ValueError(f"{LATENT_CODES} must be (batch, {spec.num_codes}), got {tuple(codes.shape)}")
-        valid = batch.get(LATENT_VALID)
+            raise ValueError(f"{CODES} must be (batch, {spec.num_codes}), got {tuple(codes.shape)}")
+        valid = batch.get(VALID)
         labels = LatentActions.of_codes(codes)
         return labels if valid is None else replace(labels, valid=valid.reshape(-1))
     if source is None:
         raise ValueError(
             "no latent labels to train on: write them with hlrp-precompute-latent-codes, name their folder with "
             "--policy.latent_labels_path, name a quantizer that makes them with --policy.latent_targets=online, or put "
-            f"{LATENT_CODES} into the batch"
+            f"{CODES} into the batch"
         )
     return source.label(batch)

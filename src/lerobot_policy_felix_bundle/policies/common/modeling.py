@@ -233,10 +233,14 @@ class HLRPPolicy(PreTrainedPolicy):
         if self.config.freeze_vla:
             raise ValueError("adapters on a frozen VLA would learn nothing; set --policy.freeze_vla=false")
 
-    def _action_target(self, batch: dict[str, Any], has_codes: Bool[Tensor, " b"] | None = None) -> ActionTarget:
-        """Target actions of a training batch; `has_codes` limits them to samples with latent codes."""
+    def _action_target(self, batch: dict[str, Any], codes_counted: Bool[Tensor, " b"] | None = None) -> ActionTarget:
+        """Target actions of a training batch; only of the samples in `codes_counted`, if it is given."""
         return ActionTarget.of_batch(
-            batch, self.action_labels, chunk_size=self.chunk_size, action_dim=self.action_dim, has_codes=has_codes
+            batch,
+            self.action_labels,
+            chunk_size=self.chunk_size,
+            action_dim=self.action_dim,
+            codes_counted=codes_counted,
         )
 
     def _total_loss(

@@ -135,13 +135,16 @@ def _find_action_labels(
         episodes=config.labelled_episodes,
         column=config.action_valid_column,
     )
+    learnable = found.known  # frames whose action can be learned
     if config.actions_need_codes and labels is not None:
-        found.require_some_within_clips(dataset_meta, in_run, labels.spec)
+        with_codes = frames_with_codes(labels, dataset_meta)
+        found.require_some_with_codes(in_run, with_codes, labels.spec)
+        learnable = found.known & with_codes
     uses_state = OBS_STATE in (config.input_features or {})
     use_statistics_of_run(
         dataset_meta, in_run=in_run, known=found.known, state_option=config.state_option if uses_state else None
     )
-    _fill_batches(config, dataset_meta, in_run, found.known, labels)
+    _fill_batches(config, dataset_meta, in_run, found.known, learnable)
     return None if found.known.all() else found
 
 
@@ -150,11 +153,10 @@ def _fill_batches(
     dataset_meta: Any,
     in_run: Bool[Tensor, " f"],
     known: Bool[Tensor, " f"],
-    labels: LabelSource | None,
+    labelled: Bool[Tensor, " f"],
 ) -> None:
     """See that every training batch has the share of labelled frames that `labelled_share` asks for."""
     all_known = bool(known[in_run].all())
     learns_codes = config.learns_codes and config.needs_labels
     share = least_labelled_share(config, learns_codes=learns_codes, all_known=all_known)
-    labelled = known & frames_with_codes(labels, dataset_meta) if config.actions_need_codes else known
     fill_batches(dataset_meta, in_run=in_run, labelled=labelled, share=share, all_known=all_known)

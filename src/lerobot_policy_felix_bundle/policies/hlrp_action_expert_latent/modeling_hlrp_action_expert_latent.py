@@ -79,16 +79,16 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
         """
         if self.training:
             self.steps_trained += 1
-        labels = latent = codes = shares = has_codes = None
+        labels = latent = codes = shares = codes_counted = None
         if self.config.latent_conditioning:
             labels = batch_labels(batch, self.labels, self.backend.spec)
-            has_codes = labels.counted
+            codes_counted = labels.counted
         inputs = self._vla_inputs(batch, labels=labels)
         if labels is not None:
             latent = self.backend.loss(inputs) if self.config.learns_codes else None
             codes, predicted = self._training_codes(inputs, labels.targets())
             shares = {"predicted_share": predicted.float().mean()}
-        target = self._action_target(batch, has_codes)
+        target = self._action_target(batch, codes_counted)
         error = self._expert_error(target, self._image_tokens(batch), self._code_vectors(codes), batch)
         return self._total_loss(inputs, reduction=reduction, latent=latent, error=error, target=target, shares=shares)
 

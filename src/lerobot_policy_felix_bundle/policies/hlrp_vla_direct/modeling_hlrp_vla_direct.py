@@ -118,7 +118,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         labels = batch_labels(batch, self.labels, self.backend.spec)
         inputs = self._vla_inputs(batch, labels=labels)
         latent = self.backend.loss(inputs) if self.config.learns_codes else None
-        target = self._action_target(batch, has_codes=labels.counted)
+        target = self._action_target(batch, codes_counted=labels.counted)
         actions = self._decode(labels.targets(), batch)  # `target` leaves out samples without a code
         error = (actions - target.actions).abs().mean(-1)
         return self._total_loss(inputs, reduction=reduction, latent=latent, error=error, target=target)
