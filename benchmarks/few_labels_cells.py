@@ -22,7 +22,7 @@ EPISODES_PER_TASK = 30
 """Episodes of each task that are seen as video."""
 _EVAL_SEED = 1000
 """First seed of evaluation episodes, as in the other benchmarks; demonstrations use seeds from 100,000 on."""
-_EVAL_STEPS = 200
+_EVAL_STEPS = 150
 """Steps that an evaluation episode may take; the experts need fewer than 100."""
 _ENVIRONMENTS = 5
 """Evaluation episodes that are simulated in turn, in one batch for the policy."""
