@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,6 +49,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[s
     """Code blocks of docs/extending.md by module name, which can be imported; registrations end with the test."""
     blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
     for name, code in blocks:
+        monkeypatch.delitem(sys.modules, name, raising=False)  # an import registers its class once more in each test
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -102,6 +104,8 @@ def test_a_quantizer_in_one_file_trains_in_a_laq_and_is_saved(examples: dict[str
     assert type(loaded.quantizer).__module__ == "nearest_quantizer"
     assert torch.equal(loaded.encode(clips).require_codes(), model.encode(clips).require_codes())
     assert loaded.codebook().shape == (2, 4, 4)
+    quantized = loaded.quantizer(torch.randn(64, 2, 4))
+    assert torch.equal(loaded.quantizer.lookup(quantized.ids), quantized.vectors)
     assert changed_files(examples, "nearest_quantizer") == 0
 
 
@@ -129,6 +133,24 @@ def test_a_backend_in_one_module_trains_in_stage_2_and_is_saved(examples: dict[s
     assert torch.equal(loaded.predict(batch).codes, backend.predict(batch).codes)
     assert loaded.sample(batch, num_samples=3).codes.shape == (4, 3, 2)
     assert changed_files(examples, "pooled_backend") == 0
+
+
+def test_own_parts_train_by_the_commands_functions(
+    examples: dict[str, str], image_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(image_dataset_root, "outputs/demos")
+    imported("own_parts")
+    assert load_laq("outputs/laq").model.config.quantizer == "nearest"
+    assert load_foundation("outputs/foundation").backend.backend_type == "pooled"
+
+
+def test_a_laq_is_built_and_saved_without_a_command(
+    examples: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = imported("own_laq")
+    assert module.codes.shape == (8, 1, 2)
 
 
 def test_a_policy_and_a_command_accept_the_registered_backend(examples: dict[str, str]) -> None:

@@ -102,7 +102,7 @@ class LatentActions:
 
         Latent actions without codes count if they are valid. The losses and metrics of latent actions use this mask
         alone. Functions that choose frames before a batch exists compute which frames have codes from the stored
-        labels or from the ends of the episodes; docs/architecture.md lists them.
+        labels or from the ends of the episodes; docs/architecture.md names them.
         """
         if self.codes is None:
             return self.valid

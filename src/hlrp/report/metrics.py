@@ -129,7 +129,7 @@ LAQ_METRICS = {
     ),
     "still_modal_share": Metric(
         "still clips with one name",
-        "share of clips without motion that get the most frequent of their code tuples",
+        "share of the clips without motion whose codes are those that most such clips have",
         f"≥ {GOOD_STILL_SHARE:g}",
     ),
     "reversal_correlation": Metric(
