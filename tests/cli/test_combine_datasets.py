@@ -12,7 +12,7 @@ from hlrp.cli.combine_datasets import main
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.cli.train_laq import TrainLAQConfig, train_laq
-from hlrp.foundation.config import QwenVLChatConfig
+from hlrp.foundation.backends import QwenVLChatConfig
 from policies.lerobot_commands import policy_flags, pretrained, run_train, train_flags
 from tiny_datasets import LENGTHS, SIZE
 from tiny_videos import write_video

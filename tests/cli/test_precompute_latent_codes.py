@@ -68,9 +68,9 @@ def test_every_label_is_what_the_quantizer_says_about_the_clip_that_starts_there
     frames = open_frames(dataset, CAMERA, laq.model.config.image_size, cache_gib=0)
     for start in (0, 5, 12, 30, 90):
         actions = laq.model.encode(frames.read(torch.tensor([[start, start + 1]])))
-        assert torch.equal(labels.require_codes()[start], actions.require_codes().flatten())
+        assert torch.equal(labels.codes[start], actions.require_codes().flatten())
         assert labels.vectors is not None
-        torch.testing.assert_close(labels.require_vectors()[start], actions.require_vectors().flatten())
+        torch.testing.assert_close(labels.vectors[start], actions.require_vectors().flatten())
     assert labels.metadata.laq_fingerprint == laq.fingerprint
     assert labels.metadata.spec == laq.model.spec
     assert (labels.metadata.camera, labels.metadata.fps) == (CAMERA, 10.0)

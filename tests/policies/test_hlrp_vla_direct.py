@@ -51,7 +51,7 @@ def test_labels_are_found_by_frame_index(workshop: Workshop, policy: HLRPVLADire
     index = [40, 3, 17, 91]
     assert policy.labels is not None
     found = policy.labels.label(workshop.batch(index))
-    assert torch.equal(found.require_codes(), workshop.labels.require_codes()[index])
+    assert torch.equal(found.require_codes(), workshop.labels.codes[index])
     assert torch.equal(found.valid, workshop.labels.valid[index])
     assert not found.valid.all()
 
