@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from benchmarks import few_labels_upstream as upstream
 from benchmarks.few_labels_jobs import Job
 from benchmarks.laq import TASKS
-from benchmarks.policy_success import POLICIES
+from benchmarks.policy_success import POLICIES, eval_flags
 from benchmarks.running import run_command
 from hlrp.storage.files import write_json
 
@@ -20,12 +20,8 @@ CLEAN, BALL = "clean", "ball"
 """Worlds: the tasks alone, or with a large ball that moves on its own."""
 EPISODES_PER_TASK = 30
 """Episodes of each task that are seen as video."""
-_EVAL_SEED = 1000
-"""First seed of evaluation episodes, as in the other benchmarks; demonstrations use seeds from 100,000 on."""
 _EVAL_STEPS = 150
 """Steps that an evaluation episode may take; the experts need fewer than 100."""
-_ENVIRONMENTS = 5
-"""Evaluation episodes that are simulated in turn, in one batch for the policy."""
 _ALL = 0
 """Budget of cells that use all labels."""
 
@@ -282,7 +278,9 @@ def _train_and_evaluate(world: World, cell: Cell) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     flags = [*policy_flags(world, cell), *_train_flags(settings, cell.seed, folder / "train")]
     trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
-    evaluated = run_command("lerobot.scripts.lerobot_eval", *_eval_flags(settings, folder), log=folder / "eval.log")
+    policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
+    evaluation = eval_flags(policy, folder / "eval", tasks=TASKS, episodes=settings.eval_episodes, steps=_EVAL_STEPS)
+    evaluated = run_command("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
     outcomes = upstream.read_outcomes(folder / "eval" / "eval_info.json")
     cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
     write_json(world.result(cell), {"outcomes": outcomes, "command": flags, **cost})
@@ -323,21 +321,4 @@ def _train_flags(settings: Settings, seed: int, output: Path) -> list[str]:
         f"--log_freq={min(settings.steps, 20)}",
         f"--seed={seed}",
         f"--output_dir={output}",
-    ]
-
-
-def _eval_flags(settings: Settings, folder: Path) -> list[str]:
-    return [
-        f"--policy.path={folder / 'train' / 'checkpoints' / 'last' / 'pretrained_model'}",
-        "--policy.device=cpu",
-        "--env.type=hlrp_metaworld",
-        f"--env.task={','.join(TASKS)}",
-        f"--env.episode_length={_EVAL_STEPS}",
-        "--env.visualization_height=64",  # small videos: at the usual 240 they take twice as long as the simulation
-        "--env.visualization_width=64",
-        f"--eval.n_episodes={settings.eval_episodes}",
-        f"--eval.batch_size={min(settings.eval_episodes, _ENVIRONMENTS)}",
-        "--eval.use_async_envs=false",
-        f"--seed={_EVAL_SEED}",
-        f"--output_dir={folder / 'eval'}",
     ]

@@ -190,7 +190,11 @@ def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None
     if not _is_finished(contest, name):
         print(f"evaluating {name}", flush=True)
         shutil.rmtree(folder / "eval", ignore_errors=True)
-        run_command("lerobot.scripts.lerobot_eval", *_eval_flags(contest, folder), log=folder / "eval.log")
+        policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
+        flags = eval_flags(
+            policy, folder / "eval", tasks=contest.tasks, episodes=contest.eval_episodes, steps=_EPISODE_LENGTH
+        )
+        run_command("lerobot.scripts.lerobot_eval", *flags, log=folder / "eval.log")
     found = success(folder / "eval" / "eval_info.json")
     print(f"{name}: {found['success_rate']:.1%} of {found['episodes']} episodes", flush=True)
 
@@ -305,20 +309,21 @@ def _train_flags(contest: Contest, output: Path, steps: int) -> list[str]:
     ]
 
 
-def _eval_flags(contest: Contest, folder: Path) -> list[str]:
+def eval_flags(policy: Path, output: Path, *, tasks: Sequence[str], episodes: int, steps: int) -> list[str]:
+    """Return the options of lerobot-eval for `episodes` episodes of every task, each of at most `steps` steps."""
     return [
-        f"--policy.path={folder / 'train' / 'checkpoints' / 'last' / 'pretrained_model'}",
+        f"--policy.path={policy}",
         "--policy.device=cpu",
         "--env.type=hlrp_metaworld",
-        f"--env.task={','.join(contest.tasks)}",
-        f"--env.episode_length={_EPISODE_LENGTH}",
+        f"--env.task={','.join(tasks)}",
+        f"--env.episode_length={steps}",
         "--env.visualization_height=64",  # small videos: at the usual 240 they take twice as long as the simulation
         "--env.visualization_width=64",
-        f"--eval.n_episodes={contest.eval_episodes}",
-        f"--eval.batch_size={min(contest.eval_episodes, _ENVIRONMENTS)}",
+        f"--eval.n_episodes={episodes}",
+        f"--eval.batch_size={min(episodes, _ENVIRONMENTS)}",
         "--eval.use_async_envs=false",
         f"--seed={_SEED}",
-        f"--output_dir={folder / 'eval'}",
+        f"--output_dir={output}",
     ]
 
 
