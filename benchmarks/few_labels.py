@@ -19,9 +19,9 @@ from typing import Any
 
 import draccus
 
-from benchmarks.few_labels_cells import BALL, Cell, World, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_cells import BALL, Cell, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import run_jobs
-from benchmarks.few_labels_plot import success_figure
+from benchmarks.few_labels_plot import in_order, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from hlrp.cli.common import run_cli
 from hlrp.runtime.checks import require_numbers
@@ -104,7 +104,7 @@ def gather(worlds: dict[str, World], cells: list[Cell]) -> dict[str, Any]:
             found = json.loads(path.read_text(encoding="utf-8"))["outcomes"]
             outcomes[_key(cell)][cell.budget][cell.seed] = found
     summary = {
-        name: {str(budget): cell_summary(seeds) for budget, seeds in sorted(budgets.items())}
+        name: {budget_name(budget): cell_summary(seeds) for budget, seeds in sorted(budgets.items())}
         for name, budgets in outcomes.items()
     }
     return {
@@ -126,8 +126,11 @@ def _differences(outcomes: dict[str, dict[int, dict[int, Any]]]) -> dict[str, An
         method, world = name.partition(" ")[::2]
         for reference in _COMPARED_WITH:
             other = outcomes.get(" ".join(filter(None, (reference, world))), {})
-            pairs = {str(budget): paired_difference(seeds, other.get(budget, {})) for budget, seeds in budgets.items()}
-            pairs = {budget: pair for budget, pair in pairs.items() if pair is not None}
+            found_pairs = {
+                budget_name(budget): paired_difference(seeds, other.get(budget, {}))
+                for budget, seeds in budgets.items()
+            }
+            pairs = {budget: pair for budget, pair in found_pairs.items() if pair is not None}
             if method != reference and pairs:
                 found[f"{name} - {reference}"] = pairs
     return found
@@ -168,10 +171,10 @@ def labeller_table(labellers: dict[str, Any]) -> str:
 def success_table(results: dict[str, Any]) -> str:
     """Table of success rates with their intervals, by method and budget."""
     cells = results["cells"]
-    budgets = sorted({int(budget) for found in cells.values() for budget in found})
+    budgets = in_order({budget for found in cells.values() for budget in found})
     rows = []
     for name, found in cells.items():
-        shown = [found.get(str(budget)) for budget in budgets]
+        shown = [found.get(budget) for budget in budgets]
         rows.append(
             [
                 name,

@@ -26,6 +26,11 @@ _ALL = 0
 """Budget of cells that use all labels."""
 
 
+def budget_name(budget: int) -> str:
+    """Name of a budget in results: the labelled episodes of each task, or all."""
+    return "all" if budget == _ALL else str(budget)
+
+
 class Settings(Protocol):
     """Numbers of steps and sizes; see `BenchConfig`."""
 

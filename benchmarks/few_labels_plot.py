@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hlrp.report.plots.style import FAINT, INK, PALETTE, figure_style, new_figure, png
@@ -27,18 +28,19 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         plots = figure.subplots(1, max(len(worlds), 1), sharey=True, squeeze=False)[0]
         colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(_methods(worlds)))}
         styles = {name: "-" if i < len(PALETTE) else "--" for i, name in enumerate(colours)}
-        every = sorted({int(budget) for budgets in cells.values() for budget in budgets})
+        every = in_order({budget for budgets in cells.values() for budget in budgets})
         for axes, (world, methods) in zip(plots, sorted(worlds.items()), strict=False):
             for number, (name, budgets) in enumerate(methods.items()):
-                known = sorted((int(budget), found) for budget, found in budgets.items())
+                known = [(budget, budgets[budget]) for budget in in_order(budgets)]
                 # Points of one budget are moved apart, so that their intervals can be told from each other.
                 places = [every.index(budget) + 0.035 * (number - len(methods) / 2) for budget, _ in known]
                 rates = [found["success"] for _, found in known]
                 low, high = zip(*(found["interval"] for _, found in known), strict=True)
                 axes.plot(places, rates, styles[name], marker="o", markersize=4, color=colours[name], label=name)
                 axes.vlines(places, low, high, color=colours[name], linewidth=1, alpha=0.5)
-            axes.set_title(world.strip("()") or "clean", fontsize=9)
-            axes.set_xticks(range(len(every)), [str(budget) for budget in every])
+            axes.set_title("with a large ball" if world else "the tasks alone", fontsize=9)
+            axes.set_xticks(range(len(every)), every)
+            axes.set_xlim(-0.4, len(every) - 0.6)
             axes.set_xlabel("labelled episodes of each task", color=FAINT)
             axes.set_ylim(0, 1.03)
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], color=INK)
@@ -46,6 +48,11 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         plots[0].set_ylabel("success", color=FAINT)
         figure.legend(*_legend(plots), loc="outside right upper", fontsize=7.5)
         return png(figure)
+
+
+def in_order(budgets: Iterable[str]) -> list[str]:
+    """Budgets by their number of labelled episodes; all labels come last."""
+    return sorted(budgets, key=lambda budget: math.inf if budget == "all" else int(budget))
 
 
 def _methods(worlds: Mapping[str, Mapping[str, Any]]) -> list[str]:

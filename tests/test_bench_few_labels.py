@@ -1,0 +1,129 @@
+"""The few-labels benchmark: its jobs, its statistics, and the options it gives to each method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lerobot.datasets.dataset_reader import DatasetReader
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from benchmarks.few_labels import BenchConfig, success_table
+from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_jobs import Job, run_jobs
+from benchmarks.few_labels_plot import in_order, success_figure
+from benchmarks.few_labels_statistics import cell_summary, paired_difference
+from benchmarks.few_labels_upstream import choose_episodes
+from benchmarks.train_in_memory import keep_in_memory
+from tiny_datasets import LENGTHS
+
+
+def touching(path: Path, order: list[str]) -> Any:
+    def run() -> None:
+        order.append(path.name)
+        path.touch()
+
+    return run
+
+
+def test_jobs_run_after_what_they_need_and_only_once(tmp_path: Path) -> None:
+    first, second, order = tmp_path / "first", tmp_path / "second", []
+    jobs = [
+        Job("second", second, touching(second, order), (first,)),
+        Job("first", first, touching(first, order)),
+    ]
+    assert run_jobs(jobs, workers=2) == []
+    assert order == ["first", "second"]
+    assert run_jobs(jobs, workers=2) == []
+    assert order == ["first", "second"]
+
+
+def test_a_job_that_fails_stops_only_those_that_need_it(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("no data")
+
+    lost, good, order = tmp_path / "lost", tmp_path / "good", []
+    jobs = [
+        Job("bad", lost, fail),
+        Job("waiting", tmp_path / "never", touching(tmp_path / "never", order), (lost,)),
+        Job("good", good, touching(good, order)),
+    ]
+    failed = run_jobs(jobs, workers=1)
+    assert order == ["good"]
+    assert [sentence.partition(":")[0] for sentence in failed] == ["bad", "waiting"]
+
+
+def test_a_cell_counts_all_seeds_and_a_difference_pairs_the_episodes() -> None:
+    one = {0: {"a": [True, True], "b": [True, False]}, 1: {"a": [True, True], "b": [True, True]}}
+    other = {0: {"a": [True, False], "b": [False, False]}}
+    summary = cell_summary(one)
+    assert summary["success"] == 7 / 8
+    assert summary["seeds"] == {"0": 0.75, "1": 1.0}
+    assert summary["interval"][0] < 7 / 8 < summary["interval"][1]
+    found = paired_difference(one, other)
+    assert found is not None
+    assert found["difference"] == 0.5  # only the seed that both have counts
+    assert found["episodes"] == 4
+    assert found["interval"][0] <= 0.5 <= found["interval"][1]
+    assert paired_difference(one, {2: {"a": [True]}}) is None
+
+
+def test_every_method_is_planned_at_its_budgets() -> None:
+    cells = planned_cells(quick=False, seeds=3)
+    assert len(cells) == len(set(cells))
+    assert {cell.method for cell in cells} == set(METHODS)
+    assert {cell.budget for cell in cells if cell.method == "oracle"} == {1, 3}
+    assert {cell.budget for cell in cells if cell.method == "all_labels"} == {0}
+    assert len(planned_cells(quick=True, seeds=1)) == 4
+    assert cells[0].budget == 1
+
+
+def test_the_output_of_every_job_is_what_another_needs_or_a_result(tmp_path: Path) -> None:
+    config = BenchConfig(output=tmp_path / "few_labels.json", seeds=1)
+    cells = planned_cells(quick=False, seeds=1)
+    worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
+    jobs = [*labeller_jobs(worlds, cells), *cell_jobs(worlds, cells)]
+    outputs = {job.output for job in jobs}
+    assert all(path in outputs for job in jobs for path in job.after)
+    assert all(worlds[cell.world].result(cell) in outputs for cell in cells)
+
+
+def test_a_larger_budget_contains_a_smaller_one(image_dataset_root: Path) -> None:
+    one, two = (choose_episodes(image_dataset_root, budget=budget, seed=5) for budget in (1, 2))
+    assert set(one) < set(two)
+    assert (len(one), len(two)) == (2, 4)  # of two tasks
+    assert max(two) < len(LENGTHS)
+
+
+def test_tables_and_plots_put_all_labels_last() -> None:
+    cells = {
+        "bc": {"1": {"success": 0.4, "interval": [0.3, 0.5], "seeds": {"0": 0.4}}},
+        "all_labels": {"all": {"success": 0.9, "interval": [0.8, 1.0], "seeds": {"0": 0.9}}},
+        "bc (ball)": {"10": {"success": 0.2, "interval": [0.1, 0.3], "seeds": {"0": 0.2}}},
+    }
+    header = success_table({"cells": cells}).splitlines()[0]
+    assert header.index("1 labelled") < header.index("10 labelled") < header.index("all labelled")
+    assert in_order(["all", "10", "3"]) == ["3", "10", "all"]
+    assert success_figure(cells).startswith(b"\x89PNG")
+    assert [budget_name(0), budget_name(3)] == ["all", "3"]
+
+
+def test_items_in_memory_are_those_of_lerobot(image_dataset_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {
+        "root": image_dataset_root,
+        "delta_timestamps": {"action": [0.0, 0.1]},
+        "episodes": [1, 4],
+    }
+    read = LeRobotDataset("local/x", **options)
+    monkeypatch.setattr(DatasetReader, "_load_hf_dataset", DatasetReader._load_hf_dataset)  # restored after the test
+    keep_in_memory()
+    kept = LeRobotDataset("local/x", **options)
+    assert len(kept) == len(read)
+    for row in (0, 7, len(read) - 1):
+        one, other = read[row], kept[row]
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+            assert same, name
