@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.stamp-$(shell cat pyproject.toml constraints.txt scripts/setup.sh scripts/system_packages.py | cksum | cut -d ' ' -f 1)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install all packages (the other targets run this when needed)
 	@echo "Set up: .venv holds the pinned packages"
