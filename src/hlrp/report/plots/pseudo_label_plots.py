@@ -101,7 +101,8 @@ def confidence_figure(
         figure = new_figure(3.0)
         left, right = figure.subplots(1, 2)
         left.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-        left.bar(calibration.confidence, calibration.right, 0.8 / BINS, color=SKY)
+        middles = [(min(int(mean * BINS), BINS - 1) + 0.5) / BINS for mean in calibration.confidence]
+        left.bar(middles, calibration.right, 0.9 / BINS, color=SKY)
         left.scatter(calibration.confidence, calibration.right, s=8 + 60 * frames / frames.max(), color=BLUE, zorder=3)
         left.set_title(f"calibration error {calibration.error:.3f}", fontsize=8.5)
         left.set_ylabel("actions right", color=FAINT)
