@@ -36,7 +36,7 @@ def save_laq(
         folder: Folder to create.
         overwrite: Replace an earlier quantizer in `folder`.
         cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
-        quality: Held-out figures; None if they have not been measured.
+        quality: Metrics on held-out clips; None if they have not been measured.
         extra: What the quantizer was trained on, as plain values for JSON.
 
     Raises:
@@ -68,7 +68,7 @@ def save_foundation(
         overwrite: Replace an earlier foundation model in `folder`.
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: Facts of the training run, as plain values for JSON.
-        quality: Held-out figures for the card; None if they have not been measured.
+        quality: Metrics on held-out frames for the card; None if they have not been measured.
         language: Figures of the same frames under other instructions, for the card.
         beside: Further text files of the folder, by name, such as a report.
 
