@@ -67,10 +67,14 @@ def test_videos_are_the_same_files(video_dataset_root: Path, tmp_path: Path) -> 
 
 
 def test_the_report_holds_what_was_measured(
-    image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_dataset_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     output = tmp_path / "full"
     pseudo_label(config(image_dataset_root, output, min_confidence=0.99))
+    assert "too low to train a policy" in caplog.text  # three training steps are not enough
     metrics = json.loads((output / "pseudo_labels/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["held_out"]) >= {"r2", "r2_by_dimension", "calibration", "held_out", "tolerance"}
     assert 0 <= metrics["held_out"]["calibration"]["error"] <= 1

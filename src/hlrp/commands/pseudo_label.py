@@ -41,6 +41,8 @@ CONFIDENCE = "action_confidence"
 """Column of the probability that an action is right; 1 for known actions."""
 KNOWN = "is_action_known"
 """Column that is true where the action is known, and false where it was read from video."""
+_USABLE_R2 = 0.5
+"""R² on held-out actions below which the command warns: a policy would learn mostly errors."""
 REPORT_DIR = "pseudo_labels"
 """Folder within the new dataset that holds the report."""
 METRICS_FILE = "metrics.json"
@@ -65,6 +67,12 @@ def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
         columns = _columns(dataset, found, config.min_confidence)
         write_with_columns(dataset, target, columns, beside=_report(found, dataset))
     print(_summary(found))
+    explained = found.held_out.to_dict()["r2"]
+    if explained < _USABLE_R2:
+        logger.warning(
+            f"R² of {explained:.2f} on held-out actions is too low to train a policy on the actions that were read: "
+            "expected 0.5 or more; label more episodes, or train longer with --model.steps"
+        )
     print(_next_command(config, dataset, found))
     return found
 
