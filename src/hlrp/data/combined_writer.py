@@ -5,8 +5,6 @@ Shapes: f frames of one episode, values the values of one column in a frame.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from lerobot.utils.constants import ACTION, DEFAULT_FEATURES
 from hlrp.data.added_episodes import DecodedFrames, Episode, Statistics, StoredImages, StoredVideo
 from hlrp.data.dataset import ACTION_VALID, numeric_rows
 from hlrp.data.encoding import encode_images, encode_video
+from hlrp.storage.files import link_or_copy
 
 
 class CombinedWriter:
@@ -216,7 +215,7 @@ class _VideoFolder:
         if isinstance(frames, StoredVideo):
             if frames.path not in self._places:
                 path, self._places[frames.path] = self._new_file()
-                _link_or_copy(frames.path, path)
+                link_or_copy(frames.path, path)
             place, (start_s, end_s) = self._places[frames.path], (frames.from_s, frames.to_s)
             statistics = frames.statistics
         else:
@@ -236,14 +235,6 @@ class _VideoFolder:
         path = Path(self.meta.root) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, place
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Give the file `source` a second name, or copy it where the file system does not allow this."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file of another user
-        shutil.copyfile(source, target)
 
 
 def _encoder(info: dict | None) -> RGBEncoderConfig:

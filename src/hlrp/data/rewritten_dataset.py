@@ -6,7 +6,6 @@ Shapes: values the values of one column in a frame.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from lerobot.datasets.utils import EPISODES_DIR, INFO_PATH, STATS_PATH
 
 from hlrp.data.dataset import episode_bounds
 from hlrp.data.dataset_files import data_files
-from hlrp.storage.files import new_directory
+from hlrp.storage.files import link_or_copy, new_directory
 
 _LINKED = ("videos", "images")
 """Folders whose files are linked or copied as they are."""
@@ -93,15 +92,6 @@ def write_with_columns(
         for name, text in (beside or {}).items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_text(text, encoding="utf-8")
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give the file `source` a second name, or copy it where the file system does not allow this."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file of another user
-        shutil.copyfile(source, target)
 
 
 def _rewrite_rows(

@@ -196,6 +196,15 @@ def _require_place(directory: Path) -> None:
         raise PermissionError(f"{directory} cannot be made, since {place} may not be written; choose another folder")
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file `source` a second name, or copy it where the file system does not allow this."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a file of another user
+        shutil.copyfile(source, target)
+
+
 def write_json(path: Path | str, values: Mapping[str, object]) -> None:
     """Write `values` as JSON to `path`, atomically: a reader never sees an incomplete file."""
     with new_file(path) as scratch:

@@ -16,7 +16,7 @@ def draw_row(cells: ndarray, frames: Sequence[Float[ndarray, "h w c"]], maps: Se
 
     All maps share one brightness scale, whose maximum is the largest value of the first map.
     """
-    for axes, frame in zip(cells, frames, strict=False):
+    for axes, frame in zip(cells, frames, strict=False):  # the row may have further cells
         axes.imshow(frame, interpolation="nearest")
     brightest = max(float(np.max(maps[0])), 1 / 255)  # at least one grey level, for clips without motion
     for axes, values in zip(cells[len(frames) :], maps, strict=False):  # a row may have a last cell for text
