@@ -25,6 +25,7 @@ from hlrp.cli.combine_datasets import CombineDatasetsConfig
 from hlrp.cli.import_lapa import ImportLapaConfig
 from hlrp.cli.inspect_latents import InspectConfig
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig
+from hlrp.cli.pseudo_label import PseudoLabelConfig
 from hlrp.cli.train_foundation import TrainFoundationConfig
 from hlrp.cli.train_laq import TrainLAQConfig
 from hlrp.cli.train_laq import main as train_laq_command
@@ -49,6 +50,7 @@ COMMANDS = [
     ImportLapaConfig,
     DemoConfig,
     CombineDatasetsConfig,
+    PseudoLabelConfig,
 ]
 LEROBOT = [
     HLRPVLADirectConfig,
@@ -62,6 +64,7 @@ OURS = ("hlrp", "lerobot_policy_felix_bundle")
 REQUIRED = {
     CollectDemosConfig: {"output_dir": "demos"},
     ImportLapaConfig: {"frame_offset_s": 1.0},
+    PseudoLabelConfig: {"output_dir": "completed"},
     CombineDatasetsConfig: {"output_dir": "all", "sources": [{"video_dir": "films", "instruction": "Open the door"}]},
 }
 

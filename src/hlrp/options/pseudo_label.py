@@ -10,6 +10,9 @@ from hlrp.data.source_config import DEFAULT_TOLERANCE_S, AddedSourceConfig
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.runtime.checks import require_numbers
 
+Start = Literal["laq", "scratch"]
+"""What inverse dynamics models start from."""
+
 
 @dataclass
 class PseudoLabelConfig:
@@ -40,7 +43,7 @@ class PseudoLabelConfig:
     """Boolean column that is true where the action is known, instead of the two options above."""
     cameras: list[str] = field(default_factory=list)
     """Dataset keys of the cameras; default: the cameras of the LAQ, or the dataset's only camera."""
-    start: Literal["laq", "scratch"] = "laq"
+    start: Start = "laq"
     """What the models start from: the encoder of a LAQ that was trained on video, or random weights."""
     laq_path: str = "outputs/laq"
     """Folder of the LAQ checkpoint, or its repo id on the hub; only used with start=laq."""
