@@ -110,3 +110,12 @@ def test_bad_choices_are_refused_before_anything_is_written(image_dataset_root: 
 def test_options_out_of_range_are_refused(tmp_path: Path, changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         config(tmp_path, tmp_path / "out", **changes)
+
+
+def test_read_actions_are_never_taken_for_known_ones(image_dataset_root: Path, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    pseudo_label(config(image_dataset_root, once))
+    with pytest.raises(ValueError, match="already holds actions that were read from video"):
+        pseudo_label(config(once, twice))
+    pseudo_label(config(once, twice, labelled_episodes=[], action_valid_column="is_action_known"))
+    np.testing.assert_array_equal(rows(twice, "is_action_known"), rows(once, "is_action_known"))

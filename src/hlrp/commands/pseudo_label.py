@@ -81,6 +81,11 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
     """The dataset to complete and its frames with a known action; with further sources, combined in `scratch`."""
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
+    if KNOWN in dataset.meta.features and config.action_valid_column is None:
+        raise ValueError(
+            f"{dataset.repo_id} already holds actions that were read from video, which would count as known; complete "
+            f"the dataset that it was made from, or set --action_valid_column={KNOWN} to read them anew"
+        )
     known = known_actions(
         dataset.meta,
         fraction=config.labelled_fraction,
