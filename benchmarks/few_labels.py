@@ -39,19 +39,20 @@ class BenchConfig:
     output: Path = Path("outputs/benchmarks/few_labels.json")
     """JSON file of the results; the runs are in a folder of the same name beside it."""
     quick: bool = False
-    """A rough answer in at most 40 minutes: one labelled episode a task, one seed, four methods, fewer steps."""
+    """A rough answer in at most 40 minutes: only the cells of one labelled episode a task, one seed, four methods. A later
+    full run continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
-    steps: int = 300
+    steps: int = 400
     """Gradient steps of every policy."""
     laq_steps: int = 500
     """Gradient steps of every quantizer."""
     foundation_steps: int = 500
     """Gradient steps of every foundation model."""
-    labeller_steps: int = 200
+    labeller_steps: int = 300
     """Gradient steps of every inverse dynamics model."""
-    batch_size: int = 64
-    """Frames per step of policies and foundation models."""
+    batch_size: int = 32
+    """Frames per step of policies, and clips per step of inverse dynamics models."""
     eval_episodes: int = 10
     """Evaluation episodes of each task and seed."""
     workers: int = 2
@@ -65,14 +66,17 @@ class BenchConfig:
         )
         require_numbers(self, "eval_episodes", "workers", at_least=1)
         if self.quick:
-            self.output = self.output.with_name("few_labels_quick.json")
-            self.seeds, self.steps, self.laq_steps, self.foundation_steps = 1, 200, 300, 300
-            self.labeller_steps = 200
+            self.seeds = 1
 
     @property
     def runs(self) -> Path:
         """Folder of everything that is trained and evaluated."""
         return self.output.with_suffix("")
+
+    @property
+    def results(self) -> Path:
+        """JSON file of the results of this run."""
+        return self.output.with_name(f"{self.output.stem}_quick.json") if self.quick else self.output
 
 
 def main(config: BenchConfig) -> None:
@@ -80,19 +84,28 @@ def main(config: BenchConfig) -> None:
     cells = planned_cells(quick=config.quick, seeds=config.seeds)
     worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
     failed: list[str] = []
-    if not config.summarize:
+    for group in [] if config.summarize else _groups(cells):
         # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
-        failed += run_jobs(labeller_jobs(worlds, cells), workers=config.workers)
+        failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
         print(labeller_table(gather_labellers(worlds, cells)), flush=True)
-        failed += run_jobs(cell_jobs(worlds, cells), workers=config.workers)
+        failed += run_jobs(cell_jobs(worlds, group), workers=config.workers)
+        print(success_table(gather(worlds, cells)), flush=True)
     results = gather(worlds, cells)
-    write_json(config.output, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
-    with new_file(config.output.with_suffix(".png")) as scratch:
+    write_json(config.results, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
+    with new_file(config.results.with_suffix(".png")) as scratch:
         scratch.write_bytes(success_figure(results["cells"]))
     print(success_table(results))
-    print(f"{results['finished']} of {len(cells)} cells: {config.output}")
+    print(f"{results['finished']} of {len(cells)} cells: {config.results}")
     for sentence in failed:
         print(f"failed: {sentence}")
+
+
+def _groups(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells of the same world and budget, in the order of their first cell; cells with all labels come with budget 1."""
+    groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.world, max(cell.budget, 1)].append(cell)
+    return list(groups.values())
 
 
 def gather(worlds: dict[str, World], cells: list[Cell]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ CLEAN, BALL = "clean", "ball"
 """Worlds: the tasks alone, or with a large ball that moves on its own."""
 EPISODES_PER_TASK = 30
 """Episodes of each task that are seen as video."""
-_EVAL_STEPS = 150
+_EVAL_STEPS = 120
 """Steps that an evaluation episode may take; the experts need fewer than 100."""
 _ALL = 0
 """Budget of cells that use all labels."""
@@ -190,7 +190,6 @@ class World:
             labels,
             output,
             steps=self.settings.foundation_steps,
-            batch_size=self.settings.batch_size,
             seed=seed,
         )
         title = f"foundation on {kind}, {self.name}, seed {seed}"
@@ -203,8 +202,15 @@ class World:
 
         def run() -> None:
             episodes = upstream.choose_episodes(self.dataset, budget=budget, seed=seed)
-            steps = self.settings.labeller_steps
-            upstream.write_pseudo_actions(self.dataset, output, laq=laq, episodes=episodes, steps=steps, seed=seed)
+            upstream.write_pseudo_actions(
+                self.dataset,
+                output,
+                laq=laq,
+                episodes=episodes,
+                steps=self.settings.labeller_steps,
+                batch_size=self.settings.batch_size,
+                seed=seed,
+            )
 
         title = f"pseudo-actions from {start}, {budget} labelled, {self.name}, seed {seed}"
         before = self.label_jobs("laq", seed) if start == "laq" else [self.record()]

@@ -31,6 +31,8 @@ from hlrp.storage.files import write_json
 
 _MEMBERS, _FOLDS = 2, 2
 """Models of an ensemble that reads actions, and parts of the known actions that are held out in turn."""
+_FOUNDATION_BATCH = 64
+"""Frames per step of a foundation model."""
 _CLIPS = 256
 """Clips from which an untrained quantizer takes the statistics of its rounding."""
 
@@ -80,21 +82,21 @@ def write_oracle_codes(dataset: Path, like: Path, output: Path, *, seed: int) ->
     save_labels(replace(labels, codes=codes, metadata=metadata), output)
 
 
-def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, batch_size: int, seed: int) -> None:
+def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, seed: int) -> None:
     """Train a foundation model on the codes of all frames."""
     flags = [
         f"--dataset_root={dataset}",
         f"--labels_path={labels}",
         f"--output_dir={output}",
         f"--steps={steps}",
-        f"--batch_size={batch_size}",
+        f"--batch_size={_FOUNDATION_BATCH}",
         f"--seed={seed}",
     ]
     _resumable("hlrp.cli.train_foundation", output, flags)
 
 
 def write_pseudo_actions(
-    dataset: Path, output: Path, *, laq: Path | None, episodes: list[int], steps: int, seed: int
+    dataset: Path, output: Path, *, laq: Path | None, episodes: list[int], steps: int, batch_size: int, seed: int
 ) -> None:
     """Write the dataset with actions that were read from video, from the true actions of a few episodes."""
     flags = [
@@ -102,6 +104,7 @@ def write_pseudo_actions(
         f"--output_dir={output}",
         f"--labelled_episodes={episodes}",
         f"--model.steps={steps}",
+        f"--model.batch_size={batch_size}",
         f"--model.members={_MEMBERS}",
         f"--model.folds={_FOLDS}",
         f"--model.seed={seed}",

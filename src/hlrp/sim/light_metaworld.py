@@ -92,6 +92,7 @@ class LightMetaworldEnv(gym.Env):
         self._expert: Any = None
         self._raw_observation: Any = None
         self._nuisance_path: Any = None
+        self._pixels: np.ndarray | None = None  # image of the last observation
         self._steps = 0
 
     def reset(
@@ -157,6 +158,8 @@ class LightMetaworldEnv(gym.Env):
 
     def render(self) -> np.ndarray:
         """Return an image of the scene for videos, uint8 HWC in [0, 255], at the visualization size."""
+        if self._pixels is not None and self._visualization_size == self._observation_size:
+            return self._pixels.copy()  # nothing has moved since the observation
         return self._render_image(self._visualization_size)
 
     def close(self) -> None:
@@ -167,8 +170,9 @@ class LightMetaworldEnv(gym.Env):
         self._simulation = None
 
     def _observation(self) -> dict[str, np.ndarray]:
+        self._pixels = self._render_image(self._observation_size)
         return {
-            "pixels": self._render_image(self._observation_size),
+            "pixels": self._pixels.copy(),
             "agent_pos": self._raw_observation[:STATE_DIM].copy(),
         }
 
