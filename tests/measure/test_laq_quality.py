@@ -64,6 +64,27 @@ def test_codes_that_determine_the_action_score_one_and_all_of_it_is_gain() -> No
     assert card.probe_gain == pytest.approx(1, abs=0.1)
 
 
+def test_codes_of_the_motion_score_on_relative_actions_even_if_they_do_not_tell_the_position() -> None:
+    fit, test = random_codes(600), random_codes(300)
+
+    def targets(codes: Tensor) -> Tensor:  # positions anywhere, which move in every step as the codes say
+        steps = torch.arange(3.0)[None, :, None]
+        return 30 * torch.randn(len(codes), 1, 2) + steps * actions_of(codes) * torch.tensor([1.0, 0.01])
+
+    card = probed(features(fit), features(test), targets(fit), targets(test))
+    assert card.probe_r2 is not None
+    assert card.probe_r2 < 0.2
+    assert card.probe_r2_relative == pytest.approx(1, abs=1e-3)
+    assert card.probe_r2_relative_vectors == pytest.approx(0.9, abs=0.1)
+
+
+def test_chunks_of_one_action_have_no_relative_actions() -> None:
+    fit, test = random_codes(60), random_codes(30)
+    card = probed(features(fit), features(test), actions_of(fit)[:, :1], actions_of(test)[:, :1])
+    assert card.probe_r2_relative is None
+    assert card.probe_r2 == pytest.approx(1, abs=1e-2)
+
+
 def test_intervals_contain_their_figures() -> None:
     fit, test = random_codes(600), random_codes(300)
     noise = [2 * torch.randn(len(codes), 3, 2) * torch.tensor([1.0, 100.0]) for codes in (fit, test)]

@@ -28,6 +28,8 @@ def report() -> dict[str, Any]:
             "probe_r2_frame_only": -0.025,
             "probe_r2_pixels": 0.848,
             "probe_r2_pixels_and_codes": 0.871,
+            "probe_r2_relative": 0.21,
+            "probe_r2_relative_vectors": 0.44,
             "probe_gain": 0.023,
             "probe_gain_interval": [0.01, 0.04],
             "copy_gain": 0.224,

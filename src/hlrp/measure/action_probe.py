@@ -43,6 +43,12 @@ class ProbeMetrics:
     """R² of the action chunk, read linearly from frame t's pixels (16x16): a baseline that sees no later frame."""
     probe_r2_pixels_and_codes: float | None
     """R² of the action chunk, read linearly from frame t's pixels and the one-hot codes together."""
+    probe_r2_relative: float | None
+    """R² of the relative action chunk, read linearly from the one-hot codes of the clip: every action minus the first
+    one of its chunk. If actions are absolute targets, such as joint positions, `probe_r2` mostly tells where the robot
+    is, and this metric tells how it moves. None for chunks of one action."""
+    probe_r2_relative_vectors: float | None
+    """R² of the relative action chunk, read linearly from the encoder's vectors before quantization."""
     probe_gain: float | None
     """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what the codes tell beyond frame t."""
     probe_gain_interval: tuple[float, float] | None
@@ -56,7 +62,8 @@ class ProbeMetrics:
 
 NO_PROBE = ProbeMetrics(
     probe_r2=None, probe_r2_interval=None, probe_r2_quantized=None, probe_r2_vectors=None, probe_r2_frame_only=None,
-    probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_gain=None, probe_gain_interval=None,
+    probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_r2_relative=None, probe_r2_relative_vectors=None,
+    probe_gain=None, probe_gain_interval=None,
     probe_r2_per_action=None, probe_r2_per_action_by_features=None,
 )  # fmt: skip
 """`ProbeMetrics` of a dataset without actions."""
@@ -74,6 +81,22 @@ class Chunks:
     """Episode of each held-out clip."""
     dimensions: int
     """Action dimensions a. The g = h*a targets are ordered by chunk step, then by action dimension."""
+
+
+def relative(chunks: Chunks) -> Chunks | None:
+    """Targets of the same chunks without the first step: every action minus the first of its chunk, standardized anew.
+
+    None for chunks of one action.
+    """
+
+    def differences(targets: Float[Tensor, "b g"]) -> Float[Tensor, "b h a"]:
+        steps = rearrange(targets, "b (h a) -> b h a", a=chunks.dimensions)
+        return steps[:, 1:] - steps[:, :1]
+
+    fit, held_out = differences(chunks.fit), differences(chunks.held_out)
+    if not fit.shape[1]:
+        return None
+    return standardized(fit, held_out, chunks.episode)
 
 
 def has_finite_actions(chunks: Float[Tensor, "b h a"]) -> Bool[Tensor, " b"]:
@@ -106,31 +129,19 @@ def code_features(latents: LatentActions, codebook_size: int) -> Float[Tensor, "
 
 def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, codebook_size: int) -> ProbeMetrics:
     """Fit a probe for every kind of input on the clips of `fit`, and score it on the clips of `held_out`."""
-
-    def probe(fit_features: Float[Tensor, "i z"], test_features: Float[Tensor, "j z"]) -> EpisodeSums:
-        return probe_episodes(fit_features, test_features, chunks)
-
-    def codes(latents: LatentActions) -> Float[Tensor, "b z"]:
-        return code_features(latents, codebook_size)
-
-    def both(features: ClipFeatures) -> Float[Tensor, "b z"]:
-        return torch.cat([features.pixels, codes(features.latents)], 1)
-
-    sums = {
-        "codes": probe(codes(fit.latents), codes(held_out.latents)),
-        "quantized": probe(_flat_vectors(fit.quantized), _flat_vectors(held_out.quantized)),
-        "vectors": probe(
-            _flat_vectors(fit.latents.require_vectors()), _flat_vectors(held_out.latents.require_vectors())
-        ),
-        "frame_only": probe(codes(fit.still), codes(held_out.still)),
-        "pixels": probe(fit.pixels, held_out.pixels),
-    }
-    from_both = probe(both(fit), both(held_out))
-    if held_out.latents.codes is None:
-        del sums["codes"]
+    of_fit, of_held_out = (_probe_inputs(clips, codebook_size) for clips in (fit, held_out))
+    inputs = {name: (features, of_held_out[name]) for name, features in of_fit.items()}
+    sums = {name: probe_episodes(*features, chunks) for name, features in inputs.items()}
+    from_both = sums.pop("pixels_and_codes")
     scores = {name: found.score() for name, found in sums.items()}
     pooled = {name: _number(score.pooled()) for name, score in scores.items()}
     per_action = {name: _per_action(score, chunks.dimensions) for name, score in scores.items()}
+    differences = relative(chunks)
+    pooled_relative = {
+        name: pooled_r2(probe_episodes(*inputs[name], differences))
+        for name in ("codes", "vectors")
+        if name in inputs and differences is not None
+    }
     return ProbeMetrics(
         probe_r2=pooled.get("codes"),
         probe_r2_interval=r2_interval(sums["codes"]) if "codes" in sums else None,
@@ -139,11 +150,26 @@ def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
         probe_r2_frame_only=pooled["frame_only"],
         probe_r2_pixels=pooled["pixels"],
         probe_r2_pixels_and_codes=_number(from_both.score().pooled()),
+        probe_r2_relative=pooled_relative.get("codes"),
+        probe_r2_relative_vectors=pooled_relative.get("vectors"),
         probe_gain=_number(from_both.score().pooled() - scores["pixels"].pooled()),
         probe_gain_interval=r2_interval(from_both, sums["pixels"]),
         probe_r2_per_action=per_action.get("codes"),
         probe_r2_per_action_by_features=per_action,
     )
+
+
+def _probe_inputs(clips: ClipFeatures, codebook_size: int) -> dict[str, Float[Tensor, "b z"]]:
+    """Inputs of the linear probes by name, in the order in which results are listed."""
+    codes = code_features(clips.latents, codebook_size)
+    return {
+        **({} if clips.latents.codes is None else {"codes": codes}),
+        "quantized": _flat_vectors(clips.quantized),
+        "vectors": _flat_vectors(clips.latents.require_vectors()),
+        "frame_only": code_features(clips.still, codebook_size),
+        "pixels": clips.pixels,
+        "pixels_and_codes": torch.cat([clips.pixels, codes], 1),
+    }
 
 
 def _flat_vectors(vectors: Float[Tensor, "b n s v"]) -> Float[Tensor, "b z"]:

@@ -92,6 +92,13 @@ LAQ_METRICS = {
     "probe_r2_pixels_and_codes": Metric(
         _probed("pixels_and_codes"), "R² of a linear map from frame t and the codes together"
     ),
+    "probe_r2_relative": Metric(
+        "relative R² of codes",
+        "R² of relative actions, each minus the first of its chunk: how the robot moves, not where it is",
+    ),
+    "probe_r2_relative_vectors": Metric(
+        "relative R² of vectors", "R² of relative actions, read by a linear map from the encoder's vectors"
+    ),
     "probe_gain": Metric(
         "gain over the frame",
         "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",

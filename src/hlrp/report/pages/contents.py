@@ -16,6 +16,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
         "probe_r2_frame_only",
         "probe_r2_pixels",
         "probe_r2_pixels_and_codes",
+        "probe_r2_relative",
+        "probe_r2_relative_vectors",
         "probe_gain",
         "probe_gain_interval",
         "copy_gain",

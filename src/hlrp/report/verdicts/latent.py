@@ -160,7 +160,8 @@ def _probe_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
         return []
     first = "probe_r2" if laq["probe_r2"] is not None else "probe_r2_quantized"
     compared = (
-        "probe_r2_quantized", "probe_r2_vectors", "probe_r2_frame_only", "probe_r2_pixels", "probe_r2_pixels_and_codes"
+        "probe_r2_quantized", "probe_r2_vectors", "probe_r2_frame_only", "probe_r2_pixels", "probe_r2_pixels_and_codes",
+        "probe_r2_relative", "probe_r2_relative_vectors",
     )  # fmt: skip
     return [
         Verdict.of(
