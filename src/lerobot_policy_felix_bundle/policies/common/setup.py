@@ -29,6 +29,7 @@ from .processors import require_float_step
 from .run_episodes import frames_of_run
 from .statistics import use_statistics_of_run
 from .vla import needs_vectors, new_vla, saved_vla
+from .window_reads import read_columns_alone
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _find_action_labels(
         dataset_meta, in_run=in_run, known=found.known, state_option=config.state_option if uses_state else None
     )
     _fill_batches(config, dataset_meta, in_run, found.known, learnable)
+    read_columns_alone(dataset_meta)
     return None if found.known.all() else found
 
 
