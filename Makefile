@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels package lint format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -35,8 +35,11 @@ bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/found
 bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policies.json; with ARGS=--quick a rough run of half an hour
 	$(PYTHON) -m benchmarks.policies $(ARGS)
 
-bench-few-labels: $(STAMP) ## Measure success over the number of labelled episodes (14 core-hours, resumable); with ARGS=--quick 40 minutes
+bench-few-labels: $(STAMP) ## Measure success over the number of labelled episodes (10 core-hours, resumable); with ARGS=--quick 40 minutes
 	$(PYTHON) -m benchmarks.few_labels $(ARGS)
+
+package: $(STAMP) ## Build wheel and source distribution, and try them in an empty environment
+	$(PYTHON) scripts/check_package.py
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check
