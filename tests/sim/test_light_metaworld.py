@@ -84,7 +84,9 @@ def test_two_environments_in_one_process_keep_their_own_scenes(env: LightMetawor
 
 
 def test_a_video_of_the_observations_size_shows_the_observation() -> None:
-    env = LightMetaworldEnv(TASK, observation_height=16, observation_width=16, visualization_height=16, visualization_width=16)
+    env = LightMetaworldEnv(
+        TASK, observation_height=16, observation_width=16, visualization_height=16, visualization_width=16
+    )
     pixels = env.reset(seed=3)[0]["pixels"]
     np.testing.assert_array_equal(env.render(), pixels)
     np.testing.assert_array_equal(env.step(np.ones(4))[0]["pixels"], env.render())

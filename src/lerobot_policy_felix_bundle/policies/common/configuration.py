@@ -79,7 +79,10 @@ class HLRPConfig(PreTrainedConfig):
     """Source of latent labels. precomputed: read what hlrp-precompute-latent-codes wrote. online: run a frozen LAQ."""
     laq_checkpoint_path: str | None = None
     """Folder of the LAQ, or its name on the hub. Training needs it if latent_targets is online or if actions are
-    decoded by the LAQ's decoder; inference does not need it."""
+    decoded by the LAQ's decoder; inference does not need it, unless save_predicted_video is true."""
+    save_predicted_video: bool = False
+    """Draw, with the decoder of the LAQ at laq_checkpoint_path, the frame to which each prediction of codes should lead;
+    lerobot-eval saves them as a video beside those of its episodes. The actions stay the same."""
     teacher_offsets: tuple[int, ...] = ()
     """Offsets in frames, relative to t, of the later frames that the LAQ sees if latent_targets is online: its offset
     in seconds times the dataset's fps, and multiples of this if the LAQ sees more than two frames."""

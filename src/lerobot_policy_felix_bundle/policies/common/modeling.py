@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
@@ -37,6 +37,7 @@ from .fine_tuning import (
     require_no_other_vla,
     saved_settings,
 )
+from .imagination import Imagination, as_video
 from .labelled_batches import IdleSteps
 from .losses import total_loss
 from .observations import foundation_batch
@@ -88,6 +89,8 @@ class HLRPPolicy(PreTrainedPolicy):
         parts = build_parts(config, dataset_meta, checkpoint_dir)
         self.backend, self.labels, self.action_labels = parts.backend, parts.labels, parts.action_labels
         self._build_head(dataset_meta)
+        self._imagination = Imagination.of_config(config) if config.save_predicted_video else None
+        self.last_predicted_latents: Float[Tensor, "b 3 1 y x"] | None = None
         self.register_load_state_dict_pre_hook(rename_weights)
         self._compile()
         self.reset()
@@ -292,6 +295,23 @@ class HLRPPolicy(PreTrainedPolicy):
         if self.config.state_dim is None:
             return None
         return robot_state(batch, self.config, check_finite=not self.training)
+
+    def _imagine(self, batch: dict[str, Any], inputs: FoundationBatch, codes: Int[Tensor, "b q"] | None = None) -> None:
+        """With `save_predicted_video`, draw the frames to which the codes lead, and keep them where LeRobot looks.
+
+        Args:
+            batch: Observations at time t.
+            inputs: The same as input of the VLA.
+            codes: The predicted codes; None if this policy predicts none for its actions, so that they are predicted
+                for the picture alone.
+        """
+        if self._imagination is not None:
+            codes = self.backend.predict(inputs).codes if codes is None else codes
+            self.last_predicted_latents = self._imagination.pairs(batch, codes)
+
+    def decode_predicted_latents(self, pairs: Float[Tensor, "b 3 p y x"]) -> UInt8[Tensor, "_ y _ 3"]:
+        """Frames of a video of what `_imagine` kept in one episode, at the episode's speed; lerobot-eval calls this."""
+        return as_video(pairs, repeats=self.config.n_action_steps or 1)
 
     def reset(self) -> None:
         """Discard the queued actions; LeRobot calls this at the start of every episode."""

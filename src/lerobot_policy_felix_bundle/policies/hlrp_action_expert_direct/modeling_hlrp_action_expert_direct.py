@@ -67,7 +67,9 @@ class HLRPActionExpertDirectPolicy(HLRPExpertPolicy):
             **kwargs: `noise` (b, chunk_size, a) to start from; and for real-time chunking `inference_delay`,
                 `prev_chunk_left_over` and `execution_horizon`.
         """
-        features = self.backend.features(self._inference_inputs(batch))
+        inputs = self._inference_inputs(batch)
+        self._imagine(batch, inputs)
+        features = self.backend.features(inputs)
         return self._expert_actions(_tokens(features), None, batch, kwargs)
 
 

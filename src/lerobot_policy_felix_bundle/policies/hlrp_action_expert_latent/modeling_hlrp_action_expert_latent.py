@@ -120,6 +120,7 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
         inputs, codes = self._inference_inputs(batch), kwargs.get("codes")
         if codes is None and self.config.latent_conditioning:
             codes = self._planned(inputs)
+        self._imagine(batch, inputs, codes)
         return self._expert_actions(self._image_tokens(batch), self._code_vectors(codes), batch, kwargs)
 
     def saved_name(self, name: str) -> str | None:

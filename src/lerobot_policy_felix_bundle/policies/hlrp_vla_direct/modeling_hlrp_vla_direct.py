@@ -126,8 +126,10 @@ class HLRPVLADirectPolicy(HLRPPolicy):
     @inference
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored."""
-        # float, because the decoder returns bfloat16 under autocast.
-        return self._decode(self.backend.predict(self._inference_inputs(batch)).codes, batch).float()
+        inputs = self._inference_inputs(batch)
+        codes = self.backend.predict(inputs).codes
+        self._imagine(batch, inputs, codes)
+        return self._decode(codes, batch).float()  # float, because the decoder returns bfloat16 under autocast
 
     def _decode(self, codes: Int[Tensor, "b q"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
         state = self._state(batch)
