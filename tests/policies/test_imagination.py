@@ -79,7 +79,7 @@ def test_another_laq_or_none_is_refused(workshop: Workshop, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="laq_checkpoint_path"):
         workshop.policy(save_predicted_video=True)
     config = workshop.config(save_predicted_video=True, laq_checkpoint_path=str(other))
-    with pytest.raises(ValueError, match="another LAQ|same LAQ"):
+    with pytest.raises(ValueError, match=r"another LAQ|same LAQ"):
         get_policy_class("hlrp_vla_direct")(config)
 
 

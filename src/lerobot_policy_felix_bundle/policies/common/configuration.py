@@ -81,8 +81,8 @@ class HLRPConfig(PreTrainedConfig):
     """Folder of the LAQ, or its name on the hub. Training needs it if latent_targets is online or if actions are
     decoded by the LAQ's decoder; inference does not need it, unless save_predicted_video is true."""
     save_predicted_video: bool = False
-    """Draw, with the decoder of the LAQ at laq_checkpoint_path, the frame to which each prediction of codes should lead;
-    lerobot-eval saves them as a video beside those of its episodes. The actions stay the same."""
+    """Draw, with the decoder of the LAQ at laq_checkpoint_path, the frame to which predicted codes should lead.
+    lerobot-eval saves these frames as a video beside those of its episodes. The actions stay the same."""
     teacher_offsets: tuple[int, ...] = ()
     """Offsets in frames, relative to t, of the later frames that the LAQ sees if latent_targets is online: its offset
     in seconds times the dataset's fps, and multiples of this if the LAQ sees more than two frames."""

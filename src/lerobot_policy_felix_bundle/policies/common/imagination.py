@@ -50,8 +50,8 @@ class Imagination:
         settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
         if "pixels" not in laq.model.config.targets:
             raise ValueError(
-                f"the LAQ in {config.laq_checkpoint_path} predicts {', '.join(laq.model.config.targets)}, no pixels, so "
-                "it cannot draw frames; leave out --policy.save_predicted_video"
+                f"the LAQ in {config.laq_checkpoint_path} predicts {', '.join(laq.model.config.targets)}, no pixels, "
+                "so it cannot draw frames; leave out --policy.save_predicted_video"
             )
         return cls(laq, laq_cameras(laq, config))
 
