@@ -294,10 +294,14 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
     loaded = load_laq(config.output_dir)
     assert loaded.cameras == [CAMERA]
     assert [source["name"] for source in loaded.extra["sources"]] == ["images", "films"]
+    pairs = [(pair["codes_of"], pair["frames_of"]) for pair in loaded.extra["across_sources"]]
+    assert pairs == [("1: images", "2: films"), ("2: films", "1: images")]
+    assert all(0 <= pair["transfer_consistency"] <= 1 for pair in loaded.extra["across_sources"])
     assert all(source["held_out_episodes"] for source in loaded.extra["sources"])
     card = (Path(config.output_dir) / "README.md").read_text()
     assert "| images | 67% | 6 | 1 |" in card
     assert "| films | 33% | 3 | 1 |" in card
+    assert "codes read back" in card
     assert str(tmp_path) not in card
     assert "local/" not in card
     assert (ModelCard(card).data.license, ModelCard(card).data.datasets) == ("apache-2.0", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -19,11 +19,12 @@ from hlrp.laq.config import LAQConfig
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.objective.task import LAQTask
-from hlrp.measure.held_out import evaluate_laq
+from hlrp.measure.across_sources import SourcePair, across_sources
+from hlrp.measure.held_out import evaluate_laq, quality_clips
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.options.train_laq import TrainLAQConfig
 from hlrp.report.cards.laq_card import NO_HELD_OUT
-from hlrp.report.latent_table import quality_table
+from hlrp.report.latent_table import quality_table, source_pairs_table
 from hlrp.report.saving import save_laq
 from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
@@ -81,10 +82,13 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         return None
     model = task.model.to(device)
     quality = _measure(model, sources, seed=config.seed)
-    extra = _extra(config, sources, batches)
+    pairs = _across_sources(model, sources, seed=config.seed)
+    extra = {**_extra(config, sources, batches), "across_sources": [asdict(pair) for pair in pairs]}
     save_laq(model, config.output_dir, cameras=sources[0].source.cameras, quality=quality, extra=extra)
     run.finish()
     print(quality_table(quality) if quality is not None else NO_HELD_OUT)
+    if pairs:
+        print(f"\n{source_pairs_table(pairs)}")
     return quality
 
 
@@ -124,6 +128,16 @@ def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *,
     if measured is None:
         return None
     return evaluate_laq(model, measured.source, measured.episodes, measured.held_out, seed=seed)
+
+
+def _across_sources(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> list[SourcePair]:
+    """Measure whether codes mean the same on all sources; empty with fewer than two sources with held-out episodes."""
+    clips = {
+        f"{number}: {part.source.name}": quality_clips(part.source, model.spec, part.episodes, part.held_out, seed=seed)
+        for number, part in enumerate(sources, start=1)
+        if len(part.held_out)
+    }
+    return across_sources(model, clips) if len(clips) > 1 else []
 
 
 def _extra(config: TrainLAQConfig, sources: Sequence[TrainingSource], batches: ClipBatches) -> dict[str, object]:

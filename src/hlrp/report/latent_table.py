@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import wrap
 
+from hlrp.measure.across_sources import SourcePair
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.metrics import LAQ_METRICS
@@ -59,3 +60,24 @@ def baseline_cells(row: BaselineRow) -> list[str]:
         "–" if row.perplexity is None else " ".join(f"{value:.1f}" for value in row.perplexity),
         "–" if row.tuple_entropy_bits is None else f"{row.tuple_entropy_bits:.1f} bits",
     ]
+
+
+def source_pairs_table(pairs: Sequence[SourcePair]) -> str:
+    """Return a table that tells whether codes mean the same on all sources of a quantizer."""
+    return table(SOURCE_PAIRS_HEADER, [source_pair_cells(pair) for pair in pairs])
+
+
+SOURCE_PAIRS_HEADER = (
+    "codes of",
+    "on frames of",
+    "codes read back",
+    "by chance",
+    LAQ_METRICS["probe_r2"].name,
+    "on its own source",
+)
+
+
+def source_pair_cells(pair: SourcePair) -> list[str]:
+    """Return the cells of one row, as plain text, in the order of `SOURCE_PAIRS_HEADER`."""
+    values = (pair.transfer_consistency, pair.transfer_chance, pair.probe_r2, pair.own_probe_r2)
+    return [pair.codes_of, pair.frames_of, *("–" if value is None else f"{value:.3f}" for value in values)]

@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.measure.across_sources import SourcePair
 from hlrp.measure.laq_quality import LAQQuality
-from hlrp.report.cards.parts import facts_list, markdown_text, metadata, metrics_table, sources_of, sources_table
+from hlrp.report.cards.parts import (
+    facts_list,
+    markdown_table,
+    markdown_text,
+    metadata,
+    metrics_table,
+    sources_of,
+    sources_table,
+)
+from hlrp.report.latent_table import SOURCE_PAIRS_HEADER, source_pair_cells
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import with_noun
 
@@ -41,6 +51,12 @@ NO_HELD_OUT = (
 )
 
 
+_SOURCE_PAIRS = (
+    "Do codes mean the same on every source? Codes of held-out clips of one source, decoded from frames of another one "
+    "and read back; and the other source's actions, told by a linear map from codes that was fitted on the first one:"
+)
+
+
 def model_card(
     model: LatentActionQuantizer, *, cameras: Sequence[str], quality: LAQQuality | None, extra: Mapping[str, Any]
 ) -> str:
@@ -55,7 +71,7 @@ def model_card(
     spec, config = model.spec, model.config
     sources = sources_of(extra)
     facts = {name: value for name, value in extra.items() if name != "license"}
-    parts = (sources_table(sources) if sources else "", facts_list(facts))
+    parts = (sources_table(sources) if sources else "", facts_list(facts), _across_sources(extra))
     return _CARD.format(
         metadata=metadata(license=extra.get("license"), sources=[source["name"] for source in sources]).to_yaml(),
         latents=f"{spec.code_seq_len} codes of {spec.codebook_size}" if model.quantizer.has_codes else "a few numbers",
@@ -73,6 +89,15 @@ def _unmeasured(extra: Mapping[str, object]) -> str:
     if isinstance(sources, list) and sources and not any(source.get("held_out_episodes") for source in sources):
         return NO_HELD_OUT
     return "Not measured yet; `hlrp-inspect-latents` does."
+
+
+def _across_sources(extra: Mapping[str, Any]) -> str:
+    """Markdown that tells whether codes mean the same on all sources; empty for a single source."""
+    if not extra.get("across_sources"):
+        return ""
+    pairs = [SourcePair(**pair) for pair in extra["across_sources"]]
+    rows = [[markdown_text(cell) for cell in source_pair_cells(pair)] for pair in pairs]
+    return f"{_SOURCE_PAIRS}\n\n{markdown_table(SOURCE_PAIRS_HEADER, rows)}"
 
 
 def _metrics(quality: LAQQuality) -> str:
