@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels package lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -37,6 +37,9 @@ bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policie
 
 bench-few-labels: $(STAMP) ## Measure success over the number of labelled episodes (10 core-hours, resumable); with ARGS=--quick 40 minutes
 	$(PYTHON) -m benchmarks.few_labels $(ARGS)
+
+bench-gpu: $(STAMP) ## Measure speed on one GPU beside what it allows, in 15 minutes; with ARGS=--quick tiny models on any machine
+	$(PYTHON) -m benchmarks.gpu_record $(ARGS)
 
 package: $(STAMP) ## Build wheel and source distribution, and try them in an empty environment
 	$(PYTHON) scripts/check_package.py

@@ -39,8 +39,8 @@ class BenchConfig:
     output: Path = Path("outputs/benchmarks/few_labels.json")
     """JSON file of the results; the runs are in a folder of the same name beside it."""
     quick: bool = False
-    """A rough answer in at most 40 minutes: only the cells of one labelled episode a task, one seed, four methods. A later
-    full run continues from there."""
+    """A rough answer in at most 40 minutes: only one labelled episode a task, one seed, four methods. A later full run
+    continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
     steps: int = 400
@@ -55,6 +55,8 @@ class BenchConfig:
     """Frames per step of policies, and clips per step of inverse dynamics models."""
     eval_episodes: int = 10
     """Evaluation episodes of each task and seed."""
+    device: str = "cpu"
+    """Device of all networks; the simulation runs on the CPU."""
     workers: int = 2
     """Jobs at the same time, each on one thread."""
     summarize: bool = False
@@ -101,7 +103,7 @@ def main(config: BenchConfig) -> None:
 
 
 def _groups(cells: list[Cell]) -> list[list[Cell]]:
-    """Cells of the same world and budget, in the order of their first cell; cells with all labels come with budget 1."""
+    """Cells of the same world and budget, in the order of their first cell; all labels count as a budget of 1."""
     groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.world, max(cell.budget, 1)].append(cell)

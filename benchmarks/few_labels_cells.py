@@ -41,6 +41,7 @@ class Settings(Protocol):
     labeller_steps: int
     batch_size: int
     eval_episodes: int
+    device: str
 
     @property
     def runs(self) -> Path: ...
@@ -167,7 +168,15 @@ class World:
         title = f"{self.name}, seed {seed}"
         steps = self.settings.laq_steps
         jobs = [
-            self._job(f"LAQ, {title}", trained, upstream.train_quantizer, steps=steps, seed=seed, after=[self.dataset])
+            self._job(
+                f"LAQ, {title}",
+                trained,
+                upstream.train_quantizer,
+                steps=steps,
+                seed=seed,
+                device=self.settings.device,
+                after=[self.dataset],
+            )
         ]
         if kind == "random":
             untrained = self.quantizer(kind, seed)
@@ -178,7 +187,7 @@ class World:
             run = partial(upstream.write_oracle_codes, self.dataset, like, labels, seed=seed)
             return [*self.label_jobs("laq", seed), Job(f"oracle codes, {title}", labels, run, (like,))]
         quantizer = self.quantizer(kind, seed)
-        run = partial(upstream.write_codes, self.dataset, quantizer, labels)
+        run = partial(upstream.write_codes, self.dataset, quantizer, labels, device=self.settings.device)
         return [*jobs, Job(f"codes of {kind}, {title}", labels, run, (quantizer,))]
 
     def foundation_jobs(self, kind: str, seed: int) -> list[Job]:
@@ -191,6 +200,7 @@ class World:
             output,
             steps=self.settings.foundation_steps,
             seed=seed,
+            device=self.settings.device,
         )
         title = f"foundation on {kind}, {self.name}, seed {seed}"
         return [*self.label_jobs(kind, seed), Job(title, output, run, (labels,))]
@@ -210,6 +220,7 @@ class World:
                 steps=self.settings.labeller_steps,
                 batch_size=self.settings.batch_size,
                 seed=seed,
+                device=self.settings.device,
             )
 
         title = f"pseudo-actions from {start}, {budget} labelled, {self.name}, seed {seed}"
@@ -290,7 +301,14 @@ def _train_and_evaluate(world: World, cell: Cell) -> None:
     flags = [*policy_flags(world, cell), *_train_flags(settings, cell.seed, folder / "train")]
     trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
     policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
-    evaluation = eval_flags(policy, folder / "eval", tasks=TASKS, episodes=settings.eval_episodes, steps=_EVAL_STEPS)
+    evaluation = eval_flags(
+        policy,
+        folder / "eval",
+        tasks=TASKS,
+        episodes=settings.eval_episodes,
+        steps=_EVAL_STEPS,
+        device=settings.device,
+    )
     evaluated = run_command("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
     outcomes = upstream.read_outcomes(folder / "eval" / "eval_info.json")
     cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
@@ -325,7 +343,7 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
 def _train_flags(settings: Settings, seed: int, output: Path) -> list[str]:
     return [
         "--policy.push_to_hub=false",
-        "--policy.device=cpu",
+        f"--policy.device={settings.device}",
         f"--batch_size={settings.batch_size}",
         "--num_workers=0",
         f"--steps={settings.steps}",

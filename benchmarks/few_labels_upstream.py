@@ -37,10 +37,10 @@ _CLIPS = 256
 """Clips from which an untrained quantizer takes the statistics of its rounding."""
 
 
-def train_quantizer(dataset: Path, output: Path, *, steps: int, seed: int) -> None:
+def train_quantizer(dataset: Path, output: Path, *, steps: int, seed: int, device: str) -> None:
     """Train a LAQ on all video of the dataset, without any action."""
     flags = [f"--dataset_root={dataset}", f"--output_dir={output}", f"--steps={steps}", f"--seed={seed}"]
-    _resumable("hlrp.cli.train_laq", output, flags)
+    _resumable("hlrp.cli.train_laq", output, [*flags, f"--device={device}"])
 
 
 def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> None:
@@ -55,9 +55,9 @@ def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> N
     save_laq(model, output, cameras=laq.cameras, extra=laq.extra)
 
 
-def write_codes(dataset: Path, laq: Path, output: Path) -> None:
+def write_codes(dataset: Path, laq: Path, output: Path, *, device: str) -> None:
     """Label every frame with the codes of a LAQ."""
-    flags = [f"--dataset_root={dataset}", f"--laq_path={laq}", f"--output_dir={output}"]
+    flags = [f"--dataset_root={dataset}", f"--laq_path={laq}", f"--output_dir={output}", f"--device={device}"]
     run_command("hlrp.cli.precompute_latent_codes", *flags, log=output.with_suffix(".log"))
 
 
@@ -82,7 +82,7 @@ def write_oracle_codes(dataset: Path, like: Path, output: Path, *, seed: int) ->
     save_labels(replace(labels, codes=codes, metadata=metadata), output)
 
 
-def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, seed: int) -> None:
+def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, seed: int, device: str) -> None:
     """Train a foundation model on the codes of all frames."""
     flags = [
         f"--dataset_root={dataset}",
@@ -91,12 +91,21 @@ def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, s
         f"--steps={steps}",
         f"--batch_size={_FOUNDATION_BATCH}",
         f"--seed={seed}",
+        f"--device={device}",
     ]
     _resumable("hlrp.cli.train_foundation", output, flags)
 
 
 def write_pseudo_actions(
-    dataset: Path, output: Path, *, laq: Path | None, episodes: list[int], steps: int, batch_size: int, seed: int
+    dataset: Path,
+    output: Path,
+    *,
+    laq: Path | None,
+    episodes: list[int],
+    steps: int,
+    batch_size: int,
+    seed: int,
+    device: str,
 ) -> None:
     """Write the dataset with actions that were read from video, from the true actions of a few episodes."""
     flags = [
@@ -108,6 +117,7 @@ def write_pseudo_actions(
         f"--model.members={_MEMBERS}",
         f"--model.folds={_FOLDS}",
         f"--model.seed={seed}",
+        f"--device={device}",
         *(["--start=scratch"] if laq is None else ["--start=laq", f"--laq_path={laq}"]),
     ]
     run_command("hlrp.cli.pseudo_label", *flags, log=output.with_suffix(".log"))

@@ -309,15 +309,17 @@ def _train_flags(contest: Contest, output: Path, steps: int) -> list[str]:
     ]
 
 
-def eval_flags(policy: Path, output: Path, *, tasks: Sequence[str], episodes: int, steps: int) -> list[str]:
+def eval_flags(
+    policy: Path, output: Path, *, tasks: Sequence[str], episodes: int, steps: int, device: str = "cpu"
+) -> list[str]:
     """Return the options of lerobot-eval for `episodes` episodes of every task, each of at most `steps` steps."""
     return [
         f"--policy.path={policy}",
-        "--policy.device=cpu",
+        f"--policy.device={device}",
         "--env.type=hlrp_metaworld",
         f"--env.task={','.join(tasks)}",
         f"--env.episode_length={steps}",
-        "--env.visualization_height=64",  # small videos: at the usual 240 they take twice as long as the simulation
+        "--env.visualization_height=64",  # the size of the observations, so that nothing is rendered twice
         "--env.visualization_width=64",
         f"--eval.n_episodes={episodes}",
         f"--eval.batch_size={min(episodes, _ENVIRONMENTS)}",
