@@ -54,6 +54,7 @@ def batches(
     num_frames: int = 2,
     augmentation: ClipAugmentation | None = None,
     idle: IdleClips | None = None,
+    labelled_clips: int = 0,
     seed: int = 0,
 ) -> ClipBatches:
     return ClipBatches(
@@ -61,6 +62,7 @@ def batches(
         LatentSpec(num_frames=num_frames, frame_offset_s=offset_s),
         batch_size=32,
         num_batches=40,
+        labelled_clips=labelled_clips,
         seed=seed,
         augmentation=augmentation or ClipAugmentation(),
         idle=idle,
@@ -279,6 +281,31 @@ def test_without_labels_there_are_no_actions_at_all() -> None:
     assert data.action_size == 0
     assert data[0].actions.shape == (32, 1, 0)
     assert not data[0].labelled.any()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_every_part_of_a_batch_holds_its_share_of_labelled_clips_as_they_were_recorded(parts: int) -> None:
+    every_way = ClipAugmentation(reverse_probability=1.0, reverse_until=1.0, max_stretch=2.0)
+    data = batches(one(labelled=(2,)), augmentation=every_way, labelled_clips=4)
+    for step in range(5):
+        draws = data.draws(step)
+        assert int(draws.labelled.sum()) == 4
+        assert (episode_of(draws.index[draws.labelled, 0]) == 2).all()
+        assert (draws.index[draws.labelled].diff(dim=1) == 2).all()
+        assert [int(data.part(step, number, parts).labelled.sum()) for number in range(parts)] == [4 // parts] * parts
+
+
+def test_the_other_clips_do_not_depend_on_the_number_of_labelled_ones() -> None:
+    few, none = (batches(one(labelled=(2,)), labelled_clips=count) for count in (4, 0))
+    kept = torch.ones(len(few.draws(0).index), dtype=torch.bool)
+    kept[torch.arange(4) * len(kept) // 4] = False
+    assert torch.equal(few.draws(0).index[kept], none.draws(0).index[kept])
+    assert not torch.equal(few.draws(0).index, none.draws(0).index)
+
+
+def test_without_labelled_episodes_no_place_is_kept_for_labelled_clips() -> None:
+    asked, plain = (batches(one(), labelled_clips=count) for count in (4, 0))
+    assert torch.equal(asked.draws(0).index, plain.draws(0).index)
 
 
 def test_clips_of_a_source_without_actions_are_unlabelled() -> None:

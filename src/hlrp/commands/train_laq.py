@@ -66,6 +66,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         num_batches=config.steps,
         seed=config.seed,
         augmentation=config.augmentation,
+        labelled_clips=config.labelled_clips,
         idle=config.idle_clips(),
     )
     task = _task(config, size, sources[0].source, batches)

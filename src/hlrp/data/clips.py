@@ -33,6 +33,8 @@ class ClipBatches(Dataset[ClipBatch]):
         num_batches: Steps of the run.
         seed: Seed of all random choices.
         augmentation: Random reversal and stretching of clips.
+        labelled_clips: Clips of every batch that are labelled, if any episode is: drawn from the labelled clips alone,
+            neither reversed nor stretched. The other clips are drawn from all clips.
         idle: Sampling of clips without motion; default: like all other clips.
 
     Raises:
@@ -49,6 +51,7 @@ class ClipBatches(Dataset[ClipBatch]):
         num_batches: int,
         seed: int,
         augmentation: ClipAugmentation,
+        labelled_clips: int = 0,
         idle: IdleClips | None = None,
     ) -> None:
         _require_same_cameras([part.source for part in sources])
@@ -70,6 +73,10 @@ class ClipBatches(Dataset[ClipBatch]):
         of_sources = list(zip(sources, starts, spans, strict=True))
         self._frames_left = torch.cat([frames_left(part.source.scenes)[start] for part, start, _ in of_sources])
         self._is_labelled = torch.cat([has_labelled_actions(part, start, span) for part, start, span in of_sources])
+        self._labelled = self._is_labelled.nonzero()[:, 0]
+        count = min(labelled_clips, batch_size) if len(self._labelled) else 0
+        # Spread over the batch, so that all processes and accumulated passes get their part of them.
+        self._labelled_rows = torch.arange(count) * batch_size // max(count, 1)
         weights = [idle_weights(part.source, start, span, idle or IdleClips()) for part, start, span in of_sources]
         shares = source_shares([part.weight for part in sources], counts)
         self.shares: list[float] = shares.tolist()
@@ -99,11 +106,15 @@ class ClipBatches(Dataset[ClipBatch]):
 
         clip = torch.searchsorted(self._cumulative, place * self._cumulative[-1], right=True)
         clip = clip.clamp_max(len(self._starts) - 1)  # the product may round up to the whole
+        rows = self._labelled_rows
+        clip[rows] = self._labelled[(place[rows] * len(self._labelled)).long()]
         source = self._source_of_clip[clip]
         nominal = self._offsets[source]
         offset = stretched_offsets(stretch, nominal, self._frames_left[clip] // n, self._augmentation)
+        offset = offset.index_copy(0, rows, nominal[rows])
         index = self._starts[clip, None] + offset[:, None] * torch.arange(n + 1)
         is_reversed = reversed_clips(turn, self._augmentation, step=step, num_batches=self._num_batches)
+        is_reversed[rows] = False
         return ClipDraws(
             source,
             torch.where(is_reversed[:, None], index.flip(1), index),

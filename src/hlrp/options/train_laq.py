@@ -103,6 +103,9 @@ class TrainLAQConfig:
     [0, 1]; 0 uses no actions."""
     labelled_episodes: list[int] = field(default_factory=list)
     """Numbers of the episodes whose actions are used, instead of `labelled_fraction`; only with a single source."""
+    labelled_clips: int = 16
+    """Clips of every batch that are drawn from the labelled episodes alone, neither reversed nor stretched; without
+    labelled episodes it has no effect. 0 draws them like all other clips."""
     held_out: float = 0.1
     """Share of the episodes of each source that is held out to measure the quality, in (0, 1)."""
     cache_gib: float = 2.0
@@ -128,7 +131,7 @@ class TrainLAQConfig:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         require_numbers(self, "steps", "batch_size", "image_size", "save_every", at_least=1)
-        require_numbers(self, "num_workers", "cache_gib", at_least=0)
+        require_numbers(self, "num_workers", "cache_gib", "labelled_clips", at_least=0)
         require_numbers(self, "held_out", above=0, below=1)
         require_seed(self.seed)
         if not self.targets or len(set(self.targets)) < len(self.targets):
