@@ -10,7 +10,11 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from hlrp.cli.pseudo_label import PseudoLabelConfig, pseudo_label
+from hlrp.data.source_config import LabelledShare, SourceConfig
+from hlrp.data.training_sources import open_training_sources
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
+from hlrp.latents import LatentSpec
+from hlrp.measure.held_out import quality_clips
 from tiny_datasets import CAMERA
 
 TINY = InverseDynamicsConfig(members=1, steps=3, batch_size=8, width=8, folds=2)
@@ -119,3 +123,29 @@ def test_read_actions_are_never_taken_for_known_ones(image_dataset_root: Path, t
         pseudo_label(config(once, twice))
     pseudo_label(config(once, twice, labelled_episodes=[], action_valid_column="is_action_known"))
     np.testing.assert_array_equal(rows(twice, "is_action_known"), rows(once, "is_action_known"))
+
+
+def test_a_quantizer_learns_from_actions_read_from_video_and_is_measured_on_recorded_ones(
+    image_dataset_root: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "full"
+    pseudo_label(config(image_dataset_root, output))
+    [part] = open_training_sources(
+        [SourceConfig(dataset_root=str(output))],
+        LatentSpec(frame_offset_s=0.2),
+        image_size=(32, 32),
+        cache_gib=1,
+        held_out=0.3,
+        labelled=LabelledShare(fraction=1.0),
+        seed=0,
+    )
+    known = torch.from_numpy(rows(output, "is_action_known").astype(bool))
+    recorded = part.source.recorded_actions
+    assert recorded is not None
+    assert torch.equal(recorded.isfinite().all(1), known)
+    assert torch.equal(part.labelled, part.episodes)
+    clips = quality_clips(part.source, LatentSpec(frame_offset_s=0.2), torch.tensor([0, 1]), torch.tensor([2]), seed=0)
+    assert clips.fit_actions is not None
+    assert clips.held_out_actions is not None
+    assert clips.fit_actions.isfinite().all()
+    assert clips.held_out_actions.isnan().all()

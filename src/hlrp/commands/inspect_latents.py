@@ -78,6 +78,7 @@ def _with_actions(source: ClipSource, episodes: MeasuredEpisodes) -> MeasuredEpi
     Raises:
         ValueError: If no episode to fit on, or none to measure, has known actions.
     """
+    source = replace(source, actions=source.recorded_actions)  # what was read from video is no truth to compare with
     known = {name: episodes_with_actions(source, getattr(episodes, name)) for name in ("fit", "measured")}
     if source.actions is None:
         raise ValueError(f"{source.name} has no actions, which baselines are compared on; leave the baselines out")

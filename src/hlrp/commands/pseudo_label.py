@@ -17,6 +17,7 @@ from torch import Tensor
 from hlrp.commands.running import choose_device
 from hlrp.data.combining import combine
 from hlrp.data.dataset import (
+    ACTION_KNOWN,
     ACTION_VALID,
     dataset_name,
     episode_bounds,
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 CONFIDENCE = "action_confidence"
 """Column of the probability that an action is right; 1 for known actions."""
-KNOWN = "is_action_known"
-"""Column that is true where the action is known, and false where it was read from video."""
 _USABLE_R2 = 0.5
 """R² on held-out actions below which the command warns: a policy would learn mostly errors."""
 REPORT_DIR = "pseudo_labels"
@@ -81,10 +80,10 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
     """The dataset to complete and its frames with a known action; with further sources, combined in `scratch`."""
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
-    if KNOWN in dataset.meta.features and config.action_valid_column is None:
+    if ACTION_KNOWN in dataset.meta.features and config.action_valid_column is None:
         raise ValueError(
             f"{dataset.repo_id} already holds actions that were read from video, which would count as known; complete "
-            f"the dataset that it was made from, or set --action_valid_column={KNOWN} to read them anew"
+            f"the dataset that it was made from, or set --action_valid_column={ACTION_KNOWN} to read them anew"
         )
     known = known_actions(
         dataset.meta,
@@ -140,7 +139,7 @@ def _columns(dataset: LeRobotDataset, found: PseudoActions, min_confidence: floa
     return {
         ACTION: NewColumn(found.actions.numpy(), feature),
         CONFIDENCE: NewColumn(confidence, {"dtype": "float32", "shape": (1,), "names": None}),
-        KNOWN: NewColumn(found.known.numpy()[:, None], flag),
+        ACTION_KNOWN: NewColumn(found.known.numpy()[:, None], flag),
         ACTION_VALID: NewColumn(confidence >= min_confidence, flag),
     }
 

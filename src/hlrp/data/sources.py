@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
 from hlrp.data.dataset import (
+    ACTION_KNOWN,
     DEFAULT_TOLERANCE_S,
     episode_bounds,
     has_actions,
     open_dataset,
     read_actions,
+    read_vectors,
     require_camera,
 )
 from hlrp.data.frames import StackedFrames, open_frames
@@ -42,6 +44,9 @@ class ClipSource:
     """Dataset keys of the cameras, in the order of `frames`; empty for video files, which count as one camera."""
     actions: Float[Tensor, "f a"] | None
     """Action of every frame, in dataset units. Rows that are not finite are unknown; None if all rows are unknown."""
+    read_from_video: Bool[Tensor, " f"] | None = None
+    """Whether an action was read from video by `hlrp-pseudo-label`, so that it is no truth to measure on; None if no
+    action was."""
     cuts: Int[Tensor, " cuts"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """First frame after every scene cut within an episode, in order; empty for robot recordings, which have no cuts."""
 
@@ -58,6 +63,13 @@ class ClipSource:
     def identity(self) -> RecordingIdentity:
         """Identity of the recordings, for `RecordingIdentity.matches`."""
         return source_identity(self.name, self.bounds, fps=self.fps, actions=self.actions)
+
+    @property
+    def recorded_actions(self) -> Float[Tensor, "f a"] | None:
+        """`actions` that were recorded with the frames; those that were read from video are NaN."""
+        if self.actions is None or self.read_from_video is None:
+            return self.actions
+        return self.actions.masked_fill(self.read_from_video[:, None], torch.nan)
 
     @property
     def num_cameras(self) -> int:
@@ -96,7 +108,14 @@ def lerobot_source(
         fps=float(dataset.fps),
         cameras=tuple(names),
         actions=finite_actions(dataset),
+        read_from_video=_read_from_video(dataset),
     )
+
+
+def _read_from_video(dataset: LeRobotDataset) -> Bool[Tensor, " f"] | None:
+    """Mask of the actions that `hlrp-pseudo-label` read from video; None if the dataset is not from that command."""
+    known = read_vectors(dataset.meta, ACTION_KNOWN) if ACTION_KNOWN in dataset.meta.features else None
+    return None if known is None else known[:, 0] != 1
 
 
 def finite_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"] | None:

@@ -77,8 +77,9 @@ def quality_clips(
 
     fit, test = starts(train), starts(held_out)
     fit_actions = test_actions = None
-    if source.actions is not None:
-        fit_actions, test_actions = (action_chunks(source.actions, start, int(deltas[-1])) for start in (fit, test))
+    actions = source.recorded_actions
+    if actions is not None:
+        fit_actions, test_actions = (action_chunks(actions, start, int(deltas[-1])) for start in (fit, test))
     return QualityClips(
         fit=ClipBatchReader(source.frames, fit, deltas),
         held_out=ClipBatchReader(source.frames, test, deltas),
@@ -95,11 +96,12 @@ def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, "
     Raises:
         ValueError: If no episode is long enough for a clip, or none has known actions.
     """
-    if source.actions is None:
+    recorded = source.recorded_actions
+    if recorded is None:
         raise ValueError(f"{source.name} has no actions to learn from; leave the baselines out")
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     start = clip_starts(source, deltas.tolist(), episodes)
-    actions = action_chunks(source.actions, start, int(deltas[-1]))
+    actions = action_chunks(recorded, start, int(deltas[-1]))
     known = has_finite_actions(actions)
     if not known.any():
         raise ValueError(
