@@ -153,7 +153,7 @@ def _save_hub_model(root: Path) -> None:
 
 def _dataset(name: str) -> Callable[[Path, Path], Any]:
     def load(changed: Path, whole: Path) -> Any:
-        labels = label(changed / name, whole / "laq", changed / "labels")
+        labels = label(changed / name, whole / "laq", changed / f"labels of {name}")
         dataset = open_dataset(_NAME, changed / name)
         items = [dataset[i] for i in range(0, len(dataset), 5)]
         values = {k: torch.stack([i[k] for i in items]) for k in (CAMERA, "action", "observation.state", "timestamp")}

@@ -152,6 +152,7 @@ _CHAT: dict[str, Change] = {
         ("config/tokens/action_token_fmt", "<ACT_{i:>999999999}>"),
         ("config/tokens/action_token_fmt", "{i.__class__}"),
         ("config/tokens/action_token_fmt", "{i}{x}"),
+        ("config/tokens/action_token_fmt", "{i}{i:>999999999}"),
         ("latent_spec/codebook_size", HUGE),
         ("config/loss_over", "nothing"),
     ),
@@ -208,6 +209,16 @@ _POLICY: dict[str, Change] = {
         "steps/0",
         {"class": "subprocess.Popen", "config": {"args": ["touch", str(folder.parent / "ran")]}},
     )(folder),
+    **{
+        f"{part} statistics: {how}": damage(file)[how]
+        for part, file in (
+            ("before", "policy_preprocessor_step_4_normalizer_processor.safetensors"),
+            ("after", "policy_postprocessor_step_0_unnormalizer_processor.safetensors"),
+        )
+        for how in ("cut", "flipped", "missing")
+    },
+    "statistics: NaN": tensors("policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(NAN, "action.std")),
+    "statistics: 1e30": tensors("policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(1e30, "action.std")),
     "weights: NaN": tensors("model.safetensors", filled(NAN)),
     "weights: 1e30": tensors("model.safetensors", filled(1e30)),
     "weights: one missing": tensors("model.safetensors", lambda found: found.popitem()),
