@@ -23,6 +23,10 @@ ANOTHER_TEMPLATE = "use the template of a chat model of the same family (chat_te
 """Advice in messages about a chat template."""
 
 
+_TEMPLATE_FILE = "<template>"
+"""Name of the file that Jinja gives to the Python code of a template."""
+
+
 class _TemplateTooSlow(Exception):
     """Raised inside a template that runs longer than `TEMPLATE_SECONDS`."""
 
@@ -34,9 +38,13 @@ def bounded_template() -> Iterator[None]:
     Raises:
         ValueError: If the template takes too long, takes too much memory, is no template, or is refused by the sandbox.
     """
-    end, before = time.monotonic() + TEMPLATE_SECONDS, sys.gettrace()
+    before, end = sys.gettrace(), float("inf")
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal end
+        if frame.f_code.co_filename != _TEMPLATE_FILE:  # of the parser or the host, whose lines are not watched
+            return None
+        end = min(end, time.monotonic() + TEMPLATE_SECONDS)
         if time.monotonic() > end:
             raise _TemplateTooSlow
         return watch
