@@ -11,7 +11,7 @@ from benchmarks.scale_mutations_changes import Change, damage, entry, filled, ho
 from benchmarks.scale_mutations_data import DATASET_CHANGES, DATASET_FILES, IMAGE_CHANGES, LABEL_CHANGES
 
 HUGE, NAN = 10**9, math.nan
-_LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
+_LOOP = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
 _LONG = "{{ 'x' * 99999999999 }}"
 
 
@@ -58,7 +58,9 @@ def all_mutations() -> list[Mutation]:
         for how, change in damage(file).items()
         if not (file.endswith(".mp4") and how == "flipped")  # another picture, which contradicts no other file
     ]
-    return damaged + [Mutation(f"{k} {name}", k, change) for k, all_of in changes.items() for name, change in all_of.items()]
+    return damaged + [
+        Mutation(f"{k} {name}", k, change) for k, all_of in changes.items() for name, change in all_of.items()
+    ]
 
 
 def _json(file: str, *changes: tuple[str, Any]) -> dict[str, Change]:
@@ -97,7 +99,9 @@ _LAQ: dict[str, Change] = {
     "weights: NaN": tensors("model.safetensors", filled(NAN)),
     "weights: 1e30": tensors("model.safetensors", filled(1e30)),
     "weights: one missing": tensors("model.safetensors", lambda found: found.popitem()),
-    "weights: one too many": tensors("model.safetensors", lambda found: found.update(more=next(iter(found.values())) * 1)),
+    "weights: one too many": tensors(
+        "model.safetensors", lambda found: found.update(more=next(iter(found.values())) * 1)
+    ),
     "weights: half precision": tensors(
         "model.safetensors", lambda found: found.update({name: value.half() for name, value in found.items()})
     ),
@@ -145,7 +149,9 @@ _FOUNDATION: dict[str, Change] = {
     "weights: NaN": tensors("model.safetensors", filled(NAN)),
     "weights: 1e30": tensors("model.safetensors", filled(1e30)),
     "weights: one missing": tensors("model.safetensors", lambda found: found.popitem()),
-    "weights: one too many": tensors("model.safetensors", lambda found: found.update(more=next(iter(found.values())) * 1)),
+    "weights: one too many": tensors(
+        "model.safetensors", lambda found: found.update(more=next(iter(found.values())) * 1)
+    ),
 }
 _CHAT: dict[str, Change] = {
     **_json(
@@ -204,7 +210,9 @@ _POLICY: dict[str, Change] = {
         {"class": "os.mkdir", "config": {"path": str(folder.parent / "ran")}}
     )(folder),
     "preprocessor: no class": _foreign({"config": {}}),
-    "preprocessor: state file outside": entry("policy_preprocessor.json", "steps/4/state_file", "../../other.safetensors"),
+    "preprocessor: state file outside": entry(
+        "policy_preprocessor.json", "steps/4/state_file", "../../other.safetensors"
+    ),
     "postprocessor: subprocess.Popen": lambda folder: entry(
         "policy_postprocessor.json",
         "steps/0",
@@ -218,8 +226,12 @@ _POLICY: dict[str, Change] = {
         )
         for how in ("cut", "flipped", "missing")
     },
-    "statistics: NaN": tensors("policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(NAN, "action.std")),
-    "statistics: 1e30": tensors("policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(1e30, "action.std")),
+    "statistics: NaN": tensors(
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(NAN, "action.std")
+    ),
+    "statistics: 1e30": tensors(
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors", filled(1e30, "action.std")
+    ),
     "weights: NaN": tensors("model.safetensors", filled(NAN)),
     "weights: 1e30": tensors("model.safetensors", filled(1e30)),
     "weights: one missing": tensors("model.safetensors", lambda found: found.popitem()),

@@ -98,7 +98,9 @@ DATASET_CHANGES: dict[str, Change] = {
     "rows doubled": rows(DATA, lambda count: [0, *range(count)]),
     "row left out": rows(DATA, lambda count: [i for i in range(count) if i != 5]),
     "no rows": rows(DATA, lambda count: []),
-    "episodes swapped in the data": rows(DATA, lambda count: [*range(FIRST, SECOND), *range(FIRST), *range(SECOND, count)]),
+    "episodes swapped in the data": rows(
+        DATA, lambda count: [*range(FIRST, SECOND), *range(FIRST), *range(SECOND, count)]
+    ),
     "episodes swapped in the metadata": rows(EPISODES, lambda count: [1, 0, 2]),
     "episode doubled in the metadata": rows(EPISODES, lambda count: [0, 0, 1, 2]),
     "episode left out of the metadata": rows(EPISODES, lambda count: [0, 2]),
@@ -117,7 +119,8 @@ DATASET_CHANGES: dict[str, Change] = {
     "task_index unknown": column(DATA, "task_index", _at(3, 99)),
     "action column gone": table(DATA, lambda found: found.drop_columns(["action"])),
     "action column text": table(
-        DATA, lambda found: found.set_column(found.schema.get_field_index("action"), "action", pa.array(["x"] * len(found)))
+        DATA,
+        lambda found: found.set_column(found.schema.get_field_index("action"), "action", pa.array(["x"] * len(found))),
     ),
     "action column longer": table(
         DATA,
@@ -156,7 +159,9 @@ IMAGE_CHANGES: dict[str, Change] = {
     "picture empty": _picture({"bytes": b"", "path": None}),
     "picture null": _picture(None),
     "picture at a path outside": _picture({"bytes": None, "path": "/etc/hostname"}),
-    "picture huge": _picture({"bytes": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x08\2\0\0\0", "path": None}),
+    "picture huge": _picture(
+        {"bytes": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x08\2\0\0\0", "path": None}
+    ),
     "parquet flipped": damage(DATA)["flipped"],
     "rows swapped": rows(DATA, lambda count: [1, 0, *range(2, count)]),
 }

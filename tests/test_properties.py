@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -35,8 +37,8 @@ def test_an_offset_is_the_nearest_number_of_whole_frames(fps: float, offset: flo
             spec.frame_deltas(fps)
         return
     deltas = spec.frame_deltas(fps)
-    assert deltas[0] == 0 and len(deltas) == frames
-    assert {later - earlier for earlier, later in zip(deltas, deltas[1:], strict=False)} == {deltas[1]}
+    assert (deltas[0], len(deltas)) == (0, frames)
+    assert {later - earlier for earlier, later in pairwise(deltas)} == {deltas[1]}
     assert abs(deltas[1] / fps - offset) <= 0.5 / fps + 1e-9
 
 
@@ -96,7 +98,7 @@ def test_labels_of_a_batch_keep_their_rows(data: st.DataObject, batch: int, tran
 @given(text=st.text(max_size=40))
 def test_no_text_becomes_markup_in_a_card(text: str) -> None:
     shown = markdown_text(text)
-    assert not set("<>`[]|*$\"\\\n") & set(shown)
+    assert not set('<>`[]|*$"\\\n') & set(shown)
 
 
 @quick
@@ -107,4 +109,6 @@ def test_a_template_that_passes_stays_in_the_folder(template: str) -> None:
     except ValueError:
         return
     path = template.format(chunk_index=0, file_index=0)
-    assert not path.startswith("/") and ".." not in path.split("/") and len(path) < 500
+    assert not path.startswith("/")
+    assert ".." not in path.split("/")
+    assert len(path) < 500

@@ -50,8 +50,9 @@ def require_trusted_address(host: str, *, trust_network: bool) -> None:
         is_loopback = False
     if not (is_loopback or trust_network):
         raise ValueError(
-            f"--host={host} can be reached from other machines, and this server runs whatever pickle a client sends; use "
-            "--host=127.0.0.1 with an SSH tunnel, or add --trust_network=true if you trust every machine that can reach it"
+            f"--host={host} can be reached from other machines, and this server runs whatever pickle a client sends; "
+            "use --host=127.0.0.1 with an SSH tunnel, or add --trust_network=true if you trust every machine that can "
+            "reach it"
         )
 
 

@@ -30,9 +30,7 @@ def folder(tmp_path: Path) -> Path:
         (("cameras",), ["a", "b"], "cameras names 2, config.num_cameras says 1"),
     ],
 )
-def test_sizes_are_compared_before_memory_is_taken(
-    folder: Path, at: tuple[str, ...], value: Any, message: str
-) -> None:
+def test_sizes_are_compared_before_memory_is_taken(folder: Path, at: tuple[str, ...], value: Any, message: str) -> None:
     path = folder / "laq.json"
     values = json.loads(path.read_text())
     inside = values
@@ -46,5 +44,5 @@ def test_sizes_are_compared_before_memory_is_taken(
 
 def test_a_folder_without_its_weights_says_so(folder: Path) -> None:
     shutil.move(folder / "model.safetensors", folder / "other")
-    with pytest.raises(FileNotFoundError, match="has no model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors"):
         load_laq(folder)

@@ -186,7 +186,10 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f _"
     if not files:
         return None
     table = pads.dataset([str(path) for path in files]).to_table(columns=["index", name])
-    index, rows = torch.from_numpy(table.column("index").to_numpy().copy()), numeric_rows(table.column(name), name, of=meta.root)
+    index, rows = (
+        torch.from_numpy(table.column("index").to_numpy().copy()),
+        numeric_rows(table.column(name), name, of=meta.root),
+    )
     if len(index) and (index.min() < 0 or index.max() >= meta.total_frames or index.bincount().max() > 1):
         raise ValueError(
             f"column 'index' of {meta.root} does not number its {meta.total_frames} frames from 0 on, each once; write "
@@ -215,10 +218,14 @@ def numeric_rows(column: pa.ChunkedArray, name: str, *, of: Path | str = "a data
             values = values.storage
             continue
         if not isinstance(values, pa.FixedSizeListArray) and len(values.value_lengths().unique()) > 1:
-            raise ValueError(f"rows of column {name!r} of {of} differ in length; a robot's vectors keep theirs throughout")
+            raise ValueError(
+                f"rows of column {name!r} of {of} differ in length; a robot's vectors keep theirs throughout"
+            )
         values = values.flatten()
     if values.null_count:
-        raise ValueError(f"column {name!r} of {of} has {values.null_count} empty values; write NaN where one is not known")
+        raise ValueError(
+            f"column {name!r} of {of} has {values.null_count} empty values; write NaN where one is not known"
+        )
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise ValueError(f"column {name!r} of {of} holds values of type {kind}, expected numbers; convert or remove it")

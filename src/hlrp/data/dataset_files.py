@@ -176,8 +176,8 @@ def _require_pictures(path: Path, cameras: list[str]) -> None:
             camera, facts = places.get(column.path_in_schema), column.statistics
             if camera is not None and facts is not None and facts.has_null_count and facts.null_count:
                 raise ValueError(
-                    f"{path} lacks {facts.null_count} pictures of {camera}: they are empty, or stored elsewhere; record "
-                    f"the dataset with LeRobot's own writer, or {_again(path)}"
+                    f"{path} lacks {facts.null_count} pictures of {camera}: they are empty or elsewhere; record the "
+                    f"dataset with LeRobot's own writer, or {_again(path)}"
                 )
 
 

@@ -76,7 +76,7 @@ def _require_telling_codes(labels: LatentLabels, named: str) -> None:
     codes = labels.codes[labels.valid]
     if labels.metadata.has_codes and len(codes) >= _ENOUGH_FRAMES and bool((codes == codes[:1]).all()):
         raise ValueError(
-            f"{named} have the codes {codes[0].tolist()} in all {len(codes)} valid frames, so nothing can be learned from "
-            "them: measure the LAQ with hlrp-inspect-latents, then write the labels again with "
+            f"{named} have the codes {codes[0].tolist()} in all {len(codes)} valid frames, so nothing can be learned "
+            "from them: measure the LAQ with hlrp-inspect-latents, then write the labels again with "
             "hlrp-precompute-latent-codes"
         )

@@ -78,7 +78,7 @@ def _require_video_parts(meta: LeRobotDatasetMetadata, camera: str, lengths: Int
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"meta/episodes of {meta.root} says that episode {row} of {lengths[row]} frames is in the video of {camera} "
-            f"from {start[row]:.6g} to {end[row]:.6g} s, which is too short, overlaps another episode or is out of "
-            "order; copy the dataset again, or record it anew"
+            f"meta/episodes of {meta.root} says that episode {row} of {lengths[row]} frames is in the video of "
+            f"{camera} from {start[row]:.6g} to {end[row]:.6g} s, which is too short, overlaps another episode or is "
+            "out of order; copy the dataset again, or record it anew"
         )

@@ -114,8 +114,8 @@ def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
     for what, (listed, counted) in found.items():
         if listed != counted:
             raise ValueError(
-                f"meta/episodes of {meta.root} lists {listed} {what}, meta/info.json counts {counted}; copy the dataset "
-                "again"
+                f"meta/episodes of {meta.root} lists {listed} {what}, meta/info.json counts {counted}; copy the "
+                "dataset again"
             )
     return np.stack([first, end], axis=1)
 

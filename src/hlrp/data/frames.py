@@ -58,7 +58,11 @@ class ImageFiles:
             images = self._images[wanted.tolist()][self._camera]
             for image in images:
                 image.load()
-        except (OSError, SyntaxError, DecompressionBombError) as error:  # of Pillow, which decodes a picture when it is used
+        except (
+            OSError,
+            SyntaxError,
+            DecompressionBombError,
+        ) as error:  # of Pillow, which decodes a picture when it is used
             raise ValueError(
                 f"a picture of {self._camera} among the frames {int(wanted.min())} to {int(wanted.max())} of "
                 f"{self._folder} cannot be read ({error}); copy the dataset again, or download it anew"

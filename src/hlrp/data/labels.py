@@ -145,8 +145,8 @@ class LatentLabels:
             low, high = self.vectors.aminmax()
             if not (low >= -LARGEST_LATENT and high <= LARGEST_LATENT):  # NaN compares as false
                 raise ValueError(
-                    f"latent vectors lie between {low:g} and {high:g}, expected finite numbers up to {LARGEST_LATENT:g}; "
-                    "write them again with hlrp-precompute-latent-codes"
+                    f"latent vectors lie between {low:g} and {high:g}, expected finite numbers up to {LARGEST_LATENT:g}"
+                    "; write them again with hlrp-precompute-latent-codes"
                 )
 
     def require_codes(self) -> None:

@@ -53,6 +53,6 @@ def require_no_own_code(path: Path) -> None:
     """
     if "auto_map" in read_json(path):
         raise ValueError(
-            f"{path} names Python code to import (auto_map), and code from a checkpoint is never run; remove this entry "
-            "if the model does without it, or use another checkpoint"
+            f"{path} names Python code to import (auto_map), and code from a checkpoint is never run; remove this "
+            "entry if the model does without it, or use another checkpoint"
         )

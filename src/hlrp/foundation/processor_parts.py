@@ -46,7 +46,9 @@ def saved_processor(directory: Path, kind: type[ProcessorMixin]) -> ProcessorMix
     with reading(f"the files of {directory}"):
         processor = AutoProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     if not isinstance(processor, kind):
-        raise ValueError(f"{directory / _PROCESSOR_FILE} describes a {type(processor).__name__}, expected {kind.__name__}")
+        raise ValueError(
+            f"{directory / _PROCESSOR_FILE} describes a {type(processor).__name__}, expected {kind.__name__}"
+        )
     require_template(directory / _CHAT_TEMPLATE_FILE)
     return processor
 

@@ -8,7 +8,15 @@ from typing import Any
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.language import LanguageMetrics
-from hlrp.report.cards.parts import facts_list, hub_model, markdown_text, metadata, metrics_table, sources_of, sources_table
+from hlrp.report.cards.parts import (
+    facts_list,
+    hub_model,
+    markdown_text,
+    metadata,
+    metrics_table,
+    sources_of,
+    sources_table,
+)
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import with_noun
 

@@ -84,6 +84,6 @@ def _require_same_statistics(before: Mapping[str, Tensor], after: Mapping[str, T
     for name in sorted(before.keys() & after.keys()):
         if not torch.equal(before[name].flatten(), after[name].flatten()):  # LeRobot stores some counts in two shapes
             raise ValueError(
-                f"the two pipelines in {folder} have different statistics ({name}), so one of their files is damaged or "
-                f"of another policy; {COPY_AGAIN}"
+                f"the two pipelines in {folder} have different statistics ({name}), so one of their files is damaged "
+                f"or of another policy; {COPY_AGAIN}"
             )
