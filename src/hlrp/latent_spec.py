@@ -33,15 +33,15 @@ class LatentSpec:
     """Width v of one code vector."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, "codebook_size", at_least=2, at_most=MOST_CODEBOOK_ENTRIES)
-        require_numbers(self, "code_seq_len", at_least=1, at_most=MOST_CODE_SLOTS)
-        require_numbers(self, "code_dim", at_least=1, at_most=WIDEST_LAYER)
-        require_numbers(self, "num_frames", at_least=2, at_most=MOST_CLIP_FRAMES)
-        require_numbers(self, "frame_offset_s", above=0, at_most=LONGEST_OFFSET_S)
-        require_number("the number of codes of a label", self.num_codes, at_most=MOST_CODE_SLOTS)
+        require_numbers(self, "codebook_size", at_least=2, limit=MOST_CODEBOOK_ENTRIES)
+        require_numbers(self, "code_seq_len", at_least=1, limit=MOST_CODE_SLOTS)
+        require_numbers(self, "code_dim", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "num_frames", at_least=2, limit=MOST_CLIP_FRAMES)
+        require_numbers(self, "frame_offset_s", above=0, limit=LONGEST_OFFSET_S)
+        require_number("the number of codes of a label", self.num_codes, limit=MOST_CODE_SLOTS)
         logits, numbers = self.num_codes * self.codebook_size, self.codebook_size * self.code_dim
-        require_number("codes of a label times codebook_size", logits, at_most=MOST_LOGITS)
-        require_number("codebook_size times code_dim", numbers, at_most=MOST_CODEBOOK_NUMBERS)
+        require_number("codes of a label times codebook_size", logits, limit=MOST_LOGITS)
+        require_number("codebook_size times code_dim", numbers, limit=MOST_CODEBOOK_NUMBERS)
 
     @property
     def num_transitions(self) -> int:

@@ -105,7 +105,7 @@ def test_a_full_disk_keeps_the_old_labels_and_leaves_no_new_ones(
     old = make_labels()
     folder = save_labels(old, tmp_path / "latents")
 
-    def write_half(table: object, path: Path) -> NoReturn:
+    def write_half(table: object, path: Path, **options: object) -> NoReturn:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -211,7 +211,11 @@ def test_a_flipped_byte_in_the_weights_is_noticed(backend: QwenVLChatBackend, tm
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("config.json", {"text_config": {"num_hidden_layers": 10**6}}, r"text_config\.num_hidden_layers must be in"),
+        (
+            "config.json",
+            {"text_config": {"num_hidden_layers": 10**6}},
+            r"text_config\.num_hidden_layers must be .* or less",
+        ),
         ("config.json", {"text_config": {"hidden_size": 60_000}}, r"describes a model of .* weights or more"),
         ("processor_config.json", {"auto_map": {"AutoProcessor": "evil.P"}}, "is never run"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}, "is never run"),

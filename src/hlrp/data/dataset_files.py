@@ -42,7 +42,7 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
     version = values.get("codebase_version")
     require_format(version if isinstance(version, str) else f"{version!r} (no text)", repo_id, folder)
     try:
-        require_number("fps", values.get("fps"), above=0, at_most=HIGHEST_FPS)
+        require_number("fps", values.get("fps"), above=0, limit=HIGHEST_FPS)
         require_safe_templates(values)
         info = DatasetInfo.from_dict(values)
         columns = [key for key, feature in info.features.items() if feature["dtype"] != "video"]

@@ -92,7 +92,7 @@ class DiffusionExpert(ActionExpert):
             "diffusion_step_embed_dim",
             "num_train_timesteps",
             at_least=1,
-            at_most=WIDEST_LAYER,
+            limit=WIDEST_LAYER,
         )
         if num_inference_steps is not None and not 1 <= num_inference_steps <= options.num_train_timesteps:
             raise ValueError(

@@ -122,8 +122,8 @@ class FlowExpert(ActionExpert):
 
     @classmethod
     def check(cls, options: FlowOptions, *, num_inference_steps: int | None, largest_action: float) -> None:
-        require_numbers(options, "expert_width", "expert_heads", at_least=1, at_most=WIDEST_LAYER)
-        require_numbers(options, "expert_layers", at_least=1, at_most=MOST_LAYERS)
+        require_numbers(options, "expert_width", "expert_heads", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(options, "expert_layers", at_least=1, limit=MOST_LAYERS)
         if options.expert_width % (2 * options.expert_heads):
             raise ValueError(
                 "expert_width must be a multiple of twice expert_heads, got "

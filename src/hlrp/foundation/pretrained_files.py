@@ -42,7 +42,7 @@ def require_sizes(values: Mapping[str, Any], *, at: str = "") -> None:
         if isinstance(value, Mapping):
             require_sizes(value, at=f"{at}{name}.")
         elif name in _LIMITS and not isinstance(value, str):
-            require_number(f"{at}{name}", value, at_least=0, at_most=_LIMITS[name])
+            require_number(f"{at}{name}", value, at_least=0, limit=_LIMITS[name])
 
 
 def require_no_own_code(path: Path) -> None:

@@ -69,11 +69,11 @@ class LAQConfig:
         require_one_of("quantizer", self.quantizer, QUANTIZERS)
         if self.patch_size < 4 or self.patch_size & (self.patch_size - 1):
             raise ValueError(f"patch_size must be a power of two, 4 or more, got {self.patch_size}")
-        require_numbers(self, "image_size", at_least=1, at_most=LARGEST_SIDE_PX)
-        require_numbers(self, "num_cameras", at_least=1, at_most=MOST_CAMERAS)
-        require_numbers(self, "dim", "heads", at_least=1, at_most=WIDEST_LAYER)
-        require_numbers(self, "encoder_layers", "decoder_layers", at_least=1, at_most=MOST_LAYERS)
-        require_numbers(self, "feature_dim", "action_dim", at_least=0, at_most=WIDEST_LAYER)
+        require_numbers(self, "image_size", at_least=1, limit=LARGEST_SIDE_PX)
+        require_numbers(self, "num_cameras", at_least=1, limit=MOST_CAMERAS)
+        require_numbers(self, "dim", "heads", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "encoder_layers", "decoder_layers", at_least=1, limit=MOST_LAYERS)
+        require_numbers(self, "feature_dim", "action_dim", at_least=0, limit=WIDEST_LAYER)
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
         unknown = set(self.targets) - set(get_args(TargetName))

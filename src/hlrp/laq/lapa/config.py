@@ -53,8 +53,8 @@ class LapaConfig:
     """Layers with attention over the two frames, in the encoder."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, "patch_size", "dim", "heads", "head_dim", at_least=1, at_most=WIDEST_LAYER)
-        require_numbers(self, "spatial_layers", "temporal_layers", at_least=1, at_most=MOST_LAYERS)
+        require_numbers(self, "patch_size", "dim", "heads", "head_dim", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "spatial_layers", "temporal_layers", at_least=1, limit=MOST_LAYERS)
         if self.spec.code_seq_len not in POOL_SHAPES:
             raise ValueError(
                 f"code_seq_len of a LAPA quantizer must be one of {', '.join(map(str, POOL_SHAPES))}, got "

@@ -155,9 +155,9 @@ class HLRPConfig(PreTrainedConfig):
         self._check_latent_targets()
         require_numbers(self, "labelled_fraction", "labelled_share", at_least=0, at_most=1)
         require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
-        require_numbers(self, "image_size", at_least=1, at_most=LARGEST_SIDE_PX)
-        require_numbers(self, "codebook_size", at_most=MOST_CODEBOOK_ENTRIES)
-        require_numbers(self, "code_seq_len", at_most=MOST_CODE_SLOTS)
+        require_numbers(self, "image_size", at_least=1, limit=LARGEST_SIDE_PX)
+        require_numbers(self, "codebook_size", limit=MOST_CODEBOOK_ENTRIES)
+        require_numbers(self, "code_seq_len", limit=MOST_CODE_SLOTS)
         require_numbers(self, "random_shift_px", at_least=0)
         require_numbers(self, "optimizer_lr", "optimizer_eps", above=0)
         require_numbers(self, "optimizer_betas", at_least=0, below=1)
@@ -265,7 +265,7 @@ class HLRPConfig(PreTrainedConfig):
         Raises:
             ValueError: If `chunk_size` is below 1, or `n_action_steps` does not lie in [1, chunk_size].
         """
-        require_number("chunk_size", chunk_size, at_least=1, at_most=LONGEST_CHUNK)
+        require_number("chunk_size", chunk_size, at_least=1, limit=LONGEST_CHUNK)
         self.chunk_size = chunk_size
         if self.n_action_steps is None:
             self.n_action_steps = (chunk_size + 1) // 2

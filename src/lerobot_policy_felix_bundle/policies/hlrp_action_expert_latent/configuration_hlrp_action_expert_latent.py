@@ -59,7 +59,7 @@ class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
             "num_inference_steps",
             "latent_embed_dim",
             at_least=1,
-            at_most=WIDEST_LAYER,
+            limit=WIDEST_LAYER,
         )
 
     def require_effect(self) -> None:

@@ -54,6 +54,6 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
                 f"--policy.chunk_size={self.chunk_size} and --policy.horizon={self.horizon} differ; set both alike, or "
                 "leave out chunk_size"
             )
-        require_numbers(self, "horizon", at_least=1, at_most=LONGEST_CHUNK)
+        require_numbers(self, "horizon", at_least=1, limit=LONGEST_CHUNK)
         self.chunk_size = self.horizon
         super().__post_init__()

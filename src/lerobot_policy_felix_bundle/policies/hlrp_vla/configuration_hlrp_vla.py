@@ -63,7 +63,7 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
                     f"means {value}; leave it out, or set --policy.{name}={value}"
                 )
             setattr(self, name, value)
-        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1, at_most=WIDEST_LAYER)
+        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1, limit=WIDEST_LAYER)
         super().__post_init__()
 
     def validate_features(self) -> None:

@@ -36,7 +36,7 @@ class SmolLatentHeadConfig(BackendConfig):
         super().__post_init__()
         require_one_of("head", self.head, HEADS)
         require_numbers(
-            self, "head_layers", "head_heads", "flow_steps", "num_vlm_layers", at_least=1, at_most=MOST_LAYERS
+            self, "head_layers", "head_heads", "flow_steps", "num_vlm_layers", at_least=1, limit=MOST_LAYERS
         )
         require_numbers(self, "vector_loss_weight", at_least=0)
 
