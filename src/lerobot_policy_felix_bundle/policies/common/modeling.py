@@ -164,7 +164,7 @@ class HLRPPolicy(PreTrainedPolicy):
         saved = saved_settings(folder)
         require_safe_pipelines(folder)
         if config is None:
-            config = saved_config(folder, cls.name)
+            config = saved_config(folder, str(cls.name))
         else:
             require_no_other_vla(config, saved, folder)
             require_loadable_adapter(config)
