@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint format constraints clean
+.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint audit format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -48,6 +48,9 @@ lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m pyright
+
+audit: $(STAMP) ## Look up known vulnerabilities of the installed packages (needs the network)
+	$(PYTHON) -m uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(PYTHON) -m ruff check --fix

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.checks import require_number, require_numbers
+from hlrp.runtime.size_limits import (
+    LONGEST_OFFSET_S,
+    MOST_CLIP_FRAMES,
+    MOST_CODE_SLOTS,
+    MOST_CODEBOOK_ENTRIES,
+    MOST_CODEBOOK_NUMBERS,
+    MOST_LOGITS,
+    WIDEST_LAYER,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +33,15 @@ class LatentSpec:
     """Width v of one code vector."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, "codebook_size", at_least=2)
-        require_numbers(self, "code_seq_len", "code_dim", at_least=1)
-        require_numbers(self, "num_frames", at_least=2)
-        require_numbers(self, "frame_offset_s", above=0)
+        require_numbers(self, "codebook_size", at_least=2, limit=MOST_CODEBOOK_ENTRIES)
+        require_numbers(self, "code_seq_len", at_least=1, limit=MOST_CODE_SLOTS)
+        require_numbers(self, "code_dim", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "num_frames", at_least=2, limit=MOST_CLIP_FRAMES)
+        require_numbers(self, "frame_offset_s", above=0, limit=LONGEST_OFFSET_S)
+        require_number("the number of codes of a label", self.num_codes, limit=MOST_CODE_SLOTS)
+        logits, numbers = self.num_codes * self.codebook_size, self.codebook_size * self.code_dim
+        require_number("codes of a label times codebook_size", logits, limit=MOST_LOGITS)
+        require_number("codebook_size times code_dim", numbers, limit=MOST_CODEBOOK_NUMBERS)
 
     @property
     def num_transitions(self) -> int:

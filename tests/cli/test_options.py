@@ -25,6 +25,7 @@ from hlrp.cli.combine_datasets import CombineDatasetsConfig
 from hlrp.cli.import_lapa import ImportLapaConfig
 from hlrp.cli.inspect_latents import InspectConfig
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig
+from hlrp.cli.precompute_latent_codes import main as label_command
 from hlrp.cli.pseudo_label import PseudoLabelConfig
 from hlrp.cli.train_foundation import TrainFoundationConfig
 from hlrp.cli.train_laq import TrainLAQConfig
@@ -346,3 +347,17 @@ def test_a_command_of_ours_ends_with_the_innermost_reason(
         train_laq_command()
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(says)
+
+
+@pytest.mark.parametrize("flag", ["--laq_path=!include {}", "--cameras=[!include {}]", "--laq_path=include {}"])
+def test_no_option_reads_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    monkeypatch.setattr(sys, "argv", ["hlrp-precompute-latent-codes", flag.format(tmp_path / "secret")])
+    with pytest.raises(SystemExit) as stop:
+        label_command()
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert "no option reads another file" in printed.err
+    assert "hunter2" not in printed.err + printed.out

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ def test_a_full_disk_keeps_the_old_labels_and_leaves_no_new_ones(
     old = make_labels()
     folder = save_labels(old, tmp_path / "latents")
 
-    def write_half(table: object, path: Path) -> NoReturn:
+    def write_half(table: object, path: Path, **options: object) -> NoReturn:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -261,3 +262,24 @@ def test_codes_without_a_codebook_are_refused() -> None:
     labels = make_labels()
     with pytest.raises(ValueError, match="labels hold codes but their metadata has no codebook"):
         replace(labels, metadata=replace(labels.metadata, codebook=[]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -1e30])
+def test_vectors_that_no_quantizer_writes_are_refused(tmp_path: Path, value: float) -> None:
+    labels = make_labels()
+    assert labels.vectors is not None
+    with pytest.raises(ValueError, match="latent vectors lie between"):
+        replace(labels, vectors=torch.cat([labels.vectors[:-1], torch.full_like(labels.vectors[:1], value)]))
+    codebook = [[[value, *vector[1:]] for vector in slot] for slot in labels.metadata.codebook]
+    with pytest.raises(ValueError, match="codebook holds numbers that are not finite"):
+        replace(labels.metadata, codebook=codebook)
+
+
+def test_a_flipped_bit_in_the_table_is_noticed(tmp_path: Path) -> None:
+    save_labels(make_labels(), tmp_path / "labels")
+    path = tmp_path / "labels" / "labels.parquet"
+    content = path.read_bytes()
+    place = pq.read_metadata(path).row_group(0).column(4).data_page_offset + 60  # inside the page of the vectors
+    path.write_bytes(content[:place] + bytes([content[place] ^ 0x01]) + content[place + 1 :])
+    with pytest.raises(ValueError, match=r"labels\.parquet .* is damaged"):
+        load_labels(tmp_path / "labels", with_vectors=True)

@@ -190,8 +190,53 @@ def test_weights_that_do_not_fit_are_refused(
     larger = make_backend(debug_config, spec=LatentSpec(codebook_size=32))
     other = save_foundation(larger, tmp_path / "other", laq_fingerprint="abc")
     (other / "model.safetensors").replace(small / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or is not the file that"):
+        load_foundation(small)
+    description = json.loads((small / "foundation.json").read_text())
+    (small / "foundation.json").write_text(json.dumps({**description, "weights_sha256": None}))
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or its weights are not those"):
         load_foundation(small)
+
+
+@pytest.mark.parametrize("place", [0.5, 0.9])
+def test_a_flipped_byte_in_the_weights_is_noticed(backend: QwenVLChatBackend, tmp_path: Path, place: float) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[int(len(content) * place)] ^= 0xFF
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"foundation\.json beside it was written for \(their digests differ\)"):
+        load_foundation(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "config.json",
+            {"text_config": {"num_hidden_layers": 10**6}},
+            r"text_config\.num_hidden_layers must be .* or less",
+        ),
+        ("config.json", {"text_config": {"hidden_size": 60_000}}, r"describes a model of .* weights or more"),
+        ("processor_config.json", {"auto_map": {"AutoProcessor": "evil.P"}}, "is never run"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}, "is never run"),
+        ("chat_template.json", {"chat_template": ""}, "holds no chat template"),
+    ],
+)
+def test_an_asset_that_asks_for_too_much_or_brings_code_is_refused(
+    backend: QwenVLChatBackend, tmp_path: Path, file: str, change: dict[str, Any], message: str
+) -> None:
+    folder = save_foundation(backend, tmp_path / "model", laq_fingerprint="abc")
+    path = folder / "backbone" / file
+    values = json.loads(path.read_text())
+    for name, value in change.items():
+        values[name] = {**values[name], **value} if name == "text_config" else value
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        load_foundation(folder)
+
+
+def test_a_fingerprint_cannot_put_markup_into_the_card(backend: QwenVLChatBackend) -> None:
+    assert "<script>" not in foundation_card(backend, laq_fingerprint="`<script>", extra={"task": "<script>"})
 
 
 def test_a_damaged_file_is_named(backend: QwenVLChatBackend, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from lerobot.transport import services_pb2, services_pb2_grpc
 from lerobot.transport.utils import send_bytes_in_chunks
 from lerobot.utils.feature_utils import hw_to_dataset_features
 
-from lerobot_policy_felix_bundle.serve import allow_our_policies, our_policy_types
+from lerobot_policy_felix_bundle.serve import allow_our_policies, our_policy_types, require_trusted_address
 from policy_workshop import SMALL, Workshop
 from robot_deployment import PretendArm, PretendArmConfig, predicted_chunk, save_policy
 
@@ -145,3 +145,15 @@ def test_the_command_serves(workshop: Workshop, arm: PretendArm, tmp_path: Path)
         process.terminate()
         process.wait(timeout=30)
     torch.testing.assert_close(torch.stack(answer), predicted_chunk(folder, observation, TASK))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.0.1", "[::1]", "::1"])
+def test_a_loopback_address_needs_no_trust(host: str) -> None:
+    require_trusted_address(host, trust_network=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "robot.example", "::", ""])
+def test_other_addresses_need_a_flag(host: str) -> None:
+    with pytest.raises(ValueError, match=r"can be reached from other machines.*--trust_network=true"):
+        require_trusted_address(host, trust_network=False)
+    require_trusted_address(host, trust_network=True)

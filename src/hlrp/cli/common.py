@@ -13,6 +13,7 @@ from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
 from yaml import YAMLError
 
+from hlrp.runtime.included_files import no_included_files
 from hlrp.runtime.number_options import bools_are_no_numbers
 from hlrp.runtime.signals import Stopped, signals_unwind
 
@@ -33,7 +34,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
     try:
-        with signals_unwind(), bools_are_no_numbers():
+        with signals_unwind(), bools_are_no_numbers(), no_included_files():
             _require_options_file()
             command()
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from lerobot.utils.constants import ACTION, HF_LEROBOT_HOME
 from torch import Tensor
 
 from hlrp.data.dataset_files import data_files, require_dataset_files, require_format, unreadable_file
+from hlrp.data.dataset_paths import require_safe_templates
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.data.source_config import DEFAULT_REPO_ID, DEFAULT_TOLERANCE_S
 from hlrp.runtime.checks import require_number
@@ -95,6 +96,7 @@ def open_dataset(
             f"dataset anew ({error.__cause__ or error})"
         ) from error
     if not is_local:
+        require_safe_templates({"data_path": dataset.meta.data_path, "video_path": dataset.meta.video_path})
         require_sound_rows(dataset.meta, whole=True, tolerance_s=tolerance_s)
     return dataset
 
@@ -161,10 +163,10 @@ def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"]:
         ValueError: If actions are not numbers, or a row is empty.
     """
     columns = dataset.hf_dataset.data
-    actions = numeric_rows(columns.column(ACTION), ACTION).float()
+    actions = numeric_rows(columns.column(ACTION), ACTION, of=dataset.root).float()
     if not marks_known_actions(dataset.meta):
         return actions
-    known = numeric_rows(columns.column(ACTION_VALID), ACTION_VALID) == 1
+    known = numeric_rows(columns.column(ACTION_VALID), ACTION_VALID, of=dataset.root) == 1
     return actions.where(known, torch.nan)
 
 
@@ -186,7 +188,10 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f _"
     if not files:
         return None
     table = pads.dataset([str(path) for path in files]).to_table(columns=["index", name])
-    index, rows = torch.from_numpy(table.column("index").to_numpy().copy()), numeric_rows(table.column(name), name)
+    index, rows = (
+        torch.from_numpy(table.column("index").to_numpy().copy()),
+        numeric_rows(table.column(name), name, of=meta.root),
+    )
     if len(index) and (index.min() < 0 or index.max() >= meta.total_frames or index.bincount().max() > 1):
         raise ValueError(
             f"column 'index' of {meta.root} does not number its {meta.total_frames} frames from 0 on, each once; write "
@@ -197,12 +202,13 @@ def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f _"
     return found
 
 
-def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "f _"]:
+def numeric_rows(column: pa.ChunkedArray, name: str, *, of: Path | str = "a dataset") -> Float[Tensor, "f _"]:
     """Convert a column of numbers, vectors or matrices to float64, flattened to one row per frame.
 
     Args:
         column: Column of any integer, boolean or floating-point type; single numbers become vectors of length 1.
         name: Name of the column, for messages.
+        of: Folder of the dataset, for messages.
 
     Raises:
         ValueError: If the column holds something else than numbers, empty rows, or rows of different lengths.
@@ -214,13 +220,17 @@ def numeric_rows(column: pa.ChunkedArray, name: str) -> Float[Tensor, "f _"]:
             values = values.storage
             continue
         if not isinstance(values, pa.FixedSizeListArray) and len(values.value_lengths().unique()) > 1:
-            raise ValueError(f"rows of column {name!r} differ in length; a robot's vectors keep theirs throughout")
+            raise ValueError(
+                f"rows of column {name!r} of {of} differ in length; a robot's vectors keep theirs throughout"
+            )
         values = values.flatten()
     if values.null_count:
-        raise ValueError(f"column {name!r} has {values.null_count} empty values; write NaN where one is not known")
+        raise ValueError(
+            f"column {name!r} of {of} has {values.null_count} empty values; write NaN where one is not known"
+        )
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise ValueError(f"column {name!r} holds values of type {kind}, expected numbers; convert or remove it")
+        raise ValueError(f"column {name!r} of {of} holds values of type {kind}, expected numbers; convert or remove it")
     flat = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype("float64"))
     return flat.reshape(rows, len(flat) // max(rows, 1))
 

@@ -20,6 +20,10 @@ from av.error import FFmpegError
 from lerobot.datasets.utils import DEFAULT_TASKS_PATH, EPISODES_DIR, INFO_PATH, STATS_PATH, DatasetInfo
 from packaging.version import InvalidVersion, Version
 
+from hlrp.data.dataset_paths import require_file_number, require_inside, require_safe_templates
+from hlrp.runtime.checks import require_number
+from hlrp.runtime.size_limits import HIGHEST_FPS
+
 _FORMAT = 3
 """Major version of LeRobot's dataset format that the installed LeRobot reads."""
 _V20_CONVERTER = "python -m lerobot.datasets.v21.convert_dataset_v20_to_v21"
@@ -35,10 +39,16 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
     """
     info_file = folder / INFO_PATH
     values = _read_json(info_file)
-    require_format(str(values.get("codebase_version")), repo_id, folder)
+    version = values.get("codebase_version")
+    require_format(version if isinstance(version, str) else f"{version!r} (no text)", repo_id, folder)
     try:
+        require_number("fps", values.get("fps"), above=0, limit=HIGHEST_FPS)
+        require_safe_templates(values)
         info = DatasetInfo.from_dict(values)
         columns = [key for key, feature in info.features.items() if feature["dtype"] != "video"]
+        pictures = [key for key, feature in info.features.items() if feature["dtype"] == "image"]
+        for key in info.features:
+            require_inside(key, what="the name of a feature")
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"{info_file} does not describe a LeRobotDataset ({error}); {_again(info_file)}") from error
     stats = folder / STATS_PATH
@@ -60,6 +70,7 @@ def require_dataset_files(folder: Path, repo_id: str) -> None:
         lost = [key for key in columns if key not in pq.read_schema(path).names]
         if lost:
             raise ValueError(f"{path} lacks the column {lost[0]!r} that {INFO_PATH} lists; {_again(path)}")
+        _require_pictures(path, pictures)
     for path in _video_files(folder, info):
         _require_video(path)
 
@@ -152,6 +163,24 @@ def _require_parquet(path: Path) -> None:
         ) from error
 
 
+def _require_pictures(path: Path, cameras: list[str]) -> None:
+    """Raise if a picture of `cameras` is not stored in the file itself, by the statistics in its footer.
+
+    A picture may instead have a path, which the `datasets` library would open wherever it leads.
+    """
+    footer = pq.read_metadata(path)
+    places = {f"{camera}.bytes": camera for camera in cameras}
+    for group in range(footer.num_row_groups):
+        for number in range(footer.num_columns):
+            column = footer.row_group(group).column(number)
+            camera, facts = places.get(column.path_in_schema), column.statistics
+            if camera is not None and facts is not None and facts.has_null_count and facts.null_count:
+                raise ValueError(
+                    f"{path} lacks {facts.null_count} pictures of {camera}: they are empty or elsewhere; record the "
+                    f"dataset with LeRobot's own writer, or {_again(path)}"
+                )
+
+
 def _require_video(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; copy the videos of the dataset again")
@@ -199,6 +228,8 @@ def _video_files(folder: Path, info: DatasetInfo) -> list[Path]:
                 raise ValueError(f"{path} does not say where the videos of {camera} are; {_again(path)}")
             chunks, numbers = (pq.read_table(path, columns=[column]).column(0).to_pylist() for column in columns)
             for chunk, number in zip(chunks, numbers, strict=True):
+                for value in (chunk, number):
+                    require_file_number(value, what=f"the number of a video file of {camera} in {path}")
                 name = info.video_path.format(video_key=camera, chunk_index=chunk, file_index=number)
                 found[folder / name] = None
     return list(found)

@@ -14,6 +14,9 @@ from hlrp.data.recording_identity import RecordingIdentity, dataset_identity
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH_FRAMES = 32
+"""Valid frames from which on equal codes of all frames are no chance."""
+
 
 def labels_of_dataset(
     meta: LeRobotDatasetMetadata, labels_path: Path | str | None = None, *, with_vectors: bool = False
@@ -39,6 +42,7 @@ def labels_of_dataset(
             f"{named} reach beyond the end of an episode of this dataset, so they are of another version of it; "
             "write them again with hlrp-precompute-latent-codes"
         )
+    _require_telling_codes(labels, named)
     if labels.are_columns:  # labels in columns cannot be separated from their frames
         return labels
     if facts.frames is None:
@@ -61,3 +65,18 @@ def labels_of_dataset(
             "that the latent labels were made from"
         )
     return labels
+
+
+def _require_telling_codes(labels: LatentLabels, named: str) -> None:
+    """Raise if all frames have the same codes: a table of zeros, or a quantizer whose codes collapsed.
+
+    Raises:
+        ValueError: If there are `_ENOUGH_FRAMES` valid frames or more, and all have the same codes.
+    """
+    codes = labels.codes[labels.valid]
+    if labels.metadata.has_codes and len(codes) >= _ENOUGH_FRAMES and bool((codes == codes[:1]).all()):
+        raise ValueError(
+            f"{named} have the codes {codes[0].tolist()} in all {len(codes)} valid frames, so nothing can be learned "
+            "from them: measure the LAQ with hlrp-inspect-latents, then write the labels again with "
+            "hlrp-precompute-latent-codes"
+        )

@@ -16,16 +16,17 @@ from jaxtyping import Float, Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from hlrp.data.dataset_files import data_files
+from hlrp.data.episode_table import require_known_tasks, require_sound_metadata
 
-_COLUMNS = ["index", "episode_index", "frame_index", "timestamp"]
+_COLUMNS = ["index", "episode_index", "frame_index", "timestamp", "task_index"]
 _RATE_TOLERANCE = 0.05
 """Largest relative difference between `fps` and the median frame rate of time stamps; a wrong `fps` differs by more."""
 
 
 def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s: float | None) -> None:
-    """Raise unless `index`, `episode_index`, `frame_index` and `timestamp` of all rows agree with the metadata.
+    """Raise unless order, numbers, time stamps and tasks of all rows agree with the metadata.
 
-    Only these four columns of the data files are read.
+    Only the columns `index`, `episode_index`, `frame_index`, `timestamp` and `task_index` of the data files are read.
 
     Args:
         meta: Metadata of the dataset, whose data files are in `meta.root`.
@@ -40,10 +41,15 @@ def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s
     """
     bounds = _bounds(meta)
     folder = Path(meta.root) / "data"
+    require_sound_metadata(meta, bounds, whole=whole)
     if not whole and not any(folder.glob("*/*.parquet")):
         return
     table = read_columns(folder, _COLUMNS)
+    for name in _COLUMNS:
+        if table.column(name).null_count or not pa.types.is_primitive(table.schema.field(name).type):
+            raise ValueError(f"column {name!r} of {folder} has rows without a number; copy the dataset again")
     index, episode, frame = (table.column(name).to_numpy() for name in _COLUMNS[:3])
+    require_known_tasks(meta, table.column("task_index").to_numpy())
     expected = _expected_rows(bounds, episode, meta, whole=whole)
     wrong = (episode != expected[1]) | (frame != expected[2])
     if wrong.any():
@@ -104,11 +110,13 @@ def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
             f"{number[row]} with {length[row]} frames from {first[row]} to {end[row]}, expected episode {row} from "
             f"{starts[row]}; copy the dataset again, or record it anew"
         )
-    if len(number) != meta.total_episodes:
-        raise ValueError(
-            f"meta/episodes of {meta.root} lists {len(number)} episodes, meta/info.json counts {meta.total_episodes}; "
-            "copy the dataset again"
-        )
+    found = {"episodes": (len(number), meta.total_episodes), "frames": (int(end[-1]), meta.total_frames)}
+    for what, (listed, counted) in found.items():
+        if listed != counted:
+            raise ValueError(
+                f"meta/episodes of {meta.root} lists {listed} {what}, meta/info.json counts {counted}; copy the "
+                "dataset again"
+            )
     return np.stack([first, end], axis=1)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Int, UInt8
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from PIL.Image import Image
+from PIL.Image import DecompressionBombError, Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
@@ -45,6 +45,7 @@ class ImageFiles:
         self._camera = camera
         self._size = image_size
         self._crop = crop
+        self._folder = dataset.root
         self._images = dataset.hf_dataset.select_columns([camera]).with_format(None)
 
     def __len__(self) -> int:
@@ -53,7 +54,19 @@ class ImageFiles:
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Frames at `index`."""
         wanted, place = index.unique(return_inverse=True)
-        images = self._images[wanted.tolist()][self._camera]
+        try:
+            images = self._images[wanted.tolist()][self._camera]
+            for image in images:
+                image.load()
+        except (
+            OSError,
+            SyntaxError,
+            DecompressionBombError,
+        ) as error:  # of Pillow, which decodes a picture when it is used
+            raise ValueError(
+                f"a picture of {self._camera} among the frames {int(wanted.min())} to {int(wanted.max())} of "
+                f"{self._folder} cannot be read ({error}); copy the dataset again, or download it anew"
+            ) from error
         frames = [resize(pil_to_tensor(self._rgb(image)), self._size, crop=self._crop) for image in images]
         return take(torch.stack(frames), place)
 

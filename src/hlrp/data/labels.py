@@ -32,6 +32,7 @@ from torch import Tensor
 
 from hlrp.latents import NO_LABEL, LatentActions, LatentSpec, spec_to_dict
 from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.size_limits import LARGEST_LATENT
 from hlrp.storage.artefacts import FolderKind, read_json, reading
 from hlrp.storage.plain_values import from_plain
 
@@ -86,6 +87,8 @@ class LabelMetadata:
             raise ValueError("frames.episodes is missing")
         if self.codebook and shape != expected:
             raise ValueError(f"codebook has the shape {shape}, and spec says {expected}")
+        if self.codebook and not np.abs(self.codebook).max() <= LARGEST_LATENT:  # NaN compares as false
+            raise ValueError(f"codebook holds numbers that are not finite or above {LARGEST_LATENT:g}")
 
     @property
     def mark(self) -> int:
@@ -138,6 +141,13 @@ class LatentLabels:
                 "labels hold codes but their metadata has no codebook; write them again with "
                 "hlrp-precompute-latent-codes"
             )
+        if self.vectors is not None and self.vectors.numel():
+            low, high = self.vectors.aminmax()
+            if not (low >= -LARGEST_LATENT and high <= LARGEST_LATENT):  # NaN compares as false
+                raise ValueError(
+                    f"latent vectors lie between {low:g} and {high:g}, expected finite numbers up to {LARGEST_LATENT:g}"
+                    "; write them again with hlrp-precompute-latent-codes"
+                )
 
     def require_codes(self) -> None:
         """Raise unless the labels hold codes.
@@ -189,7 +199,7 @@ def save_labels(labels: LatentLabels, folder: Path | str, *, overwrite: bool = F
     )
     description = {METADATA_FILE: json.dumps(labels.metadata.to_dict())}  # without line breaks: a codebook is long
     with LABELS_FOLDER.new(folder, overwrite=overwrite, beside=description) as new:
-        pq.write_table(table, new / LABELS_FILE)
+        pq.write_table(table, new / LABELS_FILE, write_page_checksum=True)  # a flipped bit would be a wrong label
     return Path(folder)
 
 
@@ -205,7 +215,7 @@ def load_labels(folder: Path | str, *, with_vectors: bool = False) -> LatentLabe
     table = Path(folder) / LABELS_FILE
     columns = ["index", "episode_index", "frame_index", CODES, VALID, *([VECTORS] if with_vectors else [])]
     with reading(f"{table} (or the {METADATA_FILE} beside it)", remedy=LABELS_FOLDER.remedy):
-        return _from_table(pq.read_table(table, columns=columns), metadata)
+        return _from_table(pq.read_table(table, columns=columns, page_checksum_verification=True), metadata)
 
 
 def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) -> LatentLabels:

@@ -121,7 +121,7 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
     continuing = stage.resume()
     start = time.perf_counter()
     with log.open("ab" if continuing else "wb") as sink:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  a list of our own commands, no shell
             continuing or stage.command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

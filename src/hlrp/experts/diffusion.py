@@ -18,6 +18,7 @@ from hlrp.experts.interface import ActionExpert, ExpertSizes, ObservationTokens
 from hlrp.flow_matching import Guide
 from hlrp.runtime.checks import require_numbers, require_one_of
 from hlrp.runtime.extras import require_packages
+from hlrp.runtime.size_limits import WIDEST_LAYER
 
 NOISE_SCHEDULERS = ("DDPM", "DDIM")
 
@@ -91,6 +92,7 @@ class DiffusionExpert(ActionExpert):
             "diffusion_step_embed_dim",
             "num_train_timesteps",
             at_least=1,
+            limit=WIDEST_LAYER,
         )
         if num_inference_steps is not None and not 1 <= num_inference_steps <= options.num_train_timesteps:
             raise ValueError(

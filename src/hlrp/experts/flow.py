@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hlrp.experts.interface import ActionExpert, ExpertSizes, ObservationTokens
 from hlrp.flow_matching import Guide, integrate, path_point, waves
 from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.size_limits import MOST_LAYERS, WIDEST_LAYER
 
 KeysValues = tuple[Float[Tensor, "b heads l head_dim"], Float[Tensor, "b heads l head_dim"]]
 
@@ -121,7 +122,8 @@ class FlowExpert(ActionExpert):
 
     @classmethod
     def check(cls, options: FlowOptions, *, num_inference_steps: int | None, largest_action: float) -> None:
-        require_numbers(options, "expert_width", "expert_layers", "expert_heads", at_least=1)
+        require_numbers(options, "expert_width", "expert_heads", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(options, "expert_layers", at_least=1, limit=MOST_LAYERS)
         if options.expert_width % (2 * options.expert_heads):
             raise ValueError(
                 "expert_width must be a multiple of twice expert_heads, got "

@@ -28,6 +28,7 @@ from hlrp.latents import LatentSpec
 from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_json, read_weights, reading, write_weights
 from hlrp.storage.files import write_json
 from hlrp.storage.hub import fetch_folder
+from hlrp.storage.weight_files import require_digest, require_size_of_weights, weights_digest
 
 DESCRIPTION_FILE = "foundation.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -66,6 +67,8 @@ class FoundationDescription:
     """Fingerprint of the LAQ whose codes the model predicts; "" if it is not known."""
     extra: dict[str, Any]
     """Facts of the training run, such as dataset and metrics; plain JSON values."""
+    weights_sha256: str | None = None
+    """`weights_digest` of the file of weights beside this file; None in checkpoints of earlier versions."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -106,8 +109,8 @@ def write_foundation(
         FileExistsError: If `folder` exists, and `overwrite` is false or it holds no foundation model.
     """
     with FOUNDATION_FOLDER.new(folder, overwrite=overwrite, beside=beside) as new:
-        write_assets(backend, new, laq_fingerprint=laq_fingerprint, extra=extra)
         write_weights(backend, new / WEIGHTS_FILE)
+        write_assets(backend, new, laq_fingerprint=laq_fingerprint, extra=extra)
     return Path(folder)
 
 
@@ -118,13 +121,17 @@ def write_assets(
     laq_fingerprint: str,
     extra: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a checkpoint without its weights into `folder`, for a policy whose weights LeRobot saves."""
+    """Write a checkpoint into `folder`, except for its weights, which are there already.
+
+    LeRobot saves the weights of a policy. The digest of the file of weights is stored, so that loading can check it.
+    """
     description = FoundationDescription(
         backend=backend.backend_type,
         config=backend.config_dict(),
         latent_spec=backend.spec,
         laq_fingerprint=laq_fingerprint,
         extra=dict(extra or {}),
+        weights_sha256=weights_digest(folder / WEIGHTS_FILE),
     )
     backend.save_assets(folder / ASSETS_DIR)
     write_json(folder / DESCRIPTION_FILE, asdict(description))
@@ -170,6 +177,10 @@ def rebuild(folder: Path | str, *, overrides: Mapping[str, object] | None = None
             raise ValueError(f"{part} holds nothing; {COPY_AGAIN}")
     config = {**description.config, **(overrides or {})}
     description.require_config(config)  # before the block below, which would blame the file for a wrong override
+    with reading(folder / DESCRIPTION_FILE), torch.device("meta"):
+        parts = kind.large_parts(folder / ASSETS_DIR, config=config)
+    if parts is not None:
+        require_size_of_weights(parts, folder / WEIGHTS_FILE, described_by=f"{ASSETS_DIR}/config.json")
     with reading(folder / DESCRIPTION_FILE):
         backend = kind.from_assets(folder / ASSETS_DIR, config=config, spec=description.latent_spec)
     return LoadedFoundation(backend, description)
@@ -202,6 +213,7 @@ def load_foundation(
     folder = fetch_folder(folder_or_hub_id, FOUNDATION_FOLDER, revision=revision, cache_dir=cache_dir, token=token)
     loaded = rebuild(folder, overrides=overrides)
     FOUNDATION_FOLDER.require(folder)
+    require_digest(folder / WEIGHTS_FILE, loaded.description.weights_sha256, described_by=DESCRIPTION_FILE)
     load_weights(loaded.backend, folder / WEIGHTS_FILE)
     loaded.backend.to(device).eval()
     return loaded

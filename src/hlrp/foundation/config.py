@@ -13,6 +13,7 @@ import draccus
 
 from hlrp.runtime.checks import require_number, require_numbers, require_one_of
 from hlrp.runtime.class_paths import register_class
+from hlrp.runtime.size_limits import LARGEST_SIDE_PX, WIDEST_LAYER
 from hlrp.storage.plain_values import from_plain
 from hlrp.training.config import OptimizerConfig
 
@@ -48,7 +49,7 @@ class LoRASettings:
     """Linear layers of the language model that get a LoRA adapter, named by the last part of their module names."""
 
     def __post_init__(self) -> None:
-        require_number("lora.rank", self.rank, at_least=0)
+        require_number("lora.rank", self.rank, at_least=0, limit=WIDEST_LAYER)
         require_number("lora.alpha", self.alpha, above=0)
         require_number("lora.dropout", self.dropout, at_least=0, below=1)
         if self.rank and not self.target_modules:
@@ -95,7 +96,7 @@ class BackendConfig(draccus.ChoiceRegistry):
     def __post_init__(self) -> None:
         require_one_of("dtype", self.dtype, DTYPE_NAMES)
         require_numbers(self, "random_shift_px", at_least=0)
-        require_numbers(self, "image_size", at_least=1)
+        require_numbers(self, "image_size", at_least=1, limit=LARGEST_SIDE_PX)
         if self.model_name is None:
             require_one_of("embedded_size", self.embedded_size, EMBEDDED_SIZES)
         if self.lora.is_on and self.freeze_backbone:

@@ -21,7 +21,9 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from hlrp.foundation.batch import require_instructions
+from hlrp.foundation.bounded_template import ANOTHER_TEMPLATE, bounded_template
 from hlrp.foundation.processor_parts import token_ids, tokenizer_of
+from hlrp.runtime.size_limits import LONGEST_TEMPLATE
 
 _INSTRUCTION = "\ue000"  # a private-use character: marks the instruction's place in the rendered template
 _MAX_CACHED = 50_000
@@ -106,15 +108,18 @@ class ChatTokenizer(ABC):
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system_prompt}]})
         # The tokenizer renders the template: some processors would add video settings and then warn about them.
         template = self.processor.chat_template  # pyright: ignore[reportAttributeAccessIssue]
-        rendered = self.tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(rendered, str)
+        with bounded_template():
+            rendered = self.tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        if not isinstance(rendered, str) or len(rendered) > LONGEST_TEMPLATE:
+            raise ValueError(
+                f"the chat template makes no prompt of at most {LONGEST_TEMPLATE} characters; {ANOTHER_TEMPLATE}"
+            )
         num_images = rendered.count(self.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
         if rendered.count(_INSTRUCTION) != 1 or num_images != num_cameras:
             raise ValueError(
-                f"the chat template must place the instruction and {num_cameras} images once each; "
-                "use the template of a chat model of the same family"
+                f"the chat template must place the instruction and {num_cameras} images once each; {ANOTHER_TEMPLATE}"
             )
         before, _, after = rendered.partition(_INSTRUCTION)
         return self._expand(before), self._expand(after)

@@ -8,7 +8,7 @@ README.md            model card for the hub: configuration, training and metrics
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_weights, reading
 from hlrp.storage.files import write_json
 from hlrp.storage.hub import fetch_folder
 from hlrp.storage.plain_values import from_plain
+from hlrp.storage.weight_files import require_size_of_weights
 
 DESCRIPTION_FILE = "laq.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -40,11 +41,11 @@ LAQ_FOLDER = FolderKind(
 """Kind of folder that `load_laq` reads, as in `upload_folder(path, name, LAQ_FOLDER)` of `hlrp.storage.hub`."""
 
 OUR_ARCHITECTURE = "hlrp"
-ARCHITECTURES: dict[str, Callable[[dict[str, Any]], LatentActionQuantizer]] = {
-    OUR_ARCHITECTURE: lambda values: LatentActionQuantizer(from_plain(LAQConfig, values, at="config")),
-    "lapa": lambda values: LapaQuantizer(from_plain(LapaConfig, values, at="config")),
+ARCHITECTURES: dict[str, tuple[type[LAQConfig] | type[LapaConfig], type[LatentActionQuantizer]]] = {
+    OUR_ARCHITECTURE: (LAQConfig, LatentActionQuantizer),
+    "lapa": (LapaConfig, LapaQuantizer),
 }
-"""For each architecture named in `laq.json`: a function from the stored configuration to a new quantizer."""
+"""Classes of configuration and quantizer of each architecture that `laq.json` can name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +143,16 @@ def load_laq(
             f"{path} holds a {description.architecture!r} quantizer; this version knows {', '.join(ARCHITECTURES)}: "
             "install a newer one"
         )
+    config_class, quantizer_class = ARCHITECTURES[description.architecture]
     with reading(path):
-        model = ARCHITECTURES[description.architecture](description.config)
+        config = from_plain(config_class, description.config, at="config")
+        if description.cameras and len(description.cameras) != config.num_cameras:
+            raise ValueError(f"cameras names {len(description.cameras)}, config.num_cameras says {config.num_cameras}")
+        with torch.device("meta"):
+            parts = quantizer_class.large_parts(config)
+    require_size_of_weights(parts, folder / WEIGHTS_FILE, described_by=DESCRIPTION_FILE)
+    with reading(path):
+        model = quantizer_class(config)
     read_weights(model, folder / WEIGHTS_FILE, described_by=DESCRIPTION_FILE)
     if model.fingerprint() != description.fingerprint:
         raise ValueError(

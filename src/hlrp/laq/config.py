@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from hlrp.latent_spec import LatentSpec
 from hlrp.runtime.checks import require_numbers, require_one_of
 from hlrp.runtime.class_paths import register_class
+from hlrp.runtime.size_limits import LARGEST_SIDE_PX, MOST_CAMERAS, MOST_LAYERS, WIDEST_LAYER
 
 TargetName = Literal["pixels", "features", "flow"]
 
@@ -68,10 +69,11 @@ class LAQConfig:
         require_one_of("quantizer", self.quantizer, QUANTIZERS)
         if self.patch_size < 4 or self.patch_size & (self.patch_size - 1):
             raise ValueError(f"patch_size must be a power of two, 4 or more, got {self.patch_size}")
-        require_numbers(
-            self, "image_size", "num_cameras", "dim", "heads", "encoder_layers", "decoder_layers", at_least=1
-        )
-        require_numbers(self, "feature_dim", "action_dim", at_least=0)
+        require_numbers(self, "image_size", at_least=1, limit=LARGEST_SIDE_PX)
+        require_numbers(self, "num_cameras", at_least=1, limit=MOST_CAMERAS)
+        require_numbers(self, "dim", "heads", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "encoder_layers", "decoder_layers", at_least=1, limit=MOST_LAYERS)
+        require_numbers(self, "feature_dim", "action_dim", at_least=0, limit=WIDEST_LAYER)
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
         unknown = set(self.targets) - set(get_args(TargetName))

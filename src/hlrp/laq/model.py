@@ -68,6 +68,17 @@ class LatentActionQuantizer(nn.Module):
         self.quantizer = quantizer_class(self.config.quantizer)(self.config.spec)
         self.decoder = TransitionDecoder(self.config)
 
+    @staticmethod
+    def large_parts(config: Any) -> nn.Module:
+        """Encoder, decoder and action head for `config`, to learn their size before memory is taken for a quantizer.
+
+        The quantizer between them is left out: its size is bounded by `LatentSpec`, and FSQ cannot be built on the
+        device "meta".
+        """
+        width = config.spec.code_seq_len * config.spec.code_dim
+        heads = [nn.Linear(width, config.action_dim)] if config.action_dim else []
+        return nn.ModuleList([TransitionEncoder(config), TransitionDecoder(config), *heads])
+
     @property
     def spec(self) -> LatentSpec:
         """Geometry of the codes."""

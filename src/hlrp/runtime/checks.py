@@ -20,6 +20,7 @@ def require_number(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    limit: float | None = None,
 ) -> None:
     """Raise unless `value` is a finite number within its bounds.
 
@@ -30,6 +31,7 @@ def require_number(
         above: Exclusive lower bound.
         at_most: Largest value that passes.
         below: Exclusive upper bound.
+        limit: Largest size that is taken, far above any useful value (see `size_limits`); named only if it is exceeded.
 
     Raises:
         ValueError: If a number is not finite or out of bounds.
@@ -50,6 +52,8 @@ def require_number(
             if isinstance(number, float) and not math.isfinite(number):
                 expected = f"finite and {expected}"
             raise ValueError(f"{name} must be {expected}, got {value}")
+        if limit is not None and isinstance(number, (int, float)) and number > limit:
+            raise ValueError(f"{name} must be {limit:.10g} or less, got {value}")
 
 
 def require_numbers(
@@ -59,6 +63,7 @@ def require_numbers(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    limit: float | None = None,
 ) -> None:
     """Apply `require_number` to the fields `names` of a configuration.
 
@@ -66,7 +71,8 @@ def require_numbers(
         ValueError: For the first field that is out of range.
     """
     for name in names:
-        require_number(name, getattr(config, name), at_least=at_least, above=above, at_most=at_most, below=below)
+        value = getattr(config, name)
+        require_number(name, value, at_least=at_least, above=above, at_most=at_most, below=below, limit=limit)
 
 
 def require_seed(seed: int) -> None:

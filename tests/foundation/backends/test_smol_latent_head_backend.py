@@ -526,7 +526,7 @@ def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
     (other / "model.safetensors").replace(folder / "model.safetensors")
     with pytest.raises(
         ValueError,
-        match=r"its weights are not those that the foundation\.json beside it describes; copy the whole folder",
+        match=r"is not the file that the foundation\.json beside it was written for",
     ):
         load_foundation(folder)
 

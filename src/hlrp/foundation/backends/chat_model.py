@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.initialization import no_init_weights
 
 from hlrp.foundation.backends.interfaces import DTYPES, FoundationBackend
@@ -21,8 +22,11 @@ from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.config import BackendConfig, LoRASettings
 from hlrp.foundation.image_inputs import vlm_images
 from hlrp.foundation.lora import add_lora, merge_lora
-from hlrp.foundation.processor_parts import pretrained_processor, save_processor, tokenizer_of
+from hlrp.foundation.pretrained_files import require_sizes
+from hlrp.foundation.processor_parts import pretrained_processor, save_processor, saved_processor, tokenizer_of
 from hlrp.latents import LatentSpec
+from hlrp.storage.artefacts import read_json, reading
+from hlrp.storage.weight_files import DOWNLOAD_AGAIN, unpickled_safely
 from hlrp.training.row_draws import RowDraws
 
 
@@ -103,15 +107,29 @@ class ChatModelBackend(FoundationBackend):
     def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> ChatModelBackend:
         if not (directory / "config.json").is_file():
             raise FileNotFoundError(f"{directory} has no config.json; expected the assets of a saved foundation model")
-        processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+        processor = saved_processor(directory, cls.processor_class)
         tokenizer_of(processor).init_kwargs.pop("is_local", None)  # set while loading; it would be saved, too
-        assert cls.model_class.config_class is not None
-        model_config = cls.model_class.config_class.from_pretrained(directory, local_files_only=True)
+        model_config = cls._saved_architecture(directory)
         own_config = cls.config_class.from_dict(config)
         with no_init_weights():  # all weights are loaded afterwards, strictly
             model = cls.untrained_model(own_config, model_config)
         model.tie_weights()
         return cls(own_config, spec, model, processor)
+
+    @classmethod
+    def large_parts(cls, directory: Path, *, config: Mapping[str, Any]) -> nn.Module:
+        return cls.untrained_model(cls.config_class.from_dict(config), cls._saved_architecture(directory))
+
+    @classmethod
+    def _saved_architecture(cls, directory: Path) -> PretrainedConfig:
+        """Architecture in the file `config.json` of `directory`, after a check of its sizes."""
+        assert cls.model_class.config_class is not None
+        with reading(directory / "config.json"):
+            require_sizes(read_json(directory / "config.json"))
+            try:
+                return cls.model_class.config_class.from_pretrained(directory, local_files_only=True)
+            except StrictDataclassError as error:  # of huggingface_hub, if an entry has a wrong type
+                raise ValueError(str(error)) from error
 
     @classmethod
     def untrained_model(cls, config: BackendConfig, model_config: PretrainedConfig) -> Any:
@@ -135,9 +153,13 @@ class ChatModelBackend(FoundationBackend):
                 f"{config.model_name} has a {type(processor).__name__}, expected a {cls.processor_class.__name__}; "
                 f"name a {cls.kind_of_model}"
             )
-        model = model_class.from_pretrained(
-            config.model_name, dtype=DTYPES[config.dtype], attn_implementation=config.attn_implementation
-        )
+        with reading(f"model {config.model_name}", remedy=DOWNLOAD_AGAIN), unpickled_safely():
+            model = model_class.from_pretrained(
+                config.model_name,
+                dtype=DTYPES[config.dtype],
+                attn_implementation=config.attn_implementation,
+                trust_remote_code=False,
+            )
         return model, processor
 
     def images(self, batch: FoundationBatch, draws: RowDraws | None = None) -> Float[Tensor, "i c height width"]:

@@ -275,6 +275,15 @@ class FoundationBackend(nn.Module, ABC):
     def from_assets(cls, directory: Path, *, config: Mapping[str, Any], spec: LatentSpec) -> FoundationBackend:
         """Rebuild the architecture from the files of `save_assets`, offline; the weights are not loaded yet."""
 
+    @classmethod
+    def large_parts(cls, directory: Path, *, config: Mapping[str, Any]) -> nn.Module | None:
+        """The parts that hold most weights, as the files of `save_assets` describe them; None if they are not known.
+
+        It is called on the device "meta" before `from_assets`, to compare their size with that of the file of weights
+        before memory is taken. `directory` and `config` are as in `from_assets`.
+        """
+        return None
+
 
 def cross_entropy(logits: Float[Tensor, "b p classes"], targets: Int[Tensor, "b p"]) -> Float[Tensor, "b p"]:
     """Cross-entropy in nats of every target of every sample."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hlrp.laq.config import TargetName
 from hlrp.latent_spec import LatentSpec
 from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.size_limits import MOST_LAYERS, WIDEST_LAYER
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class LapaConfig:
     """Layers with attention over the two frames, in the encoder."""
 
     def __post_init__(self) -> None:
-        names = ("patch_size", "dim", "heads", "head_dim", "spatial_layers", "temporal_layers")
-        require_numbers(self, *names, at_least=1)
+        require_numbers(self, "patch_size", "dim", "heads", "head_dim", at_least=1, limit=WIDEST_LAYER)
+        require_numbers(self, "spatial_layers", "temporal_layers", at_least=1, limit=MOST_LAYERS)
         if self.spec.code_seq_len not in POOL_SHAPES:
             raise ValueError(
                 f"code_seq_len of a LAPA quantizer must be one of {', '.join(map(str, POOL_SHAPES))}, got "

@@ -37,6 +37,11 @@ class LapaQuantizer(LatentActionQuantizer):
         super().__init__(config)
         self.eval()
 
+    @staticmethod
+    def large_parts(config: Any) -> nn.Module:
+        """The whole quantizer, which can be built on the device "meta"."""
+        return LapaQuantizer(config)
+
     def _build(self) -> None:
         """Create encoder, quantizer and decoder; in LAPA, encoder and decoder share the patch embedding."""
         patches = PatchEmbedding(self.config)

@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor, AutoModel
 from hlrp.laq.config import TargetName
 from hlrp.laq.decoder import FLOW_CELLS
 from hlrp.storage.artefacts import read_state_dict
+from hlrp.storage.weight_files import DOWNLOAD_AGAIN, unpickled_safely
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RAFT_SIDE = 128
@@ -48,12 +49,16 @@ class FeatureChange(nn.Module):
     def __init__(self, model: str, grid: tuple[int, int]) -> None:
         super().__init__()
         try:
-            self.backbone = AutoModel.from_pretrained(model).eval().requires_grad_(False)
+            with unpickled_safely():
+                backbone = AutoModel.from_pretrained(model, trust_remote_code=False)
         except OSError as error:
             raise FileNotFoundError(
                 f"vision model {model!r} is neither a local folder nor to be had from the hub; download it, and name "
                 f"its folder as feature_model ({str(error).splitlines()[0]})"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"vision model {model!r} cannot be loaded ({error}); {DOWNLOAD_AGAIN}") from error
+        self.backbone = backbone.eval().requires_grad_(False)
         self.grid = grid
         self.size = _input_size(self.backbone.config)
         mean, std = _normalization(model)
@@ -166,7 +171,7 @@ def _input_size(config: object) -> tuple[int, int]:
 def _normalization(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """RGB mean and standard deviation of the model's image processor, or those of ImageNet if the model has none."""
     try:
-        processor = AutoImageProcessor.from_pretrained(model)
+        processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError):
         return _IMAGENET_MEAN, _IMAGENET_STD
     return tuple(processor.image_mean), tuple(processor.image_std)

@@ -8,7 +8,15 @@ from typing import Any
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.language import LanguageMetrics
-from hlrp.report.cards.parts import facts_list, hub_model, metadata, metrics_table, sources_of, sources_table
+from hlrp.report.cards.parts import (
+    facts_list,
+    hub_model,
+    markdown_text,
+    metadata,
+    metrics_table,
+    sources_of,
+    sources_table,
+)
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.runtime.tables import with_noun
 
@@ -78,7 +86,7 @@ def foundation_card(
         num_codes=spec.num_codes,
         codebook_size=spec.codebook_size,
         span=spec.frame_offset_s * spec.num_transitions,
-        laq=f"`{laq_fingerprint}`" if laq_fingerprint else "of unknown origin",
+        laq=f"`{markdown_text(laq_fingerprint)}`" if laq_fingerprint else "of unknown origin",
         backend=backend.backend_type,
         metrics=unmeasured if quality is None else _metrics(quality, language),
         training="\n\n".join(part for part in parts if part) or "Not recorded.",

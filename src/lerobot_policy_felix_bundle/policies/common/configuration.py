@@ -14,7 +14,8 @@ from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
 import hlrp.foundation.backends  # noqa: F401  registers the backends
 from hlrp.foundation.config import BACKENDS, DTYPE_NAMES
-from hlrp.runtime.checks import raises_parsing_errors, require_numbers, require_one_of
+from hlrp.runtime.checks import raises_parsing_errors, require_number, require_numbers, require_one_of
+from hlrp.runtime.size_limits import LARGEST_SIDE_PX, LONGEST_CHUNK, MOST_CODE_SLOTS, MOST_CODEBOOK_ENTRIES
 
 from .open_chunk import open_window
 
@@ -154,7 +155,9 @@ class HLRPConfig(PreTrainedConfig):
         self._check_latent_targets()
         require_numbers(self, "labelled_fraction", "labelled_share", at_least=0, at_most=1)
         require_numbers(self, "labelled_episodes", "latent_loss_weight", "action_loss_weight", at_least=0)
-        require_numbers(self, "image_size", at_least=1)
+        require_numbers(self, "image_size", at_least=1, limit=LARGEST_SIDE_PX)
+        require_numbers(self, "codebook_size", limit=MOST_CODEBOOK_ENTRIES)
+        require_numbers(self, "code_seq_len", limit=MOST_CODE_SLOTS)
         require_numbers(self, "random_shift_px", at_least=0)
         require_numbers(self, "optimizer_lr", "optimizer_eps", above=0)
         require_numbers(self, "optimizer_betas", at_least=0, below=1)
@@ -262,8 +265,7 @@ class HLRPConfig(PreTrainedConfig):
         Raises:
             ValueError: If `chunk_size` is below 1, or `n_action_steps` does not lie in [1, chunk_size].
         """
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}")
+        require_number("chunk_size", chunk_size, at_least=1, limit=LONGEST_CHUNK)
         self.chunk_size = chunk_size
         if self.n_action_steps is None:
             self.n_action_steps = (chunk_size + 1) // 2

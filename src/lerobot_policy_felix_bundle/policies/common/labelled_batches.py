@@ -71,7 +71,7 @@ class LabelledBatches:
         lacking = required - (len(rows) - len(unlabelled))
         if lacking <= 0 or not len(self._choice):
             return rows
-        draw = random.Random(str(rows))  # the same in every process, unlike `hash` of a text
+        draw = random.Random(str(rows))  # noqa: S311  the same in every process, unlike `hash` of a text
         # Without replacement, in as many passes over the labelled frames as the batch needs.
         passes = math.ceil(lacking / len(self._choice))
         chosen = draw.sample(range(passes * len(self._choice)), lacking)

@@ -17,7 +17,7 @@ from hlrp.foundation.backends import FoundationLoss
 from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import ASSETS_DIR, DESCRIPTION_FILE, write_assets
 from hlrp.report.cards.parts import license_entries
-from hlrp.storage.artefacts import follow_umask
+from hlrp.storage.artefacts import COPY_AGAIN, follow_umask
 from hlrp.training.optimization import parameter_groups
 from hlrp.training.ranks import seed_by_rank
 
@@ -42,6 +42,8 @@ from .labelled_batches import IdleSteps
 from .losses import total_loss
 from .observations import foundation_batch
 from .robot_state import robot_state
+from .saved_files import require_saved_weights, saved_config
+from .saved_processors import require_safe_pipelines
 from .setup import build_parts
 from .weight_names import rename_weights
 
@@ -145,7 +147,8 @@ class HLRPPolicy(PreTrainedPolicy):
             **kwargs: Arguments of LeRobot: access to the hub, `dataset_stats` and `dataset_meta`.
 
         Raises:
-            ValueError: If `config` has another policy type or VLA, or weights do not fit.
+            FileNotFoundError: If a file is missing.
+            ValueError: If `config` has another policy type or VLA, a file is damaged, or weights do not fit.
         """
         folder = Path(pretrained_name_or_path)
         if not folder.is_dir():
@@ -155,11 +158,14 @@ class HLRPPolicy(PreTrainedPolicy):
                     revision=kwargs.get("revision"),
                     cache_dir=kwargs.get("cache_dir"),
                     token=kwargs.get("token"),
-                    allow_patterns=[CONFIG_NAME, DESCRIPTION_FILE, f"{ASSETS_DIR}/*"],
+                    allow_patterns=[CONFIG_NAME, DESCRIPTION_FILE, f"{ASSETS_DIR}/*", "policy_*processor*"],
                 )
             )
         saved = saved_settings(folder)
-        if config is not None:
+        require_safe_pipelines(folder)
+        if config is None:
+            config = saved_config(folder, str(cls.name))
+        else:
             require_no_other_vla(config, saved, folder)
             require_loadable_adapter(config)
             if kwargs.get("dataset_meta") is not None:
@@ -173,11 +179,19 @@ class HLRPPolicy(PreTrainedPolicy):
     @classmethod
     def _load_as_safetensor(cls, model: "HLRPPolicy", model_file: str, map_location: str, strict: bool) -> "HLRPPolicy":
         """Load the weights of a saved policy; see `from_pretrained`."""
+        require_saved_weights(model._checkpoint_dir, model_file)
         comparison = compare(model, model_file, model.saved_name)
         differences = changes(model._saved, model.config)
         parts = {name.split(".")[0] for name in (*comparison.anew, *comparison.dropped)}
         if comparison.is_exact or not differences or not parts <= set(model.action_modules):
-            return super()._load_as_safetensor(model, model_file, map_location, strict)
+            try:
+                return super()._load_as_safetensor(model, model_file, map_location, strict)
+            except RuntimeError as error:  # weights of other names or sizes
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(
+                    f"the weights in {model_file} do not fit the policy that its {CONFIG_NAME} describes ({reason}); "
+                    f"{COPY_AGAIN}"
+                ) from error
         if parts:
             folder = model._checkpoint_dir
             assert folder is not None, "weights are loaded from a saved policy"

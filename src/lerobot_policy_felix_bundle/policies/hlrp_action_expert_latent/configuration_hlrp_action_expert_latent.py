@@ -7,6 +7,7 @@ from lerobot.configs import NormalizationMode, PreTrainedConfig
 from hlrp.experts.interface import ActionExpert
 from hlrp.experts.registry import EXPERTS, ExpertOptions
 from hlrp.runtime.checks import raises_parsing_errors, require_numbers, require_one_of
+from hlrp.runtime.size_limits import WIDEST_LAYER
 
 from ..common.expert_configuration import HLRPExpertConfig
 
@@ -58,6 +59,7 @@ class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
             "num_inference_steps",
             "latent_embed_dim",
             at_least=1,
+            limit=WIDEST_LAYER,
         )
 
     def require_effect(self) -> None:

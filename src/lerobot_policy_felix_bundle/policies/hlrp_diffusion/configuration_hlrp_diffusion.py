@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lerobot.configs import PreTrainedConfig
 
 from hlrp.runtime.checks import raises_parsing_errors, require_numbers
+from hlrp.runtime.size_limits import LONGEST_CHUNK
 
 from ..common.preset import VLAPreset
 from ..hlrp_action_expert_latent.configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
@@ -53,6 +54,6 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
                 f"--policy.chunk_size={self.chunk_size} and --policy.horizon={self.horizon} differ; set both alike, or "
                 "leave out chunk_size"
             )
-        require_numbers(self, "horizon", at_least=1)
+        require_numbers(self, "horizon", at_least=1, limit=LONGEST_CHUNK)
         self.chunk_size = self.horizon
         super().__post_init__()

@@ -7,6 +7,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
 from hlrp.runtime.checks import raises_parsing_errors, require_numbers
+from hlrp.runtime.size_limits import WIDEST_LAYER
 
 from ..common.preset import VLAPreset
 from ..hlrp_vla_direct.configuration_hlrp_vla_direct import HLRPVLADirectConfig
@@ -62,7 +63,7 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
                     f"means {value}; leave it out, or set --policy.{name}={value}"
                 )
             setattr(self, name, value)
-        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1)
+        require_numbers(self, "max_state_dim", "max_action_dim", at_least=1, limit=WIDEST_LAYER)
         super().__post_init__()
 
     def validate_features(self) -> None:

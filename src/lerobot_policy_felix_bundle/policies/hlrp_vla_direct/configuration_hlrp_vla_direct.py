@@ -6,6 +6,7 @@ from typing import ClassVar
 from lerobot.configs import PreTrainedConfig
 
 from hlrp.runtime.checks import raises_parsing_errors, require_numbers
+from hlrp.runtime.size_limits import MOST_LAYERS, WIDEST_LAYER
 
 from ..common.configuration import HLRPConfig
 
@@ -37,8 +38,8 @@ class HLRPVLADirectConfig(HLRPConfig):
         super().__post_init__()
         if self.decoder not in ("mlp", "laq"):
             raise ValueError(f"decoder must be mlp or laq, got {self.decoder!r}")
-        require_numbers(self, "decoder_layers", at_least=0)
-        require_numbers(self, "decoder_hidden_dim", at_least=1)
+        require_numbers(self, "decoder_layers", at_least=0, limit=MOST_LAYERS)
+        require_numbers(self, "decoder_hidden_dim", at_least=1, limit=WIDEST_LAYER)
 
     def require_effect(self) -> None:
         """Refuse an option that has no effect in training, given the other options.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,8 +24,10 @@ class ActionTokens:
     """Format of the token of latent code i; must contain `{i}`."""
 
     def __post_init__(self) -> None:
-        if "{i}" not in self.action_token_fmt:
-            raise ValueError(f"action_token_fmt must contain '{{i}}', got {self.action_token_fmt!r}")
+        if not re.fullmatch(r"[^{}]*\{i\}[^{}]*", self.action_token_fmt):  # any other field could read or fill memory
+            raise ValueError(
+                f"action_token_fmt must contain '{{i}}' once and no other brace, got {self.action_token_fmt!r}"
+            )
         if self.action_start_token == self.action_end_token:
             raise ValueError(
                 f"action_start_token and action_end_token must differ, got {self.action_end_token!r} twice"

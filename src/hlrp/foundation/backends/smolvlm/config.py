@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hlrp.foundation.config import BackendConfig, register_backend
 from hlrp.runtime.checks import require_numbers, require_one_of
+from hlrp.runtime.size_limits import MOST_LAYERS
 
 HEADS = ("query", "pooled")
 """Names of the latent heads that a configuration can choose."""
@@ -34,7 +35,9 @@ class SmolLatentHeadConfig(BackendConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("head", self.head, HEADS)
-        require_numbers(self, "head_layers", "head_heads", "flow_steps", "num_vlm_layers", at_least=1)
+        require_numbers(
+            self, "head_layers", "head_heads", "flow_steps", "num_vlm_layers", at_least=1, limit=MOST_LAYERS
+        )
         require_numbers(self, "vector_loss_weight", at_least=0)
 
     @property

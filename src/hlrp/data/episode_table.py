@@ -1,0 +1,84 @@
+"""Check the tables of a LeRobotDataset that say where episodes and tasks are, against each other and against its files.
+
+All checks compare whole columns, one row for each episode or task, and read no frame.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.utils import DEFAULT_TASKS_PATH
+
+from hlrp.data.dataset_paths import require_file_number
+
+
+def require_sound_metadata(meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray, "e 2"], *, whole: bool) -> None:
+    """Raise unless data files and parts of videos belong to episodes without gap and overlap.
+
+    Args:
+        meta: Metadata of the dataset.
+        bounds: First frame of every episode, and one after its last frame.
+        whole: Whether every data file must be on this machine.
+
+    Raises:
+        FileNotFoundError: If a data file is missing.
+        ValueError: If videos are too short for their episodes, or overlap.
+    """
+    if whole:
+        _require_data_files(meta)
+    for camera in meta.video_keys:
+        _require_video_parts(meta, camera, bounds[:, 1] - bounds[:, 0])
+
+
+def require_known_tasks(meta: LeRobotDatasetMetadata, task_index: Int[np.ndarray, " f"]) -> None:
+    """Raise unless every frame has one of the dataset's tasks, which are numbered in order.
+
+    LeRobot takes the row of a frame's number in the table of tasks, whatever number that row has.
+
+    Raises:
+        ValueError: If the tasks are numbered otherwise, or a frame has another number.
+    """
+    assert meta.tasks is not None, "a dataset that was opened has its tasks"
+    numbers = meta.tasks["task_index"].to_numpy()
+    path = Path(meta.root) / DEFAULT_TASKS_PATH
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        raise ValueError(f"{path} does not number its tasks from 0 on, each once; copy it again")
+    strange = (task_index < 0) | (task_index >= len(numbers))
+    if strange.any():
+        raise ValueError(
+            f"frame {int(strange.argmax())} of {meta.root} has task {task_index[strange.argmax()]}, and {path} lists "
+            f"{len(numbers)} tasks; copy the dataset again"
+        )
+
+
+def _require_data_files(meta: LeRobotDatasetMetadata) -> None:
+    assert meta.episodes is not None, "a dataset that was opened has its episodes"
+    chunks, numbers = (meta.episodes[f"data/{name}"] for name in ("chunk_index", "file_index"))
+    for chunk, number in dict.fromkeys(zip(chunks, numbers, strict=True)):
+        for value in (chunk, number):
+            require_file_number(value, what=f"the number of a data file in meta/episodes of {meta.root}")
+        path = Path(meta.root) / meta.data_path.format(chunk_index=chunk, file_index=number)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, which meta/episodes names; copy the whole dataset again")
+
+
+def _require_video_parts(meta: LeRobotDatasetMetadata, camera: str, lengths: Int[np.ndarray, " e"]) -> None:
+    """Raise unless the parts of videos that belong to episodes follow each other, and are as long as the episodes."""
+    assert meta.episodes is not None, "a dataset that was opened has its episodes"
+    columns = [f"videos/{camera}/{n}" for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+    chunk, file, start, end = (np.asarray(meta.episodes[name], dtype=np.float64) for name in columns)
+    half = 0.5 / meta.fps
+    # Episodes are written one after the other, so a part that begins before the last one ended is another episode's.
+    follows = (chunk[1:] == chunk[:-1]) & (file[1:] == file[:-1])
+    overlaps = np.concatenate([[False], follows & ~(start[1:] >= end[:-1] - half)])
+    wrong = ~(start >= -half) | ~(end - start >= (lengths - 1) / meta.fps - half) | ~np.isfinite(end) | overlaps
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"meta/episodes of {meta.root} says that episode {row} of {lengths[row]} frames is in the video of "
+            f"{camera} from {start[row]:.6g} to {end[row]:.6g} s, which is too short, overlaps another episode or is "
+            "out of order; copy the dataset again, or record it anew"
+        )
