@@ -38,7 +38,7 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
 
     def fill() -> None:
         nonlocal worked
-        with new_directory(tmp_path / "old", replace_if_holds="laq.json"):
+        with new_directory(tmp_path / "old", replaces=("laq.json", "old", "new")):
             worked = True
 
     with pytest.raises(
@@ -59,13 +59,13 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError):
-        refuse_existing(tmp_path / "file", replace_if_holds="file")
+        refuse_existing(tmp_path / "file", replaces=("file",))
 
 
 def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "laq"
     for text in ("old", "new"):
-        with new_directory(target, replace_if_holds="laq.json") as folder:
+        with new_directory(target, replaces=("laq.json", "old", "new")) as folder:
             (folder / "laq.json").write_text(text)
             (folder / text).touch()
     assert sorted(path.name for path in target.iterdir()) == ["laq.json", "new"]
@@ -79,7 +79,7 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
         (folder / "laq.json").write_text("old")
 
     def fill() -> None:
-        with new_directory(target, replace_if_holds="laq.json"):
+        with new_directory(target, replaces=("laq.json", "old", "new")):
             raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):

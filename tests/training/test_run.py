@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +23,10 @@ from torch.utils.data import Dataset
 
 from damaged_files import damaged
 from hlrp.runtime.signals import Stopped
+from hlrp.storage.artefacts import CURVES_FILE
 from hlrp.training.callbacks import QualityGate
 from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training.run import CURVES_FILE, TrainerConfig, TrainingRun
+from hlrp.training.run import TrainerConfig, TrainingRun
 from hlrp.training.step_data import StepData
 
 STEPS = 10
@@ -115,9 +117,14 @@ def fit(
             log_every=1,
             trainer=trainer,
         )
-        output.mkdir()
-        run.finish()
+        run.finish(lambda texts: save(output, texts))
     return task, figures, data
+
+
+def save(output: Path, texts: Mapping[str, str]) -> None:
+    output.mkdir()
+    for name, text in texts.items():
+        (output / name).write_text(text)
 
 
 def curve(output: Path) -> dict[int, float]:
