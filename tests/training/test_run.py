@@ -200,9 +200,10 @@ def test_a_run_that_fails_before_its_first_state_leaves_nothing_behind(tmp_path:
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_killed_run_left_without_a_state_stands_in_nobodys_way(tmp_path: Path, resume: bool) -> None:
-    (tmp_path / "out.training" / "log").mkdir(parents=True)
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "curves.jsonl").write_text('{"train/loss": 0.5, "st')
     (tmp_path / "out.training" / "run.json").write_text("{}")
-    (tmp_path / "out.training" / ".last.ckpt.partial").write_text("half a state")
+    (tmp_path / "out.training" / ".last.ckpt.next.partial").write_text("half a state")
     (tmp_path / ".out.lock").write_text("process 1 on another machine")
     _, _, data = fit(tmp_path / "out", resume=resume)
     assert data.read == list(range(STEPS))

@@ -194,10 +194,15 @@ def new_file(path: Path | str) -> Iterator[Path]:
     try:
         yield scratch
         _flush(scratch)
-        scratch.replace(path)
-        _flush_names(path.parent)
+        put_in_place(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def put_in_place(scratch: Path, path: Path) -> None:
+    """Rename the file `scratch`, which is complete on disk, to `path`, which it replaces; both are in one folder."""
+    scratch.replace(path)
+    _flush_names(path.parent)
 
 
 def _flush(path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +14,32 @@ from types import TracebackType
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from hlrp.runtime.signals import Stopped
 from hlrp.storage.artefacts import CURVES_FILE, LOGGER_DIRS, read_json, reading
 from hlrp.storage.files import discard, refuse_existing, sole_writer, write_json
+from hlrp.training.callbacks import pending_files
 from hlrp.training.config import TrainerConfig
+from hlrp.training.curves import CurveLogger, curves_as_csv
 from hlrp.training.loop import Schedule, TrainingLoop
 from hlrp.training.settings import require_same
 from hlrp.training.step_data import StepData
 
 _SETTINGS_FILE = "run.json"
-_LOG_DIR = "log"
+_LOG_FILE = "curves.jsonl"
+_STATE_FILE = "last.ckpt"
 _SAVING_FILE = "saving"
 """Empty file in the scratch folder: the training is done, and `output_dir` is the model of this run if it exists."""
-_SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_FILE}.partial", _LOG_DIR, *LOGGER_DIRS})
+_SCRATCH_NAMES = frozenset(
+    {
+        _SETTINGS_FILE,
+        f".{_SETTINGS_FILE}.partial",
+        *(path.name for path in pending_files(Path(_STATE_FILE))),
+        _LOG_FILE,
+        *LOGGER_DIRS,
+    }
+)
 """All names that the scratch folder of a run may hold before the run has saved a state."""
 
 logger = logging.getLogger(__name__)
@@ -72,7 +80,7 @@ class TrainingRun:
         """
         self.output_dir = Path(output_dir)
         self.scratch = self.output_dir.with_name(f"{self.output_dir.name}.training")
-        self._state = self.scratch / "last.ckpt"
+        self._state = self.scratch / _STATE_FILE
         self._settings_file = self.scratch / _SETTINGS_FILE
         self._settings = dict(settings or {})
         self._data: dict[str, object] = {}
@@ -223,7 +231,7 @@ class TrainingRun:
             torch.distributed.destroy_process_group()
 
     def _loggers(self, config: TrainerConfig) -> list[Logger]:
-        loggers: list[Logger] = [CSVLogger(self.scratch, name=_LOG_DIR)]
+        loggers: list[Logger] = [CurveLogger(self.scratch / _LOG_FILE)]
         if "tensorboard" in config.loggers:
             loggers.append(TensorBoardLogger(self.scratch, name="tensorboard"))
         if "wandb" in config.loggers:
@@ -239,7 +247,7 @@ class TrainingRun:
                 text file by name: curves.csv.
         """
         (self.scratch / _SAVING_FILE).touch()
-        save({CURVES_FILE: self._curves()})
+        save({CURVES_FILE: curves_as_csv(self.scratch / _LOG_FILE)})
         self._clear()
 
     def _is_saved(self) -> bool:
@@ -252,11 +260,6 @@ class TrainingRun:
             if (self.scratch / name).exists():
                 shutil.move(self.scratch / name, self.output_dir / name)
         discard(self.scratch, of=self.output_dir)
-
-    def _curves(self) -> str:
-        """Text of the CSV file with the training curves."""
-        parts = (self.scratch / _LOG_DIR).glob("version_*/metrics.csv")
-        return _join_curves(sorted(parts, key=lambda path: int(path.parent.name.removeprefix("version_"))))
 
 
 def _require_readable(state: Path) -> None:
@@ -278,21 +281,3 @@ def _is_main_process() -> bool:
     """Whether this is the first process, by the environment variables of launchers (`torch.distributed` is not
     initialized yet)."""
     return rank_zero_only.rank == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
-
-
-def _join_curves(parts: Sequence[Path]) -> str:
-    """Join the curves of a run and its resumptions as CSV; of repeated steps, the last resumption counts."""
-    rows: list[dict[str, str]] = []
-    for part in parts:
-        with part.open(newline="", encoding="utf-8") as file:
-            # A run that is killed may leave half a line at the end.
-            new = [row for row in csv.DictReader(file) if None not in row.values()]
-        # A run that was killed after its last saved state repeats the steps since then when it is resumed.
-        first = min((int(row["step"]) for row in new), default=math.inf)
-        rows = [row for row in rows if int(row["step"]) < first] + new
-    joined = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(joined, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return joined.getvalue()
