@@ -4,11 +4,21 @@ import errno
 import fcntl
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from hlrp.storage.files import new_directory, new_file, refuse_existing, sole_writer, write_json
+from hlrp.storage import files as module
+from hlrp.storage.files import (
+    discard,
+    new_directory,
+    new_file,
+    refuse_existing,
+    scratch_directory,
+    sole_writer,
+    write_json,
+)
 
 
 def test_a_new_folder_appears_with_its_parents_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -170,3 +180,83 @@ def test_a_folder_below_a_file_is_refused_before_anything_is_written(tmp_path: P
     for below in (tmp_path / "file" / "new", tmp_path / "file" / "deep" / "new"):
         with pytest.raises(NotADirectoryError, match=f"{below} cannot be made, since {tmp_path / 'file'} is a file"):
             refuse_existing(below)
+
+
+def test_files_of_others_in_a_folder_to_replace_are_refused_before_any_work(tmp_path: Path) -> None:
+    for name in ("labels.json", "labels.parquet", "thesis.tex"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=r"also holds thesis\.tex, which would be deleted .*; move that away"):
+        refuse_existing(tmp_path, replaces=("labels.json", "*.parquet"))
+    (tmp_path / "thesis.tex").unlink()
+    refuse_existing(tmp_path, replaces=("labels.json", "*.parquet"))
+
+
+def test_a_link_or_a_mount_point_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, target in (("link", "elsewhere"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(FileExistsError, match=f"{name} is a link; name the folder .*{target}"):
+            refuse_existing(tmp_path / name)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "elsewhere")
+    with pytest.raises(FileExistsError, match="elsewhere is a mount point, which cannot be replaced; choose a folder"):
+        refuse_existing(tmp_path / "elsewhere")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one step")
+def test_the_old_folder_is_in_place_until_the_new_one_is(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    target.mkdir()
+    (target / "laq.json").write_text("old")
+    seen = set()
+    is_watching = True
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if is_watching and str(tmp_path) in str(arguments[:1]):
+            seen.add((target / "laq.json").is_file())
+
+    sys.addaudithook(look)  # between any two file operations
+    with new_directory(target, replaces=("laq.json",)) as folder:
+        (folder / "laq.json").write_text("new")
+    is_watching = False  # a hook cannot be removed
+    assert seen == {True}
+    assert (target / "laq.json").read_text() == "new"
+
+
+def test_where_folders_cannot_be_exchanged_a_failure_puts_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "laq"
+    target.mkdir()
+    (target / "laq.json").write_text("old")
+    monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(self, to)
+
+    def replace() -> None:
+        with new_directory(target, replaces=("laq.json",)) as folder:
+            (folder / "laq.json").write_text("new")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(OSError, match="busy"):
+            replace()
+    assert (target / "laq.json").read_text() == "old"
+    replace()
+    assert (target / "laq.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_lock_clears_what_a_killed_process_left(tmp_path: Path) -> None:
+    for name in (".laq.partial/new", ".laq.scratch/half", ".other.scratch"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    with sole_writer(tmp_path / "laq"):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".laq.lock", ".other.scratch", "run"]
+        with scratch_directory(tmp_path / "laq") as scratch:
+            (scratch / "file").touch()
+        discard(tmp_path / "run", of=tmp_path / "laq")
+    assert [path.name for path in tmp_path.iterdir()] == [".other.scratch"]
