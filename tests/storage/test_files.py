@@ -4,7 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,41 @@ def test_a_lock_clears_what_a_killed_process_left(tmp_path: Path) -> None:
             (scratch / "file").touch()
         discard(tmp_path / "run", of=tmp_path / "laq")
     assert [path.name for path in tmp_path.iterdir()] == [".other.scratch"]
+
+
+def test_a_process_that_is_killed_at_any_file_operation_leaves_the_old_or_the_new_folder(tmp_path: Path) -> None:
+    """Fork a writer that kills itself before its first file operation, another before its second, and so on."""
+    target = tmp_path / "laq"
+    for number in count():
+        write_laq(target, f"old {number}")
+        child = os.fork()
+        if child == 0:
+            try:
+                kill_at(number, tmp_path)
+                write_laq(target, f"new {number}")
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert (target / "laq.json").read_text() in (f"old {number}", f"new {number}")
+        if status == 0:  # there was no such operation
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        with sole_writer(target):
+            assert sorted(path.name for path in tmp_path.iterdir()) == [".laq.lock", "laq"]
+    assert number > 10
+
+
+def write_laq(target: Path, text: str) -> None:
+    with new_directory(target, replaces=("laq.json",)) as folder:
+        (folder / "laq.json").write_text(text)
+
+
+def kill_at(number: int, folder: Path) -> None:
+    """Let this process kill itself before the file operation `number`, from 0, in `folder`."""
+    numbers = count()
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if str(folder) in str(arguments[:1]) and next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)

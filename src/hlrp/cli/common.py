@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,23 +33,36 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
+    received: list[int] = []
     try:
-        with signals_unwind(), bools_are_no_numbers():
+        with signals_unwind(when_stopped=when_stopped) as received, bools_are_no_numbers():
             _require_options_file()
             command()
     except KeyboardInterrupt:
-        print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_stopped(Stopped(signal.SIGINT), when_stopped))
     except Stopped as stop:
-        print(f"{stop}{when_stopped}", file=sys.stderr)
-        raise
-    # Four of the user errors are subclasses of OSError, so they must be caught before it.
-    except USER_ERRORS as error:
-        sys.exit(_one_line(error, status=2))
-    except (ParsingError, YAMLError) as error:
-        sys.exit(_one_line(_reason(error), status=2))
-    except OSError as error:
-        sys.exit(_one_line(error, status=1))
+        sys.exit(_stopped(stop, when_stopped))
+    except Exception as error:
+        if received:  # a library has turned the exception of the signal into another one
+            sys.exit(_stopped(Stopped(received[0]), when_stopped))
+        sys.exit(_report(error))
+
+
+def _stopped(stop: Stopped, when_stopped: str) -> int:
+    print(f"{stop}{when_stopped}", file=sys.stderr)
+    return 128 + stop.signum
+
+
+def _report(error: Exception) -> int:
+    """Print an expected error in one line, and return the exit status; raise any other error."""
+    # Four of the user errors are subclasses of OSError, so they must be recognized before it.
+    if isinstance(error, USER_ERRORS):
+        return _one_line(error, status=2)
+    if isinstance(error, (ParsingError, YAMLError)):
+        return _one_line(_reason(error), status=2)
+    if isinstance(error, OSError):
+        return _one_line(error, status=1)
+    raise error
 
 
 def _require_options_file() -> None:
