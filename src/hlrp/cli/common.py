@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import signal
 import sys
@@ -19,6 +20,10 @@ from hlrp.runtime.signals import Stopped, signals_unwind
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 """Exceptions that stand for a mistake of the user: a command reports them in one line, without a traceback."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of a user's quota that is used up."""
+_FREE_SPACE = "; earlier results are unchanged: free some space, and run the command again"
 
 
 def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
@@ -61,7 +66,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, (ParsingError, YAMLError)):
         return _one_line(_reason(error), status=2)
     if isinstance(error, OSError):
-        return _one_line(error, status=1)
+        return _one_line(error, status=1, advice=_FREE_SPACE if error.errno in _FULL else "")
     raise error
 
 
@@ -100,6 +105,6 @@ def _reason(error: BaseException) -> BaseException:
     return error
 
 
-def _one_line(error: BaseException, *, status: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+def _one_line(error: BaseException, *, status: int, advice: str = "") -> int:
+    print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr)
     return status

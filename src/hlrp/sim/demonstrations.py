@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -299,7 +300,8 @@ def _encoder_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OSError(str(error)) from error
+        number = re.search(r"\[Errno (\d+)\]", str(error))  # LeRobot passes on only the text of the thread's error
+        raise (OSError(int(number[1]), str(error)) if number else OSError(str(error))) from error
 
 
 def _write_metadata(root: Path, config: DemonstrationConfig, counts: list[TaskCount]) -> None:
