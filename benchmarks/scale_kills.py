@@ -59,6 +59,8 @@ class KillsConfig:
     """Kills of hlrp-train-foundation."""
     recorder: int = 10
     """Kills of hlrp-collect-demos, with videos."""
+    recorder_workers: int = 0
+    """Worker processes of hlrp-collect-demos. Each worker imports the libraries anew, which takes most of a run."""
     pseudo_label: int = 10
     """Kills of hlrp-pseudo-label."""
     seed: int = 0
@@ -101,7 +103,7 @@ def kills(config: KillsConfig) -> dict[str, list[int]]:
     _prepare_this_process()
     work = config.work_dir.resolve()
     shutil.rmtree(work, ignore_errors=True)
-    commands = _commands(work)
+    commands = _commands(config, work)
     counts = {name: getattr(config, name) for name in ("recorder", "laq", "labels", "foundation", "pseudo_label")}
     found: dict[str, list[int]] = {}
     for name, count in counts.items():
@@ -121,7 +123,7 @@ def kills(config: KillsConfig) -> dict[str, list[int]]:
     return found
 
 
-def _commands(work: Path) -> dict[str, Command]:
+def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
     """Small runs of all commands; each works on the uninterrupted results of those before it."""
     whole = {name: work / name / "whole" / "result" for name in ("recorder", "laq", "labels")}
     data, cpu = f"--dataset_root={whole['recorder']}", "--device=cpu"
@@ -131,7 +133,7 @@ def _commands(work: Path) -> dict[str, Command]:
     models = ("--model.members=1", "--model.steps=20", "--model.batch_size=8", "--model.width=8", "--model.folds=2")
     laq = f"--laq_path={whole['laq']}"
     return {
-        "recorder": Command("collect_demos", (*record, "--num_workers=1")),
+        "recorder": Command("collect_demos", (*record, f"--num_workers={config.recorder_workers}")),
         "laq": Command("train_laq", (data, cpu, "--preset=debug", "--steps=12", *train)),
         "labels": Command(
             "precompute_latent_codes", (data, cpu, laq, "--overwrite=true"), old=work / "other_labels" / "result"
