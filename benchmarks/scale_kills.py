@@ -93,6 +93,18 @@ class Moment:
     """Place within the uninterrupted run, in [0, 1): of its time or of its file operations."""
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run."""
+
+    output: Path
+    """Folder of its result."""
+    operations: int
+    """Number of its file operations in the folder around `output`."""
+    seconds: float
+    """Time that it took."""
+
+
 def kills(config: KillsConfig) -> dict[str, list[int]]:
     """Kill every command as often as `config` says.
 
@@ -104,23 +116,23 @@ def kills(config: KillsConfig) -> dict[str, list[int]]:
     work = config.work_dir.resolve()
     shutil.rmtree(work, ignore_errors=True)
     commands = _commands(config, work)
-    counts = {name: getattr(config, name) for name in ("recorder", "laq", "labels", "foundation", "pseudo_label")}
-    found: dict[str, list[int]] = {}
-    for name, count in counts.items():
-        whole = work / name / "whole" / "result"
-        operations, seconds = _run_whole(commands[name], whole)
-        if name == "labels":
-            _write_older_labels(commands, work)
-        draw = random.Random(f"{config.seed} {name}")
-        identical = 0
-        for number in range(count):
-            moment = Moment(_SIGNALS[number % 3], _KINDS[number // 3 % 3], draw.random())
-            faults = _kill_and_repeat(commands[name], whole, moment, work / name / str(number), operations, seconds)
-            identical += not faults
-            outcome = "; ".join(faults) or "identical"
-            logger.info(f"{name} {number + 1} of {count}, {moment.signum.name} by {moment.kind}: {outcome}")
-        found[name] = [identical, count]
-    return found
+    whole = {name: _run_whole(command, work / name / "whole" / "result") for name, command in commands.items()}
+    _write_older_labels(commands, work)
+    order = ("labels", "laq", "foundation", "pseudo_label", "recorder")
+    return {name: _kill_often(name, commands[name], whole[name], config, work) for name in order}
+
+
+def _kill_often(name: str, command: Command, whole: Whole, config: KillsConfig, work: Path) -> list[int]:
+    """Kill one command as often as `config` says; returns the number of identical results, and of kills."""
+    draw = random.Random(f"{config.seed} {name}")
+    count, identical = getattr(config, name), 0
+    for number in range(count):
+        moment = Moment(_SIGNALS[number % 3], _KINDS[number // 3 % 3], draw.random())
+        faults = _kill_and_repeat(command, whole, moment, work / name / str(number))
+        identical += not faults
+        outcome = "; ".join(faults) or "identical"
+        logger.info(f"{name} {number + 1} of {count}, {moment.signum.name} by {moment.kind}: {outcome}")
+    return [identical, count]
 
 
 def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
@@ -164,27 +176,27 @@ def _prepare_this_process() -> None:
         importlib.import_module(f"hlrp.commands.{name}")
 
 
-def _run_whole(command: Command, output: Path) -> tuple[int, float]:
-    """Run `command` without an interruption; returns the number of its file operations, and its seconds."""
+def _run_whole(command: Command, output: Path) -> Whole:
+    """Run `command` without an interruption into the folder `output`."""
     start = time.perf_counter()
     run = _Run(command, output)
     status = run.wait()
     if status:
         raise RuntimeError(f"the uninterrupted run of {command.module} failed with status {status}: {run.log_text()}")
-    return run.operations, time.perf_counter() - start
+    return Whole(output, run.operations, time.perf_counter() - start)
 
 
-def _kill_and_repeat(
-    command: Command, whole: Path, moment: Moment, folder: Path, operations: int, seconds: float
-) -> list[str]:
+def _kill_and_repeat(command: Command, whole: Whole, moment: Moment, folder: Path) -> list[str]:
     """Kill one run and repeat it; returns what is wrong, nothing if the result is identical to that of `whole`."""
     output, share = folder / "result", moment.share
     while True:  # until a run is killed before it ends by itself
         if command.old is not None:
             shutil.copytree(command.old, output)
-        killed = _Run(command, output, moment.signum, at=int(share * operations) if moment.kind == "operation" else -1)
+        killed = _Run(
+            command, output, moment.signum, at=int(share * whole.operations) if moment.kind == "operation" else -1
+        )
         if moment.kind != "operation":
-            killed.kill(share * seconds, when_growing=moment.kind == "growth")
+            killed.kill(share * whole.seconds, when_growing=moment.kind == "growth")
         if (status := killed.wait()) != 0:
             break
         shutil.rmtree(folder)
@@ -192,7 +204,7 @@ def _kill_and_repeat(
     faults = [f"status {status} after the signal"] if status != _STATUS[moment.signum] else []
     if "Traceback" in killed.log_text():
         faults.append("a traceback after the signal")
-    if command.old is not None and _content(output) not in (_content(command.old), _content(whole)):
+    if command.old is not None and _content(output) not in (_content(command.old), _content(whole.output)):
         faults.append("the older result was not whole")
     was_complete = command.old is None and output.exists()
     again = _Run(command, output)
@@ -201,7 +213,7 @@ def _kill_and_repeat(
     left = sorted(path.name for path in folder.iterdir() if path.suffix != ".log")
     if left != [output.name]:
         faults.append(f"left behind: {left}")
-    ours, expected = _content(output), _content(whole)
+    ours, expected = _content(output), _content(whole.output)
     faults += [f"{name} differs" for name in sorted({*ours, *expected}) if ours.get(name) != expected.get(name)]
     if not faults:
         shutil.rmtree(folder)
@@ -273,6 +285,7 @@ def _run_in_child(command: Command, output: Path, log: Path, operations: Any, si
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background processes ignore it
     sys.addaudithook(_counter(str(output.parent), operations, signum, at))
     sys.argv = [f"hlrp-{command.module.replace('_', '-')}", *command.arguments(output)]

@@ -106,3 +106,21 @@ def test_an_interrupt_that_a_library_turns_into_another_error_is_still_an_interr
         run_cli(command)
     assert exit_.value.code == 130
     assert capsys.readouterr().err == "stopped by SIGINT\n"
+
+
+def test_what_a_library_says_about_objects_that_were_interrupted_is_not_shown() -> None:
+    command = """
+import os, signal
+from hlrp.cli.common import run_cli
+
+class Renderer:
+    def __init__(self): os.kill(os.getpid(), signal.SIGTERM)
+    def __del__(self): self.never_made
+
+run_cli(Renderer)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (found.returncode, found.stderr) == (143, "stopped by SIGTERM\n")

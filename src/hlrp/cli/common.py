@@ -54,6 +54,10 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
 
 
 def _stopped(stop: Stopped, when_stopped: str) -> int:
+    """Print what ended the command, and return the exit status."""
+    if sys.unraisablehook is sys.__unraisablehook__:
+        # Objects of libraries that were interrupted while they were made may fail when they are freed.
+        sys.unraisablehook = lambda _: None
     print(f"{stop}{when_stopped}", file=sys.stderr)
     return 128 + stop.signum
 
