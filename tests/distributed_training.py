@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,9 +84,14 @@ def train(
         if not run.is_main:
             save_file(task.state_dict(), f"{output}-other.safetensors")
             return
-        output.mkdir()
-        save_file(task.state_dict(), output / "weights.safetensors")
-        run.finish()
+        run.finish(lambda texts: save(output, task, texts))
+
+
+def save(output: Path, task: Task, texts: Mapping[str, str]) -> None:
+    output.mkdir()
+    save_file(task.state_dict(), output / "weights.safetensors")
+    for name, text in texts.items():
+        (output / name).write_text(text)
 
 
 def next_port() -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 import distributed_training
 from distributed_training import Task, train
 from hlrp.report.curves import read_lightning_curves
-from hlrp.training.run import CURVES_FILE, TrainerConfig, TrainingRun
+from hlrp.storage.artefacts import CURVES_FILE
+from hlrp.training.run import TrainerConfig, TrainingRun
 
 
 @pytest.fixture(scope="module")

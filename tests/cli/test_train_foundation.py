@@ -29,7 +29,7 @@ from hlrp.foundation.vla_backend_module import VLABackendModule
 from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.code_accuracy import code_accuracy
 from hlrp.report.pages.foundation_page import PAGE_FILE
-from hlrp.training.run import CURVES_FILE
+from hlrp.storage.artefacts import CURVES_FILE
 from tiny_datasets import CAMERA
 
 STEPS = 10

@@ -28,7 +28,7 @@ from hlrp.laq import checkpoint
 from hlrp.laq.batch import ClipBatch
 from hlrp.laq.checkpoint import WEIGHTS_FILE, load_laq
 from hlrp.laq.objective.task import LAQTask
-from hlrp.training.run import CURVES_FILE
+from hlrp.storage.artefacts import CURVES_FILE
 from tiny_datasets import CAMERA, LENGTHS, create_dataset
 from tiny_videos import write_video
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,54 @@ def test_the_command_that_resumes_is_the_one_that_was_typed(
     monkeypatch.setattr("sys.argv", argv)
     monkeypatch.setattr("sys.executable", "python")
     assert resume_command("hlrp-train-laq") == command
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_import_ends_the_command_at_once_in_one_line(tmp_path: Path, signum: int) -> None:
+    """A library could crash, or turn the exception into another one."""
+    kill = f"os.kill(os.getpid(), {signum})"
+    (tmp_path / "library.py").write_text(f"import os\ntry: {kill}\nexcept BaseException: raise RecursionError")
+    command = "from hlrp.cli.common import run_cli\nrun_cli(lambda: __import__('library'), when_stopped='; again')"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    found = subprocess.run(
+        [sys.executable, "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    name = signal.Signals(signum).name
+    assert (found.returncode, found.stderr) == (128 + signum, f"stopped by {name}; again\n")
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error_is_still_an_interrupt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("cannot go on") from None
+
+    with pytest.raises(SystemExit) as exit_:
+        run_cli(command)
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == "stopped by SIGINT\n"
+
+
+def test_what_a_library_says_about_objects_that_were_interrupted_is_not_shown() -> None:
+    command = """
+import os, signal
+from hlrp.cli.common import run_cli
+
+class Renderer:
+    def __init__(self): os.kill(os.getpid(), signal.SIGTERM)
+    def __del__(self): self.never_made
+
+run_cli(Renderer)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (found.returncode, found.stderr) == (143, "stopped by SIGTERM\n")

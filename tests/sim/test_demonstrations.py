@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import gc
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +160,23 @@ def test_videos_have_one_frame_per_row(tmp_path: Path) -> None:
         distances = [np.abs(shown - image).mean() for image in episode.images]
         assert distances[index] < 3
         assert distances[index] <= min(distances) + 0.5
+
+
+def test_a_video_that_cannot_be_written_ends_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    config = DemonstrationConfig(
+        tasks=TASKS[1:], episodes_per_task=2, video=True, rollout=RolloutOptions(image_size=32, tail_steps=3)
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing more fails as it does on a full disk
+    try:
+        with pytest.raises(OSError, match=r"Encoder thread .* failed: .*File too large") as caught:
+            record(tmp_path / "dataset", config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    del caught  # with the dataset, which LeRobot finalizes when it is freed
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_demonstrations_and_evaluations_share_no_seed() -> None:

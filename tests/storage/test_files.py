@@ -4,11 +4,23 @@ import errno
 import fcntl
 import json
 import os
+import signal
+import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from hlrp.storage.files import new_directory, new_file, refuse_existing, sole_writer, write_json
+from hlrp.storage import files as module
+from hlrp.storage.files import (
+    discard,
+    new_directory,
+    new_file,
+    refuse_existing,
+    scratch_directory,
+    sole_writer,
+    write_json,
+)
 
 
 def test_a_new_folder_appears_with_its_parents_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -38,7 +50,7 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
 
     def fill() -> None:
         nonlocal worked
-        with new_directory(tmp_path / "old", replace_if_holds="laq.json"):
+        with new_directory(tmp_path / "old", replaces=("laq.json", "old", "new")):
             worked = True
 
     with pytest.raises(
@@ -59,13 +71,13 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError):
-        refuse_existing(tmp_path / "file", replace_if_holds="file")
+        refuse_existing(tmp_path / "file", replaces=("file",))
 
 
 def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "laq"
     for text in ("old", "new"):
-        with new_directory(target, replace_if_holds="laq.json") as folder:
+        with new_directory(target, replaces=("laq.json", "old", "new")) as folder:
             (folder / "laq.json").write_text(text)
             (folder / text).touch()
     assert sorted(path.name for path in target.iterdir()) == ["laq.json", "new"]
@@ -79,7 +91,7 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
         (folder / "laq.json").write_text("old")
 
     def fill() -> None:
-        with new_directory(target, replace_if_holds="laq.json"):
+        with new_directory(target, replaces=("laq.json", "old", "new")):
             raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
@@ -170,3 +182,121 @@ def test_a_folder_below_a_file_is_refused_before_anything_is_written(tmp_path: P
     for below in (tmp_path / "file" / "new", tmp_path / "file" / "deep" / "new"):
         with pytest.raises(NotADirectoryError, match=f"{below} cannot be made, since {tmp_path / 'file'} is a file"):
             refuse_existing(below)
+
+
+def test_files_of_others_in_a_folder_to_replace_are_refused_before_any_work(tmp_path: Path) -> None:
+    for name in ("labels.json", "labels.parquet", "thesis.tex"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=r"also holds thesis\.tex, which would be deleted .*; move that away"):
+        refuse_existing(tmp_path, replaces=("labels.json", "*.parquet"))
+    (tmp_path / "thesis.tex").unlink()
+    refuse_existing(tmp_path, replaces=("labels.json", "*.parquet"))
+
+
+def test_a_link_or_a_mount_point_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, target in (("link", "elsewhere"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(FileExistsError, match=f"{name} is a link; name the folder .*{target}"):
+            refuse_existing(tmp_path / name)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "elsewhere")
+    with pytest.raises(FileExistsError, match="elsewhere is a mount point, which cannot be replaced; choose a folder"):
+        refuse_existing(tmp_path / "elsewhere")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one step")
+def test_the_old_folder_is_in_place_until_the_new_one_is(tmp_path: Path) -> None:
+    target = tmp_path / "laq"
+    target.mkdir()
+    (target / "laq.json").write_text("old")
+    seen = set()
+    is_watching = True
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if is_watching and str(tmp_path) in str(arguments[:1]):
+            seen.add((target / "laq.json").is_file())
+
+    sys.addaudithook(look)  # between any two file operations
+    with new_directory(target, replaces=("laq.json",)) as folder:
+        (folder / "laq.json").write_text("new")
+    is_watching = False  # a hook cannot be removed
+    assert seen == {True}
+    assert (target / "laq.json").read_text() == "new"
+
+
+def test_where_folders_cannot_be_exchanged_a_failure_puts_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "laq"
+    target.mkdir()
+    (target / "laq.json").write_text("old")
+    monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(self, to)
+
+    def replace() -> None:
+        with new_directory(target, replaces=("laq.json",)) as folder:
+            (folder / "laq.json").write_text("new")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(OSError, match="busy"):
+            replace()
+    assert (target / "laq.json").read_text() == "old"
+    replace()
+    assert (target / "laq.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_lock_clears_what_a_killed_process_left(tmp_path: Path) -> None:
+    for name in (".laq.partial/new", ".laq.scratch/half", ".other.scratch"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    with sole_writer(tmp_path / "laq"):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".laq.lock", ".other.scratch", "run"]
+        with scratch_directory(tmp_path / "laq") as scratch:
+            (scratch / "file").touch()
+        discard(tmp_path / "run", of=tmp_path / "laq")
+    assert [path.name for path in tmp_path.iterdir()] == [".other.scratch"]
+
+
+def test_a_process_that_is_killed_at_any_file_operation_leaves_the_old_or_the_new_folder(tmp_path: Path) -> None:
+    """Fork a writer that kills itself before its first file operation, another before its second, and so on."""
+    target = tmp_path / "laq"
+    for number in count():
+        write_laq(target, f"old {number}")
+        child = os.fork()
+        if child == 0:
+            try:
+                kill_at(number, tmp_path)
+                write_laq(target, f"new {number}")
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert (target / "laq.json").read_text() in (f"old {number}", f"new {number}")
+        if status == 0:  # there was no such operation
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        with sole_writer(target):
+            assert sorted(path.name for path in tmp_path.iterdir()) == [".laq.lock", "laq"]
+    assert number > 10
+
+
+def write_laq(target: Path, text: str) -> None:
+    with new_directory(target, replaces=("laq.json",)) as folder:
+        (folder / "laq.json").write_text(text)
+
+
+def kill_at(number: int, folder: Path) -> None:
+    """Let this process kill itself before the file operation `number`, from 0, in `folder`."""
+    numbers = count()
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if str(folder) in str(arguments[:1]) and next(numbers) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)

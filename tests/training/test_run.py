@@ -8,10 +8,11 @@ import os
 import signal
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import draccus
 import lightning.pytorch as pl
@@ -22,9 +23,10 @@ from torch.utils.data import Dataset
 
 from damaged_files import damaged
 from hlrp.runtime.signals import Stopped
+from hlrp.storage.artefacts import CURVES_FILE
 from hlrp.training.callbacks import QualityGate
 from hlrp.training.optimization import OptimizerConfig, lightning_optimizers
-from hlrp.training.run import CURVES_FILE, TrainerConfig, TrainingRun
+from hlrp.training.run import TrainerConfig, TrainingRun
 from hlrp.training.step_data import StepData
 
 STEPS = 10
@@ -115,9 +117,14 @@ def fit(
             log_every=1,
             trainer=trainer,
         )
-        output.mkdir()
-        run.finish()
+        run.finish(lambda texts: save(output, texts))
     return task, figures, data
+
+
+def save(output: Path, texts: Mapping[str, str]) -> None:
+    output.mkdir()
+    for name, text in texts.items():
+        (output / name).write_text(text)
 
 
 def curve(output: Path) -> dict[int, float]:
@@ -193,9 +200,10 @@ def test_a_run_that_fails_before_its_first_state_leaves_nothing_behind(tmp_path:
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_killed_run_left_without_a_state_stands_in_nobodys_way(tmp_path: Path, resume: bool) -> None:
-    (tmp_path / "out.training" / "log").mkdir(parents=True)
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "curves.jsonl").write_text('{"train/loss": 0.5, "st')
     (tmp_path / "out.training" / "run.json").write_text("{}")
-    (tmp_path / "out.training" / ".last.ckpt.partial").write_text("half a state")
+    (tmp_path / "out.training" / ".last.ckpt.next.partial").write_text("half a state")
     (tmp_path / ".out.lock").write_text("process 1 on another machine")
     _, _, data = fit(tmp_path / "out", resume=resume)
     assert data.read == list(range(STEPS))
@@ -253,6 +261,47 @@ def test_a_signal_in_a_validation_ends_it_and_loses_no_step(tmp_path: Path) -> N
     assert data.read == list(range(4, STEPS))
     assert_same_weights(whole, resumed)
     assert resumed_figures == figures
+
+
+def test_a_signal_in_the_last_validation_loses_no_row_of_the_curve(tmp_path: Path) -> None:
+    fit(tmp_path / "whole")
+    with pytest.raises(Stopped, match="SIGTERM"):
+        fit(tmp_path / "parts", signals={("validation", STEPS): signal.SIGTERM})
+    fit(tmp_path / "parts", resume=True)
+    assert (tmp_path / "parts" / CURVES_FILE).read_text() == (tmp_path / "whole" / CURVES_FILE).read_text()
+
+
+def test_a_state_counts_when_the_metrics_of_its_last_step_are_on_disk(tmp_path: Path) -> None:
+    """As after a kill between the two: the state before counts, and the run repeats what its curve lacks."""
+    steps: list[tuple[bool, int]] = []
+
+    class Watched(Task):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            scratch = tmp_path / "out.training"
+            rows = (scratch / "curves.jsonl").read_text().count("\n") if batch_idx else 0
+            steps.append(((scratch / "last.ckpt").is_file(), rows))
+
+    with TrainingRun(tmp_path / "out", resume=False) as run:
+        data = StepData(Numbers(3), Numbers(1), num_workers=0)
+        run.fit(Watched(), data, steps=3, save_every=2, device="cpu", log_every=1)
+    assert steps == [(False, 0), (False, 1), (True, 2)]
+
+
+def test_a_run_that_was_killed_after_it_had_saved_the_model_leaves_nothing_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "_clear", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.training"]
+    with pytest.raises(FileExistsError, match="out already exists"):
+        TrainingRun(tmp_path / "out", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

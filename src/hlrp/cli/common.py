@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,10 @@ from hlrp.runtime.signals import Stopped, signals_unwind
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 """Exceptions that stand for a mistake of the user: a command reports them in one line, without a traceback."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk and of a user's quota that is used up."""
+_FREE_SPACE = "; earlier results are unchanged: free some space, and run the command again"
+
 
 def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     """Run `command` and turn expected errors into one line on stderr and an exit status.
@@ -33,23 +39,44 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hlrp").setLevel(logging.INFO)  # libraries that were imported may have configured the root logger
+    received: list[int] = []
     try:
-        with signals_unwind(), bools_are_no_numbers(), no_included_files():
+        with (
+            signals_unwind(when_stopped=when_stopped) as received,
+            bools_are_no_numbers(),
+            no_included_files(),
+        ):
             _require_options_file()
             command()
     except KeyboardInterrupt:
-        print(f"stopped by SIGINT{when_stopped}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_stopped(Stopped(signal.SIGINT), when_stopped))
     except Stopped as stop:
-        print(f"{stop}{when_stopped}", file=sys.stderr)
-        raise
-    # Four of the user errors are subclasses of OSError, so they must be caught before it.
-    except USER_ERRORS as error:
-        sys.exit(_one_line(error, status=2))
-    except (ParsingError, YAMLError) as error:
-        sys.exit(_one_line(_reason(error), status=2))
-    except OSError as error:
-        sys.exit(_one_line(error, status=1))
+        sys.exit(_stopped(stop, when_stopped))
+    except Exception as error:
+        if received:  # a library has turned the exception of the signal into another one
+            sys.exit(_stopped(Stopped(received[0]), when_stopped))
+        sys.exit(_report(error))
+
+
+def _stopped(stop: Stopped, when_stopped: str) -> int:
+    """Print what ended the command, and return the exit status."""
+    if sys.unraisablehook is sys.__unraisablehook__:
+        # Objects of libraries that were interrupted while they were made may fail when they are freed.
+        sys.unraisablehook = lambda _: None
+    print(f"{stop}{when_stopped}", file=sys.stderr)
+    return 128 + stop.signum
+
+
+def _report(error: Exception) -> int:
+    """Print an expected error in one line, and return the exit status; raise any other error."""
+    # Four of the user errors are subclasses of OSError, so they must be recognized before it.
+    if isinstance(error, USER_ERRORS):
+        return _one_line(error, status=2)
+    if isinstance(error, (ParsingError, YAMLError)):
+        return _one_line(_reason(error), status=2)
+    if isinstance(error, OSError):
+        return _one_line(error, status=1, advice=_FREE_SPACE if error.errno in _FULL else "")
+    raise error
 
 
 def _require_options_file() -> None:
@@ -87,6 +114,6 @@ def _reason(error: BaseException) -> BaseException:
     return error
 
 
-def _one_line(error: BaseException, *, status: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+def _one_line(error: BaseException, *, status: int, advice: str = "") -> int:
+    print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr)
     return status

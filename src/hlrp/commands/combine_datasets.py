@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from itertools import accumulate
 
-from hlrp.data.combining import combine
+from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import dataset_name, open_dataset
 from hlrp.options.combine_datasets import CombineDatasetsConfig
 from hlrp.runtime.tables import table, with_noun
-from hlrp.storage.files import refuse_existing
+from hlrp.storage.files import refuse_existing, sole_writer
 
 
 def combine_datasets(config: CombineDatasetsConfig) -> None:
@@ -21,10 +21,22 @@ def combine_datasets(config: CombineDatasetsConfig) -> None:
         ValueError: If a source cannot be read or does not fit.
     """
     start = time.perf_counter()
-    refuse_existing(config.output_dir)
+    with sole_writer(config.output_dir):
+        refuse_existing(config.output_dir)
+        counts = _combine(config)
+    ends = list(accumulate(count.episodes for count in counts))
+    rows = [
+        [count.name, f"{end - count.episodes} to {end - 1}", str(count.frames), str(count.known)]
+        for count, end in zip(counts, ends, strict=True)
+    ]
+    print(table(["source", "episodes", "frames", "with action"], rows))
+    print(f"{with_noun(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")
+
+
+def _combine(config: CombineDatasetsConfig) -> list[SourceCount]:
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     first = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
-    counts = combine(
+    return combine(
         first,
         config.sources,
         config.output_dir,
@@ -33,10 +45,3 @@ def combine_datasets(config: CombineDatasetsConfig) -> None:
         labelled_episodes=config.labelled_episodes,
         cameras=config.cameras,
     )
-    ends = list(accumulate(count.episodes for count in counts))
-    rows = [
-        [count.name, f"{end - count.episodes} to {end - 1}", str(count.frames), str(count.known)]
-        for count, end in zip(counts, ends, strict=True)
-    ]
-    print(table(["source", "episodes", "frames", "with action"], rows))
-    print(f"{with_noun(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")

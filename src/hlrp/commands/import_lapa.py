@@ -9,7 +9,7 @@ from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.lapa.weights import convert, infer_config, load_lapa_weights
 from hlrp.options.import_lapa import ImportLapaConfig
 from hlrp.report.saving import save_laq
-from hlrp.storage.files import refuse_existing
+from hlrp.storage.files import refuse_existing, sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,15 @@ def import_lapa(config: ImportLapaConfig) -> LapaQuantizer:
     Raises:
         FileNotFoundError: If the file `config.weights` does not exist.
         ValueError: If the file does not hold the weights of a LAPA quantizer.
-        FileExistsError: If the folder `config.output_dir` exists.
+        FileExistsError: If the folder `config.output_dir` exists, or another process is writing it.
     """
+    with sole_writer(config.output_dir):
+        refuse_existing(config.output_dir)
+        return _import(config)
+
+
+def _import(config: ImportLapaConfig) -> LapaQuantizer:
     assert config.frame_offset_s is not None, "ImportLapaConfig refuses a missing frame_offset_s"
-    refuse_existing(config.output_dir)
     state = load_lapa_weights(config.weights)
     lapa_config = infer_config(
         state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hlrp.report.latent_table import baseline_table, quality_table
 from hlrp.report.pages.latent_page import PAGE_FILE, latent_report
 from hlrp.runtime.checks import require_seed
 from hlrp.storage.artefacts import reading
-from hlrp.storage.files import new_directory, refuse_existing
+from hlrp.storage.files import new_directory, refuse_existing, sole_writer
 from hlrp.storage.plain_values import from_plain
 
 
@@ -31,13 +32,18 @@ def inspect_latents(config: InspectConfig) -> LAQQuality:
 
     Raises:
         FileNotFoundError: If the LAQ or the dataset does not exist.
-        FileExistsError: If `config.output_dir` exists.
+        FileExistsError: If `config.output_dir` exists, or another process is writing it.
         ValueError: If the cameras do not fit the LAQ, or the episodes are too few or too short to measure on.
     """
+    with nullcontext() if config.output_dir is None else sole_writer(config.output_dir):
+        if config.output_dir is not None:
+            refuse_existing(config.output_dir)  # before measuring, which takes minutes
+        return _inspect(config)
+
+
+def _inspect(config: InspectConfig) -> LAQQuality:
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device=device)
-    if config.output_dir is not None:
-        refuse_existing(config.output_dir)  # before measuring, which takes minutes
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
     laq.require_cameras(source.num_cameras)
     with reading(f"{DESCRIPTION_FILE} of {config.laq_path}"):

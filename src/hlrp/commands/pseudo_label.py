@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import tempfile
 from pathlib import Path
 
 import torch
@@ -34,7 +33,7 @@ from hlrp.latents import LatentSpec, log_offset
 from hlrp.options.pseudo_label import PseudoLabelConfig
 from hlrp.report.pages.pseudo_label_page import action_names, render_pseudo_label_page
 from hlrp.runtime.tables import shortened, table, with_noun
-from hlrp.storage.files import refuse_existing, sole_writer
+from hlrp.storage.files import refuse_existing, scratch_directory, sole_writer
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +57,21 @@ def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
     """
     device = choose_device(config.device)
     target = Path(config.output_dir)
-    refuse_existing(target)
-    laq = load_laq(config.laq_path, device=device) if config.start == "laq" else None
-    with sole_writer(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        dataset, known = _open(config, Path(scratch))
-        found = _read(config, dataset, known, laq, device)
-        columns = _columns(dataset, found, config.min_confidence)
-        write_with_columns(dataset, target, columns, beside=_report(found, dataset))
+    with sole_writer(target):
+        refuse_existing(target)
+        laq = load_laq(config.laq_path, device=device) if config.start == "laq" else None
+        with scratch_directory(target) as scratch:
+            return _complete(config, laq, target, scratch, device)
+
+
+def _complete(
+    config: PseudoLabelConfig, laq: LoadedLAQ | None, target: Path, scratch: Path, device: str
+) -> PseudoActions:
+    """Write the completed dataset to `target`, with intermediate files in `scratch`, and print what was found."""
+    dataset, known = _open(config, scratch)
+    found = _read(config, dataset, known, laq, device)
+    columns = _columns(dataset, found, config.min_confidence)
+    write_with_columns(dataset, target, columns, beside=_report(found, dataset))
     print(_summary(found))
     explained = found.held_out.to_dict()["r2"]
     if explained < _USABLE_R2:

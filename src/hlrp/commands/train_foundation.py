@@ -85,16 +85,17 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         metrics = measure_held_out(backend, _predictions(config, module, labelled), labelled, sources)
         validation |= _without_prefix(validation_log(metrics.quality))
         report = foundation_report(backend, metrics, labelled, _about(config, backend, sources, size))
-    save_foundation(
-        backend,
-        config.output_dir,
-        laq_fingerprint=sources[0].laq_fingerprint,
-        extra={**_extra(config, sources, batches.shares), "validation": validation},
-        quality=None if metrics is None else metrics.quality,
-        language=None if metrics is None else metrics.language,
-        beside=report,
+    run.finish(
+        lambda curves: save_foundation(
+            backend,
+            config.output_dir,
+            laq_fingerprint=sources[0].laq_fingerprint,
+            extra={**_extra(config, sources, batches.shares), "validation": validation},
+            quality=None if metrics is None else metrics.quality,
+            language=None if metrics is None else metrics.language,
+            beside={**report, **curves},
+        )
     )
-    run.finish()
     print(NO_HELD_OUT if metrics is None else foundation_table(metrics.quality, metrics.language))
     return validation
 

@@ -85,8 +85,10 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
     quality = _measure(model, sources, seed=config.seed)
     pairs = _across_sources(model, sources, seed=config.seed)
     extra = {**_extra(config, sources, batches), "across_sources": [asdict(pair) for pair in pairs]}
-    save_laq(model, config.output_dir, cameras=sources[0].source.cameras, quality=quality, extra=extra)
-    run.finish()
+    cameras = sources[0].source.cameras
+    run.finish(
+        lambda curves: save_laq(model, config.output_dir, cameras=cameras, quality=quality, extra=extra, beside=curves)
+    )
     print(quality_table(quality) if quality is not None else NO_HELD_OUT)
     if pairs:
         print(f"\n{source_pairs_table(pairs)}")

@@ -190,7 +190,7 @@ def _start_over(output: Path) -> None:
 def _resume_hlrp(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the command that resumes an `hlrp-train-*` run; None, after clearing up, if no state was saved."""
     scratch = output.with_name(f"{output.name}.training")
-    if (scratch / "last.ckpt").is_file():
+    if (scratch / "last.ckpt").is_file() and not output.exists():
         return (*command, "--resume=true")
     _start_over(scratch)
     _start_over(output)  # a complete checkpoint is possible here: the demo stopped before it noted the stage as done

@@ -31,9 +31,8 @@ from hlrp.report.plots.run_plots import (
 )
 from hlrp.report.terminal import summary
 from hlrp.report.videos import montage
-from hlrp.storage.artefacts import read_json
+from hlrp.storage.artefacts import CURVES_FILE, read_json
 from hlrp.storage.files import new_file, write_json
-from hlrp.training.run import CURVES_FILE
 
 _VERSIONS = ("lerobot_policy_felix_bundle", "lerobot", "torch", "transformers", "metaworld", "mujoco")
 """Packages whose versions are in the report."""

@@ -25,7 +25,16 @@ from torch import nn
 from hlrp.foundation.backends import BackendConfig, FoundationBackend, backend_class
 from hlrp.foundation.config import BACKENDS
 from hlrp.latents import LatentSpec
-from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_json, read_weights, reading, write_weights
+from hlrp.storage.artefacts import (
+    COPY_AGAIN,
+    CURVES_FILE,
+    LOGGER_DIRS,
+    FolderKind,
+    read_json,
+    read_weights,
+    reading,
+    write_weights,
+)
 from hlrp.storage.files import write_json
 from hlrp.storage.hub import fetch_folder
 from hlrp.storage.weight_files import require_digest, require_size_of_weights, weights_digest
@@ -35,6 +44,7 @@ WEIGHTS_FILE = "model.safetensors"
 ASSETS_DIR = "backbone"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 POLICY_PREFIX = "backend."
 """Prefix of the names of the foundation model's weights in the weight file of a policy."""
 _FORMAT = 1
@@ -46,6 +56,7 @@ FOUNDATION_FOLDER = FolderKind(
     description=DESCRIPTION_FILE,
     content=WEIGHTS_FILE,
     further=(CARD_FILE, f"{ASSETS_DIR}/*"),
+    local=(METRICS_FILE, PAGE_FILE, CURVES_FILE, *LOGGER_DIRS),
     format=_FORMAT,
 )
 """Kind of folder that `load_foundation` reads, as in `upload_folder(path, name, FOUNDATION_FOLDER)`."""

@@ -19,7 +19,15 @@ from hlrp.laq.config import LAQConfig
 from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.lapa.model import LapaQuantizer
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.storage.artefacts import COPY_AGAIN, FolderKind, read_weights, reading, write_weights
+from hlrp.storage.artefacts import (
+    COPY_AGAIN,
+    CURVES_FILE,
+    LOGGER_DIRS,
+    FolderKind,
+    read_weights,
+    reading,
+    write_weights,
+)
 from hlrp.storage.files import write_json
 from hlrp.storage.hub import fetch_folder
 from hlrp.storage.plain_values import from_plain
@@ -37,6 +45,7 @@ LAQ_FOLDER = FolderKind(
     description=DESCRIPTION_FILE,
     content=WEIGHTS_FILE,
     further=(QUALITY_FILE, CARD_FILE),
+    local=(CURVES_FILE, *LOGGER_DIRS),
 )
 """Kind of folder that `load_laq` reads, as in `upload_folder(path, name, LAQ_FOLDER)` of `hlrp.storage.hub`."""
 

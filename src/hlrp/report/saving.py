@@ -28,6 +28,7 @@ def save_laq(
     cameras: Sequence[str] = (),
     quality: LAQQuality | None = None,
     extra: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a quantizer with its quality card and its model card to `folder`, completely or not at all.
 
@@ -38,15 +39,17 @@ def save_laq(
         cameras: Dataset keys of the cameras it was trained on, in the order of its channels.
         quality: Metrics on held-out clips; None if they have not been measured.
         extra: What the quantizer was trained on, as plain values for JSON.
+        beside: Further text files of the folder, by name, such as the curves of the training.
 
     Raises:
         FileExistsError: If `folder` exists, and `overwrite` is false or it holds no quantizer.
     """
     facts = extra or {}
-    beside = {laq_checkpoint.CARD_FILE: model_card(model, cameras=cameras, quality=quality, extra=facts)}
+    card = model_card(model, cameras=cameras, quality=quality, extra=facts)
+    files = {laq_checkpoint.CARD_FILE: card, **(beside or {})}
     if quality is not None:
-        beside[laq_checkpoint.QUALITY_FILE] = json.dumps(quality.to_dict(), indent=2) + "\n"
-    return write_laq(model, folder, overwrite=overwrite, cameras=cameras, extra=facts, beside=beside)
+        files[laq_checkpoint.QUALITY_FILE] = json.dumps(quality.to_dict(), indent=2) + "\n"
+    return write_laq(model, folder, overwrite=overwrite, cameras=cameras, extra=facts, beside=files)
 
 
 def save_foundation(

@@ -28,14 +28,36 @@ class Stopped(SystemExit):
 
 
 @contextmanager
-def signals_unwind() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Stopped` inside the block; SIGINT raises KeyboardInterrupt, as usual in Python."""
+def signals_unwind(*, when_stopped: str = "") -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP raise `Stopped` inside the block; SIGINT raises KeyboardInterrupt, as usual in Python.
+
+    A signal that comes while a module is imported ends the process at once, with a line on stderr and the usual exit
+    status: libraries that are interrupted there crash, or turn the exception into another one.
+
+    Args:
+        when_stopped: End of that line.
+
+    Yields:
+        Numbers of the signals that were received.
+    """
+    received: list[int] = []
 
     def unwind(signum: int, frame: FrameType | None) -> None:
-        raise Stopped(signum)
+        received.append(signum)
+        if _is_importing(frame):
+            os.write(2, f"{Stopped(signum)}{when_stopped}\n".encode())
+            os._exit(128 + signum)
+        raise KeyboardInterrupt if signum == signal.SIGINT else Stopped(signum)
 
-    with _handled(_ENDING, unwind):
-        yield
+    with _handled((signal.SIGINT, *_ENDING), unwind):
+        yield received
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether Python's import system has called the code of `frame`."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class StopRequest:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from hlrp.sim.scripted_episodes import (
     roll_out,
 )
 from hlrp.sim.tasks import expand_tasks, task_sentence
-from hlrp.storage.files import new_directory, refuse_existing
+from hlrp.storage.files import new_directory, refuse_existing, sole_writer
 
 METADATA_FILE = "meta/hlrp_demonstrations.json"
 """File of a recorded dataset that holds the options and the numbers of kept and dropped episodes."""
@@ -101,24 +102,22 @@ def record_demonstrations(
         One count per task, in the order of the tasks in the dataset.
 
     Raises:
-        FileExistsError: If `root` exists.
+        FileExistsError: If `root` exists, or another process is writing it.
         FileNotFoundError: If nothing on this machine can render without a display.
+        OSError: If a video cannot be written, such as on a full disk.
         ValueError: If a task is unknown, or the scripted expert of a task fails too often.
     """
-    root = Path(root)
-    refuse_existing(root)
     require_number("num_workers", num_workers, at_least=0)
     require_packages("metaworld", needed_for="recording demonstrations")
     recordings = [_TaskRecording(task, config) for task in expand_tasks(",".join(config.tasks))]
-
-    choose_gl_backend()  # before any worker starts, so that a machine that cannot render gets one message, not many
-    with new_directory(root, create=False) as partial:
-        with _quiet_libraries():
-            dataset = _create_dataset(config, partial, repo_id)
-            _simulate(recordings, dataset, num_workers, show_progress=show_progress)
-            dataset.finalize()
-        counts = [recording.count for recording in recordings]
-        _write_metadata(partial, config, counts)
+    with sole_writer(root):
+        refuse_existing(root)
+        choose_gl_backend()  # before any worker starts, so that a machine that cannot render gets one message, not many
+        with new_directory(root, create=False) as partial:
+            with _quiet_libraries(), _new_dataset(config, partial, repo_id) as dataset:
+                _simulate(recordings, dataset, num_workers, show_progress=show_progress)
+            counts = [recording.count for recording in recordings]
+            _write_metadata(partial, config, counts)
     return counts
 
 
@@ -240,6 +239,24 @@ def _quiet_libraries() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+@contextmanager
+def _new_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> Iterator[LeRobotDataset]:
+    """Yield a new dataset in the folder `root`, which is complete when the block ends without an error."""
+    dataset = _create_dataset(config, root, repo_id)
+    try:
+        yield dataset
+        dataset.finalize()
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to report
+            dataset.clear_episode_buffer()  # ends the threads of the video encoders
+        with suppress(Exception):
+            dataset.finalize()
+        # LeRobot would finalize again when it frees these objects, and make the folder anew that is removed by then.
+        for part in (dataset.writer, dataset.meta):
+            setattr(part, "_finalized", True)  # noqa: B010
+        raise
+
+
 def _create_dataset(config: DemonstrationConfig, root: Path, repo_id: str) -> LeRobotDataset:
     size, kind = config.rollout.image_size, config.rollout.nuisance
     nuisance = {NUISANCE: {"dtype": "float32", "shape": (3,), "names": STATE_NAMES[kind]}} if kind != "none" else {}
@@ -271,8 +288,20 @@ def _write_episode(dataset: LeRobotDataset, episode: ScriptedEpisode, sentence: 
     if episode.nuisance is not None:
         columns[NUISANCE] = episode.nuisance
     for row in zip(*columns.values(), strict=True):
-        dataset.add_frame({**dict(zip(columns, row, strict=True)), "task": sentence})
-    dataset.save_episode()
+        with _encoder_errors():
+            dataset.add_frame({**dict(zip(columns, row, strict=True)), "task": sentence})
+    with _encoder_errors():
+        dataset.save_episode()
+
+
+@contextmanager
+def _encoder_errors() -> Iterator[None]:
+    """Raise an OSError where LeRobot raises a RuntimeError, because its thread that encodes a video has failed."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = re.search(r"\[Errno (\d+)\]", str(error))  # LeRobot passes on only the text of the thread's error
+        raise (OSError(int(number[1]), str(error)) if number else OSError(str(error))) from error
 
 
 def _write_metadata(root: Path, config: DemonstrationConfig, counts: list[TaskCount]) -> None:

@@ -22,6 +22,11 @@ from hlrp.storage.plain_values import from_plain
 
 COPY_AGAIN = "copy the whole folder again, or make it anew"
 
+CURVES_FILE = "curves.csv"
+"""File of the training curves in the folder of a trained model."""
+LOGGER_DIRS = ("tensorboard", "wandb")
+"""Folders of loggers in the folder of a trained model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderKind:
@@ -38,11 +43,14 @@ class FolderKind:
     how_to_make: str
     """Advice in messages if there is no such folder, such as "train one with hlrp-train-laq"."""
     description: str
-    """Name of the JSON file that describes the content. Only a folder that holds this file is ever replaced."""
+    """Name of the JSON file that describes the content. Only a folder that holds this file is ever replaced, and only
+    if it holds no files but those named here."""
     content: str
     """Name of the file with the content itself: weights or a table."""
     further: tuple[str, ...] = ()
     """Names or patterns of files that the folder may hold beside these two."""
+    local: tuple[str, ...] = ()
+    """Names of files that its stage also writes there, but that are not copied from or to the hub."""
     format: int | None = None
     """Version of the layout, which the description has as the entry `format`; None if it has no such entry."""
     remedy: str = COPY_AGAIN
@@ -65,9 +73,10 @@ class FolderKind:
             beside: Content of further text files by file name, such as a model card.
 
         Raises:
-            FileExistsError: If `folder` exists, and `overwrite` is false or it is not of this kind.
+            FileExistsError: If `folder` exists, and `overwrite` is false, it is not of this kind, or it holds other
+                files, too.
         """
-        with new_directory(folder, replace_if_holds=self._replaced(overwrite)) as scratch:
+        with new_directory(folder, replaces=self._replaced(overwrite)) as scratch:
             yield scratch
             for name, text in (beside or {}).items():
                 (scratch / name).write_text(text, encoding="utf-8")
@@ -76,12 +85,13 @@ class FolderKind:
         """Raise if `new` would refuse to write `folder`; call this before long work whose result the folder holds.
 
         Raises:
-            FileExistsError: If `folder` exists, and `overwrite` is false or it is not of this kind.
+            FileExistsError: If `folder` exists, and `overwrite` is false, it is not of this kind, or it holds other
+                files, too.
         """
-        refuse_existing(folder, replace_if_holds=self._replaced(overwrite))
+        refuse_existing(folder, replaces=self._replaced(overwrite))
 
-    def _replaced(self, overwrite: bool) -> str | None:
-        return self.description if overwrite else None
+    def _replaced(self, overwrite: bool) -> tuple[str, ...]:
+        return tuple(name.partition("/")[0] for name in (*self.files, *self.local)) if overwrite else ()
 
     def require(self, folder: Path | str, *names: str, hint: str = "") -> None:
         """Raise unless `folder` holds the files `names`; by default, the description and the content.

@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from hlrp.runtime.signals import Stopped, StopRequest
-from hlrp.storage.files import new_file
+from hlrp.storage.files import new_file, put_in_place
 from hlrp.training.config import QualityGate
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,17 @@ class DrawsByStep(pl.Callback):
         torch.manual_seed(hash((self._seed, trainer.global_step, part)) % 2**63)
 
 
+def pending_files(path: Path) -> tuple[Path, Path]:
+    """Files of a state that does not count yet: complete, and while it is written; see `SaveState`."""
+    pending = path.with_name(f"{path.name}.next")
+    return pending, pending.with_name(f".{pending.name}.partial")
+
+
 class SaveState(pl.Callback):
     """Save the state of the run between optimizer steps, and end the run after a step if a signal was received.
+
+    A state counts, as the file `path`, when the metrics of its last step have been logged: `PutStateInPlace` renames
+    it then. So a run that is killed meanwhile is resumed from the state before, and no row of the curves is lost.
 
     All processes stop after the same step, whichever of them received the signal. Clusters give little time to end, so
     that a signal does not wait for a validation: the state is saved before each one, and a signal ends the validation
@@ -76,6 +85,7 @@ class SaveState(pl.Callback):
         self._steps = steps
         self._request = request
         self._ending = 0
+        self._is_pending = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._request.listen_again()  # Lightning has installed its own handlers, which end a run without saving
@@ -88,8 +98,15 @@ class SaveState(pl.Callback):
             return
         step, signum = trainer.global_step, self._signal(trainer)
         if signum or step in self._also_at or any(step % every == 0 for every in self._every):
-            trainer.save_checkpoint(self._path, weights_only=False)
+            trainer.save_checkpoint(pending_files(self._path)[0], weights_only=False)
+            self._is_pending = True
         self._ending = signum
+
+    def put_in_place(self, trainer: pl.Trainer) -> None:
+        """Let the state that was saved last count."""
+        if self._is_pending and trainer.is_global_zero:
+            put_in_place(pending_files(self._path)[0], self._path)
+        self._is_pending = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -154,6 +171,24 @@ class SaveState(pl.Callback):
                 f"the run to resume accumulates over {state_dict['accumulate']} batches, not {self._accumulate}; "
                 f"resume it with accumulate={state_dict['accumulate']}"
             )
+
+
+class PutStateInPlace(pl.Callback):
+    """Let a state that `save` has saved count once the metrics of its step are logged; the first of all callbacks."""
+
+    def __init__(self, save: SaveState) -> None:
+        self._save = save
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._save.put_in_place(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save.put_in_place(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save.put_in_place(trainer)
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from hlrp.runtime.signals import StopRequest
 from hlrp.training.callbacks import (
     AveragedWeights,
     DrawsByStep,
+    PutStateInPlace,
     QualityGates,
     SaveState,
     StateFile,
@@ -164,6 +165,7 @@ class TrainingLoop:
             request=self._request,
         )
         return [
+            PutStateInPlace(save),  # first, so that a state counts also if another callback ends the run
             DrawsByStep(self._config.accumulate),
             *([self._average] if self._average else []),
             self._gates,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,21 +14,32 @@ from types import TracebackType
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from hlrp.runtime.signals import Stopped
-from hlrp.storage.artefacts import read_json, reading
-from hlrp.storage.files import new_file, refuse_existing, sole_writer, write_json
+from hlrp.storage.artefacts import CURVES_FILE, LOGGER_DIRS, read_json, reading
+from hlrp.storage.files import discard, refuse_existing, sole_writer, write_json
+from hlrp.training.callbacks import pending_files
 from hlrp.training.config import TrainerConfig
+from hlrp.training.curves import CurveLogger, curves_as_csv
 from hlrp.training.loop import Schedule, TrainingLoop
 from hlrp.training.settings import require_same
 from hlrp.training.step_data import StepData
 
-CURVES_FILE = "curves.csv"
-LOGGER_DIRS = ("tensorboard", "wandb")
 _SETTINGS_FILE = "run.json"
-_LOG_DIR = "log"
-_SCRATCH_NAMES = frozenset({_SETTINGS_FILE, ".last.ckpt.partial", f".{_SETTINGS_FILE}.partial", _LOG_DIR, *LOGGER_DIRS})
+_LOG_FILE = "curves.jsonl"
+_STATE_FILE = "last.ckpt"
+_SAVING_FILE = "saving"
+"""Empty file in the scratch folder: the training is done, and `output_dir` is the model of this run if it exists."""
+_SCRATCH_NAMES = frozenset(
+    {
+        _SETTINGS_FILE,
+        f".{_SETTINGS_FILE}.partial",
+        *(path.name for path in pending_files(Path(_STATE_FILE))),
+        _LOG_FILE,
+        *LOGGER_DIRS,
+    }
+)
 """All names that the scratch folder of a run may hold before the run has saved a state."""
 
 logger = logging.getLogger(__name__)
@@ -71,7 +80,7 @@ class TrainingRun:
         """
         self.output_dir = Path(output_dir)
         self.scratch = self.output_dir.with_name(f"{self.output_dir.name}.training")
-        self._state = self.scratch / "last.ckpt"
+        self._state = self.scratch / _STATE_FILE
         self._settings_file = self.scratch / _SETTINGS_FILE
         self._settings = dict(settings or {})
         self._data: dict[str, object] = {}
@@ -95,15 +104,18 @@ class TrainingRun:
         if self.is_main and error is not None:
             if not self._state.is_file():  # nothing to resume: leave no folder that a new run would have to explain
                 shutil.rmtree(self.scratch, ignore_errors=True)
+            elif self._is_saved():
+                logger.warning(f"{self.output_dir} is complete")
             elif isinstance(error, (KeyboardInterrupt, Stopped)):
                 logger.warning(f"the state of the run is saved; continue it with\n    {self._resume_command}")
         self._locks.close()
 
     def _lock_folders(self) -> None:
         with ExitStack() as locks:
-            refuse_existing(self.output_dir)
             lock_is_effective = locks.enter_context(sole_writer(self.output_dir))
-            refuse_existing(self.output_dir)  # again: another run may have finished before the lock was taken
+            if self._is_saved() and lock_is_effective:  # the last run was killed after it had saved the model
+                self._clear()
+            refuse_existing(self.output_dir)
             self._find_state(lock_is_effective)
             self._locks = locks.pop_all()  # keep the lock until `__exit__`; an error above has released it
 
@@ -219,7 +231,7 @@ class TrainingRun:
             torch.distributed.destroy_process_group()
 
     def _loggers(self, config: TrainerConfig) -> list[Logger]:
-        loggers: list[Logger] = [CSVLogger(self.scratch, name=_LOG_DIR)]
+        loggers: list[Logger] = [CurveLogger(self.scratch / _LOG_FILE)]
         if "tensorboard" in config.loggers:
             loggers.append(TensorBoardLogger(self.scratch, name="tensorboard"))
         if "wandb" in config.loggers:
@@ -227,20 +239,27 @@ class TrainingRun:
             loggers.append(WandbLogger(project="hlrp", name=self.output_dir.name, save_dir=self.scratch))
         return loggers
 
-    def finish(self) -> None:
-        """Move curves.csv and the files of loggers to `output_dir`, and remove the scratch folder of the run.
+    def finish(self, save: Callable[[Mapping[str, str]], object]) -> None:
+        """Write the result of the training to `output_dir`, and remove the scratch folder of the run.
 
-        Call this when `output_dir` is complete.
+        Args:
+            save: Function that writes `output_dir`, completely or not at all. Its argument is the content of a further
+                text file by name: curves.csv.
         """
-        parts = (self.scratch / _LOG_DIR).glob("version_*/metrics.csv")
-        _join_curves(
-            sorted(parts, key=lambda path: int(path.parent.name.removeprefix("version_"))),
-            self.output_dir / CURVES_FILE,
-        )
+        (self.scratch / _SAVING_FILE).touch()
+        save({CURVES_FILE: curves_as_csv(self.scratch / _LOG_FILE)})
+        self._clear()
+
+    def _is_saved(self) -> bool:
+        """Whether a run was interrupted after it had written `output_dir`, before it removed its scratch folder."""
+        return (self.scratch / _SAVING_FILE).is_file() and self.output_dir.is_dir() and any(self.output_dir.iterdir())
+
+    def _clear(self) -> None:
+        """Move the files of loggers to `output_dir`, which is complete, and remove the scratch folder."""
         for name in LOGGER_DIRS:
             if (self.scratch / name).exists():
                 shutil.move(self.scratch / name, self.output_dir / name)
-        shutil.rmtree(self.scratch)
+        discard(self.scratch, of=self.output_dir)
 
 
 def _require_readable(state: Path) -> None:
@@ -262,19 +281,3 @@ def _is_main_process() -> bool:
     """Whether this is the first process, by the environment variables of launchers (`torch.distributed` is not
     initialized yet)."""
     return rank_zero_only.rank == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
-
-
-def _join_curves(parts: Sequence[Path], target: Path) -> None:
-    """Join the curves of a run and its resumptions in one CSV file; of repeated steps, the last resumption counts."""
-    rows: list[dict[str, str]] = []
-    for part in parts:
-        with part.open(newline="", encoding="utf-8") as file:
-            # A run that is killed may leave half a line at the end.
-            new = [row for row in csv.DictReader(file) if None not in row.values()]
-        # A run that was killed after its last saved state repeats the steps since then when it is resumed.
-        first = min((int(row["step"]) for row in new), default=math.inf)
-        rows = [row for row in rows if int(row["step"]) < first] + new
-    with new_file(target) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)

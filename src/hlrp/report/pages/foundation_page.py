@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hlrp.foundation.backends.interfaces import FoundationBackend
 from hlrp.foundation.batch import FoundationBatch
-from hlrp.foundation.checkpoint import METRICS_FILE
+from hlrp.foundation.checkpoint import METRICS_FILE, PAGE_FILE
 from hlrp.foundation.predictions import device_of
 from hlrp.measure.code_accuracy import CodeAccuracy
 from hlrp.measure.foundation_quality import HeldOutMetrics
@@ -29,7 +29,6 @@ from hlrp.runtime.progress import progress
 from hlrp.runtime.tables import with_noun
 from hlrp.training.evaluation_mode import evaluation_mode
 
-PAGE_FILE = "report.html"
 _NUM_EXAMPLES = 12
 """About how many held-out frames the page shows."""
 

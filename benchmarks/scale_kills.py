@@ -1,0 +1,339 @@
+"""Kill each command while it works, run it again, and compare the result with that of an uninterrupted run.
+
+    python -m benchmarks.scale_kills --labels=50 --laq=10 --foundation=10 --recorder=10 --pseudo_label=10
+
+Each command is a process of its own, forked from this one after the libraries were imported, so that a kill always hits
+the command's work and never the seconds in which Python imports torch. The signals KILL, TERM and INT take turns, and
+so do three kinds of moments: any time; just before a file operation, such as the rename that puts a result in place;
+and while a half-written file grows, such as the state of a training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import draccus
+
+from hlrp.cli.common import run_cli
+from hlrp.storage.files import write_json
+
+logger = logging.getLogger("hlrp.benchmarks")
+
+_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+"""Exit status that a killed command must have; negative, as in `multiprocessing`, if it could not choose one."""
+_KINDS = ("time", "operation", "growth")
+_OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.move")
+"""Audit events of Python that stand for file operations; their first argument is a path."""
+_PRELOADED = ("train_laq", "precompute_latent_codes", "train_foundation", "collect_demos", "pseudo_label")
+_POLL_S = 0.0002
+"""Time between two looks at files that may grow."""
+_LONGEST_S = 600
+"""Time after which a command counts as hanging."""
+
+
+@dataclass
+class KillsConfig:
+    """Number of kills of each command."""
+
+    work_dir: Path = Path("outputs/benchmarks/kills")
+    """Folder for all runs; it is emptied at the start."""
+    labels: int = 50
+    """Kills of hlrp-precompute-latent-codes, which replaces older labels."""
+    laq: int = 10
+    """Kills of hlrp-train-laq."""
+    foundation: int = 10
+    """Kills of hlrp-train-foundation."""
+    recorder: int = 10
+    """Kills of hlrp-collect-demos, with videos."""
+    recorder_workers: int = 0
+    """Worker processes of hlrp-collect-demos. Each worker imports the libraries anew, which takes most of a run."""
+    pseudo_label: int = 10
+    """Kills of hlrp-pseudo-label."""
+    seed: int = 0
+    """Seed of the moments."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose result is the folder `--output_dir`."""
+
+    module: str
+    """Name of its module in `hlrp.cli`."""
+    flags: tuple[str, ...]
+    old: Path | None = None
+    """Folder that is at the place of the result before each run; None for no folder."""
+
+    def arguments(self, output: Path) -> list[str]:
+        """Return the flags of a run into the folder `output`, which continues a training whose state is there."""
+        state = output.with_name(f"{output.name}.training") / "last.ckpt"
+        return [*self.flags, f"--output_dir={output}", *(["--resume=true"] if state.is_file() else [])]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run gets which signal."""
+
+    signum: signal.Signals
+    kind: str
+    share: float
+    """Place within the uninterrupted run, in [0, 1): of its time or of its file operations."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run."""
+
+    output: Path
+    """Folder of its result."""
+    operations: int
+    """Number of its file operations in the folder around `output`."""
+    seconds: float
+    """Time that it took."""
+
+
+def kills(config: KillsConfig) -> dict[str, list[int]]:
+    """Kill every command as often as `config` says.
+
+    Returns:
+        By command: [kills after which the repeated run ended with the identical result and left nothing else behind,
+        and before which an older result was whole; all kills].
+    """
+    _prepare_this_process()
+    work = config.work_dir.resolve()
+    shutil.rmtree(work, ignore_errors=True)
+    commands = _commands(config, work)
+    whole = {name: _run_whole(command, work / name / "whole" / "result") for name, command in commands.items()}
+    _write_older_labels(commands, work)
+    order = ("labels", "laq", "foundation", "pseudo_label", "recorder")
+    return {name: _kill_often(name, commands[name], whole[name], config, work) for name in order}
+
+
+def _kill_often(name: str, command: Command, whole: Whole, config: KillsConfig, work: Path) -> list[int]:
+    """Kill one command as often as `config` says; returns the number of identical results, and of kills."""
+    draw = random.Random(f"{config.seed} {name}")
+    count, identical = getattr(config, name), 0
+    for number in range(count):
+        moment = Moment(_SIGNALS[number % 3], _KINDS[number // 3 % 3], draw.random())
+        faults = _kill_and_repeat(command, whole, moment, work / name / str(number))
+        identical += not faults
+        outcome = "; ".join(faults) or "identical"
+        logger.info(f"{name} {number + 1} of {count}, {moment.signum.name} by {moment.kind}: {outcome}")
+    return [identical, count]
+
+
+def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
+    """Small runs of all commands; each works on the uninterrupted results of those before it."""
+    whole = {name: work / name / "whole" / "result" for name in ("recorder", "laq", "labels")}
+    data, cpu = f"--dataset_root={whole['recorder']}", "--device=cpu"
+    record = ("--tasks=[button-press-topdown-v3]", "--episodes_per_task=3", "--image_size=32", "--video=true")
+    train = ("--batch_size=8", "--save_every=2", "--seed=1")
+    debug = ("--backend.embedded_size=debug", "--backend.image_size=[32,32]")
+    models = ("--model.members=1", "--model.steps=20", "--model.batch_size=8", "--model.width=8", "--model.folds=2")
+    laq = f"--laq_path={whole['laq']}"
+    return {
+        "recorder": Command("collect_demos", (*record, f"--num_workers={config.recorder_workers}")),
+        "laq": Command("train_laq", (data, cpu, "--preset=debug", "--steps=12", *train)),
+        "labels": Command(
+            "precompute_latent_codes", (data, cpu, laq, "--overwrite=true"), old=work / "other_labels" / "result"
+        ),
+        "foundation": Command(
+            "train_foundation", (data, cpu, f"--labels_path={whole['labels']}", *debug, "--steps=10", *train)
+        ),
+        "pseudo_label": Command("pseudo_label", (data, cpu, laq, "--labelled_episodes=[0,1]", *models)),
+    }
+
+
+def _write_older_labels(commands: dict[str, Command], work: Path) -> None:
+    """Write labels of another LAQ, which the labels of the killed runs replace."""
+    laq = work / "other_laq" / "result"
+    _run_whole(replace(commands["laq"], flags=(*commands["laq"].flags, "--seed=2")), laq)
+    old = commands["labels"].old
+    assert old is not None
+    _run_whole(replace(commands["labels"], flags=(*commands["labels"].flags, f"--laq_path={laq}")), old)
+
+
+def _prepare_this_process() -> None:
+    """Import what the commands need; a fork then starts within milliseconds."""
+    import torch
+
+    torch.set_num_threads(1)  # a process with threads cannot be forked safely
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in _PRELOADED:
+        importlib.import_module(f"hlrp.commands.{name}")
+
+
+def _run_whole(command: Command, output: Path) -> Whole:
+    """Run `command` without an interruption into the folder `output`."""
+    start = time.perf_counter()
+    run = _Run(command, output)
+    status = run.wait()
+    if status:
+        raise RuntimeError(f"the uninterrupted run of {command.module} failed with status {status}: {run.log_text()}")
+    return Whole(output, run.operations, time.perf_counter() - start)
+
+
+def _kill_and_repeat(command: Command, whole: Whole, moment: Moment, folder: Path) -> list[str]:
+    """Kill one run and repeat it; returns what is wrong, nothing if the result is identical to that of `whole`."""
+    output, share = folder / "result", moment.share
+    while True:  # until a run is killed before it ends by itself
+        if command.old is not None:
+            shutil.copytree(command.old, output)
+        killed = _Run(
+            command, output, moment.signum, at=int(share * whole.operations) if moment.kind == "operation" else -1
+        )
+        if moment.kind != "operation":
+            killed.kill(share * whole.seconds, when_growing=moment.kind == "growth")
+        if (status := killed.wait()) != 0:
+            break
+        shutil.rmtree(folder)
+        share *= 0.7
+    faults = [f"status {status} after the signal"] if status != _STATUS[moment.signum] else []
+    if "Traceback" in killed.log_text():
+        faults.append("a traceback after the signal")
+    if command.old is not None and _content(output) not in (_content(command.old), _content(whole.output)):
+        faults.append("the older result was not whole")
+    was_complete = command.old is None and output.exists()
+    again = _Run(command, output)
+    if again.wait() != (2 if was_complete else 0):
+        faults.append(f"the repeated run failed: {again.log_text().splitlines()[-1:]}")
+    left = sorted(path.name for path in folder.iterdir() if path.suffix != ".log")
+    if left != [output.name]:
+        faults.append(f"left behind: {left}")
+    ours, expected = _content(output), _content(whole.output)
+    faults += [f"{name} differs" for name in sorted({*ours, *expected}) if ours.get(name) != expected.get(name)]
+    if not faults:
+        shutil.rmtree(folder)
+    return faults
+
+
+class _Run:
+    """A command that runs in a forked process.
+
+    Args:
+        command: The command to run.
+        output: Folder of its result; its log is beside it.
+        signum: Signal that the process sends to itself before the file operation number `at`.
+        at: Number of the operation, from 0; -1 for no signal.
+    """
+
+    def __init__(self, command: Command, output: Path, signum: int = 0, *, at: int = -1) -> None:
+        self._folder, self._signum = output.parent, signum
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log = self._folder / f"run{len(list(self._folder.glob('*.log')))}.log"
+        fork: Any = multiprocessing.get_context("fork")
+        self._operations = fork.RawValue("i", 0)  # without a lock, which a killed process could hold
+        arguments = (command, output, self._log, self._operations, signum, at)
+        self._process = fork.Process(target=_run_in_child, args=arguments)
+        self._process.start()
+
+    @property
+    def operations(self) -> int:
+        """Number of file operations in the folder of the result."""
+        return self._operations.value
+
+    def kill(self, after_s: float, *, when_growing: bool) -> None:
+        """Send the signal after so many seconds, or then as soon as a half-written file has grown."""
+        self._process.join(after_s)
+        before = _half_written(self._folder)
+        while when_growing and self._process.is_alive() and not _half_written(self._folder) - before:
+            time.sleep(_POLL_S)
+        if self._process.is_alive():
+            os.kill(self._process.pid, self._signum)
+
+    def wait(self) -> int:
+        """Wait until the process has ended; returns its exit status, or the negative number of the signal."""
+        self._process.join(_LONGEST_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+            return 124  # as `timeout` ends
+        return self._process.exitcode
+
+    def log_text(self) -> str:
+        """Return what the command printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+def _half_written(folder: Path) -> set[tuple[Path, int]]:
+    """Files below `folder` that are not in place yet, with their sizes."""
+    found = set()
+    for path in folder.rglob("*"):
+        if ".partial" in str(path) and path.is_file():
+            try:
+                found.add((path, path.stat().st_size))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def _run_in_child(command: Command, output: Path, log: Path, operations: Any, signum: int, at: int) -> None:
+    """Run `command` in this forked process, and count its file operations in the folder of `output`."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background processes ignore it
+    sys.addaudithook(_counter(str(output.parent), operations, signum, at))
+    sys.argv = [f"hlrp-{command.module.replace('_', '-')}", *command.arguments(output)]
+    importlib.import_module(f"hlrp.cli.{command.module}").main()
+
+
+def _counter(folder: str, operations: Any, signum: int, at: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """Return an audit hook that counts file operations below `folder`, and signals this process before number `at`."""
+    process = os.getpid()
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _OPERATIONS or os.getpid() != process or not arguments:
+            return
+        path = arguments[0]
+        if isinstance(path, (str, os.PathLike)) and os.path.abspath(os.fspath(path)).startswith(f"{folder}{os.sep}"):
+            number = operations.value
+            operations.value += 1
+            if number == at:
+                os.kill(process, signum)
+
+    return count
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """Digest of every file by its path within `folder`; of a file of weights, the digest of each tensor."""
+    from safetensors.torch import load_file
+
+    found: dict[str, str] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+            found |= {f"{name}: {key}": _digest(value.contiguous().numpy().tobytes()) for key, value in tensors.items()}
+        else:
+            found[name] = _digest(path.read_bytes())
+    return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _main(config: KillsConfig) -> None:
+    found = kills(config)
+    write_json(config.work_dir / "kills.json", found)
+    for name, (identical, tried) in found.items():
+        print(f"{name}: {identical} of {tried} identical")
+
+
+if __name__ == "__main__":
+    run_cli(lambda: _main(draccus.parse(KillsConfig)))

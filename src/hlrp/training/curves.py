@@ -1,0 +1,67 @@
+"""Curves of a training run: a file of logged metrics that survives kills and resumptions, and its form as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger
+
+
+class CurveLogger(Logger):
+    """Append every row of metrics to the file `path` at once, as a line of JSON.
+
+    Lightning's CSVLogger is not used: it keeps up to 100 rows in memory, and writes its file anew when a metric is
+    logged for the first time, so that a killed run loses rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._is_new_line = False
+
+    @property
+    def name(self) -> str:
+        return "curves"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the run keeps its settings itself."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append `metrics` as a row of the optimizer step `step`."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        row = json.dumps({**{name: float(value) for name, value in metrics.items() if name != "epoch"}, "step": step})
+        with self._path.open("a", encoding="utf-8") as file:
+            # A killed process may have left half a line.
+            file.write(row + "\n" if self._is_new_line or not file.tell() else f"\n{row}\n")
+        self._is_new_line = True
+
+
+def curves_as_csv(path: Path) -> str:
+    """Return the rows of a `CurveLogger` as CSV, in the order of the steps.
+
+    A run that was killed after its last saved state repeats the steps since then when it is resumed: of rows with the
+    same step and the same metrics, the last one counts.
+    """
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # half a line of a killed process
+            continue
+        rows[(str(row["step"]), *sorted(row))] = row
+    joined = io.StringIO()
+    names = sorted({name for row in rows.values() for name in row} - {"step"})
+    writer = csv.DictWriter(joined, fieldnames=["step", *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows.values(), key=lambda row: row["step"]))
+    return joined.getvalue()
