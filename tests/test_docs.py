@@ -58,6 +58,7 @@ def blocks(page: Path) -> list[str]:
 # ---- The site ----
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_broken_link_and_needs_no_other_server(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"],
