@@ -95,7 +95,7 @@ class Probe:
     @contextmanager
     def without_zeros(self) -> Iterator[None]:
         """Give weights that are all 0 small random values: a fresh layer of zeros hides whatever flows into it."""
-        zeros = [p for p in self.policy.parameters() if p.numel() and not p.any()]
+        zeros = [p for p in self.policy.parameters() if p.is_floating_point() and p.numel() and not p.any()]
         draw = torch.Generator().manual_seed(self._seed)
         try:
             with torch.no_grad():
