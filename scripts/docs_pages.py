@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -23,6 +24,14 @@ ROOT = Path(__file__).parents[1]
 COMMANDS_PAGE, POLICIES_PAGE = "reference/commands.md", "reference/policies.md"
 _OURS = ("hlrp.", "lerobot_policy_felix_bundle.")
 _HEAD = "| option | default | meaning |\n|---|---|---|"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the pages of docs/ that `nav` does not name to its end, under their own titles."""
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    pages = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
+    config.nav = [*(config.nav or []), *(page for page in pages if page not in named)]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

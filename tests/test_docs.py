@@ -19,6 +19,7 @@ import draccus
 import pytest
 from lerobot.configs import parser
 from lerobot.configs.train import TrainPipelineConfig
+from mkdocs.config.defaults import MkDocsConfig
 
 import hlrp
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
@@ -69,6 +70,15 @@ def test_the_site_builds_without_a_broken_link_and_needs_no_other_server(tmp_pat
     assert {page.relative_to(ROOT / "docs") for page in PAGES} <= pages
     for page in tmp_path.rglob("*.html"):
         assert re.findall(r'(?:src|<link[^>]*href)="https?://[^"]*"', page.read_text(encoding="utf-8")) == []
+
+
+def test_a_page_that_the_navigation_does_not_name_is_added_to_its_end(generated: ModuleType, tmp_path: Path) -> None:
+    config = MkDocsConfig()
+    config.load_dict({"site_name": "x", "docs_dir": str(tmp_path), "nav": ["index.md", {"How to": ["howto/a.md"]}]})
+    (tmp_path / "howto").mkdir()
+    for name in ("index.md", "howto/a.md", "howto/b.md"):
+        (tmp_path / name).touch()
+    assert generated.on_config(config).nav == ["index.md", {"How to": ["howto/a.md"]}, "howto/b.md"]
 
 
 def test_every_command_and_option_is_in_the_reference(generated: ModuleType) -> None:
