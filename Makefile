@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint audit format constraints clean
+.PHONY: help setup demo test test-slow docs bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint audit format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -25,6 +25,10 @@ test: $(STAMP) ## Run the fast tests on all cores; pytest flags go in ARGS
 
 test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m slow $(ARGS)
+
+docs: $(STAMP) ## Build the documentation into build/site, offline; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet $(ARGS)
+	@echo "Open build/site/index.html"
 
 bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; with ARGS=--quick a rough run of ten minutes
 	$(PYTHON) -m benchmarks.laq $(ARGS)

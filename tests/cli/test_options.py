@@ -20,6 +20,7 @@ from draccus.wrappers.docstring import get_attribute_docstring
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 
+from hlrp.cli.check_leak import CheckLeakConfig
 from hlrp.cli.collect_demos import CollectDemosConfig
 from hlrp.cli.combine_datasets import CombineDatasetsConfig
 from hlrp.cli.import_lapa import ImportLapaConfig
@@ -52,6 +53,7 @@ COMMANDS = [
     DemoConfig,
     CombineDatasetsConfig,
     PseudoLabelConfig,
+    CheckLeakConfig,
 ]
 LEROBOT = [
     HLRPVLADirectConfig,
@@ -158,7 +160,7 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported() -> N
     script = """
 import contextlib, importlib, io, sys
 commands = ["collect_demos", "train_laq", "precompute_latent_codes", "train_foundation", "inspect_latents",
-            "import_lapa", "demo", "combine_datasets"]
+            "import_lapa", "demo", "combine_datasets", "check_leak"]
 for name in commands:
     main = importlib.import_module(f"hlrp.cli.{name}").main
     for argument in ("--help", "--no_such_option=1", "--seed=-1" if name != "import_lapa" else "--num_frames=1"):
