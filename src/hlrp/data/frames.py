@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds
 from hlrp.data.video_files import VideoFiles
 from hlrp.pixels import resize, take
 
@@ -159,8 +159,6 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
     meta = dataset.meta
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     assert meta.video_path is not None, "a dataset with a video camera has videos"
-    bounds = episode_bounds(meta)
-    episode = episode_of_frame(bounds)
     chunk, number, start = (
         torch.tensor(list(meta.episodes[f"videos/{camera}/{column}"]))
         for column in ("chunk_index", "file_index", "from_timestamp")
@@ -172,8 +170,9 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
     ]
     return VideoFiles(
         files,
-        file[episode],
-        start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
+        episode_bounds(meta),
+        file,
+        start.double(),
         fps=float(dataset.fps),
         image_size=image_size,
         crop=crop,

@@ -261,14 +261,11 @@ def _bounds(films: Sequence[_Film], rate: float) -> Int[Tensor, "e 2"]:
 
 
 def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, crop: bool) -> VideoFiles:
-    bounds = _bounds(films, rate)
-    counts = bounds[:, 1] - bounds[:, 0]
-    file = torch.repeat_interleave(torch.arange(len(films)), counts)
-    start_s = torch.tensor([film.length.start_s for film in films], dtype=torch.float64)
     return VideoFiles(
         [film.path for film in films],
-        file,
-        start_s[file] + (torch.arange(len(file)) - bounds[file, 0]).double() / rate,
+        _bounds(films, rate),
+        torch.arange(len(films)),
+        torch.tensor([film.length.start_s for film in films], dtype=torch.float64),
         fps=rate,
         image_size=image_size,
         crop=crop,
