@@ -53,7 +53,15 @@ class ImageFiles:
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Frames at `index`."""
         wanted, place = index.unique(return_inverse=True)
-        images = self._images[wanted.tolist()][self._camera]
+        try:
+            images = self._images[wanted.tolist()][self._camera]
+        except OSError as error:  # what Pillow raises for a picture that it cannot decode
+            if error.errno is not None:
+                raise
+            raise ValueError(
+                f"a picture of camera {self._camera!r} in the frames {wanted[0]} to {wanted[-1]} is damaged; copy the "
+                f"dataset again ({error})"
+            ) from error
         frames = [resize(pil_to_tensor(self._rgb(image)), self._size, crop=self._crop) for image in images]
         return take(torch.stack(frames), place)
 
@@ -95,6 +103,12 @@ class StackedFrames:
     def are_in_memory(self) -> bool:
         """Whether the frames of all cameras are in memory, so that reading them needs no decoding."""
         return all(isinstance(camera, CachedFrames) for camera in self.cameras)
+
+    @property
+    def episode_files(self) -> Int[Tensor, " e"] | None:
+        """Number of the file that holds each episode of the first camera; None if frames are not read from videos."""
+        first = self.cameras[0]
+        return first.file if isinstance(first, VideoFiles) else None
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t m c h w"]:
         """Frames at `index`, uint8 RGB in [0, 255]."""
