@@ -264,12 +264,10 @@ def test_a_disk_that_fills_up_keeps_the_finished_shards_and_nothing_half_written
     shutil.rmtree(root / "latents")
     config.output_dataset = str(tmp_path / "labelled") if columns else None
     before = digests(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        if columns:
-            patch.setattr(rewritten_dataset, "write_stats", full)
-        else:
-            patch.setattr(engine, "_add_all", full)
-        precompute_latent_codes(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((rewritten_dataset, "write_stats") if columns else (engine, "_add_all")), full)
+        with pytest.raises(OSError, match="No space left"):
+            precompute_latent_codes(config)
     shards = tmp_path / (".labelled.shards" if columns else "data/.latents.shards")
     assert {name: digest for name, digest in digests(tmp_path).items() if shards.name not in name} == before
     precompute_latent_codes(config)

@@ -7,6 +7,8 @@ import os
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from hlrp.commands.running import choose_device
 from hlrp.data.dataset import dataset_name, open_dataset
 from hlrp.data.labels import LABELS_DIR, LABELS_FOLDER, LabelMetadata
@@ -76,6 +78,8 @@ def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_
     )
     if config.executor == "slurm":
         print(f"submitted to Slurm; the last task writes {target}. If a task fails, start the same command again")
+    else:
+        WorkFolder(target).remove()  # with the logs that the executor wrote after the last task
 
 
 def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
@@ -105,6 +109,7 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)
         known = _metadata(laq, vla, source, dataset_identity(dataset.meta, source.cameras))
+        pa.default_memory_pool().release_unused()  # what the check of all rows took
     return LabelJob(
         source=source,
         folder=Path(dataset.root),

@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from hlrp.data.frames import StackedFrames
+from hlrp.data.video_files import close_files
 from hlrp.labelling.job import LabelJob
 from hlrp.labelling.shards import Shard
 
@@ -45,7 +46,9 @@ def read_shards(job: LabelJob, shards: Sequence[Shard]) -> Iterator[ReadBatch]:
     Raises:
         ValueError: If frames cannot be decoded, and their episodes may not be skipped.
     """
-    for shard in shards:
+    for before, shard in zip([None, *shards], shards, strict=False):
+        if before is not None and _file_of(job, before) != _file_of(job, shard):
+            close_files()  # a decoder that stays open keeps frames in memory
         try:
             yield from _read_shard(job, shard, {})
         except ValueError:
@@ -53,6 +56,12 @@ def read_shards(job: LabelJob, shards: Sequence[Shard]) -> Iterator[ReadBatch]:
             if not bad:
                 raise
             yield from _read_shard(job, shard, bad)
+
+
+def _file_of(job: LabelJob, shard: Shard) -> int:
+    """Number of the video file of `shard`; 0 if the source has no video files."""
+    files = job.source.frames.episode_files
+    return 0 if files is None else int(files[shard.episodes.start])
 
 
 def _read_shard(job: LabelJob, shard: Shard, skipped: dict[int, str]) -> Iterator[ReadBatch]:
