@@ -17,7 +17,7 @@ from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.foundation.checkpoint import LoadedFoundation, load_foundation
 from hlrp.labelling.cluster import LabelTask, MergeTask, local_workers, run_tasks
-from hlrp.labelling.engine import Labelled, finish, is_published, label_shards, publish
+from hlrp.labelling.engine import Labelled, label_shards, publish, published
 from hlrp.labelling.job import LabelJob
 from hlrp.labelling.labellers import Instructions, LAQLabeller, VLALabeller
 from hlrp.labelling.work_folder import WorkFolder
@@ -46,8 +46,9 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
     as_dataset = config.output_dataset is not None
     work = WorkFolder(target)
     with sole_writer(target):
-        if is_published(job, work, target, as_dataset=as_dataset):
-            return _reported(finish(job, work, target))
+        done = published(job, work, target, as_dataset=as_dataset)
+        if done is not None:
+            return _reported(done)
         if as_dataset:
             refuse_existing(target)
         else:
@@ -57,7 +58,10 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
             with work.kept_if_useful():
                 label_shards(job, work, job.shards())
                 return _reported(publish(job, work, target, as_dataset=as_dataset, overwrite=config.overwrite))
-    _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
+        if config.executor == "local":
+            _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
+    if config.executor != "local":  # the last task locks the target, in another process
+        _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
     return None
 
 
@@ -73,7 +77,7 @@ def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_
     run_tasks(
         cluster,
         LabelTask(opener, target.absolute(), threads),
-        MergeTask(opener, target.absolute(), as_dataset=as_dataset, overwrite=config.overwrite),
+        MergeTask(opener, target.absolute(), as_dataset, config.overwrite, is_locked=config.executor == "local"),
         num_shards=num_shards,
     )
     if config.executor == "slurm":

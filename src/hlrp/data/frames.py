@@ -164,7 +164,7 @@ def in_memory(
 def fits_in_memory(num_frames: int, image_size: tuple[int, int], *, cache_gib: float) -> bool:
     """Whether RGB frames of `image_size` (height, width) fit into `cache_gib` GiB; if not, log this."""
     gib = num_frames * 3 * image_size[0] * image_size[1] / 2**30
-    if gib > cache_gib:
+    if gib > cache_gib > 0:
         logger.info(f"{num_frames} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
     return gib <= cache_gib
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,14 @@ class MergeTask:
     target: Path
     as_dataset: bool
     overwrite: bool
+    is_locked: bool
+    """Whether this process has locked the target already."""
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Write the labels, and remove the shards."""
         work = WorkFolder(self.target)
         job = self.open_job(work.metadata())
-        with sole_writer(self.target):
+        with nullcontext() if self.is_locked else sole_writer(self.target):
             print(publish(job, work, self.target, as_dataset=self.as_dataset, overwrite=self.overwrite).report())
 
 

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from hlrp.data.label_file import VALID, LabelRows, LabelWriter, row_groups
-from hlrp.data.labels import LabelMetadata, are_labels_of, new_labels
+from hlrp.data.labels import are_labels_of, new_labels
 from hlrp.labelling.columns import is_labelled_dataset, write_labelled_dataset
 from hlrp.labelling.job import LabelJob
 from hlrp.labelling.reading import ReadBatch, read_shards
@@ -125,7 +125,7 @@ def publish(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool, 
             f"{len(unfinished)} of {len(shards)} shards have no labels, since their tasks failed; see {work.logs}, "
             "then start the same command again"
         )
-    metadata = _final_metadata(job, work, shards)
+    metadata = replace(job.metadata, skipped_episodes=work.skipped(shards))
     if as_dataset:
         assert job.dataset is not None, "checked with the options"
         table = work.path / "labels.parquet"
@@ -138,30 +138,40 @@ def publish(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool, 
     else:
         with new_labels(target, metadata, overwrite=overwrite) as writer:
             _add_all(writer, work, shards)
-    return finish(job, work, target)
+    return _finish(job, work, target)
 
 
-def is_published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool) -> bool:
-    """Whether a run of the same job was interrupted after it had written its result, before it removed its shards."""
+def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool) -> Labelled | None:
+    """What a run of the same job has written that was interrupted before it had removed its shards; None if none was.
+
+    The shards are removed.
+    """
     shards, fingerprint = job.shards(), job.fingerprint()
-    if not work.holds(fingerprint) or work.unfinished(shards, fingerprint):
-        return False
-    metadata = _final_metadata(job, work, shards)
-    return is_labelled_dataset(target, metadata) if as_dataset else are_labels_of(target, metadata)
+    note = work.note_of_finished(fingerprint)
+    if note is None and (not work.holds(fingerprint) or work.unfinished(shards, fingerprint)):
+        return None
+    skipped = work.skipped(shards) if note is None else note["skipped"]
+    metadata = replace(job.metadata, skipped_episodes=skipped)
+    if not (is_labelled_dataset(target, metadata) if as_dataset else are_labels_of(target, metadata)):
+        return None
+    if note is None:
+        return _finish(job, work, target)
+    work.remove()
+    return Labelled(target=target, **note)
 
 
-def finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
+def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
     """Count the labels of all shards, and remove the shards."""
     shards = job.shards()
     tables = (table for shard in shards for table in row_groups(work.file(shard), columns=[VALID]))
-    labelled = sum(int(table.column(VALID).to_numpy().sum()) for table in tables)
-    skipped = work.skipped(shards)
+    facts = {
+        "frames": shards[-1].end,
+        "labelled": sum(int(table.column(VALID).to_numpy().sum()) for table in tables),
+        "skipped": work.skipped(shards),
+    }
+    work.note_finished(job.fingerprint(), facts)
     work.remove()
-    return Labelled(target=target, frames=shards[-1].end, labelled=labelled, skipped=skipped)
-
-
-def _final_metadata(job: LabelJob, work: WorkFolder, shards: Sequence[Shard]) -> LabelMetadata:
-    return replace(job.metadata, skipped_episodes=work.skipped(shards))
+    return Labelled(target=target, **facts)
 
 
 def _add_all(writer: LabelWriter, work: WorkFolder, shards: Sequence[Shard]) -> None:

@@ -1,8 +1,9 @@
 """The hidden folder beside the labels that holds finished shards until all are finished.
 
-plan.json             fingerprint of the job, and the description of its labels
+plan.json                fingerprint of the job, and the description of its labels
 shard-00000012.parquet   labels of the frames of one shard, in the form of the final table
-logs/                 what a cluster's executor writes
+finished.json            counts of the labels, once they are written and the shards are removed
+logs/                    what a cluster's executor writes
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hlrp.storage.plain_values import from_plain
 logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.json"
+FINISHED_FILE = "finished.json"
 _JOB, _SKIPPED = b"job", b"skipped"
 """Facts in the head of a shard's file: the fingerprint of its job, and the episodes that were left out."""
 
@@ -55,15 +57,15 @@ class WorkFolder:
         return self.path / "logs"
 
     def holds(self, fingerprint: str) -> bool:
-        """Whether the folder was made for the job with this `fingerprint`."""
-        return (self.path / PLAN_FILE).is_file() and self._plan().fingerprint == fingerprint
+        """Whether the folder was made for the job with this `fingerprint`; false if its plan is damaged."""
+        try:
+            return (self.path / PLAN_FILE).is_file() and self._plan().fingerprint == fingerprint
+        except ValueError:
+            return False
 
     def prepare(self, fingerprint: str, metadata: LabelMetadata) -> None:
         """Create the folder, or keep the shards of an interrupted run of the same job; those of another job go."""
-        try:
-            is_same = self.holds(fingerprint)
-        except ValueError:  # a damaged plan
-            is_same = False
+        is_same = self.holds(fingerprint)
         if self.path.exists() and not is_same:
             logger.info(f"{self.path} is of other labels, or of other options: all shards are labelled anew")
             shutil.rmtree(self.path)
@@ -100,8 +102,24 @@ class WorkFolder:
             raise
 
     def remove(self) -> None:
-        """Remove the folder, when the labels are complete."""
+        """Remove the folder, when the labels are complete.
+
+        The plan goes last: a run that is killed meanwhile leaves a folder that `prepare` and `note_of_finished` know.
+        """
+        for path in self.path.glob("*"):
+            if path.name not in (PLAN_FILE, FINISHED_FILE):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def note_finished(self, fingerprint: str, facts: Mapping[str, Any]) -> None:
+        """Note that the labels are written, with `facts` about them, so that shards may be removed one by one."""
+        write_json(self.path / FINISHED_FILE, {"fingerprint": fingerprint, "facts": dict(facts)})
+
+    def note_of_finished(self, fingerprint: str) -> dict[str, Any] | None:
+        """The facts that `note_finished` stored for the same job, after which not all shards were removed."""
+        path = self.path / FINISHED_FILE
+        note = read_json(path) if path.is_file() else {}
+        return note.get("facts") if note.get("fingerprint") == fingerprint else None
 
     def file(self, shard: Shard) -> Path:
         """The file of the labels of `shard`."""
