@@ -294,7 +294,9 @@ def test_a_killed_command_continues_to_the_same_bytes(config: PrecomputeConfig, 
         time.sleep(0.001)
     process.send_signal(signum)
     process.wait(60)
-    subprocess.run(command(small), check=process.returncode != 0, capture_output=True, timeout=120)
+    again = subprocess.run(command(small), capture_output=True, text=True, check=False, timeout=300)
+    # The signal may have come when all was done, as the process ended.
+    assert again.returncode == 0 or "labels already exists" in again.stderr, again.stderr[-2000:]
     assert files(tmp_path / "labels") == files(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "whole"]
 
