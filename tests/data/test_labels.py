@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from damaged_files import damaged
-from hlrp.data import labels as module
+from hlrp.data import label_file
 from hlrp.data.labels import (
     LABELS_DIR,
     LABELS_FILE,
@@ -104,11 +104,10 @@ def test_a_full_disk_keeps_the_old_labels_and_leaves_no_new_ones(
     old = make_labels()
     folder = save_labels(old, tmp_path / "latents")
 
-    def write_half(table: object, path: Path) -> NoReturn:
-        path.write_bytes(b"half")
+    def full(*args: object, **kwargs: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.pq, "write_table", write_half)
+    monkeypatch.setattr(label_file.pq.ParquetWriter, "write_table", full)  # after the head of the file was written
     with pytest.raises(OSError, match="No space left"):
         save_labels(make_labels(), folder, overwrite=True)
     with pytest.raises(OSError, match="No space left"):
