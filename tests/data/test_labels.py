@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -173,8 +175,8 @@ def test_a_label_of_another_length_than_the_metadata_says_is_refused() -> None:
 def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
     labels = make_labels()
     folder = save_labels(labels, tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
-    module.pq.write_table(table.slice(1), folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
+    pq.write_table(table.slice(1), folder / LABELS_FILE)
     with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*must cover every frame index once"):
         load_labels(folder)
 
@@ -184,10 +186,10 @@ def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
 )
 def test_a_file_with_a_value_that_cannot_be_is_named(tmp_path: Path, column: str, value: object) -> None:
     folder = save_labels(make_labels(), tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
     place = table.schema.get_field_index(column)
-    values = module.pa.array([value, *table.column(column).to_pylist()[1:]], table.schema.field(place).type)
-    module.pq.write_table(table.set_column(place, table.schema.field(place), values), folder / LABELS_FILE)
+    values = pa.array([value, *table.column(column).to_pylist()[1:]], table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), values), folder / LABELS_FILE)
     with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*write the labels again"):
         load_labels(folder)
 
@@ -195,8 +197,8 @@ def test_a_file_with_a_value_that_cannot_be_is_named(tmp_path: Path, column: str
 def test_the_order_of_rows_in_the_file_does_not_matter(tmp_path: Path) -> None:
     labels = make_labels()
     folder = save_labels(labels, tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
-    module.pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
+    pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
     assert_same(load_labels(folder), labels)
 
 
