@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow docs bench-laq bench-foundation bench-policies bench-few-labels bench-gpu package lint audit format constraints clean
+.PHONY: help setup demo test test-slow docs bench-laq bench-foundation bench-policies bench-few-labels bench-gpu bench-scale package lint audit format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -44,6 +44,9 @@ bench-few-labels: $(STAMP) ## Measure success over the number of labelled episod
 
 bench-gpu: $(STAMP) ## Measure speed on one GPU beside what it allows, in 15 minutes; with ARGS=--quick tiny models on any machine
 	$(PYTHON) -m benchmarks.gpu_record $(ARGS)
+
+bench-scale: $(STAMP) ## Measure labels at scale and write outputs/benchmarks/scale.json; with ARGS=--quick a rough, short run
+	$(PYTHON) -m benchmarks.scale $(ARGS)
 
 package: $(STAMP) ## Build wheel and source distribution, and try them in an empty environment
 	$(PYTHON) scripts/check_package.py

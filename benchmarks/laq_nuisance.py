@@ -10,6 +10,7 @@ Shapes: b clips, g features of a probe, y numbers of a nuisance's state.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.running import side_by_side, train_laq
+from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.dataset import open_dataset
-from hlrp.data.labelling import label_source
-from hlrp.data.sources import lerobot_source
+from hlrp.data.labels import load_labels
 from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.linear_probe import linear_probe
 from hlrp.runtime.tables import table
@@ -94,8 +95,12 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
     """
     laq = load_laq(laq_path)
     dataset = open_dataset("local/nuisance", dataset_root)
-    source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=2.0)
-    labels = label_source(laq, source, batch_size=256)
+    with tempfile.TemporaryDirectory() as scratch:
+        options = PrecomputeConfig(
+            laq_path=str(laq_path), dataset_root=str(dataset_root), output_dir=f"{scratch}/labels"
+        )
+        precompute_latent_codes(options)
+        labels = load_labels(f"{scratch}/labels")
     nuisance = torch.tensor(dataset.hf_dataset.with_format("numpy")["nuisance"][:])
     length = laq.model.spec.frame_deltas(dataset.fps)[-1]
     is_held_out = torch.isin(labels.episode_index, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))

@@ -27,6 +27,8 @@ class Cost:
     """CPU time of the command and its child processes, summed over all cores."""
     wall_minutes: float
     """Time by the clock."""
+    peak_gib: float = 0.0
+    """Largest memory of the command, without its child processes, in GiB."""
 
 
 def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: bool = False) -> Cost:
@@ -47,7 +49,8 @@ def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: b
     if process.returncode:
         end = " / ".join(log.read_text(encoding="utf-8").replace("\r", "\n").splitlines()[-4:])
         raise RuntimeError(f"{module} failed with status {process.returncode}: {end} (all of it: {log})")
-    return Cost((usage.ru_utime + usage.ru_stime) / 60, (time.perf_counter() - start) / 60)
+    wall = (time.perf_counter() - start) / 60
+    return Cost((usage.ru_utime + usage.ru_stime) / 60, wall, usage.ru_maxrss / 2**20)
 
 
 def train_laq(output: Path, *flags: str) -> None:

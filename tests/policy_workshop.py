@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,9 @@ from lerobot.policies.factory import get_policy_class
 from torch.utils.data import default_collate
 
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
-from hlrp.data.dataset import open_dataset
-from hlrp.data.labelling import label_source
-from hlrp.data.labels import LABELS_DIR, LatentLabels, save_labels
-from hlrp.data.recording_identity import dataset_identity
-from hlrp.data.sources import lerobot_source
+from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
+from hlrp.data.labels import LABELS_DIR, LatentLabels, load_labels, save_labels
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig, build_backend
-from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
@@ -129,11 +126,19 @@ def make_laq(directory: Path, *, seed: int = 0, spec: LatentSpec = SPEC) -> Path
 
 
 def make_labels(dataset_root: Path, laq_path: Path) -> LatentLabels:
-    """Label a dataset."""
-    laq = load_laq(laq_path)
-    dataset = open_dataset("local/moving_square", dataset_root)
-    source = lerobot_source(dataset, cameras=[CAMERA], image_size=laq.model.config.image_size, cache_gib=1.0)
-    return label_source(laq, source, batch_size=32, frames=dataset_identity(dataset.meta, source.cameras))
+    """Label a dataset; its folder stays as it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        precompute_latent_codes(
+            PrecomputeConfig(
+                laq_path=str(laq_path),
+                dataset_root=str(dataset_root),
+                camera=CAMERA,
+                output_dir=f"{scratch}/labels",
+                batch_size=32,
+                device="cpu",
+            )
+        )
+        return load_labels(Path(scratch) / "labels", with_vectors=True)
 
 
 def make_workshop(image_dataset_root: Path, folder: Path) -> Workshop:

@@ -19,6 +19,7 @@ ROOMS = (
     "hlrp.foundation",
     "hlrp.experts",
     "hlrp.data",
+    "hlrp.labelling",
     "hlrp.inverse_dynamics",
     "hlrp.measure",
     "hlrp.report",

@@ -12,6 +12,7 @@ from hlrp.cli.combine_datasets import main
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.cli.train_laq import TrainLAQConfig, train_laq
+from hlrp.data.labels import find_labels
 from hlrp.foundation.backends import QwenVLChatConfig
 from policies.lerobot_commands import policy_flags, pretrained, run_train, train_flags
 from tiny_datasets import LENGTHS, SIZE
@@ -95,8 +96,8 @@ def test_every_stage_takes_the_combined_dataset(
     assert run(capsys, monkeypatch, *flags, f"--output_dir={data}")[0] == 0
     laq, foundation, policy = tmp_path / "laq", tmp_path / "foundation", tmp_path / "policy"
     train_laq(TrainLAQConfig(dataset_root=str(data), output_dir=str(laq), preset="debug", steps=4, device="cpu"))
-    labels = precompute_latent_codes(PrecomputeConfig(laq_path=str(laq), dataset_root=str(data), device="cpu"))
-    assert len(labels.codes) == sum(LENGTHS) + 28
+    precompute_latent_codes(PrecomputeConfig(laq_path=str(laq), dataset_root=str(data), device="cpu"))
+    assert len(find_labels(data).codes) == sum(LENGTHS) + 28
     backend = QwenVLChatConfig(image_size=(SIZE, SIZE))
     train_foundation(
         TrainFoundationConfig(

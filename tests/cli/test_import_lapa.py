@@ -11,6 +11,7 @@ import torch
 from hlrp.cli.import_lapa import ImportLapaConfig, import_lapa, main
 from hlrp.cli.inspect_latents import InspectConfig, inspect_latents
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
+from hlrp.data.labels import find_labels
 from hlrp.laq.checkpoint import DESCRIPTION_FILE, QUALITY_FILE, load_laq
 from hlrp.laq.lapa.model import LapaQuantizer
 from lapa_layout import lapa_clips, lapa_state
@@ -46,9 +47,10 @@ def test_its_folder_names_the_architecture_and_claims_no_figures(config: ImportL
 def test_it_labels_a_dataset(config: ImportLapaConfig, image_dataset_root: Path, tmp_path: Path) -> None:
     import_lapa(config)
     root = shutil.copytree(image_dataset_root, tmp_path / "data")
-    labels = precompute_latent_codes(
+    precompute_latent_codes(
         PrecomputeConfig(laq_path=config.output_dir, dataset_root=str(root), camera=CAMERA, device="cpu")
     )
+    labels = find_labels(root)
     assert labels.metadata.laq_fingerprint == load_laq(config.output_dir).fingerprint
     assert labels.codes.shape[1] == 4
     assert (labels.codes[labels.valid] >= 0).all()

@@ -17,11 +17,20 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, main, precompute_latent_codes
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.commands import precompute_latent_codes as command
-from hlrp.data import labelling as module
-from hlrp.data import labels as labels_module
+from hlrp.data import label_file, rewritten_dataset
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset
 from hlrp.data.frames import open_frames
-from hlrp.data.labels import CODES, VALID, VECTORS, find_labels, load_label_columns, load_labels, require_labels_of
+from hlrp.data.labels import (
+    CODES,
+    VALID,
+    VECTORS,
+    LatentLabels,
+    find_labels,
+    load_label_columns,
+    load_labels,
+    require_labels_of,
+)
+from hlrp.labelling import engine
 from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
@@ -41,6 +50,12 @@ def root(image_dataset_root: Path, tmp_path: Path) -> Path:
 def config(laq_path: Path, root: Path) -> PrecomputeConfig:
     """Label that copy on the CPU."""
     return PrecomputeConfig(laq_path=str(laq_path), dataset_root=str(root), batch_size=32, device="cpu")
+
+
+def label(config: PrecomputeConfig, folder: Path | str | None = None) -> LatentLabels:
+    """Run the command and read the labels with their vectors, by default from the dataset's folder."""
+    precompute_latent_codes(config)
+    return load_labels(folder or config.output_dir or Path(config.dataset_root or "") / "latents", with_vectors=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -78,7 +93,7 @@ def test_every_label_is_what_the_quantizer_says_about_the_clip_that_starts_there
 
 
 def test_a_clip_cut_by_the_end_of_its_episode_has_no_label(config: PrecomputeConfig) -> None:
-    labels = precompute_latent_codes(config)
+    labels = label(config)
     last = torch.tensor(LENGTHS).cumsum(0) - 1
     assert torch.equal((~labels.valid).nonzero()[:, 0], last)
     assert (labels.codes[last] == NO_LABEL).all()
@@ -90,7 +105,7 @@ def test_a_clip_cut_by_the_end_of_its_episode_has_no_label(config: PrecomputeCon
 def test_labels_as_columns_agree_with_labels_beside_the_data_frame_by_frame(
     config: PrecomputeConfig, root: Path, tmp_path: Path
 ) -> None:
-    beside = precompute_latent_codes(config)
+    beside = label(config)
     config.output_dataset = str(tmp_path / "labelled")
     before = digests(root)
     precompute_latent_codes(config)
@@ -119,9 +134,11 @@ def test_a_labelled_video_dataset_keeps_its_videos(
     config: PrecomputeConfig, video_dataset_root: Path, tmp_path: Path
 ) -> None:
     config.dataset_root = str(video_dataset_root)
+    labels = label(config, video_dataset_root / "latents")
+    shutil.rmtree(video_dataset_root / "latents")
     config.output_dataset = str(tmp_path / "labelled")
     before = digests(video_dataset_root)
-    labels = precompute_latent_codes(config)
+    precompute_latent_codes(config)
     assert digests(video_dataset_root) == before
     labelled, plain = (LeRobotDataset("local/x", root=path) for path in (tmp_path / "labelled", video_dataset_root))
     assert torch.equal(labelled[40][CAMERA], plain[40][CAMERA])
@@ -141,8 +158,10 @@ def test_labels_of_any_geometry_agree_both_ways(
     spec = replace(debug().spec, code_seq_len=code_seq_len, num_frames=num_frames, frame_offset_s=frame_offset_s)
     model = LatentActionQuantizer(replace(debug(), spec=spec)).eval()
     save_laq(model, tmp_path / "laq", cameras=[CAMERA], quality=None, extra={})
-    config.laq_path, config.output_dataset = str(tmp_path / "laq"), str(tmp_path / "labelled")
-    labels = precompute_latent_codes(config)
+    config.laq_path = str(tmp_path / "laq")
+    labels = label(config)
+    config.output_dataset = str(tmp_path / "labelled")
+    precompute_latent_codes(config)
     columns = load_label_columns(tmp_path / "labelled")
     assert torch.equal(columns.codes, labels.codes)
     assert torch.equal(columns.valid, labels.valid)
@@ -159,7 +178,7 @@ def test_a_continuous_quantizer_labels_with_vectors_and_no_codes(
     model = LatentActionQuantizer(replace(debug(), quantizer="continuous")).eval()
     save_laq(model, tmp_path / "laq", cameras=[CAMERA], quality=None, extra={})
     config.laq_path = str(tmp_path / "laq")
-    labels = precompute_latent_codes(config)
+    labels = label(config)
     assert (labels.codes == NO_LABEL).all()
     assert labels.valid.any()
     assert labels.vectors is not None
@@ -172,10 +191,10 @@ def test_a_continuous_quantizer_labels_with_vectors_and_no_codes(
         train_foundation(TrainFoundationConfig(dataset_root=str(root), output_dir=str(tmp_path / "vla")))
 
 
-def test_labels_do_not_depend_on_the_size_of_a_batch_or_of_the_cache(config: PrecomputeConfig, tmp_path: Path) -> None:
-    one = precompute_latent_codes(config)
-    config.batch_size, config.cache_gib, config.output_dir = 5, 0, str(tmp_path / "other")
-    assert torch.equal(precompute_latent_codes(config).codes, one.codes)
+def test_labels_do_not_depend_on_the_size_of_a_batch_or_of_a_shard(config: PrecomputeConfig, tmp_path: Path) -> None:
+    one = label(config)
+    config.batch_size, config.shard_frames, config.output_dir = 5, 20, str(tmp_path / "other")
+    assert torch.equal(label(config).codes, one.codes)
 
 
 def test_labels_fit_their_own_dataset_and_not_one_without_its_first_episode(
@@ -204,8 +223,8 @@ def test_a_second_labeller_is_told_before_it_works(
     config: PrecomputeConfig, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.overwrite = True
-    first = precompute_latent_codes(config)
-    monkeypatch.setattr(command, "label_source", lambda *args, **kwargs: pytest.fail("it began to work"))
+    first = label(config)
+    monkeypatch.setattr(command, "label_shards", lambda *args, **kwargs: pytest.fail("it began to work"))
     with (root / ".latents.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as another process holds it
         with pytest.raises(FileExistsError, match=r"is writing .*latents; wait until it has ended"):
@@ -235,20 +254,40 @@ def test_labels_go_to_one_place_only(config: PrecomputeConfig) -> None:
 
 
 @pytest.mark.parametrize("columns", [False, True])
-def test_a_full_disk_leaves_nothing_half_written(
+def test_a_disk_that_fills_up_keeps_the_finished_shards_and_nothing_half_written(
     config: PrecomputeConfig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: bool
 ) -> None:
     def full(*args: object, **kwargs: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(labels_module.pq, "write_table", full)
-    monkeypatch.setattr(module, "add_features", full)  # writes a labelled dataset
+    expected = label(config, root / "latents")
+    shutil.rmtree(root / "latents")
     config.output_dataset = str(tmp_path / "labelled") if columns else None
+    before = digests(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(*((rewritten_dataset, "write_stats") if columns else (engine, "_add_all")), full)
+        with pytest.raises(OSError, match="No space left"):
+            precompute_latent_codes(config)
+    shards = tmp_path / (".labelled.shards" if columns else "data/.latents.shards")
+    assert {name: digest for name, digest in digests(tmp_path).items() if shards.name not in name} == before
+    precompute_latent_codes(config)
+    assert not shards.exists()
+    found = load_label_columns(tmp_path / "labelled") if columns else load_labels(root / "latents")
+    assert torch.equal(found.codes, expected.codes)
+
+
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(label_file.pq.ParquetWriter, "write_table", full)
     before = digests(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         precompute_latent_codes(config)
     assert digests(tmp_path) == before
-    assert list(tmp_path.iterdir()) == [root]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.parametrize(
@@ -283,6 +322,6 @@ def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(
 
 
 def test_codes_of_the_moving_square_differ(config: PrecomputeConfig) -> None:
-    labels = precompute_latent_codes(config)
+    labels = label(config)
     used = [len(np.unique(labels.codes[labels.valid, slot])) for slot in range(labels.codes.shape[1])]
     assert min(used) > 1

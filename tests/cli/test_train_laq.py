@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.train_laq import TrainLAQConfig, main, train_laq
 from hlrp.commands import train_laq as train_laq_module
+from hlrp.data.labels import find_labels
 from hlrp.data.source_config import SourceConfig
 from hlrp.laq import checkpoint
 from hlrp.laq.batch import ClipBatch
@@ -270,7 +271,8 @@ def test_two_cameras_and_few_labels_end_in_a_checkpoint_that_labels_both(
     assert (loaded.model.config.num_cameras, loaded.model.config.action_dim) == (2, 4)
     assert len(loaded.extra["sources"][0]["labelled_episodes"]) == 2
     assert len(loaded.extra["action_statistics"]["mean"]) == 4
-    labels = precompute_latent_codes(PrecomputeConfig(laq_path=config.output_dir, dataset_root=root, device="cpu"))
+    precompute_latent_codes(PrecomputeConfig(laq_path=config.output_dir, dataset_root=root, device="cpu"))
+    labels = find_labels(root)
     assert (labels.metadata.camera, labels.metadata.further_cameras) == (cameras[0], cameras[1:])
     with pytest.raises(ValueError, match="this LAQ was trained on 2 cameras, got 1; name 2 with cameras"):
         precompute_latent_codes(

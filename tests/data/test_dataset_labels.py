@@ -53,7 +53,8 @@ def labelled(plain: Path, laqs: list[Path], tmp_path_factory: pytest.TempPathFac
 
 def label(root: Path, laq: Path, **places: Path) -> LatentLabels:
     named = {name: str(path) for name, path in places.items()}
-    return precompute_latent_codes(PrecomputeConfig(laq_path=str(laq), dataset_root=str(root), device="cpu", **named))
+    precompute_latent_codes(PrecomputeConfig(laq_path=str(laq), dataset_root=str(root), device="cpu", **named))
+    return find_labels(places.get("output_dataset", root), places.get("output_dir"))
 
 
 def labels_in(root: Path, labels_path: Path | None = None) -> LatentLabels:

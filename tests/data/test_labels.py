@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
 
 from damaged_files import damaged
-from hlrp.data import labels as module
+from hlrp.data import label_file
 from hlrp.data.labels import (
     LABELS_DIR,
     LABELS_FILE,
@@ -105,11 +106,10 @@ def test_a_full_disk_keeps_the_old_labels_and_leaves_no_new_ones(
     old = make_labels()
     folder = save_labels(old, tmp_path / "latents")
 
-    def write_half(table: object, path: Path, **options: object) -> NoReturn:
-        path.write_bytes(b"half")
+    def full(*args: object, **kwargs: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.pq, "write_table", write_half)
+    monkeypatch.setattr(label_file.pq.ParquetWriter, "write_table", full)  # after the head of the file was written
     with pytest.raises(OSError, match="No space left"):
         save_labels(make_labels(), folder, overwrite=True)
     with pytest.raises(OSError, match="No space left"):
@@ -175,8 +175,8 @@ def test_a_label_of_another_length_than_the_metadata_says_is_refused() -> None:
 def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
     labels = make_labels()
     folder = save_labels(labels, tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
-    module.pq.write_table(table.slice(1), folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
+    pq.write_table(table.slice(1), folder / LABELS_FILE)
     with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*must cover every frame index once"):
         load_labels(folder)
 
@@ -186,10 +186,10 @@ def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
 )
 def test_a_file_with_a_value_that_cannot_be_is_named(tmp_path: Path, column: str, value: object) -> None:
     folder = save_labels(make_labels(), tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
     place = table.schema.get_field_index(column)
-    values = module.pa.array([value, *table.column(column).to_pylist()[1:]], table.schema.field(place).type)
-    module.pq.write_table(table.set_column(place, table.schema.field(place), values), folder / LABELS_FILE)
+    values = pa.array([value, *table.column(column).to_pylist()[1:]], table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), values), folder / LABELS_FILE)
     with pytest.raises(ValueError, match=f"{re.escape(str(folder / LABELS_FILE))} .*write the labels again"):
         load_labels(folder)
 
@@ -197,8 +197,8 @@ def test_a_file_with_a_value_that_cannot_be_is_named(tmp_path: Path, column: str
 def test_the_order_of_rows_in_the_file_does_not_matter(tmp_path: Path) -> None:
     labels = make_labels()
     folder = save_labels(labels, tmp_path / "latents")
-    table = module.pq.read_table(folder / LABELS_FILE)
-    module.pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
+    table = pq.read_table(folder / LABELS_FILE)
+    pq.write_table(table.take([6, 0, 3, 5, 1, 2, 4]), folder / LABELS_FILE)
     assert_same(load_labels(folder), labels)
 
 

@@ -24,11 +24,11 @@ def read(path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch, *, count: in
     elif video_files.VideoDecoder is None:
         pytest.skip("torchcodec does not load on this machine: it needs the FFmpeg libraries")
     video_files.close_files()
-    seconds = torch.arange(count).double() / 10
     files = VideoFiles(
         [path],
-        torch.zeros(count, dtype=torch.int64),
-        seconds,
+        torch.tensor([[0, count]]),
+        torch.tensor([0]),
+        torch.tensor([0.0], dtype=torch.float64),
         fps=10,
         image_size=(48, 48),
         constant_rate=True,

@@ -19,7 +19,10 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-precompute-latent-codes`."""
-    run_cli(lambda: precompute_latent_codes(draccus.parse(PrecomputeConfig)))
+    run_cli(
+        lambda: precompute_latent_codes(draccus.parse(PrecomputeConfig)),
+        when_stopped="; finished shards are kept, and the same command continues with the others",
+    )
 
 
 if __name__ == "__main__":

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from hlrp.commands.running import choose_device
-from hlrp.data.dataset import (
-    dataset_name,
-    open_dataset,
-)
-from hlrp.data.labelling import label_source, write_labelled_dataset
-from hlrp.data.labels import (
-    LABELS_DIR,
-    LABELS_FOLDER,
-    LatentLabels,
-    save_labels,
-)
-from hlrp.data.recording_identity import dataset_identity
-from hlrp.data.sources import lerobot_source
-from hlrp.laq.checkpoint import load_laq
-from hlrp.latents import log_offset
+from hlrp.data.dataset import dataset_name, open_dataset
+from hlrp.data.labels import LABELS_DIR, LABELS_FOLDER, LabelMetadata
+from hlrp.data.recording_identity import RecordingIdentity, dataset_identity, films_identity
+from hlrp.data.sources import ClipSource, lerobot_source
+from hlrp.data.video_folder import open_video_source
+from hlrp.foundation.checkpoint import LoadedFoundation, load_foundation
+from hlrp.labelling.cluster import LabelTask, MergeTask, local_workers, run_tasks
+from hlrp.labelling.engine import Labelled, label_shards, publish, published
+from hlrp.labelling.job import LabelJob
+from hlrp.labelling.labellers import Instructions, LAQLabeller, VLALabeller
+from hlrp.labelling.work_folder import WorkFolder
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.latents import fingerprint, log_offset, require_same_laq
 from hlrp.options.cameras import chosen_cameras
 from hlrp.options.precompute_latent_codes import PrecomputeConfig
 from hlrp.storage.files import refuse_existing, sole_writer
@@ -28,36 +30,154 @@ from hlrp.storage.files import refuse_existing, sole_writer
 logger = logging.getLogger(__name__)
 
 
-def precompute_latent_codes(config: PrecomputeConfig) -> LatentLabels:
+def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
     """Label the dataset and write the labels to `output_dir`, or a labelled copy of the dataset to `output_dataset`.
 
+    Returns:
+        What was written; None if the work was submitted to a cluster.
+
     Raises:
-        FileNotFoundError: If the LAQ or the dataset does not exist.
+        FileNotFoundError: If a model or the dataset does not exist.
         FileExistsError: If the target exists and may not be replaced, or another process is writing it.
-        ValueError: If the cameras do not fit the LAQ.
+        ValueError: If the cameras or the models do not fit together, or frames cannot be read.
+    """
+    job = open_job(config, None)
+    target = Path(config.output_dataset or config.output_dir or job.folder / LABELS_DIR)
+    as_dataset = config.output_dataset is not None
+    work = WorkFolder(target)
+    with sole_writer(target):
+        done = published(job, work, target, as_dataset=as_dataset)
+        if done is not None:
+            return _reported(done)
+        if as_dataset:
+            refuse_existing(target)
+        else:
+            LABELS_FOLDER.refuse_existing(target, overwrite=config.overwrite)
+        work.prepare(job.fingerprint(), job.metadata)
+        if config.executor == "none":
+            with work.kept_if_useful():
+                label_shards(job, work, job.shards())
+                return _reported(publish(job, work, target, as_dataset=as_dataset, overwrite=config.overwrite))
+        if config.executor == "local":
+            _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
+    if config.executor != "local":  # the last task locks the target, in another process
+        _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
+    return None
+
+
+def _reported(labelled: Labelled) -> Labelled:
+    print(labelled.report())
+    return labelled
+
+
+def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_shards: int) -> None:
+    """Label and merge through datatrove. Every task opens the job anew, from the same options."""
+    cluster, opener = config.cluster(), partial(open_job, config)
+    threads = max((os.cpu_count() or 1) // local_workers(cluster), 1) if config.executor == "local" else None
+    run_tasks(
+        cluster,
+        LabelTask(opener, target.absolute(), threads),
+        MergeTask(opener, target.absolute(), as_dataset, config.overwrite, is_locked=config.executor == "local"),
+        num_shards=num_shards,
+    )
+    if config.executor == "slurm":
+        print(f"submitted to Slurm; the last task writes {target}. If a task fails, start the same command again")
+    else:
+        WorkFolder(target).remove()  # with the logs that the executor wrote after the last task
+
+
+def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
+    """Load the models and open the dataset or the films.
+
+    Args:
+        config: Options of the command.
+        known: Description of the labels, from the process that has checked and identified the dataset; None to do both
+            here.
     """
     device = choose_device(config.device)
-    laq = load_laq(config.laq_path, device=device)
+    laq = load_laq(config.laq_path or "", device=device)
+    if config.video_dir is not None:
+        return _films_job(config, Path(config.video_dir), laq, known)
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
-    dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
-    log_offset(laq.model.spec, float(dataset.fps), of=dataset.repo_id)
-    cameras = chosen_cameras(config.camera, config.cameras) or laq.cameras
-    laq.require_cameras(max(len(cameras), 1))
-    target = Path(config.output_dataset or config.output_dir or dataset.root / LABELS_DIR)
-    with sole_writer(target):
-        if config.output_dataset is None:
-            LABELS_FOLDER.refuse_existing(target, overwrite=config.overwrite)
-        else:
-            refuse_existing(target)
-        source = lerobot_source(
-            dataset, cameras=cameras, image_size=laq.model.config.image_size, cache_gib=config.cache_gib
-        )
-        frames = dataset_identity(dataset.meta, source.cameras)
-        labels = label_source(laq, source, batch_size=config.batch_size, frames=frames)
-        if config.output_dataset is None:
-            save_labels(labels, target, overwrite=config.overwrite)
-        else:
-            write_labelled_dataset(dataset, labels, target)
-    share = labels.valid.double().mean()
-    print(f"{len(labels.codes)} frames, {share:.1%} with a label (the rest are cut by their episode's end): {target}")
-    return labels
+    dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s, check_rows=known is None)
+    chosen = chosen_cameras(config.camera, config.cameras)
+    vla = None if config.vla_checkpoint is None else load_foundation(config.vla_checkpoint, device=device)
+    if vla is None:
+        labeller, image_size, cameras = LAQLabeller(laq.model), laq.model.config.image_size, chosen or laq.cameras
+        laq.require_cameras(max(len(cameras), 1))
+    else:
+        _require_vla_of(vla, laq, config)
+        labeller = VLALabeller(vla.backend, laq.model, Instructions(dataset))
+        image_size, cameras = vla.backend.config.image_size, chosen or vla.description.extra.get("cameras", [])
+    source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=0, with_actions=False)
+    if known is None:
+        log_offset(laq.model.spec, source.fps, of=source.name)
+        known = _metadata(laq, vla, source, dataset_identity(dataset.meta, source.cameras))
+        pa.default_memory_pool().release_unused()  # what the check of all rows took
+    return LabelJob(
+        source=source,
+        folder=Path(dataset.root),
+        dataset=dataset,
+        labeller=labeller,
+        metadata=known,
+        batch_size=config.batch_size,
+        shard_frames=config.shard_frames,
+        skip_bad_episodes=config.skip_bad_episodes,
+    )
+
+
+def _films_job(config: PrecomputeConfig, folder: Path, laq: LoadedLAQ, known: LabelMetadata | None) -> LabelJob:
+    laq.require_cameras(1)
+    source = open_video_source(
+        folder,
+        image_size=laq.model.config.image_size,
+        cache_gib=0,
+        fps=config.video_fps,
+        skip_bad_videos=config.skip_bad_episodes,
+        find_scene_cuts=False,  # searched shard by shard
+    )
+    if known is None:
+        log_offset(laq.model.spec, source.fps, of=source.name)
+        files = [folder / name for name in source.episode_names]
+        known = _metadata(laq, None, source, films_identity(files, source.bounds, fps=source.fps))
+    return LabelJob(
+        source=source,
+        folder=folder,
+        dataset=None,
+        labeller=LAQLabeller(laq.model),
+        metadata=known,
+        batch_size=config.batch_size,
+        shard_frames=config.shard_frames,
+        find_scene_cuts=config.find_scene_cuts,
+        skip_bad_episodes=config.skip_bad_episodes,
+    )
+
+
+def _require_vla_of(vla: LoadedFoundation, laq: LoadedLAQ, config: PrecomputeConfig) -> None:
+    """Raise unless the foundation model predicts codes of the LAQ, and a label keeps the codebook of that LAQ."""
+    require_same_laq(
+        vla.description.laq_fingerprint,
+        laq.fingerprint,
+        this=f"the foundation model {config.vla_checkpoint}",
+        that=str(config.laq_path),
+        remedy="name the LAQ whose codes the foundation model predicts with laq_path",
+    )
+    vla.description.latent_spec.require_same_codes(laq.model.spec, this="the foundation model", that="the LAQ")
+
+
+def _metadata(
+    laq: LoadedLAQ, vla: LoadedFoundation | None, source: ClipSource, frames: RecordingIdentity
+) -> LabelMetadata:
+    """Description of the labels of `source`."""
+    cameras = source.cameras or ("",)
+    return LabelMetadata(
+        laq_fingerprint=laq.fingerprint,
+        spec=laq.model.spec,
+        camera=cameras[0],
+        further_cameras=list(cameras[1:]),
+        fps=source.fps,
+        codebook=laq.model.codebook().cpu().tolist() if laq.model.quantizer.has_codes else [],
+        frames=frames.for_labels(),
+        vla_fingerprint=None if vla is None else fingerprint(vla.backend.state_dict(), vla.description.config),
+        episode_names=list(source.episode_names),
+    )

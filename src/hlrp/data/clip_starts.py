@@ -30,14 +30,21 @@ def clip_is_valid(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> Bool[Tensor,
     Raises:
         ValueError: If no episode is long enough for a single clip.
     """
-    ends = torch.repeat_interleave(bounds[:, 1], bounds[:, 1] - bounds[:, 0])
-    valid = torch.arange(len(ends)) + max(deltas) < ends
-    if not valid.any():
-        longest = int((bounds[:, 1] - bounds[:, 0]).max())
+    require_clip(bounds, deltas)
+    return frames_left(bounds) >= max(deltas)
+
+
+def require_clip(bounds: Int[Tensor, "e 2"], deltas: list[int]) -> None:
+    """Raise unless an episode is long enough for a clip; arguments as of `clip_is_valid`.
+
+    Raises:
+        ValueError: If no episode is long enough for a single clip.
+    """
+    longest = int((bounds[:, 1] - bounds[:, 0]).max())
+    if longest <= max(deltas):
         raise ValueError(
             f"a clip spans {max(deltas) + 1} frames but the longest episode has {longest}; use a shorter offset"
         )
-    return valid
 
 
 def clip_starts(source: ClipSource, deltas: list[int], episodes: Int[Tensor, " e"]) -> Int[Tensor, " clips"]:
@@ -70,9 +77,13 @@ def has_clip(source: ClipSource, deltas: list[int]) -> Bool[Tensor, " e"]:
 
 
 def frames_left(bounds: Int[Tensor, "e 2"]) -> Int[Tensor, " f"]:
-    """Number of frames after each frame in its episode (or scene, if `bounds` are those of scenes)."""
+    """Number of frames after each frame in its episode (or scene, if `bounds` are those of scenes).
+
+    Episodes follow each other without a gap; the first need not start at frame 0.
+    """
     lengths = bounds[:, 1] - bounds[:, 0]
-    return torch.repeat_interleave(bounds[:, 1], lengths) - 1 - torch.arange(int(lengths.sum()))
+    first = int(bounds[0, 0])
+    return torch.repeat_interleave(bounds[:, 1], lengths) - 1 - torch.arange(first, first + int(lengths.sum()))
 
 
 def log_cuts(source: ClipSource, deltas: list[int]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds, episode_of_frame, frame_of_episode
+from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds
 from hlrp.data.video_files import VideoFiles
 from hlrp.pixels import resize, take
 
@@ -58,11 +58,9 @@ class ImageFiles:
             images = self._images[wanted.tolist()][self._camera]
             for image in images:
                 image.load()
-        except (
-            OSError,
-            SyntaxError,
-            DecompressionBombError,
-        ) as error:  # of Pillow, which decodes a picture when it is used
+        except (OSError, SyntaxError, DecompressionBombError) as error:  # of Pillow, which decodes at the first use
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk
+                raise
             raise ValueError(
                 f"a picture of {self._camera} among the frames {int(wanted.min())} to {int(wanted.max())} of "
                 f"{self._folder} cannot be read ({error}); copy the dataset again, or download it anew"
@@ -108,6 +106,12 @@ class StackedFrames:
     def are_in_memory(self) -> bool:
         """Whether the frames of all cameras are in memory, so that reading them needs no decoding."""
         return all(isinstance(camera, CachedFrames) for camera in self.cameras)
+
+    @property
+    def episode_files(self) -> Int[Tensor, " e"] | None:
+        """Number of the file that holds each episode of the first camera; None if frames are not read from videos."""
+        first = self.cameras[0]
+        return first.file if isinstance(first, VideoFiles) else None
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t m c h w"]:
         """Frames at `index`, uint8 RGB in [0, 255]."""
@@ -163,7 +167,7 @@ def in_memory(
 def fits_in_memory(num_frames: int, image_size: tuple[int, int], *, cache_gib: float) -> bool:
     """Whether RGB frames of `image_size` (height, width) fit into `cache_gib` GiB; if not, log this."""
     gib = num_frames * 3 * image_size[0] * image_size[1] / 2**30
-    if gib > cache_gib:
+    if gib > cache_gib > 0:
         logger.info(f"{num_frames} frames need {gib:.1f} GiB, over cache_gib={cache_gib}: decoding them on demand")
     return gib <= cache_gib
 
@@ -172,8 +176,6 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
     meta = dataset.meta
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     assert meta.video_path is not None, "a dataset with a video camera has videos"
-    bounds = episode_bounds(meta)
-    episode = episode_of_frame(bounds)
     chunk, number, start = (
         torch.tensor(list(meta.episodes[f"videos/{camera}/{column}"]))
         for column in ("chunk_index", "file_index", "from_timestamp")
@@ -185,8 +187,9 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
     ]
     return VideoFiles(
         files,
-        file[episode],
-        start.double()[episode] + frame_of_episode(bounds).double() / dataset.fps,
+        episode_bounds(meta),
+        file,
+        start.double(),
         fps=float(dataset.fps),
         image_size=image_size,
         crop=crop,

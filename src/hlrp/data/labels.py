@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.data.label_file import CODES, LAQ_MARK, VALID, VECTORS, LabelRows, LabelWriter
 from hlrp.latents import NO_LABEL, LatentActions, LatentSpec, spec_to_dict
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.size_limits import LARGEST_LATENT
@@ -44,9 +47,6 @@ METADATA_FILE = "labels.json"
 INFO_FILE = "meta/info.json"
 OLD_COLUMN_METADATA_FILE = "meta/latents.json"
 """Place of the metadata of label columns in an earlier version of this library; LeRobot's tools do not copy it."""
-CODES, VECTORS, VALID, LAQ_MARK = "latent_codes", "latent_vectors", "latent_valid", "latent_laq"
-LABEL_COLUMNS = (CODES, VECTORS, VALID, LAQ_MARK)
-"""Columns that `--output_dataset` adds to a dataset."""
 _COLUMNS_AGAIN = "label the dataset again with hlrp-precompute-latent-codes"
 
 LABELS_FOLDER = FolderKind(
@@ -68,7 +68,7 @@ class LabelMetadata:
     """`fingerprint` of the LAQ that wrote the labels."""
     spec: LatentSpec
     camera: str
-    """Dataset key of the camera whose frames the LAQ encoded; the first one, if it encoded several."""
+    """Dataset key of the camera whose frames were labelled; the first of several, "" for video files."""
     fps: float
     """Frame rate of the labelled dataset, in Hz."""
     codebook: list[list[list[float]]]
@@ -78,6 +78,13 @@ class LabelMetadata:
     frames: dict[str, str | None] | None = None
     """`RecordingIdentity` of the labelled frames, as plain values. None for labels in columns, which stay with their
     rows, and for labels of earlier versions, which did not store it."""
+    vla_fingerprint: str | None = None
+    """`fingerprint` of the foundation model that predicted the codes of the LAQ from single frames; None if the LAQ
+    itself encoded the clips."""
+    skipped_episodes: dict[str, str] = field(default_factory=dict)
+    """Episodes whose frames could not be read, by number, and the reason; their frames have no label."""
+    episode_names: list[str] = field(default_factory=list)
+    """For video files: path of every episode's file within the folder. Empty for datasets."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "fps", above=0)
@@ -92,8 +99,9 @@ class LabelMetadata:
 
     @property
     def mark(self) -> int:
-        """Value of the column `latent_laq`: an integer in [0, 2^48) from a hash of LAQ, geometry, cameras and fps."""
+        """Value of the column `latent_laq`: an integer in [0, 2^48), hash of models, geometry, cameras and fps."""
         known = [self.laq_fingerprint, spec_to_dict(self.spec), self.camera, self.further_cameras, float(self.fps)]
+        known += [] if self.vla_fingerprint is None else [self.vla_fingerprint]
         return int.from_bytes(hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()[:6])
 
     @property
@@ -101,9 +109,18 @@ class LabelMetadata:
         """False for labels of a continuous LAQ, which are vectors without codes."""
         return len(self.codebook) > 0
 
+    @property
+    def width(self) -> int:
+        """Number of values of all vectors of a label, g."""
+        return self.spec.num_codes * self.spec.code_dim
+
     def to_dict(self) -> dict[str, object]:
         """The metadata as plain values, for JSON."""
         return {**asdict(self), "spec": spec_to_dict(self.spec)}
+
+    def to_json(self) -> str:
+        """Content of `labels.json`, without line breaks: a codebook is long."""
+        return json.dumps(self.to_dict())
 
 
 @dataclass(frozen=True)
@@ -187,20 +204,37 @@ def save_labels(labels: LatentLabels, folder: Path | str, *, overwrite: bool = F
         FileExistsError: If `folder` exists, and `overwrite` is false or it holds no latent labels.
     """
     assert labels.vectors is not None, "a label set stores vectors"
-    table = pa.table(
-        {
-            "index": np.arange(len(labels.codes)),
-            "episode_index": labels.episode_index.numpy(),
-            "frame_index": labels.frame_index.numpy(),
-            CODES: pa.FixedSizeListArray.from_arrays(labels.codes.reshape(-1).numpy(), labels.codes.shape[1]),
-            VECTORS: pa.FixedSizeListArray.from_arrays(labels.vectors.reshape(-1).numpy(), labels.vectors.shape[1]),
-            VALID: labels.valid.numpy(),
-        }
+    rows = LabelRows(
+        index=torch.arange(len(labels.codes)),
+        episode_index=labels.episode_index,
+        frame_index=labels.frame_index,
+        codes=labels.codes,
+        vectors=labels.vectors,
+        valid=labels.valid,
     )
-    description = {METADATA_FILE: json.dumps(labels.metadata.to_dict())}  # without line breaks: a codebook is long
-    with LABELS_FOLDER.new(folder, overwrite=overwrite, beside=description) as new:
-        pq.write_table(table, new / LABELS_FILE, write_page_checksum=True)  # a flipped bit would be a wrong label
+    with new_labels(folder, labels.metadata, overwrite=overwrite) as writer:
+        writer.add(rows)
     return Path(folder)
+
+
+@contextmanager
+def new_labels(folder: Path | str, metadata: LabelMetadata, *, overwrite: bool = False) -> Iterator[LabelWriter]:
+    """Yield a writer of the labels in `folder`, which appears complete at the end of the block, or not at all.
+
+    Raises:
+        FileExistsError: If `folder` exists, and `overwrite` is false or it holds no latent labels.
+    """
+    with (
+        LABELS_FOLDER.new(folder, overwrite=overwrite, beside={METADATA_FILE: metadata.to_json()}) as new,
+        LabelWriter(new / LABELS_FILE, num_codes=metadata.spec.num_codes, width=metadata.width) as writer,
+    ):
+        yield writer
+
+
+def are_labels_of(folder: Path | str, metadata: LabelMetadata) -> bool:
+    """Whether `folder` holds labels that are described by `metadata`, word for word."""
+    path = Path(folder) / METADATA_FILE
+    return path.is_file() and path.read_text(encoding="utf-8") == metadata.to_json()
 
 
 def load_labels(folder: Path | str, *, with_vectors: bool = False) -> LatentLabels:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
@@ -28,12 +29,13 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
 from hlrp.data.dataset_files import data_files
-from hlrp.data.frame_rows import read_columns
 
 _RECORDS = ("timestamp", OBS_STATE, ACTION)
 """Columns that enter the digest `records`, if the dataset has them."""
 _PIECE = 64 * 1024
 """Bytes that are read at the start, in the middle and at the end of each video file."""
+_PIECE_ROWS = 65_536
+"""Rows of a column that are read at once."""
 _RUNS, _RUN_FRAMES = 16, 16
 """Number of runs of consecutive images that are read, spread over the dataset, and images of each run."""
 
@@ -151,14 +153,32 @@ def dataset_identity(meta: LeRobotDatasetMetadata, cameras: Sequence[str]) -> Re
     """
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     lengths = np.asarray(meta.episodes["length"], dtype=np.int64)
-    clock = hashlib.sha256(f"{float(meta.fps)!r}".encode() + lengths.tobytes())
     rows = Path(meta.root) / "data"
     is_whole = all((Path(meta.root) / meta.get_data_file_path(number)).is_file() for number in range(len(lengths)))
     return RecordingIdentity(
-        clock=_short(clock),
+        clock=_clock(meta.fps, lengths),
         records=_records(rows, meta) if is_whole else None,
         pictures=_pictures(meta, cameras, int(lengths.sum())) if is_whole else None,
     )
+
+
+def films_identity(files: Sequence[Path], bounds: Int[Tensor, "e 2"], *, fps: float) -> RecordingIdentity:
+    """Identity of the frames of video files.
+
+    Args:
+        files: The video file of every episode.
+        bounds: First frame of every episode, and one after its last frame.
+        fps: Frame rate at which the files are sampled, in Hz.
+    """
+    pictures = hashlib.sha256()
+    for path in files:
+        for part in _file_parts(path):
+            pictures.update(part)
+    return RecordingIdentity(clock=_clock(fps, (bounds[:, 1] - bounds[:, 0]).numpy()), pictures=_short(pictures))
+
+
+def _clock(fps: float, lengths: Int[np.ndarray, " e"]) -> str:
+    return _short(hashlib.sha256(f"{float(fps)!r}".encode() + lengths.tobytes()))
 
 
 def _digest(values: Tensor) -> str:
@@ -174,14 +194,22 @@ def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
     for name in _RECORDS:
         if name not in meta.features:
             continue
-        column = read_columns(rows, [name]).column(0).combine_chunks()
-        while isinstance(column, pa.ExtensionArray) or pa.types.is_nested(column.type):
-            column = column.storage if isinstance(column, pa.ExtensionArray) else column.flatten()
-        # Tools that rewrite a file may change the number type and the bit pattern of NaN, but not the values.
-        values = column.to_numpy(zero_copy_only=False).astype(np.float32)
         digest.update(name.encode())
-        digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
+        for column in _pieces(rows, name):
+            while isinstance(column, pa.ExtensionArray) or pa.types.is_nested(column.type):
+                column = column.storage if isinstance(column, pa.ExtensionArray) else column.flatten()
+            # Tools that rewrite a file may change the number type and the bit pattern of NaN, but not the values.
+            values = column.to_numpy(zero_copy_only=False).astype(np.float32)
+            digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
     return _short(digest)
+
+
+def _pieces(rows: Path, name: str) -> Iterator[pa.Array]:
+    """A column of a dataset in the order of its frames, in pieces, so that memory does not grow with the dataset."""
+    for path in data_files(rows):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PIECE_ROWS, columns=[name]):
+                yield batch.column(0)
 
 
 def _pictures(meta: LeRobotDatasetMetadata, cameras: Sequence[str], num_frames: int) -> str | None:
@@ -213,12 +241,17 @@ def _video_parts(meta: LeRobotDatasetMetadata, camera: str) -> Iterator[bytes | 
         if not whole.is_file():
             yield None
             return
-        size = whole.stat().st_size
-        yield str(size).encode()
-        with whole.open("rb") as file:
-            for place in (0, max(size - _PIECE, 0) // 2, max(size - _PIECE, 0)):
-                file.seek(place)
-                yield file.read(_PIECE)
+        yield from _file_parts(whole)
+
+
+def _file_parts(path: Path) -> Iterator[bytes]:
+    """Size of a file, and its bytes at the start, in the middle and at the end."""
+    size = path.stat().st_size
+    yield str(size).encode()
+    with path.open("rb") as file:
+        for place in (0, max(size - _PIECE, 0) // 2, max(size - _PIECE, 0)):
+            file.seek(place)
+            yield file.read(_PIECE)
 
 
 def _image_parts(rows: Path, camera: str, num_frames: int) -> Iterator[bytes]:

@@ -10,14 +10,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Shaped
-from lerobot.datasets.compute_stats import get_feature_stats
+from lerobot.datasets.compute_stats import aggregate_stats, get_feature_stats
 from lerobot.datasets.feature_utils import get_hf_features_from_features
 from lerobot.datasets.io_utils import load_stats, write_stats
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -32,26 +32,42 @@ _LINKED = ("videos", "images")
 _DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
 
 
-@dataclass(frozen=True)
-class NewColumn:
-    """Values of a column in every frame."""
+@runtime_checkable
+class Column(Protocol):
+    """Values of a column in every frame, in memory or on disk."""
 
-    values: Shaped[np.ndarray, "f values"]
     feature: dict[str, Any]
     """Description of the column in `meta/info.json`: dtype, shape and names."""
 
-    @property
-    def has_statistics(self) -> bool:
-        """Whether the dataset holds statistics of the column: those of yes and no mean nothing."""
-        return self.feature["dtype"] != "bool"
+    def rows(self, first: int, end: int) -> Shaped[np.ndarray, "f values"]:
+        """Values of the frames from `first` to `end`."""
+        ...
 
-    def statistics(self, rows: slice) -> dict[str, np.ndarray]:
-        """LeRobot's statistics of some rows."""
-        return get_feature_stats(self.values[rows].astype(np.float64), axis=0, keepdims=False)
+
+@dataclass(frozen=True)
+class NewColumn:
+    """Values of a column, in memory; see `Column`."""
+
+    values: Shaped[np.ndarray, "f values"]
+    feature: dict[str, Any]
+
+    def rows(self, first: int, end: int) -> Shaped[np.ndarray, "f values"]:
+        """Values of the frames from `first` to `end`."""
+        return self.values[first:end]
+
+
+def _has_statistics(column: Column) -> bool:
+    """Whether the dataset holds statistics of the column: those of yes and no mean nothing."""
+    return column.feature["dtype"] != "bool"
+
+
+def _statistics(column: Column, first: int, end: int) -> dict[str, np.ndarray]:
+    """LeRobot's statistics of the frames from `first` to `end`."""
+    return get_feature_stats(column.rows(first, end).astype(np.float64), axis=0, keepdims=False)
 
 
 def write_with_columns(
-    dataset: LeRobotDataset, root: Path, columns: Mapping[str, NewColumn], *, beside: Mapping[str, str] | None = None
+    dataset: LeRobotDataset, root: Path, columns: Mapping[str, Column], *, beside: Mapping[str, str] | None = None
 ) -> None:
     """Write a copy of `dataset` to the folder `root` with `columns`, which replace columns of the same name.
 
@@ -76,8 +92,9 @@ def write_with_columns(
                     link_or_copy(path, new / path.relative_to(source))
         for path in data_files(source / "data"):
             _rewrite_rows(path, new / path.relative_to(source), columns, features)
+        of_episodes: list[dict[str, dict[str, np.ndarray]]] = []
         for path in data_files(source / EPISODES_DIR):
-            _rewrite_episodes(path, new / path.relative_to(source), columns, dataset)
+            of_episodes += _rewrite_episodes(path, new / path.relative_to(source), columns, dataset)
         for path in sorted((source / "meta").glob("*")):
             if path.is_file() and path.name not in (Path(INFO_PATH).name, Path(STATS_PATH).name):
                 shutil.copyfile(path, new / path.relative_to(source))
@@ -86,7 +103,7 @@ def write_with_columns(
             name: {**column.feature, "shape": list(column.feature["shape"])} for name, column in columns.items()
         }
         (new / INFO_PATH).write_text(json.dumps(info, indent=4), encoding="utf-8")
-        of_columns = {name: c.statistics(slice(None)) for name, c in columns.items() if c.has_statistics}
+        of_columns = aggregate_stats(of_episodes) if of_episodes[0] else {}
         kept = {name: value for name, value in (load_stats(source) or {}).items() if name not in columns}
         write_stats({**kept, **of_columns}, new)
         for name, text in (beside or {}).items():
@@ -95,7 +112,7 @@ def write_with_columns(
 
 
 def _rewrite_rows(
-    source: Path, target: Path, columns: Mapping[str, NewColumn], features: Mapping[str, dict[str, Any]]
+    source: Path, target: Path, columns: Mapping[str, Column], features: Mapping[str, dict[str, Any]]
 ) -> None:
     """Copy a file of rows, one row group after the other, with `columns` in place of those of the same name."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +124,7 @@ def _rewrite_rows(
             group = rows.read_row_group(number)
             index = group.column("index").to_numpy()
             arrays = [
-                _array(columns[field.name], index, field.name, hf_features)
+                _array(columns[field.name], int(index[0]), len(index), field.name, hf_features)
                 if field.name in columns
                 else group.column(field.name).cast(field.type)
                 for field in schema
@@ -115,30 +132,36 @@ def _rewrite_rows(
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _array(column: NewColumn, index: np.ndarray, name: str, hf_features: datasets.Features) -> pa.ChunkedArray:
-    """The rows `index` of a column, in the Arrow type of the dataset."""
+def _array(column: Column, first: int, count: int, name: str, hf_features: datasets.Features) -> pa.ChunkedArray:
+    """Consecutive rows of a column, in the Arrow type of the dataset."""
     shape = tuple(column.feature["shape"])
-    values = column.values[index].astype(column.feature["dtype"]).reshape(-1, *(() if shape == (1,) else shape))
+    values = column.rows(first, first + count).astype(column.feature["dtype"])
+    values = values.reshape(-1, *(() if shape == (1,) else shape))
     one = datasets.Dataset.from_dict({name: values}, features=datasets.Features({name: hf_features[name]}))
     return one.data.column(name)
 
 
-def _rewrite_episodes(source: Path, target: Path, columns: Mapping[str, NewColumn], dataset: LeRobotDataset) -> None:
-    """Copy a file of episode metadata, with the statistics of `columns`."""
+def _rewrite_episodes(
+    source: Path, target: Path, columns: Mapping[str, Column], dataset: LeRobotDataset
+) -> list[dict[str, dict[str, np.ndarray]]]:
+    """Copy a file of episode metadata, with the statistics of `columns`, which are returned for every episode."""
     target.parent.mkdir(parents=True, exist_ok=True)
     table, bounds = pq.read_table(source), episode_bounds(dataset.meta)
     episodes = table.column("episode_index").to_pylist()
-    for name, column in columns.items():
+    measured = {name: column for name, column in columns.items() if _has_statistics(column)}
+    found = [{name: _statistics(c, *bounds[episode].tolist()) for name, c in measured.items()} for episode in episodes]
+    for name in columns:
         prefix = f"stats/{name}/"
         old = [key for key in table.column_names if key.startswith(prefix)]
         table = table.drop_columns(old)
-        if not column.has_statistics:
+        if name not in measured:
             continue
-        found = [column.statistics(slice(*bounds[episode].tolist())) for episode in episodes]
         # LeRobot joins statistics of several datasets only if all have the same ones; older datasets lack quantiles.
         for key in [key.removeprefix(prefix) for key in old] or _statistic_names(table.column_names):
-            table = table.append_column(f"{prefix}{key}", pa.array([np.asarray(one[key]).tolist() for one in found]))
+            values = pa.array([np.asarray(one[name][key]).tolist() for one in found])
+            table = table.append_column(f"{prefix}{key}", values)
     pq.write_table(table, target)
+    return found
 
 
 def _statistic_names(names: list[str]) -> list[str]:

@@ -62,7 +62,20 @@ def find_cuts(
         change: Difference of every frame from the previous one (see `differences`); 0 for the first frame of a film.
         fps: Frame rate, in Hz.
     """
-    suspects = torch.cat([first + _outliers(change[first:end], fps) for first, end in bounds.tolist()])
+    films = bounds.tolist()
+    return torch.cat([cuts_of_film(frames, first, change[first:end], fps=fps) for first, end in films])
+
+
+def cuts_of_film(frames: FrameSource, first: int, change: Float[Tensor, " f"], *, fps: float) -> Int[Tensor, " cuts"]:
+    """Absolute indices of the first frames after the scene cuts of one film.
+
+    Args:
+        frames: Frames of all films; only candidates for a cut, and the frames before them, are read.
+        first: First frame of the film.
+        change: Difference of every frame of the film from the previous one (see `differences`); 0 for its first frame.
+        fps: Frame rate, in Hz.
+    """
+    suspects = first + _outliers(change, fps)
     is_cut = [
         _is_other_scene(*frames.read(torch.stack([batch - 1, batch], dim=1)).unbind(dim=1))
         for batch in suspects.split(_TOGETHER)

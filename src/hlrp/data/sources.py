@@ -92,9 +92,21 @@ def open_lerobot_source(
 
 
 def lerobot_source(
-    dataset: LeRobotDataset, *, cameras: Sequence[str], image_size: tuple[int, int], cache_gib: float
+    dataset: LeRobotDataset,
+    *,
+    cameras: Sequence[str],
+    image_size: tuple[int, int],
+    cache_gib: float,
+    with_actions: bool = True,
 ) -> ClipSource:
     """Make an opened LeRobotDataset a source of clips; if `cameras` is empty, the dataset must have only one camera.
+
+    Args:
+        dataset: The dataset.
+        cameras: Dataset keys of the cameras.
+        image_size: Height and width of frames.
+        cache_gib: Keep frames in memory up to this size, in GiB.
+        with_actions: Whether to read the actions of all frames into memory.
 
     Raises:
         ValueError: If the dataset lacks one of `cameras`, or has several cameras and `cameras` is empty.
@@ -107,8 +119,8 @@ def lerobot_source(
         bounds=episode_bounds(dataset.meta),
         fps=float(dataset.fps),
         cameras=tuple(names),
-        actions=finite_actions(dataset),
-        read_from_video=_read_from_video(dataset),
+        actions=finite_actions(dataset) if with_actions else None,
+        read_from_video=_read_from_video(dataset) if with_actions else None,
     )
 
 

@@ -49,9 +49,11 @@ class VideoFiles:
 
     Args:
         files: The video files.
-        file: For each frame, the number of its file in `files`.
-        seconds: Start time of each frame in its file, in seconds; increasing within a file.
-        fps: Frame rate of `seconds`, in Hz.
+        bounds: First frame of every episode, and one after its last frame. Only episodes are kept in memory, so that
+            its use does not grow with the number of frames.
+        file: For each episode, the number of its file in `files`.
+        start_s: Start time of each episode in its file, in seconds; increasing within a file.
+        fps: Frame rate, in Hz: frame i of an episode starts i/fps after the episode.
         image_size: Height and width to which frames are resized.
         crop: Crop frames to the shape of `image_size` instead of stretching them.
         constant_rate: Whether frames are evenly spaced in time, as in LeRobot's files. Such files are decoded with
@@ -64,8 +66,9 @@ class VideoFiles:
     def __init__(
         self,
         files: Sequence[Path],
-        file: Int[Tensor, " f"],
-        seconds: Float64[Tensor, " f"],
+        bounds: Int[Tensor, "e 2"],
+        file: Int[Tensor, " e"],
+        start_s: Float64[Tensor, " e"],
         *,
         fps: float,
         image_size: tuple[int, int],
@@ -75,8 +78,11 @@ class VideoFiles:
         last_s: Sequence[float] | None = None,
     ) -> None:
         self._files = list(files)
-        self._file = file
-        self._seconds = seconds
+        self._first, self._end = (side.contiguous() for side in bounds.unbind(dim=1))
+        self.file = file
+        """Number of the file of each episode."""
+        self._start_s = start_s
+        self._fps = fps
         self._half_slot = 0.5 / fps
         self._size = image_size
         self._crop = crop
@@ -85,7 +91,7 @@ class VideoFiles:
         self._last_s = dict(zip(self._files, last_s, strict=True)) if last_s is not None else {}
 
     def __len__(self) -> int:
-        return len(self._file)
+        return int(self._end[-1])
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Frames at `index`.
@@ -105,10 +111,12 @@ class VideoFiles:
     ) -> Iterator[tuple[Path, Int[Tensor, " here"], Float64[Tensor, " here"]]]:
         """For each file with frames of `index`: its path, positions of these frames in `index`, and the times (middle
         of each frame, in seconds) at which they are looked up."""
-        file = self._file[index]
+        episode = torch.searchsorted(self._end, index, right=True)
+        seconds = self._start_s[episode] + (index - self._first[episode]).double() / self._fps + self._half_slot
+        file = self.file[episode]
         for number in file.unique().tolist():
             rows = (file == number).nonzero()[:, 0]
-            yield self._files[number], rows, self._seconds[index[rows]] + self._half_slot
+            yield self._files[number], rows, seconds[rows]
 
     def _decode(self, path: Path, seconds: Float64[Tensor, " wanted"]) -> UInt8[Tensor, "wanted 3 h w"]:
         """Decode the frames on screen at the increasing times `seconds`."""

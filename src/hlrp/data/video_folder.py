@@ -13,13 +13,13 @@ import av
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from hlrp.data.frames import CachedFrames, StackedFrames, fits_in_memory
+from hlrp.data.frames import CachedFrames, FrameSource, StackedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
-from hlrp.data.scene_cuts import differences, find_cuts, reduced
+from hlrp.data.scene_cuts import cuts_of_film, differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles, close_files
 from hlrp.runtime.checks import require_number
@@ -261,14 +261,11 @@ def _bounds(films: Sequence[_Film], rate: float) -> Int[Tensor, "e 2"]:
 
 
 def _video_files(films: Sequence[_Film], rate: float, image_size: tuple[int, int], *, crop: bool) -> VideoFiles:
-    bounds = _bounds(films, rate)
-    counts = bounds[:, 1] - bounds[:, 0]
-    file = torch.repeat_interleave(torch.arange(len(films)), counts)
-    start_s = torch.tensor([film.length.start_s for film in films], dtype=torch.float64)
     return VideoFiles(
         [film.path for film in films],
-        file,
-        start_s[file] + (torch.arange(len(file)) - bounds[file, 0]).double() / rate,
+        _bounds(films, rate),
+        torch.arange(len(films)),
+        torch.tensor([film.length.start_s for film in films], dtype=torch.float64),
         fps=rate,
         image_size=image_size,
         crop=crop,
@@ -301,21 +298,39 @@ def _read_films(
     place = 0  # where the film starts in `frames` and `change`: films that cannot be decoded leave no gap
     with tqdm(total=len(stream), desc="decoding frames", unit="frame") as bar:
         for film, (first, end) in zip(films, bounds.tolist(), strict=True):
-            last: Tensor | None = None
             try:
-                for run in torch.arange(first, end).split(_READ_TOGETHER):
-                    pixels = stream.read(run[:, None])[:, 0]
-                    here = place + int(run[0]) - first
+                here = place
+                for pixels, changed in _film_frames(stream, first, end):
                     if frames is not None:
-                        frames[here : here + len(run)] = pixels
-                    small = reduced(pixels)
-                    before = small[:1] if last is None else last
-                    change[here : here + len(run)] = differences(torch.cat([before, small]))
-                    last = small[-1:]
-                    bar.update(len(run))
+                        frames[here : here + len(pixels)] = pixels
+                    change[here : here + len(pixels)] = changed
+                    here += len(pixels)
+                    bar.update(len(pixels))
             except ValueError as error:
                 bad.append(str(error))
             else:
                 good.append(film)
                 place += end - first
     return _ReadFilms(good, None if frames is None else frames[:place], change[:place], bad)
+
+
+def _film_frames(
+    frames: FrameSource, first: int, end: int
+) -> Iterator[tuple[UInt8[Tensor, "run 3 h w"], Float[Tensor, " run"]]]:
+    """Decode a film in order; yields runs of frames, and the difference of each frame from the previous one."""
+    last: Tensor | None = None
+    for run in torch.arange(first, end).split(_READ_TOGETHER):
+        pixels = frames.read(run[:, None])[:, 0]
+        small = reduced(pixels)
+        yield pixels, differences(torch.cat([small[:1] if last is None else last, small]))
+        last = small[-1:]
+
+
+def scene_cuts(frames: FrameSource, first: int, end: int, *, fps: float) -> Int[Tensor, " cuts"]:
+    """First frames after the scene cuts of the film with the frames [`first`, `end`), which is decoded once for it.
+
+    Raises:
+        ValueError: If the film cannot be decoded completely.
+    """
+    change = torch.cat([changed for _, changed in _film_frames(frames, first, end)])
+    return cuts_of_film(frames, first, change, fps=fps)

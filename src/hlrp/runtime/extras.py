@@ -13,6 +13,8 @@ _EXTRAS = {
     "psutil": "demo",
     "grpc": "async",
     "tensorboard": "loggers",
+    "datatrove": "scale",
+    "ray": "scale",
 }
 
 

@@ -1,0 +1,137 @@
+"""Label shards on several machines, or in several processes of one, through datatrove.
+
+A task labels a group of shards; a last task, which starts when all others have ended, merges them. All processes need
+the same file system. datatrove is imported only here, when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hlrp.labelling.config import ClusterConfig
+from hlrp.labelling.engine import label_shards, publish
+from hlrp.labelling.job import OpenJob
+from hlrp.labelling.work_folder import WorkFolder
+from hlrp.runtime.extras import require_packages
+from hlrp.storage.files import sole_writer
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """Label every `world_size`-th shard from shard `rank` on: neighbours take about equally long."""
+
+    open_job: OpenJob
+    target: Path
+    threads: int | None
+    """Threads of torch; None for all cores that the task has."""
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        """Label the shards of task `rank`."""
+        if self.threads is not None:
+            torch.set_num_threads(min(self.threads, torch.get_num_threads()))
+        work = WorkFolder(self.target)
+        job = self.open_job(work.metadata())
+        label_shards(job, work, job.shards()[rank::world_size], show_progress=False)
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Merge the shards of all tasks."""
+
+    open_job: OpenJob
+    target: Path
+    as_dataset: bool
+    overwrite: bool
+    is_locked: bool
+    """Whether this process has locked the target already."""
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        """Write the labels, and remove the shards."""
+        work = WorkFolder(self.target)
+        job = self.open_job(work.metadata())
+        with nullcontext() if self.is_locked else sole_writer(self.target):
+            print(publish(job, work, self.target, as_dataset=self.as_dataset, overwrite=self.overwrite).report())
+
+
+def run_tasks(config: ClusterConfig, label: LabelTask, merge: MergeTask, *, num_shards: int) -> None:
+    """Label with `config.executor`, and merge; with Slurm, both are only submitted.
+
+    Raises:
+        MissingPackage: If datatrove or Ray is not installed.
+    """
+    require_packages("datatrove", *(["ray"] if config.executor == "ray" else []), needed_for="executor")
+    logs = WorkFolder(label.target).logs
+    tasks = min(config.tasks or num_shards, num_shards)
+    make = _executors()[config.executor](config)
+    first = make(pipeline=[label], tasks=tasks, logging_dir=str(logs / "label"))
+    last = make(pipeline=[merge], tasks=1, logging_dir=str(logs / "merge"), depends=first)
+    last.run()
+
+
+def _executors() -> dict[str, Callable[[ClusterConfig], Callable[..., Any]]]:
+    return {"local": _local, "slurm": _slurm, "ray": _ray}
+
+
+def _local(config: ClusterConfig) -> Callable[..., Any]:
+    from datatrove.executor import LocalPipelineExecutor
+
+    def make(*, tasks: int, **settings: Any) -> Any:
+        # Shards that are finished are recognized by their files, and tasks may be other ones in a second run.
+        workers = min(local_workers(config), tasks)
+        return LocalPipelineExecutor(tasks=tasks, workers=workers, skip_completed=False, **settings)
+
+    return make
+
+
+def local_workers(config: ClusterConfig) -> int:
+    """Processes of the local executor: by default one for each core of this machine."""
+    return config.workers or os.cpu_count() or 1
+
+
+def _slurm(config: ClusterConfig) -> Callable[..., Any]:
+    from datatrove.executor import SlurmPipelineExecutor
+
+    wanted = config.resources
+
+    def make(**settings: Any) -> Any:
+        return SlurmPipelineExecutor(
+            job_name="hlrp-labels",
+            workers=config.workers or -1,
+            time=wanted.time,
+            partition=wanted.partition,
+            qos=wanted.qos,
+            cpus_per_task=wanted.cpus_per_task,
+            gpus_per_task=wanted.gpus_per_task,
+            mem_per_cpu_gb=wanted.mem_per_cpu_gb,
+            env_command=wanted.env_command,
+            sbatch_args=wanted.sbatch_args,
+            skip_completed=False,
+            **settings,
+        )
+
+    return make
+
+
+def _ray(config: ClusterConfig) -> Callable[..., Any]:
+    from datatrove.executor import RayPipelineExecutor
+
+    wanted = config.resources
+
+    def make(**settings: Any) -> Any:
+        return RayPipelineExecutor(
+            workers=config.workers or -1,
+            cpus_per_task=wanted.cpus_per_task,
+            gpus_per_task=wanted.gpus_per_task,
+            mem_per_cpu_gb=wanted.mem_per_cpu_gb,
+            skip_completed=False,
+            **settings,
+        )
+
+    return make

@@ -1,0 +1,179 @@
+"""Label shards, and merge finished shards to the labels of all frames.
+
+Decoding runs in a background thread, ahead of the model. Memory holds a few batches and one row group of the table,
+whatever the number of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from hlrp.data.label_file import VALID, LabelRows, LabelWriter, row_groups
+from hlrp.data.labels import are_labels_of, new_labels
+from hlrp.labelling.columns import is_labelled_dataset, write_labelled_dataset
+from hlrp.labelling.job import LabelJob
+from hlrp.labelling.reading import ReadBatch, read_shards
+from hlrp.labelling.shards import Shard
+from hlrp.labelling.work_folder import WorkFolder
+from hlrp.latents import NO_LABEL
+from hlrp.runtime.background import ahead
+from hlrp.storage.files import new_file
+
+_BATCHES_AHEAD = 2
+"""Batches that wait for the model: enough that it does not wait for an uneven decoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What was written."""
+
+    target: Path
+    """Folder of the labels, or of the labelled dataset."""
+    frames: int
+    labelled: int
+    """Frames with a label."""
+    skipped: dict[str, str]
+    """Episodes that could not be read, by number, and why."""
+
+    def report(self) -> str:
+        """What was written, for the terminal."""
+        share = self.labelled / self.frames
+        lines = [
+            f"{self.frames} frames, {share:.1%} with a label (the rest are cut by their episode's end): {self.target}"
+        ]
+        lines += [f"left out: episode {number}, {reason}" for number, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+class _Restarted(Exception):
+    """A shard begins anew, without episodes that turned out to be unreadable."""
+
+
+def label_shards(job: LabelJob, work: WorkFolder, shards: Sequence[Shard], *, show_progress: bool = True) -> None:
+    """Label those of `shards` that are not finished, in order.
+
+    Raises:
+        ValueError: If frames cannot be decoded, and their episodes may not be skipped.
+    """
+    fingerprint = job.fingerprint()
+    left = work.unfinished(shards, fingerprint)
+    total, to_do = (sum(shard.num_frames for shard in some) for some in (shards, left))
+    bar = tqdm(total=total, initial=total - to_do, desc="labelling", unit="frame", disable=not show_progress)
+    with bar, closing(ahead(read_shards(job, left), depth=_BATCHES_AHEAD)) as batches:
+        for _, group in groupby(batches, key=lambda batch: (batch.shard.number, bool(batch.skipped))):
+            _label_shard(job, work, fingerprint, group, bar)
+
+
+def _label_shard(job: LabelJob, work: WorkFolder, fingerprint: str, batches: Iterator[ReadBatch], bar: tqdm) -> None:
+    first = next(batches)
+    shard, place = first.shard, first.shard.first
+    try:
+        with work.new_shard(shard, fingerprint, job.metadata, first.skipped) as writer:
+            for batch in chain([first], batches):
+                end = shard.end if batch.is_last else int(batch.index[-1]) + 1
+                writer.add(_rows(job, place, end, batch))
+                bar.update(end - place)
+                place = end
+            if place < shard.end:
+                raise _Restarted
+    except _Restarted:
+        bar.update(shard.first - place)
+
+
+def _rows(job: LabelJob, first: int, end: int, batch: ReadBatch) -> LabelRows:
+    """Labels of the frames from `first` to `end`, of which `batch` has all that get a label."""
+    spec, bounds = job.metadata.spec, job.source.bounds
+    index = torch.arange(first, end)
+    episode = torch.searchsorted(bounds[:, 1].contiguous(), index, right=True)
+    codes = torch.full((len(index), spec.num_codes), NO_LABEL, dtype=torch.int64)
+    vectors = torch.zeros(len(index), job.metadata.width)
+    valid = torch.zeros(len(index), dtype=torch.bool)
+    if batch.clips is not None:
+        actions, place = job.labeller.label(batch.clips, batch.index), batch.index - first
+        if actions.codes is not None:
+            codes[place] = actions.codes
+        vectors[place] = actions.require_vectors().flatten(1)
+        valid[place] = True
+    return LabelRows(
+        index=index,
+        episode_index=episode,
+        frame_index=index - bounds[episode, 0],
+        codes=codes,
+        vectors=vectors,
+        valid=valid,
+    )
+
+
+def publish(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool, overwrite: bool) -> Labelled:
+    """Merge all shards to the labels in the folder `target`, or to a copy of the dataset there, and remove the shards.
+
+    Raises:
+        FileExistsError: If `target` exists and may not be replaced.
+        ValueError: If a shard is not finished.
+    """
+    shards = job.shards()
+    unfinished = work.unfinished(shards, job.fingerprint())
+    if unfinished:
+        raise ValueError(
+            f"{len(unfinished)} of {len(shards)} shards have no labels, since their tasks failed; see {work.logs}, "
+            "then start the same command again"
+        )
+    metadata = replace(job.metadata, skipped_episodes=work.skipped(shards))
+    if as_dataset:
+        assert job.dataset is not None, "checked with the options"
+        table = work.path / "labels.parquet"
+        with (
+            new_file(table) as scratch,
+            LabelWriter(scratch, num_codes=metadata.spec.num_codes, width=metadata.width) as writer,
+        ):
+            _add_all(writer, work, shards)
+        write_labelled_dataset(job.dataset, table, metadata, target)
+    else:
+        with new_labels(target, metadata, overwrite=overwrite) as writer:
+            _add_all(writer, work, shards)
+    return _finish(job, work, target)
+
+
+def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool) -> Labelled | None:
+    """What a run of the same job has written that was interrupted before it had removed its shards; None if none was.
+
+    The shards are removed.
+    """
+    shards, fingerprint = job.shards(), job.fingerprint()
+    note = work.note_of_finished(fingerprint)
+    if note is None and (not work.holds(fingerprint) or work.unfinished(shards, fingerprint)):
+        return None
+    skipped = work.skipped(shards) if note is None else note["skipped"]
+    metadata = replace(job.metadata, skipped_episodes=skipped)
+    if not (is_labelled_dataset(target, metadata) if as_dataset else are_labels_of(target, metadata)):
+        return None
+    if note is None:
+        return _finish(job, work, target)
+    work.remove()
+    return Labelled(target=target, **note)
+
+
+def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
+    """Count the labels of all shards, and remove the shards."""
+    shards = job.shards()
+    tables = (table for shard in shards for table in row_groups(work.file(shard), columns=[VALID]))
+    facts = {
+        "frames": shards[-1].end,
+        "labelled": sum(int(table.column(VALID).to_numpy().sum()) for table in tables),
+        "skipped": work.skipped(shards),
+    }
+    work.note_finished(job.fingerprint(), facts)
+    work.remove()
+    return Labelled(target=target, **facts)
+
+
+def _add_all(writer: LabelWriter, work: WorkFolder, shards: Sequence[Shard]) -> None:
+    for table in tqdm(work.tables(shards), desc="merging", unit="piece", leave=False, delay=1):
+        writer.add(table)
