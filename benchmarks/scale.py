@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale_data, scale_labels
+from benchmarks import scale_data, scale_kills, scale_labels, scale_mutations
 from benchmarks.running import require_known, run_benchmark, run_command, run_sections
 from hlrp.runtime.tables import table
 
@@ -71,16 +71,13 @@ def memory(config: BenchConfig) -> dict[str, float]:
 
 def kills(config: BenchConfig) -> dict[str, Any]:
     """Kill commands at random moments and start them again: `[identical, tried]` by command."""
-    from benchmarks import scale_kills
-
-    return scale_kills.kills(config)
+    few = {"labels": 3, "laq": 1, "foundation": 1, "recorder": 1, "pseudo_label": 1} if config.quick else {}
+    return scale_kills.kills(scale_kills.KillsConfig(work_dir=config.runs / "kills", **few))
 
 
 def mutations(config: BenchConfig) -> dict[str, Any]:
     """Damage datasets, labels and checkpoints, and count how commands take it."""
-    from benchmarks import scale_mutations
-
-    return scale_mutations.mutations(config)
+    return scale_mutations.mutations(scale_mutations.MutationConfig(quick=config.quick))
 
 
 SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {

@@ -22,7 +22,7 @@ from hlrp.cli.precompute_latent_codes import main as command_line
 from hlrp.commands.precompute_latent_codes import precompute_latent_codes
 from hlrp.data.dataset import open_dataset, read_instructions
 from hlrp.data.dataset_labels import labels_of_dataset
-from hlrp.data.labels import LatentLabels
+from hlrp.data.labels import LatentLabels, load_labels
 from hlrp.foundation.backends import BackendConfig, SmolLatentHeadConfig, build_backend
 from hlrp.foundation.backends.qwen3vl.config import QwenVLChatConfig
 from hlrp.foundation.batch import FoundationBatch
@@ -104,7 +104,8 @@ def record(root: Path, *, video: bool) -> None:
 def label(dataset: Path, laq: Path, output: Path) -> LatentLabels:
     """Label a dataset with the command's own function and flags."""
     flags = {"laq_path": laq, "dataset_root": dataset, "output_dir": output, "overwrite": "true", "device": "cpu"}
-    return precompute_latent_codes(draccus.parse(PrecomputeConfig, args=[f"--{k}={v}" for k, v in flags.items()]))
+    precompute_latent_codes(draccus.parse(PrecomputeConfig, args=[f"--{k}={v}" for k, v in flags.items()]))
+    return load_labels(output, with_vectors=True)
 
 
 def _save_policy(root: Path) -> None:

@@ -36,8 +36,10 @@ _DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
 class Column(Protocol):
     """Values of a column in every frame, in memory or on disk."""
 
-    feature: dict[str, Any]
-    """Description of the column in `meta/info.json`: dtype, shape and names."""
+    @property
+    def feature(self) -> dict[str, Any]:
+        """Description of the column in `meta/info.json`: dtype, shape and names."""
+        ...
 
     def rows(self, first: int, end: int) -> Shaped[np.ndarray, "f values"]:
         """Values of the frames from `first` to `end`."""
