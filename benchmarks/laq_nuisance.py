@@ -9,9 +9,8 @@ Shapes: b clips, g features of a probe, y numbers of a nuisance's state.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,18 +20,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
-from benchmarks.running import side_by_side, train_laq
+from benchmarks.running import run_command, side_by_side, train_laq
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.dataset import open_dataset
 from hlrp.data.labels import load_labels
-from hlrp.laq.checkpoint import load_laq
+from hlrp.data.sources import lerobot_source
+from hlrp.laq.checkpoint import LoadedLAQ, load_laq
+from hlrp.measure.held_out import evaluate_laq
+from hlrp.measure.laq_quality import LAQQuality
 from hlrp.measure.linear_probe import linear_probe
 from hlrp.runtime.tables import table
 
 KINDS = ("distractor", "camera")
 """Kinds of nuisance that are measured."""
+_MEANS = ("action_r2_codes", "action_r2_vectors", "nuisance_r2")
 LABELLED_SHARE = 0.025
 """Share of the training episodes whose actions the labelled variant uses."""
 
@@ -44,6 +48,10 @@ class Variant:
     name: str
     flags: tuple[str, ...]
     labelled: bool = False
+    """Whether the LAQ learns from actions; then several seeds are trained."""
+    has_teacher: bool = False
+    """Whether `hlrp-pseudo-label` first reads the actions of all video from the labelled episodes of the variant before
+    this one, so that the LAQ learns from all of them."""
 
 
 VARIANTS = (
@@ -52,6 +60,7 @@ VARIANTS = (
     Variant("+ reversed clips", tuple(f"--views.{x}=0" for x in ("max_shift", "max_brightness", "max_contrast"))),
     Variant("+ altered view (default)", ()),
     Variant("default + 2.5 % labels", (f"--labelled_fraction={LABELLED_SHARE}",), labelled=True),
+    Variant("+ a teacher that labels all video", ("--labelled_fraction=1",), labelled=True, has_teacher=True),
 )  # fmt: skip
 
 
@@ -65,31 +74,49 @@ def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dic
         seeds: Seeds of the labelled variant; the others have one.
 
     Returns:
-        `{"<kind>: <variant>": {"action_r2", "nuisance_r2", "seeds": …}}`, means over seeds with their range.
+        `{"<kind>: <variant>": {"action_r2_codes", "action_r2_vectors", "nuisance_r2", "seeds": …}}`, means over seeds.
     """
     jobs: dict[tuple[str, str, int], Path] = {}
-    flags: dict[Path, tuple[str, ...]] = {}
+    trainings: dict[bool, list[Callable[[], None]]] = {False: [], True: []}
     for kind, root in roots.items():
         for number, variant in enumerate(VARIANTS):
             for seed in range(seeds if variant.labelled else 1):
                 output = runs / f"nuisance_{kind}_{number}_{seed}"
                 jobs[kind, variant.name, seed] = output
-                flags[output] = (f"--dataset_root={root}", f"--steps={steps}", f"--seed={seed}", *variant.flags)
-    side_by_side([partial(train_laq, output, *flags[output]) for output in jobs.values()])
+                flags = (f"--steps={steps}", f"--seed={seed}", *variant.flags)
+                before = runs / f"nuisance_{kind}_{number - 1}_{seed}"
+                train = partial(_train_with_teacher, before) if variant.has_teacher else _train
+                trainings[variant.has_teacher].append(partial(train, root, output, *flags))
+    for group in trainings.values():  # those with a teacher come last: their teachers need what the others chose
+        side_by_side(group)
     results: dict[str, Any] = {}
     for kind, root in roots.items():
         for variant in VARIANTS:
             of_seeds = [probe(jobs[key], root) for key in jobs if key[:2] == (kind, variant.name)]
             results[f"{kind}: {variant.name}"] = {
-                **{name: mean(one[name] for one in of_seeds) for name in ("action_r2", "nuisance_r2")},
+                **{name: mean(one[name] for one in of_seeds) for name in _MEANS},
                 "seeds": of_seeds,
             }
     print(_table(results))
     return results
 
 
+def _train(root: Path, output: Path, *flags: str) -> None:
+    train_laq(output, f"--dataset_root={root}", *flags)
+
+
+def _train_with_teacher(before: Path, root: Path, output: Path, *flags: str) -> None:
+    """Train a LAQ on actions that were read from video, from those episodes whose actions the LAQ `before` knew."""
+    episodes = load_laq(before).extra["sources"][0]["labelled_episodes"]
+    completed = output.with_name(f"{output.name}_actions")
+    if not completed.exists():
+        options = (f"--dataset_root={root}", f"--output_dir={completed}", f"--labelled_episodes={episodes}")
+        run_command("hlrp.cli.pseudo_label", *options, "--start=scratch", log=completed.with_suffix(".log"))
+    _train(completed, output, *flags)
+
+
 def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
-    """Return the R² of linear probes from codes to the action chunk and to the nuisance's displacement.
+    """Return the R² of linear probes from codes to the recorded actions and to the nuisance's displacement.
 
     The probes are scored on the held-out episodes of the LAQ's training.
     """
@@ -113,13 +140,22 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
     (fit, fit_moves), (test, test_moves) = clips(~is_held_out), clips(is_held_out)
     mean_move, spread = fit_moves.mean(0), fit_moves.std(0)
     score = linear_probe(fit, (fit_moves - mean_move) / spread, test, (test_moves - mean_move) / spread)
-    card = json.loads((laq_path / "quality.json").read_text(encoding="utf-8"))
+    card = _quality(laq, dataset)
     return {
-        "action_r2": card["probe_r2"],
-        "action_r2_interval": card["probe_r2_interval"],
+        "action_r2_codes": card.probe.probe_r2,
+        "action_r2_vectors": card.probe.probe_r2_vectors,
+        "action_r2_interval": card.probe.probe_r2_interval,
         "nuisance_r2": float(score.pooled()),
-        "copy_gain": card["copy_gain"],
+        "copy_gain": card.pictures.copy_gain,
     }
+
+
+def _quality(laq: LoadedLAQ, dataset: LeRobotDataset) -> LAQQuality:
+    """Measure a LAQ on the recorded actions of `dataset`; its own card may have been trained on others."""
+    source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=1)
+    episodes = torch.arange(len(source.bounds))
+    is_held_out = torch.isin(episodes, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
+    return evaluate_laq(laq.model, source, episodes[~is_held_out], episodes[is_held_out], seed=laq.extra["seed"])
 
 
 def _table(results: Mapping[str, Any]) -> str:
@@ -128,8 +164,12 @@ def _table(results: Mapping[str, Any]) -> str:
         low, high = metrics["seeds"][0]["action_r2_interval"]
         rows.append(
             [
-                name, f"{metrics['action_r2']:.3f}", f"{low:.2f} … {high:.2f}", f"{metrics['nuisance_r2']:.3f}",
+                name,
+                f"{metrics['action_r2_codes']:.3f}",
+                f"{low:.2f} … {high:.2f}",
+                f"{metrics['action_r2_vectors']:.3f}",
+                f"{metrics['nuisance_r2']:.3f}",
                 str(len(metrics["seeds"])),
             ]
-        )  # fmt: skip
-    return table(["variant", "R² action", "95 % (seed 0)", "R² nuisance", "seeds"], rows)
+        )
+    return table(["variant", "R² action, codes", "95 % (seed 0)", "… vectors", "R² nuisance", "seeds"], rows)
