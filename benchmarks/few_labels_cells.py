@@ -57,8 +57,15 @@ class Method:
     """Where its actions come from: `labelled` episodes, `all` episodes, or pseudo-actions of the labeller `scratch` or
     `laq`."""
     codes: str | None = None
-    """Label set and foundation model that it starts from: `laq`, `random` or `oracle`; None for a policy without."""
+    """Label set and foundation model that it starts from: `laq`, `random`, `oracle`, or `student` for a LAQ that learns
+    from the pseudo-actions of the labeller `scratch`; None for a policy without."""
 
+    def label_set(self, budget: int) -> str | None:
+        """Name of its label set; a student has another one for every number of labelled episodes."""
+        return f"{_STUDENT}{budget}" if self.codes == "student" else self.codes
+
+
+_STUDENT = "student_"
 
 METHODS = {
     "bc": Method("bc"),
@@ -70,6 +77,8 @@ METHODS = {
     "hlrp_vla_direct": Method("hlrp_vla_direct", codes="laq"),
     "hlrp_action_expert_latent": Method("hlrp_action_expert_latent", codes="laq"),
     "hlrp_action_expert_direct": Method("hlrp_action_expert_direct", codes="laq"),
+    "student_vla_direct": Method("hlrp_vla_direct", data="scratch", codes="student"),
+    "student_latent": Method("hlrp_action_expert_latent", data="scratch", codes="student"),
     "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
     "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
     "all_labels_bc": Method("bc", data="all"),
@@ -79,7 +88,7 @@ METHODS = {
 and `oracle` bound what codes can give: codes of an untrained quantizer, and codes of the true actions."""
 
 _THREE = ("bc", "pseudo_bc", "hlrp_action_expert_latent")
-_FIVE = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "hlrp_action_expert_latent")
+_BALL_ROWS = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "hlrp_action_expert_latent", "student_latent")
 _QUICK = ("bc", "idm_bc", "pseudo_bc", "hlrp_action_expert_latent")
 
 
@@ -111,7 +120,7 @@ def planned_cells(*, quick: bool, seeds: int) -> list[Cell]:
     for seed in range(seeds):
         cells += [Cell(CLEAN, method, 3, seed) for method in few]
     for seed in range(seeds):
-        cells += [Cell(BALL, method, 1, seed) for method in _FIVE]
+        cells += [Cell(BALL, method, 1, seed) for method in _BALL_ROWS]
     for seed in range(seeds):
         cells += [Cell(CLEAN, method, 10, seed) for method in _THREE]
     return cells
@@ -150,6 +159,11 @@ class World:
         """Folder of a pseudo-labelled dataset."""
         return self.folder / f"pseudo_{start}_{budget}_{seed}"
 
+    def labelled_dataset(self, kind: str, seed: int) -> Path:
+        """Folder of the dataset whose frames have the label set `kind`."""
+        budget = _student_budget(kind)
+        return self.dataset if budget is None else self.pseudo("scratch", budget, seed)
+
     def record(self) -> Job:
         """Job that records the dataset."""
         flags = [
@@ -164,6 +178,8 @@ class World:
 
     def label_jobs(self, kind: str, seed: int) -> list[Job]:
         """Jobs that write a label set: codes of a trained LAQ, of an untrained one, or of the true actions."""
+        if _student_budget(kind) is not None:
+            return self._student_jobs(kind, seed)
         trained, labels = self.quantizer("laq", seed), self.labels(kind, seed)
         title = f"{self.name}, seed {seed}"
         steps = self.settings.laq_steps
@@ -190,12 +206,27 @@ class World:
         run = partial(upstream.write_codes, self.dataset, quantizer, labels, device=self.settings.device)
         return [*jobs, Job(f"codes of {kind}, {title}", labels, run, (quantizer,))]
 
+    def _student_jobs(self, kind: str, seed: int) -> list[Job]:
+        """Jobs that write the codes of a LAQ that learned from pseudo-actions."""
+        budget, completed = _student_budget(kind), self.labelled_dataset(kind, seed)
+        assert budget is not None
+        quantizer, labels = self.quantizer(kind, seed), self.labels(kind, seed)
+        title = f"{kind}, {self.name}, seed {seed}"
+        options = {"steps": self.settings.laq_steps, "seed": seed, "device": self.settings.device, "labelled": True}
+        train = partial(upstream.train_quantizer, completed, quantizer, **options)
+        write = partial(upstream.write_codes, completed, quantizer, labels, device=self.settings.device)
+        return [
+            *self.pseudo_jobs("scratch", budget, seed),
+            Job(f"LAQ {title}", quantizer, train, (completed,)),
+            Job(f"codes of {title}", labels, write, (quantizer,)),
+        ]
+
     def foundation_jobs(self, kind: str, seed: int) -> list[Job]:
         """Jobs that train a foundation model on the label set `kind`."""
         labels, output = self.labels(kind, seed), self.foundation(kind, seed)
         run = partial(
             upstream.train_foundation,
-            self.dataset,
+            self.labelled_dataset(kind, seed),
             labels,
             output,
             steps=self.settings.foundation_steps,
@@ -231,6 +262,14 @@ class World:
         return Job(name, output, partial(run, self.dataset, output, **options), tuple(after))
 
 
+_LAQ_NAMES = {"laq": "LAQ", "random": "random LAQ"}
+
+
+def _student_budget(kind: str) -> int | None:
+    """Labelled episodes of each task of the label set of a student; None for other label sets."""
+    return int(kind.removeprefix(_STUDENT)) if kind.startswith(_STUDENT) else None
+
+
 def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
     """Jobs of everything that reads actions from video, and of its scores."""
     jobs: list[Job] = []
@@ -242,12 +281,13 @@ def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
             METHODS[cell.method] for cell in cells if (cell.world, cell.budget, cell.seed) == (name, budget, seed)
         ]
         starts = sorted({method.data for method in methods} & {"scratch", "laq"})
-        kinds = sorted({method.codes for method in methods if method.codes} - {"oracle"})
+        found = {method.label_set(budget) for method in methods}
+        kinds = sorted(kind for kind in found if kind not in (None, "oracle"))
         parts = [world.pseudo_jobs(start, budget, seed) for start in starts]
         parts += [world.label_jobs(kind, seed) for kind in kinds]
         jobs += [world.record(), *(job for part in parts for job in part)]
         read = {f"pseudo-actions from {start}": world.pseudo(start, budget, seed) for start in starts}
-        codes = {f"{kind} LAQ" if kind == "random" else "LAQ": world.labels(kind, seed) for kind in kinds}
+        codes = {_LAQ_NAMES.get(kind, "student LAQ"): world.labels(kind, seed) for kind in kinds}
 
         def run(
             world: World = world,
@@ -272,9 +312,10 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         world, method = worlds[cell.world], METHODS[cell.method]
         jobs.append(world.record())
         needed = [world.dataset]
-        if method.codes is not None:
-            jobs += world.foundation_jobs(method.codes, cell.seed)
-            needed.append(world.foundation(method.codes, cell.seed))
+        kind = method.label_set(cell.budget)
+        if kind is not None:
+            jobs += world.foundation_jobs(kind, cell.seed)
+            needed.append(world.foundation(kind, cell.seed))
         elif method.policy == "bc":  # it loads a foundation model that has no effect on its actions
             jobs += world.foundation_jobs("laq", cell.seed)
             needed.append(world.foundation("laq", cell.seed))
@@ -328,7 +369,7 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
         return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
-    kind = method.codes or "laq"
+    kind = method.label_set(cell.budget) or "laq"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",
         *([f"--policy.labelled_episodes={episodes}"] if episodes else []),

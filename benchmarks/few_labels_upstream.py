@@ -37,10 +37,11 @@ _CLIPS = 256
 """Clips from which an untrained quantizer takes the statistics of its rounding."""
 
 
-def train_quantizer(dataset: Path, output: Path, *, steps: int, seed: int, device: str) -> None:
-    """Train a LAQ on all video of the dataset, without any action."""
+def train_quantizer(dataset: Path, output: Path, *, steps: int, seed: int, device: str, labelled: bool = False) -> None:
+    """Train a LAQ on all video of the dataset: without any action, or with all actions if `labelled` is true."""
     flags = [f"--dataset_root={dataset}", f"--output_dir={output}", f"--steps={steps}", f"--seed={seed}"]
-    _resumable("hlrp.cli.train_laq", output, [*flags, f"--device={device}"])
+    actions = ["--labelled_fraction=1"] if labelled else []
+    _resumable("hlrp.cli.train_laq", output, [*flags, f"--device={device}", *actions])
 
 
 def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> None:
