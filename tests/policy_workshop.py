@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -149,3 +150,11 @@ def make_workshop(image_dataset_root: Path, folder: Path) -> Workshop:
     save_labels(labels, dataset_root / LABELS_DIR)
     foundation = make_foundation(folder / "foundation", fingerprint=labels.metadata.laq_fingerprint)
     return Workshop(dataset_root, foundation, labels, laq)
+
+
+def without_digest(folder: Path) -> None:
+    """Make a saved model one of a version that did not save the digest of its weights."""
+    path = folder / "foundation.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["weights_sha256"]
+    path.write_text(json.dumps(values), encoding="utf-8")

@@ -156,9 +156,9 @@ def test_any_column_of_numbers_is_a_row_per_frame(column: pa.Array, rows: list[l
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pa.array([["a"], ["b"]]), "'action' holds values of type string, expected numbers"),
-        (pa.array([[1.0], None]), "'action' has 1 empty values; write NaN"),
-        (pa.array([[1.0], [1.0, 2.0]]), "rows of column 'action' differ in length"),
+        (pa.array([["a"], ["b"]]), "column 'action' of a dataset holds values of type string, expected numbers"),
+        (pa.array([[1.0], None]), "column 'action' of a dataset has 1 empty values; write NaN"),
+        (pa.array([[1.0], [1.0, 2.0]]), "rows of column 'action' of a dataset differ in length"),
     ],
 )
 def test_a_column_of_something_else_is_refused_by_name(column: pa.Array, message: str) -> None:

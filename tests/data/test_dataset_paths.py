@@ -73,6 +73,15 @@ def test_an_info_file_that_contradicts_the_rest_is_refused(root: Path, entry: st
         open_dataset(NAME, root)
 
 
+def test_actions_that_are_no_numbers_are_refused(root: Path) -> None:
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action"]["dtype"] = "string"
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"gives 'action' the dtype 'string', expected numbers"):
+        open_dataset(NAME, root)
+
+
 @pytest.mark.parametrize("how", ["shifted", "overlapping", "swapped", "too short"])
 def test_parts_of_videos_follow_each_other(root: Path, how: str) -> None:
     names = [f"videos/{CAMERA}/{edge}_timestamp" for edge in ("from", "to")]

@@ -110,7 +110,10 @@ def test_a_quantizer_loads_by_its_name_on_the_hub(
 
 
 @pytest.mark.parametrize("name", ["outputs/laq/missing", "../laq", "a b", "laq"])
-def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(name: str) -> None:
+def test_what_is_neither_a_folder_nor_a_repository_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"is neither a folder nor the name of a hub repository$"):
         fetch_folder(name, LAQ_FOLDER)
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
-from lerobot.datasets.utils import DEFAULT_TASKS_PATH
+from lerobot.datasets.utils import DEFAULT_TASKS_PATH, INFO_PATH
+from lerobot.utils.constants import ACTION, OBS_STATE
 
 from hlrp.data.dataset_paths import require_file_number
 
 
 def require_sound_metadata(meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray, "e 2"], *, whole: bool) -> None:
-    """Raise unless data files and parts of videos belong to episodes without gap and overlap.
+    """Raise unless actions and states are numbers, and data files and parts of videos belong to episodes without gap
+    and overlap.
 
     Args:
         meta: Metadata of the dataset.
@@ -25,12 +27,23 @@ def require_sound_metadata(meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray,
 
     Raises:
         FileNotFoundError: If a data file is missing.
-        ValueError: If videos are too short for their episodes, or overlap.
+        ValueError: If actions or states are no numbers, or videos are too short for their episodes, or overlap.
     """
+    _require_numbers(meta)
     if whole:
         _require_data_files(meta)
     for camera in meta.video_keys:
         _require_video_parts(meta, camera, bounds[:, 1] - bounds[:, 0])
+
+
+def _require_numbers(meta: LeRobotDatasetMetadata) -> None:
+    for name in (ACTION, OBS_STATE):
+        kind = meta.features.get(name, {}).get("dtype", "float32")
+        if not str(kind).startswith(("float", "int", "uint", "bool")):
+            raise ValueError(
+                f"{Path(meta.root) / INFO_PATH} gives {name!r} the dtype {kind!r}, expected numbers such as float32; "
+                "copy the dataset again, or correct the entry"
+            )
 
 
 def require_known_tasks(meta: LeRobotDatasetMetadata, task_index: Int[np.ndarray, " f"]) -> None:

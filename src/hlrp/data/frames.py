@@ -45,7 +45,6 @@ class ImageFiles:
         self._camera = camera
         self._size = image_size
         self._crop = crop
-        self._folder = dataset.root
         self._images = dataset.hf_dataset.select_columns([camera]).with_format(None)
 
     def __len__(self) -> int:
@@ -62,8 +61,8 @@ class ImageFiles:
             if isinstance(error, OSError) and error.errno is not None:  # of the disk
                 raise
             raise ValueError(
-                f"a picture of {self._camera} among the frames {int(wanted.min())} to {int(wanted.max())} of "
-                f"{self._folder} cannot be read ({error}); copy the dataset again, or download it anew"
+                f"a picture of camera {self._camera!r} among the frames {int(wanted.min())} to {int(wanted.max())} "
+                f"cannot be read ({error}); copy the dataset again, or download it anew"
             ) from error
         frames = [resize(pil_to_tensor(self._rgb(image)), self._size, crop=self._crop) for image in images]
         return take(torch.stack(frames), place)
