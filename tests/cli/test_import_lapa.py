@@ -57,6 +57,7 @@ def test_it_labels_a_dataset(config: ImportLapaConfig, image_dataset_root: Path,
     assert (labels.codes[labels.valid] < 8).all()
 
 
+@pytest.mark.slow
 def test_its_report_compares_it_with_baselines_that_can_be_trained(
     config: ImportLapaConfig, image_dataset_root: Path, tmp_path: Path
 ) -> None:

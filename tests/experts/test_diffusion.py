@@ -18,7 +18,7 @@ def observed(conditions: Tensor) -> ObservationTokens:
     return ObservationTokens(conditions[..., None])
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("DDPM", 50), ("DDIM", 10)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("DDPM", 50), pytest.param("DDIM", 10, marks=pytest.mark.slow)])
 def test_it_learns_which_chunk_belongs_to_which_condition(scheduler: str, steps: int) -> None:
     options = DiffusionOptions(
         down_dims=(32,), noise_scheduler_type=scheduler, num_train_timesteps=50, prediction_type="epsilon"

@@ -301,6 +301,7 @@ def test_a_killed_command_continues_to_the_same_bytes(config: PrecomputeConfig, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "whole"]
 
 
+@pytest.mark.slow
 def test_datatrove_is_not_imported_without_an_executor() -> None:
     found = subprocess.run(
         [sys.executable, "-c", "import sys, hlrp.labelling.cluster; print('datatrove' in sys.modules)"],

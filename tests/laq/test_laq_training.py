@@ -74,7 +74,7 @@ def train(tmp_path: Path, quantizer: str, *, steps: int) -> LAQQuality:
     return measure_quality(model, clips)
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("quantizer", ["fsq", pytest.param("vq", marks=pytest.mark.slow)])
 def test_more_than_half_of_every_codebook_stays_alive(tmp_path: Path, quantizer: str) -> None:
     card = train(tmp_path, quantizer, steps=150)
     assert all(dead < 4 for dead in card.codes.dead_codes), card.codes.code_usage

@@ -192,7 +192,15 @@ def our_flags(workshop: Workshop, kind: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "source"),
-    [*((kind, "precomputed") for kind in sorted(SMALL)), ("hlrp_vla_direct", "online"), ("hlrp_diffusion", "online")],
+    [
+        ("hlrp_vla_direct", "precomputed"),
+        ("hlrp_vla_direct", "online"),
+        ("hlrp_action_expert_latent", "precomputed"),
+        pytest.param("hlrp_action_expert_direct", "precomputed", marks=pytest.mark.slow),
+        pytest.param("hlrp_vla", "precomputed", marks=pytest.mark.slow),
+        pytest.param("hlrp_diffusion", "precomputed", marks=pytest.mark.slow),
+        pytest.param("hlrp_diffusion", "online", marks=pytest.mark.slow),
+    ],
 )
 def test_our_policies_see_latent_labels_in_the_loss_alone(workshop: Workshop, kind: str, source: str) -> None:
     online = ("--policy.latent_targets=online", f"--policy.laq_checkpoint_path={workshop.laq}",
