@@ -77,8 +77,8 @@ METHODS = {
     "hlrp_vla_direct": Method("hlrp_vla_direct", codes="laq"),
     "hlrp_action_expert_latent": Method("hlrp_action_expert_latent", codes="laq"),
     "hlrp_action_expert_direct": Method("hlrp_action_expert_direct", codes="laq"),
-    "student_vla_direct": Method("hlrp_vla_direct", data="scratch", codes="student"),
-    "student_latent": Method("hlrp_action_expert_latent", data="scratch", codes="student"),
+    "student_vla_direct": Method("hlrp_vla_direct", codes="student"),
+    "student_latent": Method("hlrp_action_expert_latent", codes="student"),
     "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
     "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
     "all_labels_bc": Method("bc", data="all"),
@@ -361,7 +361,10 @@ def _train_and_evaluate(world: World, cell: Cell) -> None:
 def policy_flags(world: World, cell: Cell) -> list[str]:
     """Options of lerobot-train that describe the policy of a cell and its data."""
     method = METHODS[cell.method]
-    root = world.pseudo(method.data, cell.budget, cell.seed) if method.data in ("scratch", "laq") else world.dataset
+    kind = method.label_set(cell.budget) or "laq"
+    root = world.labelled_dataset(kind, cell.seed)
+    if method.data in ("scratch", "laq"):
+        root = world.pseudo(method.data, cell.budget, cell.seed)
     flags = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={root}"]
     episodes: list[int] = []
     if method.data == "labelled":
@@ -369,7 +372,6 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
         return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
-    kind = method.label_set(cell.budget) or "laq"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",
         *([f"--policy.labelled_episodes={episodes}"] if episodes else []),
