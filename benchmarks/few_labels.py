@@ -27,6 +27,7 @@ from hlrp.cli.common import run_cli
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
 from hlrp.storage.files import new_file, write_json
+from hlrp.training.settings import require_same
 
 _COMPARED_WITH = ("bc", "idm_bc", "random_laq")
 """Methods that every other method is compared with."""
@@ -86,6 +87,8 @@ def main(config: BenchConfig) -> None:
     cells = planned_cells(quick=config.quick, seeds=config.seeds)
     worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
     failed: list[str] = []
+    if not config.summarize:
+        _require_same_settings(config)
     for group in [] if config.summarize else _groups(cells):
         # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
         failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
@@ -100,6 +103,23 @@ def main(config: BenchConfig) -> None:
     print(f"{results['finished']} of {len(cells)} cells: {config.results}")
     for sentence in failed:
         print(f"failed: {sentence}")
+
+
+_LASTING = ("steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", "eval_episodes")
+"""Options on which results depend, so that they must be those of the results that are there."""
+
+
+def _require_same_settings(config: BenchConfig) -> None:
+    """Raise if earlier results in this folder were made with other steps or sizes: they would be mixed unnoticed.
+
+    Raises:
+        ValueError: With the option that differs.
+    """
+    path, now = config.runs / "settings.json", {name: getattr(config, name) for name in _LASTING}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        require_same(before, now, prefix="--", remedy="name another --output, or remove the earlier results")
+    write_json(path, now)
 
 
 def _groups(cells: list[Cell]) -> list[list[Cell]]:

@@ -27,7 +27,8 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         figure = new_figure(4.2)
         plots = figure.subplots(1, max(len(worlds), 1), sharey=True, squeeze=False)[0]
         colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(_methods(worlds)))}
-        styles = {name: "-" if i < len(PALETTE) else "--" for i, name in enumerate(colours)}
+        # Colours repeat after the palette; another line and marker tell such methods apart, also at a single budget.
+        styles = {name: "-o" if i < len(PALETTE) else "--s" for i, name in enumerate(colours)}
         every = in_order({budget for budgets in cells.values() for budget in budgets})
         for axes, (world, methods) in zip(plots, sorted(worlds.items()), strict=False):
             for number, (name, budgets) in enumerate(methods.items()):
@@ -36,7 +37,7 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
                 places = [every.index(budget) + 0.035 * (number - len(methods) / 2) for budget, _ in known]
                 rates = [found["success"] for _, found in known]
                 low, high = zip(*(found["interval"] for _, found in known), strict=True)
-                axes.plot(places, rates, styles[name], marker="o", markersize=4, color=colours[name], label=name)
+                axes.plot(places, rates, styles[name], markersize=4, color=colours[name], label=name)
                 axes.vlines(places, low, high, color=colours[name], linewidth=1, alpha=0.5)
             axes.set_title("with a large ball" if world else "the tasks alone", fontsize=9)
             axes.set_xticks(range(len(every)), every)

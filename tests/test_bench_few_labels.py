@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from benchmarks.few_labels import BenchConfig, success_table
+from benchmarks.few_labels import BenchConfig, _require_same_settings, success_table
 from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_plot import in_order, success_figure
@@ -88,6 +89,15 @@ def test_the_output_of_every_job_is_what_another_needs_or_a_result(tmp_path: Pat
     outputs = {job.output for job in jobs}
     assert all(path in outputs for job in jobs for path in job.after)
     assert all(worlds[cell.world].result(cell) in outputs for cell in cells)
+
+
+def test_results_of_other_steps_are_not_mixed_with_earlier_ones(tmp_path: Path) -> None:
+    first = BenchConfig(output=tmp_path / "few_labels.json")
+    first.runs.mkdir()
+    _require_same_settings(first)
+    _require_same_settings(replace(first, seeds=1, workers=1))  # what results do not depend on
+    with pytest.raises(ValueError, match=r"--steps was 400 .* 800"):
+        _require_same_settings(replace(first, steps=800))
 
 
 def test_a_larger_budget_contains_a_smaller_one(image_dataset_root: Path) -> None:
