@@ -30,6 +30,7 @@ from benchmarks.running import require_known, run_benchmark, run_command, run_se
 from benchmarks.timing import interleaved
 from hlrp.commands.running import choose_device
 from hlrp.foundation.backends.embedded import EmbeddedSize
+from hlrp.foundation.backends.qwen3vl_chat_backend import QwenVLChatBackend
 from hlrp.foundation.batch import FoundationBatch
 from hlrp.laq.config import PRESETS
 from hlrp.laq.model import LatentActionQuantizer
@@ -143,7 +144,7 @@ def labels(config: BenchConfig) -> dict[str, Any]:
 def decoding(config: BenchConfig) -> dict[str, Any]:
     """Codes of a VLM with random weights, beside one prefill and transformers' `generate`."""
     dtype = torch.float32 if config.is_debug else torch.bfloat16
-    backend = random_qwen(_QWEN_DEBUG if config.is_debug else _QWEN_2B, dtype=dtype).to(config.device or "cpu").eval()
+    backend = _random_vlm(config, dtype).eval()
     batch = random_batch(BATCH, IMAGE, seed=0, tokens=20).to(config.device or "cpu")
     with torch.no_grad():
         seconds = config.seconds(
@@ -165,7 +166,7 @@ def decoding(config: BenchConfig) -> dict[str, Any]:
 
 def training(config: BenchConfig) -> dict[str, Any]:
     """Training steps of a VLM with random weights in bf16-mixed: frames per second, share of the peak, peak memory."""
-    backend = random_qwen(_QWEN_DEBUG if config.is_debug else _QWEN_2B).to(config.device or "cpu").train()
+    backend = _random_vlm(config, torch.float32).train()
     frames = random_batch(config.batch_size, IMAGE, seed=0)
     codes = torch.randint(backend.spec.codebook_size, (config.batch_size, backend.spec.num_codes))
     batch = replace(frames, labels=LatentActions.of_codes(codes)).to(config.device or "cpu")
@@ -180,6 +181,13 @@ def training(config: BenchConfig) -> dict[str, Any]:
         optimizer.zero_grad()
 
     return _training_figures(config, step, sum(p.numel() for p in backend.parameters()))
+
+
+def _random_vlm(config: BenchConfig, dtype: torch.dtype) -> QwenVLChatBackend:
+    """VLM with random weights that are drawn on the device: on one CPU core, two billion take most of a minute."""
+    assert config.device is not None
+    with torch.device(config.device):
+        return random_qwen(_QWEN_DEBUG if config.is_debug else _QWEN_2B, dtype=dtype).to(config.device)
 
 
 def few_labels(config: BenchConfig) -> dict[str, Any]:

@@ -21,7 +21,6 @@ import draccus
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torchcodec.decoders import VideoDecoder
 
 from hlrp.data.source_config import SourceConfig
 from hlrp.data.training_sources import open_source
@@ -70,6 +69,9 @@ def run(
     frames = open_source(config, image_size=(image_size, image_size), cache_gib=0).frames
     if not isinstance(frames, VideoFiles):
         raise ValueError("the loader is measured on videos, and this dataset stores images")
+    # Imported here, since only this section needs torchcodec, whose import fails where FFmpeg's libraries are missing.
+    from torchcodec.decoders import VideoDecoder
+
     last = len(frames) - batch_size - offset
     if last < batches:
         raise ValueError(f"need at least {batch_size + offset + batches} frames of video, got {len(frames)}")

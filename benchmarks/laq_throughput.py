@@ -125,7 +125,7 @@ def count(module: nn.Module) -> int:
 
 def our_step(model: LatentActionQuantizer, frames: Float[Tensor, "b t m c h w"] | Tensor) -> Callable[[], None]:
     """One training step, with the views and losses of `hlrp-train-laq`."""
-    task = LAQTask(model, LAQTrainingConfig())
+    task = LAQTask(model, LAQTrainingConfig()).to(frames.device)
     batch = replace(unlabelled(frames.cpu()).to(frames.device), frames=frames)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     model.train()
