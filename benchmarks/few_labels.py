@@ -19,9 +19,9 @@ from typing import Any
 
 import draccus
 
-from benchmarks.few_labels_cells import BALL, Cell, World, budget_name, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_cells import BALL, METHODS, Cell, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import run_jobs
-from benchmarks.few_labels_plot import in_order, success_figure
+from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from hlrp.cli.common import run_cli
 from hlrp.runtime.checks import require_numbers
@@ -97,12 +97,22 @@ def main(config: BenchConfig) -> None:
         print(success_table(gather(worlds, cells)), flush=True)
     results = gather(worlds, cells)
     write_json(config.results, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
-    with new_file(config.results.with_suffix(".png")) as scratch:
-        scratch.write_bytes(success_figure(results["cells"]))
+    _draw(config, results["cells"])
     print(success_table(results))
     print(f"{results['finished']} of {len(cells)} cells: {config.results}")
     for sentence in failed:
         print(f"failed: {sentence}")
+
+
+def _draw(config: BenchConfig, cells: dict[str, Any]) -> None:
+    """Write the plot over all budgets, and one of all methods at the smallest budget, beside the ceilings."""
+    with new_file(config.results.with_suffix(".png")) as scratch:
+        scratch.write_bytes(success_figure(cells))
+    methods = {name: found.get("1", found.get("all")) for name, found in cells.items() if name in METHODS}
+    rows = {name: row for name, row in methods.items() if row is not None}
+    if rows:
+        with new_file(config.results.with_name(f"{config.results.stem}_methods.png")) as scratch:
+            scratch.write_bytes(methods_figure(rows, {name: METHODS[name].learns_from for name in rows}))
 
 
 _LASTING = ("steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", "eval_episodes")

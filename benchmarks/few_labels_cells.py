@@ -64,6 +64,17 @@ class Method:
         """Name of its label set; a student has another one for every number of labelled episodes."""
         return f"{_STUDENT}{budget}" if self.codes == "student" else self.codes
 
+    @property
+    def learns_from(self) -> str:
+        """What the policy learns from, in words for plots."""
+        if self.data == "all":
+            return "all actions: a ceiling"
+        if self.codes in ("random", "oracle"):
+            return "labelled episodes, codes of a control"
+        if self.data == "labelled":
+            return "labelled episodes" if self.codes is None else "labelled episodes, latents of all video"
+        return "actions read from all video"
+
 
 _STUDENT = "student_"
 
@@ -73,6 +84,7 @@ METHODS = {
     "idm_bc": Method("bc", data="scratch"),
     "pseudo_bc": Method("bc", data="laq"),
     "pseudo_act": Method("act", data="laq"),
+    "pseudo_latent": Method("hlrp_action_expert_latent", data="laq", codes="laq"),
     "random_laq": Method("hlrp_action_expert_latent", codes="random"),
     "hlrp_vla_direct": Method("hlrp_vla_direct", codes="laq"),
     "hlrp_action_expert_latent": Method("hlrp_action_expert_latent", codes="laq"),

@@ -51,6 +51,38 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         return png(figure)
 
 
+def methods_figure(rows: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -> bytes:
+    """Draw the success rates of all methods at one number of labelled episodes, the best at the top.
+
+    Args:
+        rows: `success` and `interval` by method.
+        kinds: What each method learns from, which gives the colours.
+
+    Returns:
+        A PNG file.
+    """
+    order = sorted(rows, key=lambda name: rows[name]["success"])
+    colours = dict(zip(dict.fromkeys(kinds.values()), PALETTE, strict=False))
+    with figure_style():
+        figure = new_figure(0.9 + 0.24 * len(rows))
+        axes = figure.subplots()
+        for place, name in enumerate(order):
+            colour, (low, high) = colours[kinds[name]], rows[name]["interval"]
+            axes.hlines(place, low, high, color=colour, linewidth=2.5, alpha=0.45)
+            axes.plot(rows[name]["success"], place, "o", color=colour, markersize=6)
+            axes.text(1.01, place, f"{rows[name]['success']:.0%}", va="center", fontsize=8)
+        for kind in dict.fromkeys(kinds[name] for name in reversed(order)):
+            axes.plot([], [], "-o", color=colours[kind], label=kind)
+        axes.set_yticks(range(len(order)), order, color=INK)
+        axes.set_ylim(-0.7, len(order) - 0.3)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+        axes.set_xlabel("success, with 95 % intervals", color=FAINT)
+        axes.grid(axis="x")
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+        return png(figure)
+
+
 def in_order(budgets: Iterable[str]) -> list[str]:
     """Budgets by their number of labelled episodes; all labels come last."""
     return sorted(budgets, key=lambda budget: math.inf if budget == "all" else int(budget))

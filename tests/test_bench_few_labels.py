@@ -14,7 +14,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from benchmarks.few_labels import BenchConfig, _require_same_settings, success_table
 from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import Job, run_jobs
-from benchmarks.few_labels_plot import in_order, success_figure
+from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
 from benchmarks.train_in_memory import keep_in_memory
@@ -117,6 +117,10 @@ def test_tables_and_plots_put_all_labels_last() -> None:
     assert header.index("1 labelled") < header.index("10 labelled") < header.index("all labelled")
     assert in_order(["all", "10", "3"]) == ["3", "10", "all"]
     assert success_figure(cells).startswith(b"\x89PNG")
+    rows = {name: {"success": 0.5, "interval": [0.4, 0.6]} for name in METHODS}
+    kinds = {name: method.learns_from for name, method in METHODS.items()}
+    assert methods_figure(rows, kinds).startswith(b"\x89PNG")
+    assert kinds["bc"] == kinds["act"] != kinds["pseudo_bc"] == kinds["idm_bc"]
     assert [budget_name(0), budget_name(3)] == ["all", "3"]
 
 
