@@ -39,6 +39,16 @@ def test_it_learns_which_chunk_belongs_to_which_condition(scheduler: str, steps:
     assert (found - chunks).abs().mean() < 0.3
 
 
+def test_noise_draws_are_like_copies_of_the_samples() -> None:
+    expert = make_expert(DiffusionOptions(down_dims=(8,)), steps=2)
+    chunks, conditions = torch.randn(3, 5, 2), torch.randn(3, 2)
+    torch.manual_seed(1)
+    drawn = expert.loss(chunks, observed(conditions), None, None, draws=2)
+    torch.manual_seed(1)
+    copied = expert.loss(chunks.repeat_interleave(2, 0), observed(conditions.repeat_interleave(2, 0)), None, None)
+    torch.testing.assert_close(drawn, copied.unflatten(0, (3, 2)).mean(1))
+
+
 def test_the_same_noise_gives_the_same_chunk() -> None:
     expert = make_expert(DiffusionOptions(down_dims=(8,)), steps=2)
     noise, observation = torch.randn(1, 5, 2), observed(torch.randn(1, 2))

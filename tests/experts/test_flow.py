@@ -46,6 +46,18 @@ def test_it_learns_which_chunk_belongs_to_which_features() -> None:
     assert (found - chunks).abs().mean() < 0.25
 
 
+def test_noise_draws_are_like_copies_of_the_samples() -> None:
+    expert = perturbed(make_expert())
+    chunks, features, state = torch.randn(3, 5, 2), torch.randn(3, 4, 8), torch.randn(3, 3)
+    mask = torch.tensor([[True] * 4, [False, True, True, True], [True] * 4])
+    torch.manual_seed(1)
+    drawn = expert.loss(chunks, ObservationTokens(features, mask), None, state, draws=2)
+    torch.manual_seed(1)
+    copies = [tensor.repeat_interleave(2, 0) for tensor in (chunks, features, mask, state)]
+    copied = expert.loss(copies[0], ObservationTokens(copies[1], copies[2]), None, copies[3])
+    torch.testing.assert_close(drawn, copied.unflatten(0, (3, 2)).mean(1))
+
+
 def test_masked_tokens_do_not_count_and_others_do() -> None:
     expert = perturbed(make_expert())
     features = torch.randn(1, 4, 8)

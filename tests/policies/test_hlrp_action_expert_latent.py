@@ -104,6 +104,7 @@ def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None
         ({"expert": "mlp"}, "expert must be one of diffusion, flow"),
         ({"predicted_codes": 2.0}, "predicted_codes must be in"),
         ({"replan_every": 0}, "must be 1 or more"),
+        ({"noise_draws": 0}, "noise_draws must be 1 or more"),
         ({"noise_scheduler_type": "PNDM"}, "noise_scheduler_type must be one of DDPM, DDIM"),
         ({"num_inference_steps": 200}, "num_inference_steps must be between 1 and"),
         ({"down_dims": (12,)}, "down_dims must be multiples of n_groups 8"),
@@ -112,6 +113,14 @@ def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None
 def test_wrong_settings_are_refused(workshop: Workshop, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         workshop.policy(KIND, **wrong)
+
+
+def test_more_noise_draws_make_the_loss_less_random(workshop: Workshop, policy: Any) -> None:
+    batch, spread = workshop.batch(list(range(8))), {}
+    for draws in (1, 64):
+        policy.config.noise_draws = draws
+        spread[draws] = torch.tensor([policy(batch)[1]["action_loss"] for _ in range(6)]).std()
+    assert spread[64] < 0.5 * spread[1]
 
 
 @pytest.mark.parametrize("expert", ["diffusion", "flow"])

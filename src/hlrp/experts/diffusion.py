@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -114,16 +115,19 @@ class DiffusionExpert(ActionExpert):
         observation: ObservationTokens,
         codes: Float[Tensor, "b q v"] | None,
         state: Float[Tensor, "b r"] | None,
+        *,
+        draws: int = 1,
     ) -> Float[Tensor, "b h"]:
-        """Squared error of the UNet's prediction for every chunk step, averaged over action dimensions."""
-        chunk = self._padded(actions)
+        """Squared error of the UNet's prediction for every chunk step, averaged over action dimensions and draws."""
+        chunk = self._padded(actions).repeat_interleave(draws, 0)
         noise = torch.randn_like(chunk)
         levels = self.scheduler.config["num_train_timesteps"]
         level = torch.randint(levels, (len(chunk),), device=chunk.device)
         noisy = self.scheduler.add_noise(chunk, noise, level)
         target = noise if self.scheduler.config["prediction_type"] == "epsilon" else chunk
-        predicted = self.unet(noisy, level, global_cond=_condition(observation, codes, state))
-        return (predicted - target).square().mean(-1)[:, : self.sizes.chunk_size]
+        condition = _condition(observation, codes, state).repeat_interleave(draws, 0)
+        error = (self.unet(noisy, level, global_cond=condition) - target).square()
+        return reduce(error, "(b draws) p a -> b p", "mean", draws=draws)[:, : self.sizes.chunk_size]
 
     def act(
         self,

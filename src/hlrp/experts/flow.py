@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -95,6 +95,12 @@ class Prefix:
     state: Float[Tensor, "b d"] | None
     mask: Bool[Tensor, "b l"]
 
+    def repeated(self, times: int) -> "Prefix":
+        """Every sample `times` times in a row."""
+        keys_values = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.keys_values]
+        state = None if self.state is None else self.state.repeat_interleave(times, 0)
+        return Prefix(keys_values, state, self.mask.repeat_interleave(times, 0))
+
 
 class FlowExpert(ActionExpert):
     """Transformer over the steps of a chunk; every block cross-attends to the tokens of observation and codes."""
@@ -165,13 +171,16 @@ class FlowExpert(ActionExpert):
         observation: ObservationTokens,
         codes: Float[Tensor, "b q v"] | None,
         state: Float[Tensor, "b r"] | None,
+        *,
+        draws: int = 1,
     ) -> Float[Tensor, "b h"]:
-        """Squared error of the velocity for every chunk step, averaged over action dimensions."""
-        prefix = self.prefix(observation, codes, state)
+        """Squared error of the velocity for every chunk step, averaged over action dimensions and noise draws."""
+        prefix = self.prefix(observation, codes, state).repeated(draws)
+        actions = actions.repeat_interleave(draws, 0)
         time = early_times(len(actions), device=actions.device)
         noise = torch.randn_like(actions)
         predicted = self.velocity(path_point(actions, noise, time), time, prefix)
-        return (predicted - (noise - actions)).square().mean(-1)
+        return reduce((predicted - (noise - actions)).square(), "(b draws) h a -> b h", "mean", draws=draws)
 
     def act(
         self,

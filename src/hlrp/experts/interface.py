@@ -82,14 +82,17 @@ class ActionExpert(nn.Module, ABC):
         observation: ObservationTokens,
         codes: Float[Tensor, "b q v"] | None,
         state: Float[Tensor, "b r"] | None,
+        *,
+        draws: int = 1,
     ) -> Float[Tensor, "b h"]:
-        """Error of every chunk step, averaged over action dimensions.
+        """Error of every chunk step, averaged over action dimensions and noise draws.
 
         Args:
             actions: Normalized actions to predict.
             observation: Features of the observation.
             codes: Vectors of the latent codes to follow; None if the expert gets no codes.
             state: Normalized state; None if the expert gets no state.
+            draws: Noisy chunks per sample, for experts that learn to remove noise.
         """
 
     @abstractmethod

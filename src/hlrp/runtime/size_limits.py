@@ -30,6 +30,8 @@ LARGEST_SIDE_PX = 2**13
 """Height or width of a frame that a model takes, in pixels."""
 LONGEST_CHUNK = 2**14
 """Actions that a policy predicts at once."""
+MOST_NOISE_DRAWS = 2**10
+"""Noisy chunks that an action expert learns from for every training sample."""
 HIGHEST_FPS = 1e5
 """Frame rate of a dataset, in Hz."""
 HIGHEST_FILE_NUMBER = 10**6

@@ -10,7 +10,8 @@ from lerobot.configs import NormalizationMode
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from hlrp.experts.interface import ActionExpert
-from hlrp.runtime.checks import raises_parsing_errors
+from hlrp.runtime.checks import raises_parsing_errors, require_numbers
+from hlrp.runtime.size_limits import MOST_NOISE_DRAWS
 
 from .configuration import HLRPConfig
 
@@ -26,6 +27,9 @@ class HLRPExpertConfig(HLRPConfig):
     """Actions predicted at once. None: the number of frames that one latent action spans."""
     expert_uses_state: bool = True
     """Give the expert the robot's state, if the dataset has one."""
+    noise_draws: int = 4
+    """Noisy chunks that the expert learns to denoise for every training sample. They share the work of reading the
+    images, so that they cost far less than larger batches."""
     rtc_config: RTCConfig | None = None
     """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent, for the flow expert.
     LeRobot sets them."""
@@ -33,6 +37,7 @@ class HLRPExpertConfig(HLRPConfig):
     @raises_parsing_errors
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_numbers(self, "noise_draws", at_least=1, limit=MOST_NOISE_DRAWS)
         self.check_expert(largest_action=_LARGEST_ACTION.get(self.action_normalization, 1.0))
 
     @property

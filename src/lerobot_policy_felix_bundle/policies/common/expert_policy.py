@@ -65,7 +65,8 @@ class HLRPExpertPolicy(HLRPPolicy):
         batch: dict[str, Any],
     ) -> Float[Tensor, "b h"]:
         """Error of the expert for every chunk step of a training batch."""
-        return self.expert.loss(target.actions, observation, codes, self._state(batch))
+        draws = self.config.noise_draws
+        return self.expert.loss(target.actions, observation, codes, self._state(batch), draws=draws)
 
     def _expert_actions(
         self,
