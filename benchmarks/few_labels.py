@@ -52,8 +52,10 @@ class BenchConfig:
     """Gradient steps of every foundation model."""
     labeller_steps: int = 300
     """Gradient steps of every inverse dynamics model."""
-    batch_size: int = 32
-    """Frames per step of policies, and clips per step of inverse dynamics models."""
+    batch_size: int = 64
+    """Frames per step of every policy."""
+    labeller_batch_size: int = 32
+    """Clips per step of every inverse dynamics model."""
     eval_episodes: int = 10
     """Evaluation episodes of each task and seed."""
     device: str = "cpu"
@@ -67,7 +69,7 @@ class BenchConfig:
         require_numbers(
             self, "seeds", "steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", at_least=1
         )
-        require_numbers(self, "eval_episodes", "workers", at_least=1)
+        require_numbers(self, "labeller_batch_size", "eval_episodes", "workers", at_least=1)
         if self.quick:
             self.seeds = 1
 
@@ -115,7 +117,15 @@ def _draw(config: BenchConfig, cells: dict[str, Any]) -> None:
             scratch.write_bytes(methods_figure(rows, {name: METHODS[name].learns_from for name in rows}))
 
 
-_LASTING = ("steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", "eval_episodes")
+_LASTING = (
+    "steps",
+    "laq_steps",
+    "foundation_steps",
+    "labeller_steps",
+    "batch_size",
+    "labeller_batch_size",
+    "eval_episodes",
+)
 """Options on which results depend, so that they must be those of the results that are there."""
 
 

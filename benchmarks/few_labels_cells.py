@@ -40,6 +40,7 @@ class Settings(Protocol):
     foundation_steps: int
     labeller_steps: int
     batch_size: int
+    labeller_batch_size: int
     eval_episodes: int
     device: str
 
@@ -261,7 +262,7 @@ class World:
                 laq=laq,
                 episodes=episodes,
                 steps=self.settings.labeller_steps,
-                batch_size=self.settings.batch_size,
+                batch_size=self.settings.labeller_batch_size,
                 seed=seed,
                 device=self.settings.device,
             )
