@@ -44,7 +44,7 @@ class BenchConfig:
     continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
-    steps: int = 400
+    steps: int = 600
     """Gradient steps of every policy."""
     laq_steps: int = 500
     """Gradient steps of every quantizer."""
