@@ -1,0 +1,84 @@
+"""Run this project's tests with another version of LeRobot, such as its main branch, without installing it.
+
+    python scripts/test_with_lerobot.py --lerobot_repo=../lerobot --revision=main -- -m "not slow" -n 2
+
+LeRobot's sources are read from a git clone, whatever it has checked out. What follows `--` goes to pytest; without it,
+the tests of policies, datasets and commands run that are not slow. Installed packages stay as they are: a requirement
+of that version that they do not meet is printed first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+_USUAL = ["-q", "-m", "not slow", "tests"]
+_EXTRAS = ("training", "dataset", "accelerate-dep", "av-dep", "diffusers-dep", "transformers-dep", "peft-dep")
+"""Extras of LeRobot whose requirements this project shares."""
+
+
+def main() -> int:
+    """Export LeRobot's sources, compare its requirements with what is installed, and run pytest."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lerobot_repo", type=Path, required=True, help="git clone of LeRobot")
+    parser.add_argument("--revision", default="HEAD", help="branch, tag or commit of the clone")
+    parser.add_argument("pytest", nargs="*", help="arguments of pytest, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lerobot-") as folder:
+        project = export(options.lerobot_repo, options.revision, Path(folder))
+        print(f"LeRobot {project['version']} at {options.revision}", flush=True)
+        for sentence in unmet(project):
+            print(sentence, flush=True)
+        paths = [str(Path(folder) / "src"), str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "pytest", *(options.pytest or _USUAL)]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def export(repo: Path, revision: str, folder: Path) -> dict[str, object]:
+    """Write LeRobot's `src` at a revision to `folder`, and return the table `project` of its pyproject.toml.
+
+    Raises:
+        SystemExit: If the folder is no git clone or has no such revision.
+    """
+    command = ["git", "-C", str(repo), "archive", "--format=tar", revision, "src", "pyproject.toml"]
+    archive = subprocess.run(command, capture_output=True, check=False)
+    if archive.returncode:
+        raise SystemExit(f"{repo} has no LeRobot at {revision}: {archive.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def unmet(project: dict[str, object]) -> list[str]:
+    """Sentences about requirements of LeRobot, with the extras used here, that installed packages do not meet."""
+    extras = project["optional-dependencies"]
+    assert isinstance(extras, dict)
+    every = [*project["dependencies"], *(line for name in _EXTRAS for line in extras.get(name, []))]  # pyright: ignore[reportGeneralTypeIssues]
+    found: list[str] = []
+    for requirement in map(Requirement, every):
+        if requirement.name == "lerobot" or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            found.append(f"it needs {requirement}, which is not installed")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            found.append(f"it needs {requirement}, and {installed} is installed")
+    return list(dict.fromkeys(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
