@@ -23,11 +23,11 @@ from benchmarks.few_labels_cells import BALL, METHODS, Cell, World, budget_name,
 from benchmarks.few_labels_jobs import run_jobs
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
+from benchmarks.running import merge_json, require_same_settings
 from hlrp.cli.common import run_cli
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
-from hlrp.storage.files import new_file, write_json
-from hlrp.training.settings import require_same
+from hlrp.storage.files import new_file
 
 _COMPARED_WITH = ("bc", "idm_bc", "random_laq")
 """Methods that every other method is compared with."""
@@ -90,7 +90,7 @@ def main(config: BenchConfig) -> None:
     worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
     failed: list[str] = []
     if not config.summarize:
-        _require_same_settings(config)
+        require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING})
     for group in [] if config.summarize else _groups(cells):
         # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
         failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
@@ -98,7 +98,8 @@ def main(config: BenchConfig) -> None:
         failed += run_jobs(cell_jobs(worlds, group), workers=config.workers)
         print(success_table(gather(worlds, cells)), flush=True)
     results = gather(worlds, cells)
-    write_json(config.results, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
+    # Other keys of the file are kept: sections of `benchmarks.laq` copy their results there.
+    merge_json(config.results, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
     _draw(config, results["cells"])
     print(success_table(results))
     print(f"{results['finished']} of {len(cells)} cells: {config.results}")
@@ -127,19 +128,6 @@ _LASTING = (
     "eval_episodes",
 )
 """Options on which results depend, so that they must be those of the results that are there."""
-
-
-def _require_same_settings(config: BenchConfig) -> None:
-    """Raise if earlier results in this folder were made with other steps or sizes: they would be mixed unnoticed.
-
-    Raises:
-        ValueError: With the option that differs.
-    """
-    path, now = config.runs / "settings.json", {name: getattr(config, name) for name in _LASTING}
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        require_same(before, now, prefix="--", remedy="name another --output, or remove the earlier results")
-    write_json(path, now)
 
 
 def _groups(cells: list[Cell]) -> list[list[Cell]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,8 @@ from typing import Any, Protocol
 from benchmarks import few_labels_upstream as upstream
 from benchmarks.few_labels_jobs import Job
 from benchmarks.laq import TASKS
-from benchmarks.policy_success import POLICIES, eval_flags
+from benchmarks.policy_runs import train_and_evaluate
+from benchmarks.policy_success import POLICIES
 from benchmarks.running import run_command
 from hlrp.storage.files import write_json
 
@@ -20,8 +20,6 @@ CLEAN, BALL = "clean", "ball"
 """Worlds: the tasks alone, or with a large ball that moves on its own."""
 EPISODES_PER_TASK = 30
 """Episodes of each task that are seen as video."""
-_EVAL_STEPS = 120
-"""Steps that an evaluation episode may take; the experts need fewer than 100."""
 _ALL = 0
 """Budget of cells that use all labels."""
 
@@ -350,25 +348,9 @@ def _once(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _train_and_evaluate(world: World, cell: Cell) -> None:
-    settings, folder = world.settings, world.folder / "runs" / cell.name
-    shutil.rmtree(folder, ignore_errors=True)
-    flags = [*policy_flags(world, cell), *_train_flags(settings, cell.seed, folder / "train")]
-    trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
-    policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
-    evaluation = eval_flags(
-        policy,
-        folder / "eval",
-        tasks=TASKS,
-        episodes=settings.eval_episodes,
-        steps=_EVAL_STEPS,
-        device=settings.device,
-    )
-    evaluated = run_command("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
-    outcomes = upstream.read_outcomes(folder / "eval" / "eval_info.json")
-    cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
-    write_json(world.result(cell), {"outcomes": outcomes, "command": flags, **cost})
-    for part in ("train", "eval"):
-        shutil.rmtree(folder / part)
+    folder = world.folder / "runs" / cell.name
+    flags = policy_flags(world, cell)
+    write_json(world.result(cell), train_and_evaluate(folder, flags, world.settings, tasks=TASKS, seed=cell.seed))
 
 
 def policy_flags(world: World, cell: Cell) -> list[str]:
@@ -394,16 +376,3 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     frozen = ["--policy.freeze_vla=true"] if method.policy == "hlrp_action_expert_latent" else []
     labels = f"--policy.latent_labels_path={world.labels(kind, cell.seed)}"
     return [*flags, f"--policy.type={method.policy}", labels, *frozen]
-
-
-def _train_flags(settings: Settings, seed: int, output: Path) -> list[str]:
-    return [
-        "--policy.push_to_hub=false",
-        f"--policy.device={settings.device}",
-        f"--batch_size={settings.batch_size}",
-        "--num_workers=0",
-        f"--steps={settings.steps}",
-        f"--log_freq={min(settings.steps, 20)}",
-        f"--seed={seed}",
-        f"--output_dir={output}",
-    ]

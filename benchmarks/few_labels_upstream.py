@@ -7,7 +7,7 @@ Shapes: f frames, a action dimensions, q codes of a label.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,11 +37,23 @@ _CLIPS = 256
 """Clips from which an untrained quantizer takes the statistics of its rounding."""
 
 
-def train_quantizer(dataset: Path, output: Path, *, steps: int, seed: int, device: str, labelled: bool = False) -> None:
-    """Train a LAQ on all video of the dataset: without any action, or with all actions if `labelled` is true."""
-    flags = [f"--dataset_root={dataset}", f"--output_dir={output}", f"--steps={steps}", f"--seed={seed}"]
+def train_quantizer(
+    dataset: Path,
+    output: Path,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    labelled: bool = False,
+    flags: Sequence[str] = (),
+) -> None:
+    """Train a LAQ on all video of the dataset: without any action, or with all actions if `labelled` is true.
+
+    `flags` are more options of `hlrp-train-laq`.
+    """
+    common = [f"--dataset_root={dataset}", f"--output_dir={output}", f"--steps={steps}", f"--seed={seed}"]
     actions = ["--labelled_fraction=1"] if labelled else []
-    _resumable("hlrp.cli.train_laq", output, [*flags, f"--device={device}", *actions])
+    _resumable("hlrp.cli.train_laq", output, [*common, f"--device={device}", *actions, *flags])
 
 
 def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> None:
@@ -199,12 +211,6 @@ def choose_episodes(dataset: Path, *, budget: int, seed: int) -> list[int]:
 def _source(dataset: Path, cameras: list[str], image_size: tuple[int, int]) -> ClipSource:
     opened = open_dataset("local/hlrp_demos", dataset)
     return lerobot_source(opened, cameras=cameras, image_size=image_size, cache_gib=0)
-
-
-def read_outcomes(eval_info: Path) -> dict[str, list[bool]]:
-    """Whether each evaluation episode succeeded, by task, from lerobot-eval's `eval_info.json`."""
-    tasks = json.loads(eval_info.read_text(encoding="utf-8"))["per_task"]
-    return {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in tasks}
 
 
 def _one_hot(codes: Int[Tensor, "f q"], size: int) -> Float[Tensor, "f _"]:

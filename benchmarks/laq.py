@@ -2,20 +2,23 @@
 
 Sections: `meta_world` (quality over seeds), `collapse` (collapsed codebooks of every quantizer), `nuisance` (whether
 codes follow the robot or a nuisance), `throughput` (training speed beside LAPA's code), `loader` (speed of the clip
-loader beside the bare video decoder), `robot` (quality on a real robot's recording). Each section writes its part of
-`outputs/benchmarks/laq.json` when it is done; models that were trained earlier are used again.
+loader beside the bare video decoder), `robot` (quality on a real robot's recording), `drawn_tasks` (quality on eight
+tasks drawn at random) and `ranking` (which number of the card tells how well policies act; left out unless named, since
+it takes hours). Each section writes its part of `outputs/benchmarks/laq.json` when it is done; models that were trained
+earlier are used again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_throughput
+from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_ranking, laq_tasks, laq_throughput
 from benchmarks.running import require_known, run_benchmark, run_command, run_sections, side_by_side, train_laq
+from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
 
 TASKS = (
@@ -40,12 +43,17 @@ class BenchConfig:
     quick: bool = False
     """Do a tenth of the work (one seed, few steps), to see whether everything runs; the results are rough."""
     sections: list[str] = field(
-        default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot"]
+        default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot", "drawn_tasks"]
     )
     seeds: int = 3
-    """Number of seeds (0, 1, …) of `meta_world`; the labelled variant of `nuisance` uses at most two of them."""
+    """Number of seeds (0, 1, …) of `meta_world` and `drawn_tasks`; the labelled variant of `nuisance` uses at most two
+    of them."""
     steps: int = 500
-    """Training steps of each run of `meta_world`."""
+    """Training steps of each run of `meta_world` and `drawn_tasks`."""
+    device: str = "cpu"
+    """Device of the networks of `drawn_tasks` and `ranking`; simulations run on the CPU."""
+    workers: int = 2
+    """Jobs of `drawn_tasks` and `ranking` at the same time, each on one thread."""
     nuisance_kinds: list[str] = field(default_factory=lambda: list(laq_nuisance.KINDS))
     """Kinds of nuisance that `nuisance` measures: distractor, camera."""
     robot_dataset: Path | None = None
@@ -55,6 +63,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         require_known("sections", self.sections, SECTIONS)
+        require_numbers(self, "seeds", "steps", "workers", at_least=1)
 
     @property
     def data(self) -> Path:
@@ -189,6 +198,26 @@ def robot(config: BenchConfig) -> dict[str, Any]:
     return metrics
 
 
+def drawn_tasks(config: BenchConfig) -> dict[str, Any]:
+    """Measure R² on tasks that no default was chosen on, without and with a few labelled episodes."""
+    root = demonstrations(config, "drawn_tasks", episodes=20, tasks=laq_tasks.DRAWN_TASKS)
+    steps, seeds = (60, 1) if config.quick else (config.steps, config.seeds)
+    return laq_tasks.run(
+        laq_tasks.TaskRun(root, config.runs, steps=steps, seeds=seeds, device=config.device, workers=config.workers)
+    )
+
+
+def ranking(config: BenchConfig) -> dict[str, Any]:
+    """Compare every number of the card with the success of policies, over quantizers that were trained differently."""
+    root = demonstrations(config, "six_tasks_30", episodes=30)
+    settings = laq_ranking.RankingRun(
+        root, config.runs / "ranking", TASKS, device=config.device, workers=config.workers
+    )
+    if config.quick:
+        settings = replace(settings, laq_steps=30, foundation_steps=30, steps=30, eval_episodes=1)
+    return laq_ranking.run(settings)
+
+
 def skipped(section: str, flag: str) -> dict[str, Any]:
     """Return the result of a section that cannot run, since the option `flag` was not given."""
     print(f"{section}: skipped, --{flag} names no folder")
@@ -202,14 +231,19 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "throughput": throughput,
     "loader": loader,
     "robot": robot,
+    "drawn_tasks": drawn_tasks,
+    "ranking": ranking,
 }
-_KEYS = {"robot": "g1"}
+_KEYS = {"robot": "g1", "drawn_tasks": "tasks"}
 """Keys in the JSON file of sections whose key is not their name."""
+_COPIED = ("tasks", "ranking", "nuisance")
+"""Keys that `few_labels.json` beside the file gets too, since they tell how far codes are worth labels."""
 
 
 def main(config: BenchConfig) -> None:
     """Run the sections one after the other."""
-    run_sections(config.sections, SECTIONS, config, config.output, keys=_KEYS, quick=config.quick)
+    copies = {} if config.quick else dict.fromkeys(_COPIED, config.output.with_name("few_labels.json"))
+    run_sections(config.sections, SECTIONS, config, config.output, keys=_KEYS, quick=config.quick, copies=copies)
 
 
 if __name__ == "__main__":

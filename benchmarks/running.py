@@ -17,6 +17,7 @@ import draccus
 
 from hlrp.cli.common import run_cli
 from hlrp.storage.files import write_json
+from hlrp.training.settings import require_same
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def run_sections[C](
     *,
     keys: Mapping[str, str],
     quick: bool,
+    copies: Mapping[str, Path] | None = None,
 ) -> None:
     """Run sections one after the other; each writes its part of `output` when it is done, and the others are kept.
 
@@ -80,13 +82,36 @@ def run_sections[C](
         output: JSON file of the results.
         keys: Keys in the file of sections whose key is not their name.
         quick: Whether the results are rough; noted in the file.
+        copies: Another JSON file that also gets the results of a section, by the section's key; its other keys are
+            kept.
     """
     for name in names:
         print(f"── {name}", flush=True)
         results = sections[name](config)
-        before = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
-        write_json(output, {**before, keys.get(name, name): results, "quick": quick})
+        key = keys.get(name, name)
+        merge_json(output, {key: results, "quick": quick})
+        if copies is not None and key in copies:
+            merge_json(copies[key], {key: results})
     print(f"results: {output}")
+
+
+def merge_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Set keys of a JSON file, which need not exist; its other keys are kept."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**before, **values})
+
+
+def require_same_settings(folder: Path, now: Mapping[str, Any]) -> None:
+    """Raise if earlier results in `folder` were made with other settings: they would be mixed unnoticed.
+
+    Raises:
+        ValueError: With the option that differs.
+    """
+    path = folder / "settings.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        require_same(before, now, prefix="--", remedy="name another --output, or remove the earlier results")
+    write_json(path, dict(now))
 
 
 def run_benchmark[C](config_class: type[C], main: Callable[[C], None]) -> None:

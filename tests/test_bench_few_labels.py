@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from benchmarks.few_labels import BenchConfig, _require_same_settings, success_table
+from benchmarks.few_labels import BenchConfig, main, success_table
 from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
+from benchmarks.running import merge_json, require_same_settings
 from benchmarks.train_in_memory import keep_in_memory
 from tiny_datasets import LENGTHS
 
@@ -92,12 +93,17 @@ def test_the_output_of_every_job_is_what_another_needs_or_a_result(tmp_path: Pat
 
 
 def test_results_of_other_steps_are_not_mixed_with_earlier_ones(tmp_path: Path) -> None:
-    first = BenchConfig(output=tmp_path / "few_labels.json")
-    first.runs.mkdir()
-    _require_same_settings(first)
-    _require_same_settings(replace(first, seeds=1, workers=1))  # what results do not depend on
+    require_same_settings(tmp_path, {"steps": 400})
+    require_same_settings(tmp_path, {"steps": 400})
     with pytest.raises(ValueError, match=r"--steps was 400 .* 800"):
-        _require_same_settings(replace(first, steps=800))
+        require_same_settings(tmp_path, {"steps": 800})
+
+
+def test_results_keep_what_other_benchmarks_wrote_to_the_same_file(tmp_path: Path) -> None:
+    config = BenchConfig(output=tmp_path / "few_labels.json", seeds=1, summarize=True)
+    merge_json(config.results, {"ranking": {"probe_r2": [0.5, 0.1, 0.8]}})
+    main(config)
+    assert {"ranking", "cells", "differences", "missing"} <= set(json.loads(config.results.read_text(encoding="utf-8")))
 
 
 def test_a_larger_budget_contains_a_smaller_one(image_dataset_root: Path) -> None:

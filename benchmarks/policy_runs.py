@@ -1,0 +1,94 @@
+"""Train one policy with `lerobot-train` for a number of steps, and evaluate it on Meta-World."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks.policy_success import eval_flags
+from benchmarks.running import run_command
+
+_EVAL_STEPS = 120
+"""Steps that an evaluation episode may take; the experts need fewer than 100."""
+
+
+class PolicySettings(Protocol):
+    """Numbers of steps and sizes of a policy's training and evaluation."""
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Frames per step."""
+        ...
+
+    @property
+    def eval_episodes(self) -> int:
+        """Evaluation episodes of each task."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Device of all networks; the simulation runs on the CPU."""
+        ...
+
+
+def train_and_evaluate(
+    folder: Path, flags: Sequence[str], settings: PolicySettings, *, tasks: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Train a policy and evaluate it; the weights are deleted afterwards, and the logs stay in `folder`.
+
+    Args:
+        folder: Folder of this run; what an interrupted run left there is removed.
+        flags: Options of lerobot-train that describe the policy and its data.
+        settings: Steps, sizes and device.
+        tasks: Meta-World tasks of the evaluation.
+        seed: Seed of the weights and of the training batches. Evaluation episodes are the same for all seeds.
+
+    Returns:
+        `outcomes` (whether each evaluation episode succeeded, by task), `train_minutes` and `eval_minutes` (CPU time),
+        and the `command` of the training.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    flags = [*flags, *_train_flags(settings, seed, folder / "train")]
+    trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
+    policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
+    evaluation = eval_flags(
+        policy,
+        folder / "eval",
+        tasks=tasks,
+        episodes=settings.eval_episodes,
+        steps=_EVAL_STEPS,
+        device=settings.device,
+    )
+    evaluated = run_command("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
+    outcomes = read_outcomes(folder / "eval" / "eval_info.json")
+    for part in ("train", "eval"):
+        shutil.rmtree(folder / part)
+    cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
+    return {"outcomes": outcomes, "command": flags, **cost}
+
+
+def _train_flags(settings: PolicySettings, seed: int, output: Path) -> list[str]:
+    return [
+        "--policy.push_to_hub=false",
+        f"--policy.device={settings.device}",
+        f"--batch_size={settings.batch_size}",
+        "--num_workers=0",
+        f"--steps={settings.steps}",
+        f"--log_freq={min(settings.steps, 20)}",
+        f"--seed={seed}",
+        f"--output_dir={output}",
+    ]
+
+
+def read_outcomes(eval_info: Path) -> dict[str, list[bool]]:
+    """Whether each evaluation episode succeeded, by task, from lerobot-eval's `eval_info.json`."""
+    tasks = json.loads(eval_info.read_text(encoding="utf-8"))["per_task"]
+    return {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in tasks}
