@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.laq_ranking import QUANTIZERS, RankingRun, card_numbers, quantizer_jobs, rank, run, spearman
-from benchmarks.laq_tasks import join
+from benchmarks.laq_tasks import ALL_TASKS, join, task_scores
 from benchmarks.running import run_sections
 from hlrp.storage.files import write_json
+from tiny_datasets import TASKS
 
 
 @pytest.fixture
@@ -93,6 +94,15 @@ def test_scores_of_seeds_are_averaged_and_variants_lie_side_by_side() -> None:
     assert joined["a"] == {
         "codes": pytest.approx(0.3), "vectors": 0.6, "pixels": 0.7, "codes_labelled": 0.8, "vectors_labelled": 0.6,
     }  # fmt: skip
+
+
+def test_a_task_is_scored_on_its_own_held_out_episodes(laq_path: Path, image_dataset_root: Path) -> None:
+    scores = task_scores(laq_path, image_dataset_root)
+    card = json.loads((laq_path / "quality.json").read_text(encoding="utf-8"))
+    assert set(scores) == {*TASKS, ALL_TASKS}
+    assert scores[ALL_TASKS]["codes"] == card["probe_r2"]
+    # One of the six episodes is held out, so that only its task can be scored.
+    assert sorted(scores[task]["codes"] is None for task in TASKS) == [False, True]
 
 
 def test_a_section_is_copied_to_another_file_whose_other_keys_are_kept(tmp_path: Path) -> None:
