@@ -84,7 +84,7 @@ class RankingRun:
     tasks: tuple[str, ...]
     laq_steps: int = 300
     foundation_steps: int = 500
-    steps: int = 400
+    steps: int = 600
     """Gradient steps of every policy."""
     batch_size: int = 32
     """Frames per step of a policy."""

@@ -43,7 +43,7 @@ def test_a_ranking_of_finished_quantizers_trains_nothing(settings: RankingRun) -
     ranking = run(settings, names)
     assert ranking["probe_r2"][0] == pytest.approx(1)
     assert ranking["copy_gain"][0] == pytest.approx(-1)
-    with pytest.raises(ValueError, match="--steps was 400"):
+    with pytest.raises(ValueError, match="--steps was 600"):
         run(RankingRun(settings.dataset, settings.folder, settings.tasks, steps=800), names)
 
 
