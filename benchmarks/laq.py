@@ -236,7 +236,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
 }
 _KEYS = {"robot": "g1", "drawn_tasks": "tasks"}
 """Keys in the JSON file of sections whose key is not their name."""
-_COPIED = ("tasks", "ranking", "nuisance")
+_COPIED: tuple[str, ...] = ("tasks", "ranking", "nuisance")
 """Keys that `few_labels.json` beside the file gets too, since they tell how far codes are worth labels."""
 
 
