@@ -202,8 +202,9 @@ def drawn_tasks(config: BenchConfig) -> dict[str, Any]:
     """Measure R² on tasks that no default was chosen on, without and with a few labelled episodes."""
     root = demonstrations(config, "drawn_tasks", episodes=20, tasks=laq_tasks.DRAWN_TASKS)
     steps, seeds = (60, 1) if config.quick else (config.steps, config.seeds)
+    folder = config.runs / "drawn_tasks"
     return laq_tasks.run(
-        laq_tasks.TaskRun(root, config.runs, steps=steps, seeds=seeds, device=config.device, workers=config.workers)
+        laq_tasks.TaskRun(root, folder, steps=steps, seeds=seeds, device=config.device, workers=config.workers)
     )
 
 

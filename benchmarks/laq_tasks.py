@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_upstream import train_quantizer
+from benchmarks.running import require_same_settings
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
@@ -76,12 +77,14 @@ def run(settings: TaskRun) -> dict[str, Any]:
 
     Raises:
         RuntimeError: If a quantizer could not be trained or measured.
+        ValueError: If earlier results in the folder were made with another number of steps.
     """
+    require_same_settings(settings.folder, {"steps": settings.steps})
     jobs: list[Job] = []
     results: dict[str, list[Path]] = {ending: [] for ending in _VARIANTS}
     for seed in range(settings.seeds):
         for ending, flags in _VARIANTS.items():
-            laq = settings.folder / f"drawn_tasks{ending}_{seed}"
+            laq = settings.folder / f"laq{ending}_{seed}"
             result = laq.with_suffix(".json")
             options: dict[str, Any] = {"steps": settings.steps, "seed": seed, "device": settings.device}
             train = partial(train_quantizer, settings.dataset, laq, **options, flags=(_HELD_OUT, *flags))

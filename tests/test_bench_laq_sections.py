@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import laq_tasks
 from benchmarks.laq_ranking import QUANTIZERS, RankingRun, card_numbers, quantizer_jobs, rank, run, spearman
-from benchmarks.laq_tasks import ALL_TASKS, join, task_scores
+from benchmarks.laq_tasks import ALL_TASKS, TaskRun, join, task_scores
 from benchmarks.running import run_sections
 from hlrp.storage.files import write_json
 from tiny_datasets import TASKS
@@ -103,6 +105,16 @@ def test_a_task_is_scored_on_its_own_held_out_episodes(laq_path: Path, image_dat
     assert scores[ALL_TASKS]["codes"] == card["probe_r2"]
     # One of the six episodes is held out, so that only its task can be scored.
     assert sorted(scores[task]["codes"] is None for task in TASKS) == [False, True]
+
+
+def test_finished_quantizers_of_drawn_tasks_are_not_trained_again(tmp_path: Path) -> None:
+    for name in ("laq_0", "laq_labelled_0"):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / f"{name}.json", {"a": {"codes": 0.25, "vectors": 0.5, "pixels": 0.75}})
+    settings = TaskRun(tmp_path, tmp_path, steps=500, seeds=1, device="cpu", workers=1)
+    assert laq_tasks.run(settings)["a"]["codes_labelled"] == 0.25
+    with pytest.raises(ValueError, match="--steps was 500"):
+        laq_tasks.run(replace(settings, steps=60))
 
 
 def test_a_section_is_copied_to_another_file_whose_other_keys_are_kept(tmp_path: Path) -> None:
