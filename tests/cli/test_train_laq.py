@@ -338,6 +338,10 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--quantizer=kmeans"], "quantizer must be one of fsq, nsvq, vq, simvq, rvq, continuous, got 'kmeans'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
+        (
+            ["--log_json=none/log.jsonl"],
+            "the folder of log_json none/log.jsonl does not exist; create it, or name another",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(

@@ -263,6 +263,17 @@ def test_other_names_of_options(laq_path: Path, video_dataset_root: Path) -> Non
         PrecomputeConfig(video_dir="films", dataset="lerobot/x")
 
 
+def test_finished_shards_and_the_result_are_events(config: PrecomputeConfig, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    run(replace(config, log_json=str(log), shard_frames=1))
+    start, *shards, saved, end = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (start["command"], start["options"]["shard_frames"]) == ("hlrp-precompute-latent-codes", 1)
+    assert [(event["event"], event["shard"], event["frames"]) for event in shards] == [
+        ("checkpoint", number, frames) for number, frames in enumerate(LENGTHS)
+    ]
+    assert (saved["event"], saved["frames"], end["event"]) == ("saved", sum(LENGTHS), "end")
+
+
 # ---- Processes ----
 
 
@@ -276,12 +287,17 @@ def command(config: PrecomputeConfig, *flags: str) -> list[str]:
 def test_two_workers_of_datatrove_write_the_same_bytes(config: PrecomputeConfig, tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
     run(replace(config, output_dir=str(tmp_path / "whole")))
-    flags = ["--executor=local", "--tasks=2", "--workers=2"]
+    log = tmp_path / "log.jsonl"
+    flags = ["--executor=local", "--tasks=2", "--workers=2", f"--log_json={log}"]
     done = subprocess.run(command(config, *flags), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "with a label" in done.stdout
     assert files(tmp_path / "labels") == files(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels", "log.jsonl", "whole"]
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
+    shards = sorted(event["shard"] for event in events if event["event"] == "checkpoint")
+    assert shards == list(range(len(shards))), "the worker processes add to the same file"
 
 
 @pytest.mark.slow

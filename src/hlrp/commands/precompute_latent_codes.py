@@ -25,6 +25,7 @@ from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import fingerprint, log_offset, require_same_laq
 from hlrp.options.cameras import chosen_cameras
 from hlrp.options.precompute_latent_codes import PrecomputeConfig
+from hlrp.runtime.event_log import event_log, log_event
 from hlrp.storage.files import refuse_existing, sole_writer
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
         FileExistsError: If the target exists and may not be replaced, or another process is writing it.
         ValueError: If the cameras or the models do not fit together, or frames cannot be read.
     """
+    with event_log(config.log_json, command="hlrp-precompute-latent-codes", options=config):
+        return _label(config)
+
+
+def _label(config: PrecomputeConfig) -> Labelled | None:
     job = open_job(config, None)
     target = Path(config.output_dataset or config.output_dir or job.folder / LABELS_DIR)
     as_dataset = config.output_dataset is not None
@@ -67,6 +73,13 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
 
 def _reported(labelled: Labelled) -> Labelled:
     print(labelled.report())
+    log_event(
+        "saved",
+        path=str(labelled.target),
+        frames=labelled.frames,
+        labelled=labelled.labelled,
+        skipped=labelled.skipped,
+    )
     return labelled
 
 
@@ -76,7 +89,7 @@ def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_
     threads = max((os.cpu_count() or 1) // local_workers(cluster), 1) if config.executor == "local" else None
     run_tasks(
         cluster,
-        LabelTask(opener, target.absolute(), threads),
+        LabelTask(opener, target.absolute(), threads, _log_of_tasks(config)),
         MergeTask(opener, target.absolute(), as_dataset, config.overwrite, is_locked=config.executor == "local"),
         num_shards=num_shards,
     )
@@ -84,6 +97,13 @@ def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_
         print(f"submitted to Slurm; the last task writes {target}. If a task fails, start the same command again")
     else:
         WorkFolder(target).remove()  # with the logs that the executor wrote after the last task
+
+
+def _log_of_tasks(config: PrecomputeConfig) -> Path | None:
+    """The log of events that tasks add to: machines of a cluster could not append to one file without losing lines."""
+    if config.log_json is None or config.executor != "local":
+        return None
+    return Path(config.log_json).absolute()
 
 
 def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:

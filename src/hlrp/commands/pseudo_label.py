@@ -32,6 +32,7 @@ from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentSpec, log_offset
 from hlrp.options.pseudo_label import PseudoLabelConfig
 from hlrp.report.pages.pseudo_label_page import action_names, render_pseudo_label_page
+from hlrp.runtime.event_log import event_log, log_event
 from hlrp.runtime.tables import shortened, table, with_noun
 from hlrp.storage.files import refuse_existing, scratch_directory, sole_writer
 
@@ -55,10 +56,10 @@ def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
         FileNotFoundError: If the LAQ, the dataset or a further source does not exist.
         ValueError: If a source does not fit, or too few actions are known.
     """
-    device = choose_device(config.device)
     target = Path(config.output_dir)
-    with sole_writer(target):
+    with event_log(config.log_json, command="hlrp-pseudo-label", options=config), sole_writer(target):
         refuse_existing(target)
+        device = choose_device(config.device)
         laq = load_laq(config.laq_path, device=device) if config.start == "laq" else None
         with scratch_directory(target) as scratch:
             return _complete(config, laq, target, scratch, device)
@@ -72,6 +73,7 @@ def _complete(
     found = _read(config, dataset, known, laq, device)
     columns = _columns(dataset, found, config.min_confidence)
     write_with_columns(dataset, target, columns, beside=_report(found, dataset))
+    log_event("saved", path=str(target), r2=found.held_out.to_dict()["r2"], **_counts(found))
     print(_summary(found))
     explained = found.held_out.to_dict()["r2"]
     if explained < _USABLE_R2:

@@ -32,6 +32,7 @@ from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
 from hlrp.report.pages.foundation_page import foundation_report
 from hlrp.report.saving import save_foundation
+from hlrp.runtime.event_log import event_log
 from hlrp.runtime.progress import progress
 from hlrp.training.run import TrainingRun
 from hlrp.training.settings import lasting_settings
@@ -54,12 +55,15 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         FileNotFoundError: If a dataset or its labels do not exist.
         ValueError: If labels of different LAQs are mixed, or a resumed run has other settings or data.
     """
-    with TrainingRun(
-        config.output_dir,
-        resume=config.resume,
-        settings=lasting_settings(config),
-        resume_command=resume_command("hlrp-train-foundation"),
-    ) as run:
+    with (
+        event_log(config.log_json, command="hlrp-train-foundation", options=config),
+        TrainingRun(
+            config.output_dir,
+            resume=config.resume,
+            settings=lasting_settings(config),
+            resume_command=resume_command("hlrp-train-foundation"),
+        ) as run,
+    ):
         return _train(config, run)
 
 

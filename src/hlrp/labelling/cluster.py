@@ -19,6 +19,7 @@ from hlrp.labelling.config import ClusterConfig
 from hlrp.labelling.engine import label_shards, publish
 from hlrp.labelling.job import OpenJob
 from hlrp.labelling.work_folder import WorkFolder
+from hlrp.runtime.event_log import appended_log
 from hlrp.runtime.extras import require_packages
 from hlrp.storage.files import sole_writer
 
@@ -31,14 +32,17 @@ class LabelTask:
     target: Path
     threads: int | None
     """Threads of torch; None for all cores that the task has."""
+    log: Path | None = None
+    """Log of events of the command, to add to; None for none."""
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Label the shards of task `rank`."""
         if self.threads is not None:
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
         work = WorkFolder(self.target)
-        job = self.open_job(work.metadata())
-        label_shards(job, work, job.shards()[rank::world_size], show_progress=False)
+        with appended_log(self.log):
+            job = self.open_job(work.metadata())
+            label_shards(job, work, job.shards()[rank::world_size], show_progress=False)
 
 
 @dataclass(frozen=True)

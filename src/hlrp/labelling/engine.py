@@ -13,7 +13,6 @@ from itertools import chain, groupby
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from hlrp.data.label_file import VALID, LabelRows, LabelWriter, row_groups
 from hlrp.data.labels import are_labels_of, new_labels
@@ -24,6 +23,8 @@ from hlrp.labelling.shards import Shard
 from hlrp.labelling.work_folder import WorkFolder
 from hlrp.latents import NO_LABEL
 from hlrp.runtime.background import ahead
+from hlrp.runtime.event_log import log_event
+from hlrp.runtime.progress import ProgressBar, progress
 from hlrp.storage.files import new_file
 
 _BATCHES_AHEAD = 2
@@ -65,13 +66,15 @@ def label_shards(job: LabelJob, work: WorkFolder, shards: Sequence[Shard], *, sh
     fingerprint = job.fingerprint()
     left = work.unfinished(shards, fingerprint)
     total, to_do = (sum(shard.num_frames for shard in some) for some in (shards, left))
-    bar = tqdm(total=total, initial=total - to_do, desc="labelling", unit="frame", disable=not show_progress)
+    bar = ProgressBar("labelling", total, unit="frame", done=total - to_do, is_shown=show_progress)
     with bar, closing(ahead(read_shards(job, left), depth=_BATCHES_AHEAD)) as batches:
         for _, group in groupby(batches, key=lambda batch: (batch.shard.number, bool(batch.skipped))):
             _label_shard(job, work, fingerprint, group, bar)
 
 
-def _label_shard(job: LabelJob, work: WorkFolder, fingerprint: str, batches: Iterator[ReadBatch], bar: tqdm) -> None:
+def _label_shard(
+    job: LabelJob, work: WorkFolder, fingerprint: str, batches: Iterator[ReadBatch], bar: ProgressBar
+) -> None:
     first = next(batches)
     shard, place = first.shard, first.shard.first
     try:
@@ -83,6 +86,7 @@ def _label_shard(job: LabelJob, work: WorkFolder, fingerprint: str, batches: Ite
                 place = end
             if place < shard.end:
                 raise _Restarted
+        log_event("checkpoint", path=str(work.file(shard)), shard=shard.number, frames=shard.num_frames)
     except _Restarted:
         bar.update(shard.first - place)
 
@@ -175,5 +179,5 @@ def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
 
 
 def _add_all(writer: LabelWriter, work: WorkFolder, shards: Sequence[Shard]) -> None:
-    for table in tqdm(work.tables(shards), desc="merging", unit="piece", leave=False, delay=1):
+    for table in progress(work.tables(shards), "merging", unit="piece"):
         writer.add(table)

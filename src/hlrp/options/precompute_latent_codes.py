@@ -72,6 +72,9 @@ class PrecomputeConfig:
     """Tasks that an executor runs at the same time; default: one a core of this machine, all tasks on a cluster."""
     resources: TaskResources = field(default_factory=TaskResources)
     """What each task gets on a Slurm or Ray cluster."""
+    log_json: str | None = None
+    """File to which every event of the run is appended as a line of JSON, for programs that watch it; default: none.
+    The tasks of a Slurm or Ray cluster add nothing to it."""
     device: str | None = None
     """Device: cpu, cuda or mps; default: the best device of the machine that labels."""
 

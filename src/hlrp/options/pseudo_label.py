@@ -61,6 +61,8 @@ class PseudoLabelConfig:
     datasets with imprecise time stamps."""
     cache_gib: float = 2.0
     """Size of the cache of decoded frames in memory, in GiB; a larger dataset is decoded on demand."""
+    log_json: str | None = None
+    """File to which every event of the run is appended as a line of JSON, for programs that watch it; default: none."""
     device: str | None = None
     """Device: cpu, cuda or mps; default: the best device of this machine."""
 

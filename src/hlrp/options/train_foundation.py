@@ -61,6 +61,8 @@ class TrainFoundationConfig:
     """Number of processes that prepare batches; helps if frames are decoded on demand."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """How the optimizer steps are computed: devices, precision, gradient accumulation, loggers."""
+    log_json: str | None = None
+    """File to which every event of the run is appended as a line of JSON, for programs that watch it; default: none."""
     save_every: int = 100
     """Optimizer steps between saved training states, from which --resume continues."""
     resume: bool = False

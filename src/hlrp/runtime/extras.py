@@ -13,6 +13,8 @@ _EXTRAS = {
     "psutil": "demo",
     "grpc": "async",
     "tensorboard": "loggers",
+    "trackio": "trackio",
+    "rerun": "viewer",
     "datatrove": "scale",
     "ray": "scale",
 }

@@ -1,4 +1,4 @@
-"""Let child processes end when their parent process ends, even if the parent is killed."""
+"""The processes of a command: which of them is the first, and children that end with their parent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ from multiprocessing.process import BaseProcess
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl that sets the signal a process gets when its parent ends."""
+
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables in which launchers number processes; the first one that is set counts, as in Lightning. SLURM_PROCID may be
+set although Slurm has not started the processes of the training."""
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that train together, by the environment variables of launchers.
+
+    It holds before `torch.distributed` is initialized.
+    """
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
+    # RANK counts the processes of all machines; without it, they are counted on each machine.
+    return int(rank) == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")
 
 
 def end_with_parent() -> None:

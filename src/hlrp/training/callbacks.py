@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from hlrp.runtime.event_log import log_event
 from hlrp.runtime.signals import Stopped, StopRequest
 from hlrp.storage.files import new_file, put_in_place
 from hlrp.training.config import QualityGate
@@ -106,6 +107,7 @@ class SaveState(pl.Callback):
         """Let the state that was saved last count."""
         if self._is_pending and trainer.is_global_zero:
             put_in_place(pending_files(self._path)[0], self._path)
+            log_event("checkpoint", path=str(self._path), step=trainer.global_step)
         self._is_pending = False
 
     def on_train_batch_start(

@@ -11,7 +11,7 @@ from hlrp.training.step_batches import require_divisible
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
-LoggerName = Literal["tensorboard", "wandb"]
+LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,8 @@ class TrainerConfig:
     compile: bool = False
     """Compile the training step with torch.compile: takes about a minute at the start, then trains faster on a GPU."""
     loggers: list[LoggerName] = field(default_factory=list)
-    """Loggers in addition to curves.csv: tensorboard, wandb (offline with WANDB_MODE=offline)."""
+    """Loggers in addition to curves.csv: tensorboard, wandb (offline with WANDB_MODE=offline), trackio (kept on
+    this machine; `trackio show` shows the runs)."""
     gates: list[QualityGate] = field(default_factory=list)
     """Bounds for metrics that end the training if they are broken, such as [{metric: train/loss, at_step: 500, at_most:
     2.0}]."""

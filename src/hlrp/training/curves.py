@@ -11,22 +11,15 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
+from hlrp.runtime.json_lines import JsonLines
 
-class CurveLogger(Logger):
-    """Append every row of metrics to the file `path` at once, as a line of JSON.
 
-    Lightning's CSVLogger is not used: it keeps up to 100 rows in memory, and writes its file anew when a metric is
-    logged for the first time, so that a killed run loses rows.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        self._is_new_line = False
+class RowLogger(Logger):
+    """A logger of metrics alone."""
 
     @property
     def name(self) -> str:
-        return "curves"
+        return ""
 
     @property
     def version(self) -> str:
@@ -35,15 +28,24 @@ class CurveLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run keeps its settings itself."""
 
+
+class CurveLogger(RowLogger):
+    """Append every row of metrics to the file `path` at once, as a line of JSON.
+
+    Lightning's CSVLogger is not used: it keeps up to 100 rows in memory, and writes its file anew when a metric is
+    logged for the first time, so that a killed run loses rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._lines = JsonLines(path)
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append `metrics` as a row of the optimizer step `step`."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        row = json.dumps({**{name: float(value) for name, value in metrics.items() if name != "epoch"}, "step": step})
-        with self._path.open("a", encoding="utf-8") as file:
-            # A killed process may have left half a line.
-            file.write(row + "\n" if self._is_new_line or not file.tell() else f"\n{row}\n")
-        self._is_new_line = True
+        self._lines.path.parent.mkdir(parents=True, exist_ok=True)
+        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        self._lines.add({**values, "step": step})
 
 
 def curves_as_csv(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,21 +12,22 @@ from types import TracebackType
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
+from hlrp.runtime.event_log import log_event
+from hlrp.runtime.processes import is_first_process
 from hlrp.runtime.signals import Stopped
 from hlrp.storage.artefacts import CURVES_FILE, LOGGER_DIRS, read_json, reading
 from hlrp.storage.files import discard, refuse_existing, sole_writer, write_json
 from hlrp.training.callbacks import pending_files
 from hlrp.training.config import TrainerConfig
-from hlrp.training.curves import CurveLogger, curves_as_csv
+from hlrp.training.curves import curves_as_csv
+from hlrp.training.loggers import CURVES_LOG, LoggedRun, end_loggers, run_loggers
 from hlrp.training.loop import Schedule, TrainingLoop
 from hlrp.training.settings import require_same
 from hlrp.training.step_data import StepData
 
 _SETTINGS_FILE = "run.json"
-_LOG_FILE = "curves.jsonl"
 _STATE_FILE = "last.ckpt"
 _SAVING_FILE = "saving"
 """Empty file in the scratch folder: the training is done, and `output_dir` is the model of this run if it exists."""
@@ -36,7 +36,7 @@ _SCRATCH_NAMES = frozenset(
         _SETTINGS_FILE,
         f".{_SETTINGS_FILE}.partial",
         *(path.name for path in pending_files(Path(_STATE_FILE))),
-        _LOG_FILE,
+        CURVES_LOG,
         *LOGGER_DIRS,
     }
 )
@@ -86,7 +86,7 @@ class TrainingRun:
         self._data: dict[str, object] = {}
         self._resume = resume
         self._resume_command = resume_command
-        self.is_main = _is_main_process()
+        self.is_main = is_first_process()
         """Whether this is the first of all processes, the only one that evaluates, saves and prints."""
         self._locks = ExitStack()
         if self.is_main:
@@ -214,7 +214,7 @@ class TrainingRun:
         if self.is_main and not self._resume:
             write_json(self._settings_file, {"settings": self._settings, "data": self._data})
         schedule = Schedule(steps=steps, save_every=save_every, validate_every=validate_every, log_every=log_every)
-        loggers = self._loggers(config)
+        loggers = self._loggers(config, steps)
         loop = TrainingLoop(module, config, schedule, device=device, state=self._state, loggers=loggers)
         metrics = loop.run(data, resume=self._resume)
         self._end_processes(loggers)
@@ -224,20 +224,20 @@ class TrainingRun:
 
     def _end_processes(self, loggers: Sequence[Logger]) -> None:
         """End what would keep the processes of the run together: wandb's upload, and the process group."""
-        for log in loggers:
-            if isinstance(log, WandbLogger) and self.is_main:
-                log.experiment.finish()
+        if self.is_main:
+            end_loggers(loggers)
         if torch.distributed.is_initialized():  # only the first process goes on, and must not wait for the others
             torch.distributed.destroy_process_group()
 
-    def _loggers(self, config: TrainerConfig) -> list[Logger]:
-        loggers: list[Logger] = [CurveLogger(self.scratch / _LOG_FILE)]
-        if "tensorboard" in config.loggers:
-            loggers.append(TensorBoardLogger(self.scratch, name="tensorboard"))
-        if "wandb" in config.loggers:
-            self.scratch.mkdir(parents=True, exist_ok=True)  # wandb uses another folder if this one does not exist
-            loggers.append(WandbLogger(project="hlrp", name=self.output_dir.name, save_dir=self.scratch))
-        return loggers
+    def _loggers(self, config: TrainerConfig, steps: int) -> list[Logger]:
+        run = LoggedRun(
+            name=self.output_dir.name,
+            folder=self.scratch,
+            settings=self._settings,
+            steps=steps,
+            is_resumed=self._resume,
+        )
+        return run_loggers(config.loggers, run)
 
     def finish(self, save: Callable[[Mapping[str, str]], object]) -> None:
         """Write the result of the training to `output_dir`, and remove the scratch folder of the run.
@@ -247,7 +247,8 @@ class TrainingRun:
                 text file by name: curves.csv.
         """
         (self.scratch / _SAVING_FILE).touch()
-        save({CURVES_FILE: curves_as_csv(self.scratch / _LOG_FILE)})
+        save({CURVES_FILE: curves_as_csv(self.scratch / CURVES_LOG)})
+        log_event("saved", path=str(self.output_dir))
         self._clear()
 
     def _is_saved(self) -> bool:
@@ -275,9 +276,3 @@ def _require_readable(state: Path) -> None:
             f"{state} is damaged and cannot be resumed ({str(error).splitlines()[0]}); remove {state.parent} and start "
             "again without --resume"
         ) from error
-
-
-def _is_main_process() -> bool:
-    """Whether this is the first process, by the environment variables of launchers (`torch.distributed` is not
-    initialized yet)."""
-    return rank_zero_only.rank == 0 and ("RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0")

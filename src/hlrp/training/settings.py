@@ -11,6 +11,7 @@ import draccus
 _MAY_CHANGE = (
     "output_dir",
     "resume",
+    "log_json",
     "device",
     # How long training runs, and how often it saves and validates.
     "steps",
