@@ -340,7 +340,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
         (
             ["--log_json=none/log.jsonl"],
-            "the folder of log_json none/log.jsonl does not exist; create it, or name another",
+            "the folder of log_json none/log.jsonl does not exist; create it",
         ),
     ],
 )

@@ -13,12 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+from hlrp.data import row_chunks
 from hlrp.data.dataset import open_dataset
 from hlrp.data.frame_rows import require_sound_rows
+from hlrp.data.time_stamps import TimeStampCheck
 from tiny_datasets import CAMERA, LENGTHS
 
 FIRST = LENGTHS[0]
 """Index of the second episode's first frame."""
+
+
+@pytest.fixture(params=[5, FIRST, 1 << 16], autouse=True)
+def chunk_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every finding is the same, whether rows are read in chunks that end in an episode, with one, or all together."""
+    monkeypatch.setattr(row_chunks, "_CHUNK_ROWS", request.param)
 
 
 @pytest.fixture
@@ -73,6 +81,22 @@ CHANGES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
         lambda t: with_column(t, "frame_index", np.arange(len(t))),
         r"row 12 holds frame 12 of episode 1, expected frame 0 of episode 1",
     ),
+    "last row without a number": (
+        lambda t: t.set_column(
+            t.schema.get_field_index("frame_index"),
+            "frame_index",
+            pa.array([*t["frame_index"].to_pylist()[:-1], None]),
+        ),
+        r"column 'frame_index' of .* has rows without a number",
+    ),
+    "last row of an unknown task": (
+        lambda t: with_column(t, "task_index", np.where(np.arange(len(t)) == len(t) - 1, 9, t["task_index"])),
+        r"frame \d+ of .* has task 9, and .* lists \d+ tasks",
+    ),
+    "one time stamp that is none": (
+        lambda t: with_column(t, "timestamp", np.where(np.arange(len(t)) == FIRST, np.nan, t["timestamp"])),
+        r"shows no time from frame to frame",
+    ),
     "another frame rate": (scale_time(1 / 3), r"says fps=10, the column `timestamp` shows 30 frames a second"),
     "no time": (scale_time(float("nan")), r"shows no time from frame to frame"),
 }
@@ -95,6 +119,26 @@ def test_rough_time_stamps_need_a_tolerance(root: Path) -> None:
     assert len(open_dataset("local/x", root, tolerance_s=0.0044)) == sum(LENGTHS)
     with pytest.raises(ValueError, match="tolerance_s must be finite and above 0, got nan"):
         open_dataset("local/x", root, tolerance_s=float("nan"))
+
+
+def test_a_step_over_the_border_of_two_chunks_counts(root: Path) -> None:
+    edit_rows(
+        root, lambda t: with_column(t, "timestamp", t["timestamp"].to_numpy() + (t["frame_index"].to_numpy() >= 5))
+    )
+    with pytest.raises(ValueError, match=r"up to 1 s off 1/fps"):
+        open_dataset("local/x", root)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_the_usual_time_between_frames_is_the_median(root: Path, share: float) -> None:
+    meta = LeRobotDatasetMetadata("local/x", root=root)
+    rng = np.random.default_rng(0)
+    steps = np.where(rng.random(1000) < share, 0.02, 0.1) * rng.uniform(0.98, 1.02, 1000)
+    seconds, frame = np.concatenate([[0], steps.cumsum()]), np.arange(1001)
+    check = TimeStampCheck(meta, tolerance_s=None)
+    for part in np.array_split(frame, 7):
+        check.add(seconds[part], np.zeros(len(part), dtype=np.int64), part)
+    assert check._median_step() == pytest.approx(np.median(steps), rel=2e-3)
 
 
 def test_a_video_must_be_read_at_the_place_of_its_frame(video_dataset_root: Path, tmp_path: Path) -> None:

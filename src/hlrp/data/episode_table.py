@@ -1,6 +1,9 @@
 """Check the tables of a LeRobotDataset that say where episodes and tasks are, against each other and against its files.
 
-All checks compare whole columns, one row for each episode or task, and read no frame.
+All checks compare whole columns, one row for each episode or task, and read no frame; the tasks of frames come to
+`TaskCheck` in chunks.
+
+Shapes: e episodes, f frames of a chunk.
 """
 
 from __future__ import annotations
@@ -46,25 +49,37 @@ def _require_numbers(meta: LeRobotDatasetMetadata) -> None:
             )
 
 
-def require_known_tasks(meta: LeRobotDatasetMetadata, task_index: Int[np.ndarray, " f"]) -> None:
-    """Raise unless every frame has one of the dataset's tasks, which are numbered in order.
+class TaskCheck:
+    """Whether the tasks of a dataset are numbered in order, and every frame has one of them."""
 
-    LeRobot takes the row of a frame's number in the table of tasks, whatever number that row has.
+    def __init__(self, meta: LeRobotDatasetMetadata) -> None:
+        assert meta.tasks is not None, "a dataset that was opened has its tasks"
+        self._root, self._path = Path(meta.root), Path(meta.root) / DEFAULT_TASKS_PATH
+        self._numbers = meta.tasks["task_index"].to_numpy()
+        self._strange: tuple[int, int] | None = None
+        """Number of the first frame without a listed task, and its task."""
 
-    Raises:
-        ValueError: If the tasks are numbered otherwise, or a frame has another number.
-    """
-    assert meta.tasks is not None, "a dataset that was opened has its tasks"
-    numbers = meta.tasks["task_index"].to_numpy()
-    path = Path(meta.root) / DEFAULT_TASKS_PATH
-    if not np.array_equal(numbers, np.arange(len(numbers))):
-        raise ValueError(f"{path} does not number its tasks from 0 on, each once; copy it again")
-    strange = (task_index < 0) | (task_index >= len(numbers))
-    if strange.any():
-        raise ValueError(
-            f"frame {int(strange.argmax())} of {meta.root} has task {task_index[strange.argmax()]}, and {path} lists "
-            f"{len(numbers)} tasks; copy the dataset again"
-        )
+    def add(self, task_index: Int[np.ndarray, " f"], *, first: int) -> None:
+        """Take the tasks of the next frames, of which the first has the number `first`."""
+        strange = (task_index < 0) | (task_index >= len(self._numbers))
+        if strange.any() and self._strange is None:
+            row = int(strange.argmax())
+            self._strange = first + row, int(task_index[row])
+
+    def finish(self) -> None:
+        """Raise if the tasks are wrong.
+
+        Raises:
+            ValueError: If the tasks are numbered otherwise, or a frame has another number.
+        """
+        if not np.array_equal(self._numbers, np.arange(len(self._numbers))):
+            raise ValueError(f"{self._path} does not number its tasks from 0 on, each once; copy it again")
+        if self._strange is not None:
+            frame, task = self._strange
+            raise ValueError(
+                f"frame {frame} of {self._root} has task {task}, and {self._path} lists {len(self._numbers)} tasks; "
+                "copy the dataset again"
+            )
 
 
 def _require_data_files(meta: LeRobotDatasetMetadata) -> None:

@@ -2,6 +2,11 @@
 
 Latent labels, tables of labelled frames and LeRobot's action chunks address a frame by its number in the column
 `index`. If that number is wrong, they silently use another frame.
+
+Rows are read in chunks, twice: memory does not grow with the number of frames. The order of rows is compared with the
+episodes that have rows, which are known only when all rows have been read.
+
+Shapes: e episodes, f frames of a chunk.
 """
 
 from __future__ import annotations
@@ -10,17 +15,15 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
-from hlrp.data.dataset_files import data_files
-from hlrp.data.episode_table import require_known_tasks, require_sound_metadata
+from hlrp.data.episode_table import TaskCheck, require_sound_metadata
+from hlrp.data.row_chunks import RowChunk, row_chunks
+from hlrp.data.time_stamps import TimeStampCheck
 
-_COLUMNS = ["index", "episode_index", "frame_index", "timestamp", "task_index"]
-_RATE_TOLERANCE = 0.05
-"""Largest relative difference between `fps` and the median frame rate of time stamps; a wrong `fps` differs by more."""
+_PLACES = ["index", "episode_index", "frame_index"]
+_COLUMNS = [*_PLACES, "timestamp", "task_index"]
 
 
 def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s: float | None) -> None:
@@ -44,54 +47,131 @@ def require_sound_rows(meta: LeRobotDatasetMetadata, *, whole: bool, tolerance_s
     require_sound_metadata(meta, bounds, whole=whole)
     if not whole and not any(folder.glob("*/*.parquet")):
         return
-    table = read_columns(folder, _COLUMNS)
-    for name in _COLUMNS:
-        if table.column(name).null_count or not pa.types.is_primitive(table.schema.field(name).type):
-            raise ValueError(f"column {name!r} of {folder} has rows without a number; copy the dataset again")
-    index, episode, frame = (table.column(name).to_numpy() for name in _COLUMNS[:3])
-    require_known_tasks(meta, table.column("task_index").to_numpy())
-    expected = _expected_rows(bounds, episode, meta, whole=whole)
-    wrong = (episode != expected[1]) | (frame != expected[2])
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"the rows of {folder} are not in the order of the episodes: row {row} holds frame {frame[row]} of episode "
-            f"{episode[row]}, expected frame {expected[2][row]} of episode {expected[1][row]}; sort the rows by "
-            "episode_index and frame_index and number the frames of every episode from 0, or copy the dataset again"
-        )
-    if (index != expected[0]).any():
-        row = int((index != expected[0]).argmax())
-        target = f"{Path(meta.root).resolve()}_renumbered"
-        raise ValueError(
-            f"the column `index` of {folder} does not count the frames: frame {frame[row]} of episode {episode[row]} "
-            f"has index {index[row]}, expected {expected[0][row]}, so that labels and actions of other frames would be "
-            f"taken; number them anew with `lerobot-edit-dataset --repo_id={shlex.quote(meta.repo_id)} "
-            f"--root={shlex.quote(str(Path(meta.root).resolve()))} --new_root={shlex.quote(target)} "
-            f"--operation.type=split --operation.splits='{{\"all\": 1.0}}'` and use {target}/all"
-        )
-    _require_times(meta, table.column("timestamp").to_numpy(), episode, frame, tolerance_s=tolerance_s)
+    counts = _require_known_frames(meta, bounds, folder, whole=whole)
+    places = _PlaceCheck(meta, bounds, np.flatnonzero(counts))
+    times = TimeStampCheck(meta, tolerance_s=tolerance_s)
+    for chunk in row_chunks(folder, [*_PLACES, "timestamp"]):
+        places.add(chunk)
+        times.add(*(chunk.column(name) for name in ("timestamp", "episode_index", "frame_index")))
+    places.finish()
+    times.finish()
 
 
-def read_columns(folder: Path, columns: list[str]) -> pa.Table:
-    """Read `columns` of all rows in a dataset's folder `data`, in LeRobot's order of files and rows.
+def _require_known_frames(
+    meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray, "e 2"], folder: Path, *, whole: bool
+) -> Int[np.ndarray, " e"]:
+    """Raise unless all rows are of listed tasks and episodes, and every episode has all of its rows.
 
-    Raises:
-        FileNotFoundError: If there is no data file.
-        ValueError: If a file is damaged or lacks a column.
+    Returns:
+        Number of rows of every episode.
     """
-    parts = []
-    for path in data_files(folder):
-        try:
-            lost = [name for name in columns if name not in pq.read_schema(path).names]
-            if not lost:
-                parts.append(pq.read_table(path, columns=columns))
-        except (pa.ArrowException, OSError) as error:
+    tasks, lengths, without_number = TaskCheck(meta), _LengthCheck(meta, bounds, whole=whole), None
+    for chunk in row_chunks(folder, _COLUMNS):
+        without_number = without_number or next((name for name in _COLUMNS if chunk.lacks_numbers(name)), None)
+        if without_number is None:  # else the next checks could not read the chunk
+            tasks.add(chunk.column("task_index"), first=chunk.first)
+            lengths.add(chunk.column("episode_index"))
+    if without_number is not None:
+        raise ValueError(f"column {without_number!r} of {folder} has rows without a number; copy the dataset again")
+    tasks.finish()
+    return lengths.finish()
+
+
+class _LengthCheck:
+    """Whether all rows belong to listed episodes, and every episode has as many rows as the metadata says."""
+
+    def __init__(self, meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray, "e 2"], *, whole: bool) -> None:
+        self._meta, self._folder, self._whole = meta, Path(meta.root) / "data", whole
+        self._lengths = bounds[:, 1] - bounds[:, 0]
+        self._counts = np.zeros(len(bounds), dtype=np.int64)
+        self._unknown: int | None = None
+        """Number of the first episode that the metadata does not list."""
+
+    def add(self, episode: Int[np.ndarray, " f"]) -> None:
+        """Take the episodes of the next rows."""
+        unknown = (episode < 0) | (episode >= len(self._counts))
+        if unknown.any() and self._unknown is None:
+            self._unknown = int(episode[unknown.argmax()])
+        self._counts += np.bincount(episode[~unknown].astype(np.int64), minlength=len(self._counts))
+
+    def finish(self) -> Int[np.ndarray, " e"]:
+        """Raise if an episode is not listed, or lacks rows; returns the number of rows of every episode."""
+        counts, lengths = self._counts, self._lengths
+        if self._unknown is not None:
             raise ValueError(
-                f"{path} cannot be read, so it is cut short or damaged; copy it again, or download the dataset anew"
-            ) from error
-        if lost:
-            raise ValueError(f"{path} lacks the column {lost[0]!r}; copy it again, or download the dataset anew")
-    return pa.concat_tables(parts, promote_options="permissive")
+                f"{self._folder} holds a row of episode {self._unknown}, meta/episodes lists 0 to {len(counts) - 1}; "
+                "copy the dataset again"
+            )
+        lost = np.flatnonzero(counts == 0)
+        if self._whole and len(lost):
+            raise FileNotFoundError(
+                f"{self._folder} holds no row of episode {lost[0]}, which "
+                f"{self._meta.get_data_file_path(int(lost[0]))} should hold; copy the whole dataset again"
+            )
+        wrong = np.flatnonzero((counts != lengths) & (counts > 0))
+        if len(wrong):
+            number = wrong[0]
+            raise ValueError(
+                f"{self._folder} holds {counts[number]} rows of episode {number}, meta/episodes says "
+                f"{lengths[number]}; copy the dataset again, or leave the episode out with lerobot-edit-dataset "
+                "--operation.type=delete_episodes"
+            )
+        return counts
+
+
+class _PlaceCheck:
+    """Whether the rows are in the order of the episodes and their frames, and `index` counts all frames."""
+
+    def __init__(
+        self, meta: LeRobotDatasetMetadata, bounds: Int[np.ndarray, "e 2"], present: Int[np.ndarray, " _"]
+    ) -> None:
+        self._meta, self._folder, self._bounds, self._present = meta, Path(meta.root) / "data", bounds, present
+        self._ends = (bounds[present, 1] - bounds[present, 0]).cumsum()
+        """One after the last row of every episode that has rows."""
+        self._misnumbered: str | None = None
+        """Message on the first row with a wrong index; a wrong order of rows explains it, and is told instead."""
+
+    def add(self, chunk: RowChunk) -> None:
+        """Raise if the next rows are not in order."""
+        index, episode, frame = (chunk.column(name) for name in _PLACES)
+        expected = self._expected(np.arange(chunk.first, chunk.first + len(chunk)))
+        wrong = (episode != expected[1]) | (frame != expected[2])
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"the rows of {self._folder} are not in the order of the episodes: row {chunk.first + row} holds frame "
+                f"{frame[row]} of episode {episode[row]}, expected frame {expected[2][row]} of episode "
+                f"{expected[1][row]}; sort the rows by episode_index and frame_index and number the frames of every "
+                "episode from 0, or copy the dataset again"
+            )
+        wrong = index != expected[0]
+        if wrong.any() and self._misnumbered is None:
+            row = int(wrong.argmax())
+            self._misnumbered = (
+                f"frame {frame[row]} of episode {episode[row]} has index {index[row]}, expected {expected[0][row]}"
+            )
+
+    def _expected(self, row: Int[np.ndarray, " f"]) -> Int[np.ndarray, "3 f"]:
+        """Expected values of `index`, `episode_index` and `frame_index` of the rows with these numbers."""
+        place = np.searchsorted(self._ends, row, side="right")
+        episode = self._present[place]
+        first, end = self._bounds[episode].T
+        frame = row - (self._ends[place] - (end - first))
+        return np.stack([first + frame, episode, frame])
+
+    def finish(self) -> None:
+        """Raise if an index is wrong."""
+        if self._misnumbered is None:
+            return
+        root = Path(self._meta.root).resolve()
+        target = f"{root}_renumbered"
+        raise ValueError(
+            f"the column `index` of {self._folder} does not count the frames: {self._misnumbered}, so that labels and "
+            f"actions of other frames would be taken; number them anew with `lerobot-edit-dataset "
+            f"--repo_id={shlex.quote(self._meta.repo_id)} --root={shlex.quote(str(root))} "
+            f"--new_root={shlex.quote(target)} --operation.type=split --operation.splits='{{\"all\": 1.0}}'` and use "
+            f"{target}/all"
+        )
 
 
 def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
@@ -118,75 +198,3 @@ def _bounds(meta: LeRobotDatasetMetadata) -> Int[np.ndarray, "e 2"]:
                 "dataset again"
             )
     return np.stack([first, end], axis=1)
-
-
-def _expected_rows(
-    bounds: Int[np.ndarray, "e 2"], episode: Int[np.ndarray, " f"], meta: LeRobotDatasetMetadata, *, whole: bool
-) -> Int[np.ndarray, "3 f"]:
-    """Expected values of `index`, `episode_index` and `frame_index` for every row, in the order of the rows."""
-    folder = Path(meta.root) / "data"
-    unknown = (episode < 0) | (episode >= len(bounds))
-    if unknown.any():
-        raise ValueError(
-            f"{folder} holds a row of episode {episode[unknown.argmax()]}, meta/episodes lists 0 to {len(bounds) - 1}; "
-            "copy the dataset again"
-        )
-    counts = np.bincount(episode, minlength=len(bounds))
-    lengths = bounds[:, 1] - bounds[:, 0]
-    lost = np.flatnonzero(counts == 0)
-    if whole and len(lost):
-        raise FileNotFoundError(
-            f"{folder} holds no row of episode {lost[0]}, which {meta.get_data_file_path(int(lost[0]))} should hold; "
-            "copy the whole dataset again"
-        )
-    wrong = np.flatnonzero((counts != lengths) & (counts > 0))
-    if len(wrong):
-        number = wrong[0]
-        raise ValueError(
-            f"{folder} holds {counts[number]} rows of episode {number}, meta/episodes says {lengths[number]}; copy the "
-            "dataset again, or leave the episode out with lerobot-edit-dataset --operation.type=delete_episodes"
-        )
-    present = np.flatnonzero(counts)
-    index = np.concatenate([np.arange(*bounds[number]) for number in present])
-    episodes = np.repeat(present, lengths[present])
-    return np.stack([index, episodes, index - bounds[episodes, 0]])
-
-
-def _require_times(
-    meta: LeRobotDatasetMetadata,
-    timestamp: Float[np.ndarray, " f"],
-    episode: Int[np.ndarray, " f"],
-    frame: Int[np.ndarray, " f"],
-    *,
-    tolerance_s: float | None,
-) -> None:
-    """Raise unless the time stamps within each episode increase by 1 / fps from frame to frame."""
-    seconds = timestamp.astype(np.float64)
-    steps = np.diff(seconds)[episode[1:] == episode[:-1]]
-    if not len(steps):
-        return
-    usual = float(np.median(steps))
-    if not abs(usual * meta.fps - 1) <= _RATE_TOLERANCE:
-        rate = f"{1 / usual:.4g} frames a second" if usual > 0 else "no time from frame to frame"
-        raise ValueError(
-            f"meta/info.json of {meta.root} says fps={meta.fps:g}, the column `timestamp` shows {rate}; correct the "
-            "one that is wrong, since offsets in seconds become frames by fps"
-        )
-    rounding = np.spacing(np.abs(seconds).max().astype(np.float32))  # time stamps are stored as float32
-    if tolerance_s is not None:
-        late = np.abs(steps - 1 / meta.fps).max()
-        if not late <= tolerance_s + 2 * rounding:
-            raise ValueError(
-                f"the time stamps of {meta.root} are rough: a frame comes up to {late:.4g} s off 1/fps, "
-                f"tolerance_s={tolerance_s:g} allows less; if that does no harm, set --tolerance_s={late * 1.1:.2g} "
-                "here and in lerobot-train"
-            )
-    if meta.video_keys:
-        off = np.abs(seconds - frame / meta.fps)
-        row = int(off.argmax())
-        if not off[row] <= max(0.5 / meta.fps, tolerance_s or 0):
-            raise ValueError(
-                f"frame {frame[row]} of episode {episode[row]} of {meta.root} has the time stamp {seconds[row]:.4f} s, "
-                f"expected {frame[row] / meta.fps:.4f} s: LeRobot would show a policy another picture of the video "
-                "than the one at this place; correct the column `timestamp`, or record the dataset anew"
-            )
