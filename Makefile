@@ -57,7 +57,7 @@ lint: $(STAMP) ## Check style, formatting and types
 	$(PYTHON) -m pyright
 
 audit: $(STAMP) ## Look up known vulnerabilities of the installed packages (needs the network)
-	$(PYTHON) -m uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@$(PYTHON) scripts/audit.py
 
 format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(PYTHON) -m ruff check --fix
