@@ -10,7 +10,8 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from hlrp.data.clip_starts import clip_is_valid
 from hlrp.data.dataset import episode_bounds, episode_of_frame, frame_of_episode
 from hlrp.data.labels import LABELS_FOLDER, LatentLabels, find_labels, require_labels_of
-from hlrp.data.recording_identity import RecordingIdentity, dataset_identity
+from hlrp.data.recording_identity import RecordingIdentity, dataset_identity, films_identity
+from hlrp.data.sources import ClipSource
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,23 @@ def labels_of_dataset(
             "that the latent labels were made from"
         )
     return labels
+
+
+def require_labels_of_films(labels: LatentLabels, source: ClipSource, folder: Path, *, named: str) -> None:
+    """Raise unless `labels` were made from the frames of the opened video files in `folder`.
+
+    Raises:
+        ValueError: If they were made from other frames; the message calls the labels `named`.
+    """
+    bounds = source.bounds
+    require_labels_of(labels, episode_index=episode_of_frame(bounds), frame_index=frame_of_episode(bounds), named=named)
+    mine = films_identity([folder / name for name in source.episode_names], bounds, fps=source.fps)
+    difference = mine.difference(RecordingIdentity.from_labels(labels.metadata.frames or {}))
+    if difference is not None:
+        raise ValueError(
+            f"{named} were made from other frames than those of the videos in {folder}: the {difference} differ; name "
+            "labels of these videos, or write them with hlrp-precompute-latent-codes"
+        )
 
 
 def _require_telling_codes(labels: LatentLabels, named: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -122,6 +122,18 @@ def _content(path: Path | str) -> bytes:
 
 def _shrunk(path: Path | str, max_bytes: int) -> bytes:
     frames, rate = read_video(path)
+    return small_video(frames, rate, max_bytes=max_bytes)
+
+
+def small_video(frames: Sequence[UInt8[ndarray, "h w 3"]], rate: Fraction, *, max_bytes: int) -> bytes:
+    """Encode frames, RGB HWC in [0, 255], as an mp4 in the best of four sizes and qualities that is small enough; if
+    none is, in the smallest.
+
+    Args:
+        frames: Frames of one size, one or more.
+        rate: Frame rate, in Hz.
+        max_bytes: Size up to which the file counts as small enough.
+    """
     content = b""
     with tempfile.TemporaryDirectory() as scratch:
         # Side of the copy in pixels, and the encoder's quality: a larger crf is a smaller and coarser file.

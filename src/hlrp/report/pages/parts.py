@@ -1,4 +1,5 @@
-"""Building blocks of HTML report pages. Images are embedded, there are no scripts, and no file is loaded.
+"""Building blocks of HTML report pages. Images are embedded, and no file is loaded. Pages have no script but those of
+this library, and browsers run no other.
 
 All functions escape the text they are given, except for `table`, whose cells are HTML.
 """
@@ -6,6 +7,7 @@ All functions escape the text they are given, except for `table`, whose cells ar
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from html import escape
 
@@ -13,14 +15,19 @@ from hlrp.report.pages.style import CSS
 from hlrp.report.verdicts.rows import Conclusion, Verdict
 
 
-def page(title: str, body: str) -> str:
-    """Return a complete HTML page around the HTML `body`."""
+def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """Return a complete HTML page around the HTML `body`, with further CSS and a script of this library."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # A browser runs the script with this digest and no other, should any text of a dataset ever become markup.
+    runs = f"script-src 'sha256-{digest}'" if script else "script-src 'none'"
+    policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; {runs}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>{CSS}{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n{f'<script>{script}</script>' if script else ''}</body>\n</html>\n"
     )
 
 
