@@ -31,6 +31,7 @@ from hlrp.cli.pseudo_label import PseudoLabelConfig
 from hlrp.cli.train_foundation import TrainFoundationConfig
 from hlrp.cli.train_laq import TrainLAQConfig
 from hlrp.cli.train_laq import main as train_laq_command
+from hlrp.cli.view_labels import ViewLabelsConfig
 from hlrp.demo.config import DemoConfig
 from hlrp.foundation.backends import BackendConfig
 from hlrp.runtime.number_options import bools_are_no_numbers
@@ -54,6 +55,7 @@ COMMANDS = [
     CombineDatasetsConfig,
     PseudoLabelConfig,
     CheckLeakConfig,
+    ViewLabelsConfig,
 ]
 LEROBOT = [
     HLRPVLADirectConfig,

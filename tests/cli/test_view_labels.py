@@ -13,6 +13,7 @@ import pytest
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.view_labels import ViewLabelsConfig, main, view_labels
 from hlrp.data.labels import load_labels
+from hlrp.data.pyav_decoder import PyAVDecoder
 from tiny_datasets import LENGTHS, TASKS
 from tiny_videos import write_video
 
@@ -75,10 +76,9 @@ def test_films_are_shown_with_their_labels_and_not_with_those_of_others(
     of_films = replace(config, dataset_root=None, video_dir=str(films), labels_path=str(labels))
     page = view_labels(of_films).read_text(encoding="utf-8")
     assert re.findall(r"<h3>(Episode [^<]*)", page) == ["Episode 0: a.mp4", "Episode 1: b.mp4"]
+    assert PyAVDecoder(films / "a.mp4").picture_size() == (48, 48)
     write_video(films / "b.mp4", 12, noise=1.0)
-    with pytest.raises(
-        ValueError, match=r"were made from other frames than those of the videos .* the pictures differ"
-    ):
+    with pytest.raises(ValueError, match=r"other frames than those of the videos .* the pictures differ"):
         view_labels(replace(of_films, output_dir=str(tmp_path / "again")))
 
 

@@ -16,7 +16,7 @@ from hlrp.data.dataset import dataset_name, open_dataset, task_sentences
 from hlrp.data.dataset_labels import labels_of_dataset, require_labels_of_films
 from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.labels import LABELS_DIR, LatentLabels, load_labels
-from hlrp.data.pyav_decoder import open_video
+from hlrp.data.pyav_decoder import PyAVDecoder
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.measure.nearest_clips import CodeClips, nearest_clips
@@ -106,10 +106,8 @@ def _open_films(folder: Path, labels_path: str | None) -> _Labelled:
 
     source = opened((2, 2))
     require_labels_of_films(labels, source, folder, named=f"the latent labels in {place}")
-    container, stream = open_video(folder / source.episode_names[0])
-    with container:
-        height, width = stream.height, stream.width  # all videos are shown in the shape of the first one
-    source = opened(_shown_size(height, width))
+    first = PyAVDecoder(folder / source.episode_names[0])
+    source = opened(_shown_size(*first.picture_size()))  # all videos are shown in the shape of the first one
     return _Labelled(source=source, labels=labels, title=lambda number: source.episode_names[number])
 
 

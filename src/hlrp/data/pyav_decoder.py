@@ -102,6 +102,13 @@ class PyAVDecoder:
         self._restart()
         return [frame_time(frame) for frame in islice(self._frames, count)]
 
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of the first picture in pixels, as a player shows it."""
+        self._shown = None
+        self._restart()
+        height, width = self._pixels(next(self._frames)).shape[-2:]
+        return height, width
+
     def _frame_at(self, wanted: float) -> av.VideoFrame:
         shown, ahead = self._shown, self._ahead
         self._shown = None  # if decoding fails below, the next call seeks again

@@ -70,10 +70,8 @@ def test_what_a_dataset_says_is_escaped_and_no_other_script_runs() -> None:
     assert page.count("<script>") == 1
     script = page.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert (
-        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    )
-    assert f"script-src 'sha256-{digest}'\"" in page
+    assert f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'\"" in page
+    assert "default-src 'none'" in page
     assert not re.search(r"https?://|@import|url\(|<link|<iframe", page)
 
 

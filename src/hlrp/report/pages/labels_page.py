@@ -60,8 +60,8 @@ _ALONG = (
 )
 _NEAREST = (
     "For every code, the clips whose vector in this slot is nearest to the mean of all clips with the code: frame t, "
-    "the end of the clip, and the change between them (grey: unchanged; orange: became brighter; blue: became darker). A "
-    "code has one meaning if its clips show the same change, whatever the scene. All slots describe a clip together, "
+    "the end of the clip, and the change between them (grey: unchanged; orange: became brighter; blue: became darker). "
+    "A code has one meaning if its clips show the same change, whatever the scene. All slots describe a clip together, "
     "so that one slot alone may mean little."
 )
 
