@@ -92,11 +92,12 @@ def test_messages_of_our_modules_and_warnings_of_all_are_events(tmp_path: Path) 
 def test_a_worker_process_adds_to_the_log_without_start_and_end(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with event_log(path, command="hlrp-x", options=Options()):
-        with appended_log(path):
+        with appended_log(path, task=7):
             log_event("checkpoint", shard=1)
         with appended_log(None):
             log_event("checkpoint", shard=2)
     assert kinds(path) == ["start", "checkpoint", "checkpoint", "end"]
+    assert [event.get("task") for event in events(path)] == [None, 7, None, None]
 
 
 def test_without_a_log_nothing_is_written_and_further_training_processes_write_none(

@@ -40,7 +40,7 @@ class LabelTask:
         if self.threads is not None:
             torch.set_num_threads(min(self.threads, torch.get_num_threads()))
         work = WorkFolder(self.target)
-        with appended_log(self.log):
+        with appended_log(self.log, task=rank):
             job = self.open_job(work.metadata())
             label_shards(job, work, job.shards()[rank::world_size], show_progress=False)
 

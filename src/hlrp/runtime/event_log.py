@@ -12,9 +12,9 @@ import platform
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import draccus
@@ -82,13 +82,18 @@ def event_log(path: Path | str | None, *, command: str, options: object) -> Iter
 
 
 @contextmanager
-def appended_log(path: Path | str | None) -> Iterator[None]:
+def appended_log(path: Path | str | None, **always: object) -> Iterator[None]:
     """Add events and messages to the log at `path` for the time of the block, without a start and an end: for the
-    worker processes of a command that keeps the log. None to add nothing."""
+    worker processes of a command that keeps the log.
+
+    Args:
+        path: The log; None to add nothing.
+        always: Facts of every event, such as the number of the worker.
+    """
     if path is None:
         yield
         return
-    log = _EventLog(Path(path))
+    log = _EventLog(Path(path), always)
     handler = _Messages(log)
     _logs.append(log)
     logging.getLogger().addHandler(handler)
@@ -110,16 +115,18 @@ def _require_file(path: Path) -> None:
 class _EventLog:
     """Adds events to a file; if the disk is full, the command goes on without its log."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, always: Mapping[str, object]) -> None:
         self._lines: JsonLines | None = JsonLines(path)
+        self._always = always
 
     def add(self, event: str, facts: Mapping[str, object]) -> None:
         """Append one event with its time."""
         if self._lines is None:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        known = {name: _plain(value) for name, value in {**self._always, **facts}.items()}
         try:
-            self._lines.add({"time": now, "event": event, **{name: _plain(value) for name, value in facts.items()}})
+            self._lines.add({"time": now, "event": event, **known})
         except OSError as error:
             self._lines = None  # first, since the warning is an event, too
             logger.warning(f"the log of events ends here, it cannot be written: {error}")
@@ -139,7 +146,11 @@ class _Messages(logging.Handler):
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        with suppress(PackageNotFoundError):  # run from a source tree that is not installed
+            found[name] = version(name)
+    return found
 
 
 def _plain(value: object) -> object:
