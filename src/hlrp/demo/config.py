@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hlrp.laq.config import small
-from hlrp.runtime.checks import require_numbers, require_seed
+from hlrp.laq.config import PRESETS
+from hlrp.runtime.checks import require_numbers, require_one_of, require_seed
 from hlrp.sim.config import DEFAULT_TASKS, MAX_EPISODE_STEPS
 
 
@@ -26,6 +26,8 @@ class DemoConfig:
     """Largest number of steps of an evaluation episode; the scripted experts need fewer than 100."""
     image_size: int = 64
     """Height and width of the frames, in pixels."""
+    laq_preset: str = "small"
+    """Preset of the LAQ's size: debug, tiny, small, base or lapa."""
     laq_steps: int = 500
     """Optimizer steps of stage 1, the latent action quantizer (LAQ)."""
     foundation_steps: int = 1500
@@ -54,8 +56,9 @@ class DemoConfig:
             at_least=1,
         )
         require_numbers(self, "episode_length", at_least=1, at_most=MAX_EPISODE_STEPS)
+        require_one_of("laq_preset", self.laq_preset, PRESETS)
         # The LAQ's configuration refuses an image size that does not divide into patches: refuse it before recording.
-        replace(small(), image_size=(self.image_size, self.image_size))
+        replace(PRESETS[self.laq_preset](), image_size=(self.image_size, self.image_size))
         require_seed(self.seed)
         if len(self.tasks) != len(set(self.tasks)) or not self.tasks:
             raise ValueError(f"tasks must be at least one, each once, got {self.tasks}")

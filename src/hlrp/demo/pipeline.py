@@ -94,6 +94,7 @@ def _laq(config: DemoConfig) -> Stage:
         "train_laq",
         f"--dataset_root={config.dataset}",
         f"--output_dir={config.laq}",
+        f"--preset={config.laq_preset}",
         f"--image_size={config.image_size}",
         f"--steps={config.laq_steps}",
         f"--batch_size={config.batch_size}",

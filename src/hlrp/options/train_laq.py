@@ -59,7 +59,7 @@ class TrainLAQConfig:
     (video_dir, video_fps, …), and a weight: the source's share of the training clips, relative to the other sources
     (default: proportional to its number of clips)."""
     preset: str = "small"
-    """Preset of the network's size: debug, small, base or lapa."""
+    """Preset of the network's size: debug, tiny, small, base or lapa."""
     image_size: int | None = None
     """Height and width of the frames in pixels; default: those of the preset."""
     quantizer: str = "fsq"
