@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from hlrp.demo.config import DemoConfig
 from hlrp.demo.stages import Stage
 
-_EVAL_SEED = 1000
+EVAL_SEED = 1000
 """First seed of evaluation episodes, LeRobot's default. Demonstrations use seeds from 100,000 on, so that no policy is
 evaluated on an episode it was trained on."""
 
@@ -85,7 +86,7 @@ def _demonstrations(config: DemoConfig) -> Stage:
             f"--image_size={config.image_size}",
             f"--seed={config.seed}",
         ),
-        resume=partial(_start_over, config.dataset),
+        resume=partial(start_over, config.dataset),
     )
 
 
@@ -143,7 +144,7 @@ def _lerobot_train(
         f"--dataset.root={config.dataset}",
         "--num_workers=0",
         "--log_freq=20",
-        f"--seed={_EVAL_SEED + config.seed}",
+        f"--seed={EVAL_SEED + config.seed}",
         f"--output_dir={output}",
         *flags,
     )
@@ -161,21 +162,42 @@ def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
     return Stage(
         name=f"eval_{policy}",
         title=title,
-        command=(
-            *_lerobot("eval"),
-            f"--policy.path={config.training(policy) / 'checkpoints' / 'last' / 'pretrained_model'}",
-            "--env.type=hlrp_metaworld",
-            f"--env.task={','.join(config.tasks)}",
+        command=evaluation_command(
+            config.training(policy) / "checkpoints" / "last" / "pretrained_model",
+            output,
             f"--env.observation_height={config.image_size}",
             f"--env.observation_width={config.image_size}",
-            f"--env.episode_length={config.episode_length}",
-            f"--eval.n_episodes={config.eval_episodes_per_task}",
-            f"--eval.batch_size={min(config.eval_episodes_per_task, 5)}",  # simulations that run together
-            "--eval.use_async_envs=false",
-            f"--seed={_EVAL_SEED}",
-            f"--output_dir={output}",
+            tasks=config.tasks,
+            episodes_per_task=config.eval_episodes_per_task,
+            episode_length=config.episode_length,
+            seed=EVAL_SEED,
         ),
-        resume=partial(_start_over, output),
+        resume=partial(start_over, output),
+    )
+
+
+def evaluation_command(
+    policy: Path,
+    output: Path,
+    *flags: str,
+    tasks: Sequence[str],
+    episodes_per_task: int,
+    episode_length: int,
+    seed: int,
+) -> tuple[str, ...]:
+    """Return the command line of lerobot-eval for the policy in the folder `policy`, with further `flags`."""
+    return (
+        *_lerobot("eval"),
+        f"--policy.path={policy}",
+        "--env.type=hlrp_metaworld",
+        f"--env.task={','.join(tasks)}",
+        f"--env.episode_length={episode_length}",
+        f"--eval.n_episodes={episodes_per_task}",
+        f"--eval.batch_size={min(episodes_per_task, 5)}",  # simulations that run together
+        "--eval.use_async_envs=false",
+        f"--seed={seed}",
+        f"--output_dir={output}",
+        *flags,
     )
 
 
@@ -183,7 +205,7 @@ def _lerobot(script: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"lerobot.scripts.lerobot_{script}")
 
 
-def _start_over(output: Path) -> None:
+def start_over(output: Path) -> None:
     """Remove what an interrupted stage left behind, since the stage cannot be continued."""
     shutil.rmtree(output, ignore_errors=True)
 
@@ -193,8 +215,8 @@ def _resume_hlrp(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | No
     scratch = output.with_name(f"{output.name}.training")
     if (scratch / "last.ckpt").is_file() and not output.exists():
         return (*command, "--resume=true")
-    _start_over(scratch)
-    _start_over(output)  # a complete checkpoint is possible here: the demo stopped before it noted the stage as done
+    start_over(scratch)
+    start_over(output)  # a complete checkpoint is possible here: the demo stopped before it noted the stage as done
     return None
 
 
@@ -203,5 +225,5 @@ def _resume_lerobot(output: Path) -> tuple[str, ...] | None:
     saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
     if saved.is_file():
         return (*_lerobot("train"), f"--config_path={saved}", "--resume=true")
-    _start_over(output)
+    start_over(output)
     return None

@@ -52,7 +52,7 @@ def write_report(config: DemoConfig, progress: Progress, logs: Path) -> tuple[st
         Summary for a terminal, and path of `report.html`.
     """
     report = gather(config, progress)
-    videos = rollout_videos(config, OUR_POLICY)
+    videos = rollout_videos(config.evaluation(OUR_POLICY))
     montage(videos, config.output_dir / "rollouts.mp4")
     html = render_report(report, draw_plots(config, report, logs), videos)
     path = config.output_dir / "report.html"
@@ -101,9 +101,9 @@ def success(eval_info: Path) -> dict[str, Any]:
     }
 
 
-def rollout_videos(config: DemoConfig, policy: str) -> dict[str, Path]:
-    """Return one rollout video per task, that of the task's first evaluation episode."""
-    info = read_json(config.evaluation(policy) / "eval_info.json")
+def rollout_videos(evaluation: Path) -> dict[str, Path]:
+    """Return one rollout video per task in an output folder of lerobot-eval, that of the task's first episode."""
+    info = read_json(evaluation / "eval_info.json")
     return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from hlrp.report.pages.style import CSS
 from hlrp.report.verdicts.rows import Conclusion, Verdict
+from hlrp.report.videos import video_data_uri
 
 
 def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
@@ -81,3 +83,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+
+
+def video_tiles(videos: Mapping[str, Path]) -> str:
+    """Return embedded videos side by side, each with its name in `videos` below; large ones as a smaller copy.
+
+    Raises:
+        FileNotFoundError: If a video does not exist.
+        ValueError: If a video has no frames and must be encoded again.
+    """
+    tiles = "".join(
+        f'<figure><video autoplay loop muted playsinline controls src="{video_data_uri(path)}"></video>'
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, path in videos.items()
+    )
+    return f'<div class="videos">{tiles}</div>\n'

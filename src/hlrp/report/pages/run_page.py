@@ -10,11 +10,10 @@ from typing import Any
 from hlrp.measure.success_rate import task_successes
 from hlrp.report.durations import duration
 from hlrp.report.pages.contents import require_complete
-from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table
+from hlrp.report.pages.parts import concluded, facts, figure, judged, page, section, table, video_tiles
 from hlrp.report.verdicts.foundation import foundation_conclusion, foundation_verdicts
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.report.verdicts.rows import Conclusion, Verdict
-from hlrp.report.videos import video_data_uri
 
 _TITLE = "HLRP: from video to robot actions"
 
@@ -76,7 +75,7 @@ def render_report(report: Mapping[str, Any], plots: Mapping[str, bytes], videos:
         _header(report),
         section("The pipeline", _list(_PIPELINE)),
         section("Success per task", _success(report["policies"]), plot("success")),
-        section("Rollouts", _videos(videos)) if videos else "",
+        section("Rollouts", video_tiles(videos)) if videos else "",
         section(
             "Latent actions", _verdicts(latent_conclusion(report["laq"]), latent_verdicts(report["laq"])),
             plot("latent_quality"), plot("reconstruction"), plot("code_usage"),
@@ -159,12 +158,3 @@ def _versions(report: Mapping[str, Any]) -> str:
     rows = [[escape(package), escape(str(version))] for package, version in report["versions"].items()]
     rows.append(["seed", escape(str(report["seed"]))])
     return table(["package", "version"], rows)
-
-
-def _videos(videos: Mapping[str, Path]) -> str:
-    tiles = "".join(
-        f'<figure><video autoplay loop muted playsinline controls src="{video_data_uri(path)}"></video>'
-        f"<figcaption>{escape(task)}</figcaption></figure>"
-        for task, path in videos.items()
-    )
-    return f'<div class="videos">{tiles}</div>\n'

@@ -1,0 +1,24 @@
+"""Train the models of `pretrained/` and copy them there: `make pretrained`. A stopped run continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import draccus
+
+from hlrp.cli.common import run_cli
+from hlrp.commands.demo import demo
+from hlrp.demo.pretraining import PretrainingConfig, keep_models
+
+FOLDER = Path(__file__).parents[1] / "pretrained"
+
+
+def pretrain(config: PretrainingConfig) -> None:
+    """Run all stages that are not done yet, then replace the models in `pretrained/`."""
+    demo(config)
+    keep_models(config, FOLDER)
+    print(f"models: {FOLDER}")
+
+
+if __name__ == "__main__":
+    run_cli(lambda: pretrain(draccus.parse(PretrainingConfig)), when_stopped="; the same command continues here")

@@ -1,0 +1,27 @@
+"""Evaluate the policy of `pretrained/` on a few episodes and write a page about them: `make try`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import draccus
+
+from hlrp.cli.common import run_cli
+from hlrp.demo.results import success
+from hlrp.demo.stages import StageFailed
+from hlrp.demo.trial import TrialConfig, try_policy
+
+
+def main(config: TrialConfig) -> None:
+    """Run the trial, and print how many episodes were solved and where the page is."""
+    try:
+        page = try_policy(config)
+    except StageFailed as error:
+        sys.exit(f"error: {error}")
+    found = success(config.evaluation / "eval_info.json")
+    print(f"\nsolved {found['success_rate']:.0%} of {found['episodes']} episodes\nreport: {Path(page)}")
+
+
+if __name__ == "__main__":
+    run_cli(lambda: main(draccus.parse(TrialConfig)))
