@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow docs bench-laq bench-foundation bench-policies bench-few-labels bench-gpu bench-scale package lint audit format constraints clean
+.PHONY: help setup try demo pretrained notebooks test test-slow docs bench-laq bench-foundation bench-policies bench-few-labels bench-gpu bench-scale package lint audit format constraints clean
 
 PYTHON := .venv/bin/python
 # The stamp's name holds a checksum of all files that set-up depends on. If one of them changes, the stamp of the new name
@@ -17,8 +17,17 @@ $(STAMP):
 	@rm -f .venv/.stamp-*
 	@touch $@
 
+try: $(STAMP) ## Evaluate the shipped policy for two minutes and write a page; flags go in ARGS="--name=value ..."
+	@$(PYTHON) -m scripts.try_pretrained $(ARGS)
+
 demo: $(STAMP) ## Run the whole pipeline on a laptop; flags go in ARGS="--name=value ..."
 	@.venv/bin/hlrp-demo $(ARGS)
+
+pretrained: $(STAMP) ## Train the models of pretrained/ again (half an hour, resumable)
+	@$(PYTHON) -m scripts.pretrained $(ARGS)
+
+notebooks: $(STAMP) ## Run the notebooks and keep their outputs
+	@$(PYTHON) -m scripts.run_notebooks
 
 test: $(STAMP) ## Run the fast tests on all cores; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m "not slow" -n auto $(ARGS)

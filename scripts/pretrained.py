@@ -9,6 +9,8 @@ import draccus
 from hlrp.cli.common import run_cli
 from hlrp.commands.demo import demo
 from hlrp.demo.pretraining import PretrainingConfig, keep_models
+from hlrp.demo.results import draw_plots
+from hlrp.storage.artefacts import read_json
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
 
@@ -16,7 +18,8 @@ FOLDER = Path(__file__).parents[1] / "pretrained"
 def pretrain(config: PretrainingConfig) -> None:
     """Run all stages that are not done yet, then replace the models in `pretrained/`."""
     demo(config)
-    keep_models(config, FOLDER)
+    plots = draw_plots(config, read_json(config.output_dir / "report.json"), config.output_dir / "logs")
+    keep_models(config, FOLDER, plots)
     print(f"models: {FOLDER}")
 
 

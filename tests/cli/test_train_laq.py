@@ -317,7 +317,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--frame_offset_s=2"], "a clip spans 21 frames but the longest episode has 20; use a shorter offset"),
         (["--frame_offset_s=0.01"], "frame_offset_s=0.01 is under one frame at 10"),
         (["--held_out=1"], "held_out must be in (0, 1), got 1.0"),
-        (["--preset=huge"], "preset must be one of debug, small, base, lapa, got 'huge'"),
+        (["--preset=huge"], "preset must be one of debug, tiny, small, base, lapa, got 'huge'"),
         (["--codebook_size=1"], "codebook_size must be 2 or more, got 1"),
         (["--codebook_size=34"], "fsq cannot spread codebook_size=34"),
         (["--image_size=40"], "must be a multiple of patch_size 16"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hlrp.demo.config import DemoConfig
 from hlrp.demo.pipeline import OUR_POLICY
-from hlrp.demo.results import draw_plots, success
+from hlrp.demo.results import success
 from hlrp.report.cards.parts import markdown_table
 from hlrp.report.cards.policy_card import policy_card
 from hlrp.storage.artefacts import read_json
@@ -77,8 +78,13 @@ class PretrainingConfig(DemoConfig):
         return self.output_dir / "metaworld_six_tasks"
 
 
-def keep_models(config: DemoConfig, folder: Path) -> None:
-    """Copy the models of a finished run with their cards to `folder`, and draw their figures.
+def keep_models(config: DemoConfig, folder: Path, plots: Mapping[str, bytes]) -> None:
+    """Copy the models of a finished run with their cards to `folder`, which is replaced.
+
+    Args:
+        config: Options of the run.
+        folder: Folder to write.
+        plots: PNG files of the run, as `hlrp.demo.results.draw_plots` returns them.
 
     Raises:
         FileNotFoundError: If the run is not finished.
@@ -90,7 +96,6 @@ def keep_models(config: DemoConfig, folder: Path) -> None:
         "foundation": config.foundation,
         "policy": config.training(OUR_POLICY) / "checkpoints" / "last" / "pretrained_model",
     }
-    plots = draw_plots(config, report, config.output_dir / "logs")
     with new_directory(folder, replaces=("README.md", "figures", *trained)) as new:
         for name, source in trained.items():
             shutil.copytree(source, new / name, ignore=shutil.ignore_patterns(*_KEPT_OUT))

@@ -120,7 +120,7 @@ def _trial(config: TrialConfig, laq: LoadedLAQ, start: float) -> Trial:
     videos = rollout_videos(config.evaluation)
     quality, plots = _latents(laq, _films(config))
     plots["films"] = film_strip_figure({task: read_video(path)[0] for task, path in videos.items()})
-    moments = _imagined(config, laq)
+    moments = imagined_moments(config, laq)
     if moments:
         plots["imagined"] = imagination_figure(moments)
     return Trial(
@@ -160,7 +160,7 @@ def _latents(laq: LoadedLAQ, films: Path) -> tuple[dict[str, object], dict[str, 
     return quality.to_dict(), latent_gallery(laq.model, clips, quality)
 
 
-def _imagined(config: TrialConfig, laq: LoadedLAQ) -> list[ImaginedMoment]:
+def imagined_moments(config: TrialConfig, laq: LoadedLAQ) -> list[ImaginedMoment]:
     """For the first episode of every task, the moment with the most motion; none of an episode that is too short."""
     n_action_steps = read_json(config.policy / "config.json")["n_action_steps"]
     moments = []
