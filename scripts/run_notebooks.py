@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETTINGS = "parameters"
 """Tag of the cell that sets what a reader may want to change."""
-_WIDTH = 660
+_WIDTH = 720
 """Largest width of a picture, in pixels."""
 _COLOURS = 64
 _TIMEOUT_S = 900
