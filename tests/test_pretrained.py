@@ -11,7 +11,7 @@ import torch
 
 from hlrp import FoundationBatch, load_foundation, load_laq
 from hlrp.demo.pretraining import PRETRAINED_TASKS
-from lerobot_policy_felix_bundle import HLRPVLADirectPolicy
+from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
 
@@ -39,7 +39,7 @@ def test_no_file_names_a_folder_of_the_machine_that_trained_them() -> None:
 def test_the_vla_and_the_policy_predict_codes_of_the_laq(frames: torch.Tensor) -> None:
     laq = load_laq(FOLDER / "laq")
     for folder in ("foundation", "policy"):
-        assert load_foundation(FOLDER / folder).laq_fingerprint == laq.fingerprint
+        assert load_foundation(FOLDER / folder).description.laq_fingerprint == laq.fingerprint
     vla = load_foundation(FOLDER / "foundation").backend
     assert vla.spec == laq.model.spec
     codes = vla.predict(FoundationBatch(frames, ["Open a door"] * 3)).codes

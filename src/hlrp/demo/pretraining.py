@@ -71,6 +71,8 @@ class PretrainingConfig(DemoConfig):
     """Preset of the LAQ's size: debug, tiny, small, base or lapa."""
     policy_steps: int = 1500
     """Optimizer steps of stage 3, the policy."""
+    episode_length: int = 200
+    """Largest number of steps of an evaluation episode."""
 
     @property
     def dataset(self) -> Path:
