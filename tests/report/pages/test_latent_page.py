@@ -123,6 +123,14 @@ def test_an_atlas_has_room_for_one_code_and_for_eight() -> None:
         atlas_figure([])
 
 
+def test_the_arrow_of_a_code_shows_also_if_its_mean_action_is_far_out() -> None:
+    frames = torch.full((1, 3, 8, 8), 0.5)
+    entry = AtlasEntry("code 1", 0.5, torch.zeros(8, 8), frames, frames, torch.tensor([[4.0, 9.0]]))
+    colours = Image.open(BytesIO(atlas_figure([entry]))).convert("RGB").getcolors(1 << 24)
+    assert (0, 114, 178) in {colour for _, colour in colours or []}  # the blue of the arrow
+
+
+
 def test_probes_without_a_varying_action_are_refused() -> None:
     with pytest.raises(ValueError, match="an action that varies"):
         probe_figure({"codes": [None, None]})

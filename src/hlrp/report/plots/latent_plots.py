@@ -272,10 +272,14 @@ def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) 
 
 
 def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
-    """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x."""
+    """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x.
+
+    What lies outside the axes is drawn at their edge, in the same direction.
+    """
     points = np.zeros((len(actions), 2))
     points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()
-    x, y = points.mean(0)
+    mean = points.mean(0)
+    x, y = mean * min(1.0, 1.3 / max(np.abs(mean).max(), 1e-9))  # Matplotlib leaves out an arrow that ends outside
     axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
     axes.axhline(0, color=RULE, linewidth=0.7)
     axes.axvline(0, color=RULE, linewidth=0.7)
