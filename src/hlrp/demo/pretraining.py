@@ -52,8 +52,8 @@ laq = load_laq("pretrained/laq").model
 vla = load_foundation("pretrained/foundation").backend
 ```
 
-`lerobot-eval --policy.path=pretrained/policy --env.type=hlrp_metaworld` runs the policy. They are made to look at, to
-start from and to test with. They know one camera of one simulated robot; for your robot, train your own.
+`lerobot-eval --policy.path=pretrained/policy --env.type=hlrp_metaworld` runs the policy. The models are made to look
+at, to start from and to test with. They know one camera of one simulated robot; for your robot, train your own.
 
 {figures}
 """
