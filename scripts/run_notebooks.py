@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETTINGS = "parameters"
 """Tag of the cell that sets what a reader may want to change."""
-_WIDTH = 720
+_WIDTH = 760
 """Largest width of a picture, in pixels."""
-_COLOURS = 64
+_COLOURS = 128
 _TIMEOUT_S = 900
 
 
@@ -58,7 +58,9 @@ def _shrunk(encoded: str) -> str:
         size = (_WIDTH, round(picture.height * _WIDTH / picture.width))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    # Maximum coverage keeps rare colours, such as those of small changes on a grey picture.
+    picture = picture.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
