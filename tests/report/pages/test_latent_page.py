@@ -130,7 +130,6 @@ def test_the_arrow_of_a_code_shows_also_if_its_mean_action_is_far_out() -> None:
     assert (0, 114, 178) in {colour for _, colour in colours or []}  # the blue of the arrow
 
 
-
 def test_probes_without_a_varying_action_are_refused() -> None:
     with pytest.raises(ValueError, match="an action that varies"):
         probe_figure({"codes": [None, None]})
