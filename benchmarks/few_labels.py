@@ -13,17 +13,27 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import draccus
 
-from benchmarks.few_labels_cells import BALL, METHODS, Cell, World, budget_name, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_cells import (
+    BALL,
+    CLEAN,
+    METHODS,
+    Cell,
+    World,
+    budget_name,
+    cell_jobs,
+    labeller_jobs,
+    planned_cells,
+)
 from benchmarks.few_labels_jobs import run_jobs
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
-from benchmarks.running import merge_json, require_same_settings
+from benchmarks.running import merge_json, require_known, require_same_settings
 from hlrp.cli.common import run_cli
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
@@ -44,6 +54,10 @@ class BenchConfig:
     continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
+    budgets: list[int] = field(default_factory=lambda: [1, 3, 10])
+    """Labelled episodes of each task to run now; cells that use all labels belong to the smallest, 1."""
+    worlds: list[str] = field(default_factory=lambda: [CLEAN, BALL])
+    """Worlds to run now: clean, ball."""
     steps: int = 600
     """Gradient steps of every policy."""
     laq_steps: int = 500
@@ -70,6 +84,7 @@ class BenchConfig:
             self, "seeds", "steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", at_least=1
         )
         require_numbers(self, "labeller_batch_size", "eval_episodes", "workers", at_least=1)
+        require_known("worlds", self.worlds, (CLEAN, BALL))
         if self.quick:
             self.seeds = 1
 
@@ -91,7 +106,7 @@ def main(config: BenchConfig) -> None:
     failed: list[str] = []
     if not config.summarize:
         require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING})
-    for group in [] if config.summarize else _groups(cells):
+    for group in [] if config.summarize else _groups(config, cells):
         # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
         failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
         print(labeller_table(gather_labellers(worlds, cells)), flush=True)
@@ -130,11 +145,13 @@ _LASTING = (
 """Options on which results depend, so that they must be those of the results that are there."""
 
 
-def _groups(cells: list[Cell]) -> list[list[Cell]]:
-    """Cells of the same world and budget, in the order of their first cell; all labels count as a budget of 1."""
+def _groups(config: BenchConfig, cells: list[Cell]) -> list[list[Cell]]:
+    """Cells to run now by world and budget, in the order of their first cell; all labels count as a budget of 1."""
     groups: dict[tuple[str, int], list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[cell.world, max(cell.budget, 1)].append(cell)
+        budget = max(cell.budget, 1)
+        if cell.world in config.worlds and budget in config.budgets:
+            groups[cell.world, budget].append(cell)
     return list(groups.values())
 
 

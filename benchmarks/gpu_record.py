@@ -1,10 +1,11 @@
 """Speed of every heavy part on one GPU, beside what the hardware allows: `python -m benchmarks.gpu_record`.
 
-Sections: `hardware` (what a matrix product and a copy reach, as the roofline), `laq` (training steps of a LAQ of LAPA's
-size on generated clips), `labels` (clips per second that quantizers label), `decoding` (codes of a Qwen3-VL of two
-billion random parameters, beside one prefill and transformers' `generate`), `training` (training steps of that model),
-`few_labels` (the quick few-labels benchmark with networks on the GPU; left out unless named, since it simulates on the
-CPU). No section downloads anything. Results with hardware and versions are in `benchmarks/results/<GPU>.json`.
+Sections: `hardware` (what a matrix product and a copy reach, as the roofline), `laq` (training steps of a LAQ of
+LAPA's size on generated clips), `labels` (clips per second that quantizers label), `decoding` (codes of a Qwen3-VL of
+two billion random parameters, beside one prefill and transformers' `generate`), `training` (training steps of that
+model), `few_labels` (the few-labels benchmark with one labelled episode a task and networks on the GPU; left out
+unless named, since it simulates on the CPU). No section downloads anything. Results with hardware and versions are in
+`benchmarks/results/<GPU>.json`.
 
 On a machine without a GPU, `--size=debug` runs the same code with tiny models in half a minute.
 """
@@ -191,12 +192,12 @@ def _random_vlm(config: BenchConfig, dtype: torch.dtype) -> QwenVLChatBackend:
 
 
 def few_labels(config: BenchConfig) -> dict[str, Any]:
-    """The quick few-labels benchmark with more evaluation episodes, networks on the device and a job for every core."""
+    """The few-labels benchmark with one labelled episode a task, networks on the device and a job for every core."""
     output = Path("outputs/benchmarks/few_labels_gpu.json")
     workers = max((os.cpu_count() or 1) - 1, 1)
-    flags = [f"--output={output}", "--quick=true", f"--device={config.device}", f"--workers={workers}"]
-    run_command("benchmarks.few_labels", *flags, "--eval_episodes=30", log=output.with_suffix(".log"))
-    return json.loads(output.with_name("few_labels_gpu_quick.json").read_text(encoding="utf-8"))
+    flags = [f"--output={output}", "--budgets=[1]", "--worlds=[clean]", f"--device={config.device}"]
+    run_command("benchmarks.few_labels", *flags, f"--workers={workers}", log=output.with_suffix(".log"))
+    return json.loads(output.read_text(encoding="utf-8"))
 
 
 def _training_figures(config: BenchConfig, step: Callable[[], object], parameters: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.policy_success import eval_flags
 from benchmarks.running import run_command
+from hlrp.demo.pipeline import EVAL_SEED, evaluation_flags
 
 _EVAL_STEPS = 120
 """Steps that an evaluation episode may take; the experts need fewer than 100."""
@@ -56,7 +56,10 @@ def train_and_evaluate(
         and the `command` of the training.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    flags = [*flags, *_train_flags(settings, seed, folder / "train")]
+    shared = train_flags(
+        folder / "train", steps=settings.steps, batch_size=settings.batch_size, seed=seed, device=settings.device
+    )
+    flags = [*flags, *shared]
     trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
     policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
     evaluation = eval_flags(
@@ -75,17 +78,29 @@ def train_and_evaluate(
     return {"outcomes": outcomes, "command": flags, **cost}
 
 
-def _train_flags(settings: PolicySettings, seed: int, output: Path) -> list[str]:
+def train_flags(output: Path, *, steps: int, batch_size: int, seed: int, device: str) -> list[str]:
+    """Options of lerobot-train that all policies share."""
     return [
         "--policy.push_to_hub=false",
-        f"--policy.device={settings.device}",
-        f"--batch_size={settings.batch_size}",
+        f"--policy.device={device}",
+        f"--batch_size={batch_size}",
         "--num_workers=0",
-        f"--steps={settings.steps}",
-        f"--log_freq={min(settings.steps, 20)}",
+        f"--steps={steps}",
+        f"--log_freq={min(steps, 20)}",
         f"--seed={seed}",
         f"--output_dir={output}",
     ]
+
+
+def eval_flags(
+    policy: Path, output: Path, *, tasks: Sequence[str], episodes: int, steps: int, device: str = "cpu"
+) -> list[str]:
+    """Options of lerobot-eval for `episodes` episodes of every task, each of at most `steps` steps."""
+    common = evaluation_flags(
+        policy, output, tasks=tasks, episodes_per_task=episodes, episode_length=steps, seed=EVAL_SEED
+    )
+    # The size of the observations, so that nothing is rendered twice.
+    return [*common, f"--policy.device={device}", "--env.visualization_height=64", "--env.visualization_width=64"]
 
 
 def read_outcomes(eval_info: Path) -> dict[str, list[bool]]:

@@ -17,18 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.policy_runs import eval_flags, train_flags
 from benchmarks.running import Cost, run_command, side_by_side
+from hlrp.demo.pipeline import EVAL_SEED
 from hlrp.demo.results import success
 from hlrp.report.curves import read_lerobot_log
 from hlrp.runtime.tables import table
 from hlrp.storage.files import write_json
 
-_SEED = 1000
-"""First seed of evaluation episodes, as in the demo; demonstrations use seeds from 100,000 on."""
 _EPISODE_LENGTH = 200
 """Steps an evaluation episode may take; the experts need fewer than 100."""
-_ENVIRONMENTS = 5
-"""Episodes that are simulated in turn, in one batch for the policy."""
 _BATCH_SIZE = 64
 
 
@@ -272,7 +270,7 @@ def steps_within(budget_seconds: float, step_seconds: float) -> int:
 def _short_run(contest: Contest, folder: Path, flags: list[str], steps: int) -> Cost:
     output = folder / "calibration"
     shutil.rmtree(output, ignore_errors=True)
-    shared = _train_flags(contest, output, steps)
+    shared = _shared_flags(contest, output, steps)
     log = folder / f"calibration_{steps}.log"
     cost = run_command("lerobot.scripts.lerobot_train", *flags, *shared, "--save_checkpoint=false", log=log)
     shutil.rmtree(output, ignore_errors=True)
@@ -289,44 +287,14 @@ def _train(contest: Contest, folder: Path, plan: Plan) -> dict[str, Any]:
     else:
         shutil.rmtree(output, ignore_errors=True)
         save = f"--save_freq={max(plan.steps // 5, 1)}"
-        flags = [*plan.flags, *_train_flags(contest, output, plan.steps), save]
+        flags = [*plan.flags, *_shared_flags(contest, output, plan.steps), save]
     cost = run_command("lerobot.scripts.lerobot_train", *flags, log=log, append=resumed)
     return {**asdict(cost), "resumed": resumed}
 
 
-def _train_flags(contest: Contest, output: Path, steps: int) -> list[str]:
-    return [
-        "--policy.push_to_hub=false",
-        "--policy.device=cpu",
-        "--dataset.repo_id=local/hlrp_demos",
-        f"--dataset.root={contest.dataset}",
-        f"--batch_size={_BATCH_SIZE}",
-        "--num_workers=0",
-        f"--steps={steps}",
-        f"--log_freq={min(steps, 20)}",
-        f"--seed={_SEED}",
-        f"--output_dir={output}",
-    ]
-
-
-def eval_flags(
-    policy: Path, output: Path, *, tasks: Sequence[str], episodes: int, steps: int, device: str = "cpu"
-) -> list[str]:
-    """Return the options of lerobot-eval for `episodes` episodes of every task, each of at most `steps` steps."""
-    return [
-        f"--policy.path={policy}",
-        f"--policy.device={device}",
-        "--env.type=hlrp_metaworld",
-        f"--env.task={','.join(tasks)}",
-        f"--env.episode_length={steps}",
-        "--env.visualization_height=64",  # the size of the observations, so that nothing is rendered twice
-        "--env.visualization_width=64",
-        f"--eval.n_episodes={episodes}",
-        f"--eval.batch_size={min(episodes, _ENVIRONMENTS)}",
-        "--eval.use_async_envs=false",
-        f"--seed={_SEED}",
-        f"--output_dir={output}",
-    ]
+def _shared_flags(contest: Contest, output: Path, steps: int) -> list[str]:
+    data = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={contest.dataset}"]
+    return [*data, *train_flags(output, steps=steps, batch_size=_BATCH_SIZE, seed=EVAL_SEED, device="cpu")]
 
 
 def _is_finished(contest: Contest, name: str) -> bool:

@@ -321,17 +321,17 @@ def _told(cases: list[tuple[str, str]]) -> str:
 # ---- The script ----
 
 
-def export_tests(repo: Path, folder: Path) -> None:
-    """Extract the tests of the installed version of LeRobot from the clone `repo` into `folder`.
+def export(repo: Path, revision: str, folder: Path, *parts: str) -> None:
+    """Extract files and folders, `parts`, of a revision of LeRobot from the clone `repo` into `folder`.
 
     Raises:
-        SystemExit: If `repo` is not a clone of LeRobot with the tag of the installed version.
+        SystemExit: If `repo` is not a clone of LeRobot with this revision.
     """
-    tag = f"v{version('lerobot')}"
-    found = subprocess.run(["git", "-C", str(repo), "archive", tag, "tests"], capture_output=True, check=False)
+    command = ["git", "-C", str(repo), "archive", "--format=tar", revision, *parts]
+    found = subprocess.run(command, capture_output=True, check=False)
     if found.returncode:
         raise SystemExit(
-            f"{repo} must be a clone of huggingface/lerobot with the tag {tag}, the version installed here; git says: "
+            f"{repo} must be a clone of huggingface/lerobot with the revision {revision}; git says: "
             f"{found.stderr.decode().strip()}"
         )
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
@@ -345,7 +345,7 @@ def main() -> int:
     options, pytest_flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
-        export_tests(options.lerobot_repo, folder / "lerobot")
+        export(options.lerobot_repo, f"v{version('lerobot')}", folder / "lerobot", "tests")
         materials = Materials(folder)
         # LeRobot reads these variables at its import, so this script imports LeRobot only inside functions.
         os.environ |= {"HF_LEROBOT_HOME": str(materials.home), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -1,26 +1,28 @@
 """Run this project's tests with another version of LeRobot, such as its main branch, without installing it.
 
-    python scripts/test_with_lerobot.py --lerobot_repo=../lerobot --revision=main -- -m "not slow" -n 2
+    python -m scripts.test_with_lerobot --lerobot_repo=../lerobot --revision=main -- -m "not slow" -n 2
 
 LeRobot's sources are read from a git clone, whatever it has checked out. What follows `--` goes to pytest; without it,
-the tests of policies, datasets and commands run that are not slow. Installed packages stay as they are: a requirement
-of that version that they do not meet is printed first.
+all tests run that are not slow. Installed packages stay as they are: a requirement of that version that they do not
+meet is printed first.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
+
+from scripts.run_lerobot_suite import export
 
 ROOT = Path(__file__).resolve().parents[1]
 _USUAL = ["-q", "-m", "not slow", "tests"]
@@ -36,7 +38,8 @@ def main() -> int:
     parser.add_argument("pytest", nargs="*", help="arguments of pytest, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lerobot-") as folder:
-        project = export(options.lerobot_repo, options.revision, Path(folder))
+        export(options.lerobot_repo, options.revision, Path(folder), "src", "pyproject.toml")
+        project = tomllib.loads((Path(folder) / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         print(f"LeRobot {project['version']} at {options.revision}", flush=True)
         for sentence in unmet(project):
             print(sentence, flush=True)
@@ -46,26 +49,10 @@ def main() -> int:
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
-def export(repo: Path, revision: str, folder: Path) -> dict[str, object]:
-    """Write LeRobot's `src` at a revision to `folder`, and return the table `project` of its pyproject.toml.
-
-    Raises:
-        SystemExit: If the folder is no git clone or has no such revision.
-    """
-    command = ["git", "-C", str(repo), "archive", "--format=tar", revision, "src", "pyproject.toml"]
-    archive = subprocess.run(command, capture_output=True, check=False)
-    if archive.returncode:
-        raise SystemExit(f"{repo} has no LeRobot at {revision}: {archive.stderr.decode().strip()}")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
-    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def unmet(project: dict[str, object]) -> list[str]:
+def unmet(project: Mapping[str, Any]) -> list[str]:
     """Sentences about requirements of LeRobot, with the extras used here, that installed packages do not meet."""
     extras = project["optional-dependencies"]
-    assert isinstance(extras, dict)
-    every = [*project["dependencies"], *(line for name in _EXTRAS for line in extras.get(name, []))]  # pyright: ignore[reportGeneralTypeIssues]
+    every = [*project["dependencies"], *(line for name in _EXTRAS for line in extras.get(name, []))]
     found: list[str] = []
     for requirement in map(Requirement, every):
         if requirement.name == "lerobot" or (requirement.marker and not requirement.marker.evaluate()):

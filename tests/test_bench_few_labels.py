@@ -11,7 +11,7 @@ import torch
 from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from benchmarks.few_labels import BenchConfig, main, success_table
+from benchmarks.few_labels import BenchConfig, _groups, main, success_table
 from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
@@ -70,6 +70,16 @@ def test_a_cell_counts_all_seeds_and_a_difference_pairs_the_episodes() -> None:
     assert found["episodes"] == 4
     assert found["interval"][0] <= 0.5 <= found["interval"][1]
     assert paired_difference(one, {2: {"a": [True]}}) is None
+
+
+def test_only_the_named_budgets_and_worlds_are_run() -> None:
+    cells = planned_cells(quick=False, seeds=2)
+    (group,) = _groups(BenchConfig(budgets=[1], worlds=["clean"]), cells)
+    assert {(cell.world, cell.budget) for cell in group} == {("clean", 0), ("clean", 1)}
+    every = _groups(BenchConfig(), cells)
+    assert sum(len(one) for one in every) == len(cells)
+    with pytest.raises(ValueError, match="worlds"):
+        BenchConfig(worlds=["moon"])
 
 
 def test_every_method_is_planned_at_its_budgets() -> None:

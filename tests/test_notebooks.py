@@ -31,7 +31,6 @@ def test_a_notebook_is_executed_small_and_names_no_machine(path: Path) -> None:
     assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
     book = execute(path, SHORT[path.stem])

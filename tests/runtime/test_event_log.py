@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,14 @@ def test_only_the_innermost_command_gets_an_event(tmp_path: Path) -> None:
     assert kinds(tmp_path / "inner") == ["start", "saved", "end"]
     assert kinds(tmp_path / "outer") == ["start", "end"]
     assert module._logs == []
+
+
+def test_a_bar_is_turned_off_by_the_users_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "from hlrp.runtime.progress import ProgressBar\n"
+        "with ProgressBar('decoding', 2, unit='frame') as bar:\n    bar.update(2)\n"
+    )
+    for value, is_shown in (("", True), ("1", False)):
+        monkeypatch.setenv("TQDM_DISABLE", value)  # tqdm reads it when it is imported
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert ("decoding" in done.stderr) == is_shown

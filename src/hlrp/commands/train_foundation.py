@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hlrp.commands.running import choose_device, resume_command
+from hlrp.commands.running import choose_device
+from hlrp.commands.training import training_run
 from hlrp.data.labelled_frames import OrderedBatches, ShuffledBatches
 from hlrp.data.observation_sources import (
     HeldOut,
@@ -32,10 +33,8 @@ from hlrp.report.cards.foundation_card import NO_HELD_OUT
 from hlrp.report.foundation_table import foundation_table
 from hlrp.report.pages.foundation_page import foundation_report
 from hlrp.report.saving import save_foundation
-from hlrp.runtime.event_log import event_log
 from hlrp.runtime.progress import progress
 from hlrp.training.run import TrainingRun
-from hlrp.training.settings import lasting_settings
 from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
@@ -55,15 +54,7 @@ def train_foundation(config: TrainFoundationConfig) -> dict[str, float]:
         FileNotFoundError: If a dataset or its labels do not exist.
         ValueError: If labels of different LAQs are mixed, or a resumed run has other settings or data.
     """
-    with (
-        event_log(config.log_json, command="hlrp-train-foundation", options=config),
-        TrainingRun(
-            config.output_dir,
-            resume=config.resume,
-            settings=lasting_settings(config),
-            resume_command=resume_command("hlrp-train-foundation"),
-        ) as run,
-    ):
+    with training_run(config, command="hlrp-train-foundation") as run:
         return _train(config, run)
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from hlrp.commands.running import choose_device, resume_command
+from hlrp.commands.running import choose_device
+from hlrp.commands.training import training_run
 from hlrp.data.clips import ClipBatches
 from hlrp.data.episode_split import TrainingSource
 from hlrp.data.recordings import describe_source
@@ -26,9 +27,7 @@ from hlrp.options.train_laq import TrainLAQConfig
 from hlrp.report.cards.laq_card import NO_HELD_OUT
 from hlrp.report.latent_table import quality_table, source_pairs_table
 from hlrp.report.saving import save_laq
-from hlrp.runtime.event_log import event_log
 from hlrp.training.run import TrainingRun
-from hlrp.training.settings import lasting_settings
 from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
@@ -45,15 +44,7 @@ def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
         FileNotFoundError: If a dataset or a folder of videos does not exist.
         ValueError: If no episode has room for a clip, or a resumed run has other settings or data.
     """
-    with (
-        event_log(config.log_json, command="hlrp-train-laq", options=config),
-        TrainingRun(
-            config.output_dir,
-            resume=config.resume,
-            settings=lasting_settings(config),
-            resume_command=resume_command("hlrp-train-laq"),
-        ) as run,
-    ):
+    with training_run(config, command="hlrp-train-laq") as run:
         return _train(config, run)
 
 

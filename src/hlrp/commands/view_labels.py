@@ -78,10 +78,10 @@ def view_labels(config: ViewLabelsConfig) -> Path:
 
 def _open(config: ViewLabelsConfig) -> _Labelled:
     if config.video_dir is not None:
-        return _open_films(Path(config.video_dir), config.labels_path)
+        return _open_films(config, Path(config.video_dir))
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
-    labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=True)
+    labels = labels_of_dataset(dataset.meta, config.labels_path, with_vectors=config.clips_per_code > 0)
     camera = config.camera or labels.metadata.camera
     source = lerobot_source(
         dataset, cameras=[camera], image_size=_shown_size(*_size(dataset.meta, camera)), cache_gib=0, with_actions=False
@@ -89,9 +89,9 @@ def _open(config: ViewLabelsConfig) -> _Labelled:
     return _Labelled(source=source, labels=labels, title=_instructions(dataset))
 
 
-def _open_films(folder: Path, labels_path: str | None) -> _Labelled:
-    place = Path(labels_path or folder / LABELS_DIR)
-    labels = load_labels(place, with_vectors=True)
+def _open_films(config: ViewLabelsConfig, folder: Path) -> _Labelled:
+    place = Path(config.labels_path or folder / LABELS_DIR)
+    labels = load_labels(place, with_vectors=config.clips_per_code > 0)
 
     def opened(image_size: tuple[int, int]) -> ClipSource:
         # A video that cannot be read has no labels either: labels of other videos are refused.

@@ -15,11 +15,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL.Image import DecompressionBombError, Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
-from tqdm import tqdm
 
 from hlrp.data.dataset import DEFAULT_TOLERANCE_S, episode_bounds
 from hlrp.data.video_files import VideoFiles
 from hlrp.pixels import resize, take
+from hlrp.runtime.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def in_memory(
     if not fits_in_memory(len(stream), image_size, cache_gib=cache_gib):
         return stream
     frames = torch.empty(len(stream), 3, *image_size, dtype=torch.uint8)
-    with tqdm(total=len(stream), desc="decoding frames", unit="frame", disable=not show_progress) as bar:
+    with ProgressBar("decoding frames", len(stream), unit="frame", is_shown=show_progress) as bar:
         for run in torch.arange(len(stream)).split(_CACHE_RUN):
             frames[run[0] : run[-1] + 1] = stream.read(run[:, None])[:, 0]
             bar.update(len(run))

@@ -15,7 +15,6 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from hlrp.data.frames import CachedFrames, FrameSource, StackedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
@@ -23,7 +22,7 @@ from hlrp.data.scene_cuts import cuts_of_film, differences, find_cuts, reduced
 from hlrp.data.sources import ClipSource
 from hlrp.data.video_files import VideoFiles, close_files
 from hlrp.runtime.checks import require_number
-from hlrp.runtime.progress import progress
+from hlrp.runtime.progress import ProgressBar, progress
 
 logger = logging.getLogger(__name__)
 
@@ -296,7 +295,7 @@ def _read_films(
     good: list[_Film] = []
     bad: list[str] = []
     place = 0  # where the film starts in `frames` and `change`: films that cannot be decoded leave no gap
-    with tqdm(total=len(stream), desc="decoding frames", unit="frame") as bar:
+    with ProgressBar("decoding frames", len(stream), unit="frame") as bar:
         for film, (first, end) in zip(films, bounds.tolist(), strict=True):
             try:
                 here = place

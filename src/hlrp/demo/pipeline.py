@@ -185,9 +185,18 @@ def evaluation_command(
     episode_length: int,
     seed: int,
 ) -> tuple[str, ...]:
-    """Return the command line of lerobot-eval for the policy in the folder `policy`, with further `flags`."""
+    """Return the command line of lerobot-eval, with further `flags`; the other arguments as for `evaluation_flags`."""
+    options = evaluation_flags(
+        policy, output, tasks=tasks, episodes_per_task=episodes_per_task, episode_length=episode_length, seed=seed
+    )
+    return (*_lerobot("eval"), *options, *flags)
+
+
+def evaluation_flags(
+    policy: Path, output: Path, *, tasks: Sequence[str], episodes_per_task: int, episode_length: int, seed: int
+) -> tuple[str, ...]:
+    """Return the options of lerobot-eval for the policy in the folder `policy`, which write to the folder `output`."""
     return (
-        *_lerobot("eval"),
         f"--policy.path={policy}",
         "--env.type=hlrp_metaworld",
         f"--env.task={','.join(tasks)}",
@@ -197,7 +206,6 @@ def evaluation_command(
         "--eval.use_async_envs=false",
         f"--seed={seed}",
         f"--output_dir={output}",
-        *flags,
     )
 
 

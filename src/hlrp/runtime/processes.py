@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl that sets the signal a process gets when its parent ends."""
 
 
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Variables in which launchers number processes; the first one that is set counts, as in Lightning. SLURM_PROCID may be
 set although Slurm has not started the processes of the training."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sized
+from functools import partial
 from types import TracebackType
 
 from tqdm import tqdm
@@ -60,12 +61,13 @@ class ProgressBar:
             is_shown: Whether to show a bar; without it, progress is only in the log of events.
             is_brief: Whether the bar is removed at the end, and not shown at all for a short loop.
         """
-        self._bar = tqdm(
+        # `disable` is given only to turn the bar off: False would override the user's TQDM_DISABLE.
+        shown = tqdm if is_shown else partial(tqdm, disable=True)
+        self._bar = shown(
             total=total,
             initial=done,
             desc=what,
             unit=unit,
-            disable=not is_shown,
             delay=_DELAY_S if is_brief else 0,
             leave=not is_brief,
             dynamic_ncols=True,

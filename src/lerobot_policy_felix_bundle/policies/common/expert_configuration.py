@@ -27,9 +27,9 @@ class HLRPExpertConfig(HLRPConfig):
     """Actions predicted at once. None: the number of frames that one latent action spans."""
     expert_uses_state: bool = True
     """Give the expert the robot's state, if the dataset has one."""
-    noise_draws: int = 4
+    noise_draws: int = 1
     """Noisy chunks that the expert learns to denoise for every training sample. They share the work of reading the
-    images, so that they cost far less than larger batches."""
+    images, so that they cost less than larger batches."""
     rtc_config: RTCConfig | None = None
     """Options of real-time chunking (arXiv:2506.07339), which keeps successive chunks consistent, for the flow expert.
     LeRobot sets them."""
