@@ -31,7 +31,7 @@ from benchmarks.few_labels_cells import (
     planned_cells,
 )
 from benchmarks.few_labels_jobs import run_jobs
-from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
+from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.running import merge_json, require_known, require_same_settings
 from hlrp.cli.common import run_cli
@@ -39,7 +39,7 @@ from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
 from hlrp.storage.files import new_file
 
-_COMPARED_WITH = ("bc", "idm_bc", "random_laq")
+_COMPARED_WITH = ("bc", "act", "idm_bc", "random_laq")
 """Methods that every other method is compared with."""
 
 
@@ -123,14 +123,16 @@ def main(config: BenchConfig) -> None:
 
 
 def _draw(config: BenchConfig, cells: dict[str, Any]) -> None:
-    """Write the plot over all budgets, and one of all methods at the smallest budget, beside the ceilings."""
-    with new_file(config.results.with_suffix(".png")) as scratch:
-        scratch.write_bytes(success_figure(cells))
+    """Write the plots: all methods over all budgets, what video adds, and all methods at the smallest budget."""
+    figures = {"": success_figure(cells), "_video": video_figure(cells)}
     methods = {name: found.get("1", found.get("all")) for name, found in cells.items() if name in METHODS}
     rows = {name: row for name, row in methods.items() if row is not None}
     if rows:
-        with new_file(config.results.with_name(f"{config.results.stem}_methods.png")) as scratch:
-            scratch.write_bytes(methods_figure(rows, {name: METHODS[name].learns_from for name in rows}))
+        figures["_methods"] = methods_figure(rows, {name: METHODS[name].learns_from for name in rows})
+    for name, png in figures.items():
+        if png is not None:
+            with new_file(config.results.with_name(f"{config.results.stem}{name}.png")) as scratch:
+                scratch.write_bytes(png)
 
 
 _LASTING = (

@@ -1,4 +1,4 @@
-"""Plot of the few-labels benchmark: success over the number of labelled episodes, one line for each method."""
+"""Plots of the few-labels benchmark: success over the number of labelled episodes, and of all methods beside each other."""
 
 from __future__ import annotations
 
@@ -48,6 +48,68 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
             axes.grid(axis="y")
         plots[0].set_ylabel("success", color=FAINT)
         figure.legend(*_legend(plots), loc="outside right upper", fontsize=7.5)
+        return png(figure)
+
+
+_ALONE, _READ, _SCRATCH, _CEILING = (
+    "the labelled episodes alone",
+    "and actions read from all video",
+    "and actions read by a model that did not start from the LAQ",
+    "all true actions",
+)
+_NETWORKS = {
+    "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _CEILING: "all_labels_act"},
+    "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _CEILING: "all_labels_bc"},
+}
+"""Rows that train the same network on different actions, by network and by what it learns from."""
+_COLOURS = {_ALONE: PALETTE[0], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _CEILING: FAINT}
+
+
+def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes | None:
+    """Draw what actions that are read from video add to the labelled episodes: one plot for each network.
+
+    Args:
+        cells: `success` and `interval` by method and budget.
+
+    Returns:
+        A PNG file; None if no network was trained both on the labelled episodes alone and with read actions.
+    """
+    shown = {name: rows for name, rows in _NETWORKS.items() if rows[_ALONE] in cells and rows[_READ] in cells}
+    if not shown:
+        return None
+    budgets = in_order({b for rows in shown.values() for name in rows.values() for b in cells.get(name, {})} - {"all"})
+    lowest = min(
+        found["interval"][0] for rows in shown.values() for name in rows.values() for found in cells.get(name, {}).values()
+    )
+    with figure_style():
+        figure = new_figure(3.0)
+        plots = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, (network, rows) in zip(plots, shown.items(), strict=True):
+            for number, (learns_from, name) in enumerate(rows.items()):
+                found = cells.get(name, {})
+                if "all" in found:
+                    axes.axhspan(*found["all"]["interval"], color=_COLOURS[learns_from], alpha=0.15, linewidth=0)
+                    axes.axhline(found["all"]["success"], color=_COLOURS[learns_from], linestyle=":", label=learns_from)
+                    continue
+                known = [budget for budget in budgets if budget in found]
+                places = [budgets.index(budget) + 0.06 * (number - 1) for budget in known]
+                rates = [found[budget]["success"] for budget in known]
+                axes.plot(places, rates, "-o", color=_COLOURS[learns_from], label=learns_from)
+                axes.vlines(places, *zip(*(found[b]["interval"] for b in known), strict=True), _COLOURS[learns_from])
+                for place, rate in zip(places, rates, strict=True) if learns_from in (_ALONE, _READ) else ():
+                    below = learns_from == _ALONE
+                    axes.annotate(
+                        f"{rate:.0%}", (place, rate), (7, -9 if below else 5), textcoords="offset points", fontsize=8
+                    )
+            axes.set_title(network, fontsize=9)
+            axes.set_xticks(range(len(budgets)), budgets)
+            axes.set_xlim(-0.3, len(budgets) - 0.6)
+            axes.set_xlabel("labelled episodes of each task", color=FAINT)
+            axes.set_ylim(math.floor(10 * lowest) / 10, 1)
+            axes.yaxis.set_major_formatter("{x:.0%}")
+            axes.grid(axis="y")
+        plots[0].set_ylabel("success", color=FAINT)
+        figure.legend(*_legend(plots), loc="outside lower center", ncols=2, fontsize=8)
         return png(figure)
 
 

@@ -14,7 +14,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from benchmarks.few_labels import BenchConfig, _groups, main, success_table
 from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
 from benchmarks.few_labels_jobs import Job, run_jobs
-from benchmarks.few_labels_plot import in_order, methods_figure, success_figure
+from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
 from benchmarks.running import merge_json, require_same_settings
@@ -138,6 +138,14 @@ def test_tables_and_plots_put_all_labels_last() -> None:
     assert methods_figure(rows, kinds).startswith(b"\x89PNG")
     assert kinds["bc"] == kinds["act"] != kinds["pseudo_bc"] == kinds["idm_bc"]
     assert [budget_name(0), budget_name(3)] == ["all", "3"]
+
+
+def test_the_figure_of_video_needs_a_network_trained_with_and_without_it() -> None:
+    row = {"success": 0.5, "interval": [0.4, 0.6]}
+    with_ceiling = {"act": {"1": row}, "pseudo_act": {"1": row, "3": row}, "all_labels_act": {"all": row}}
+    figure = video_figure(with_ceiling)
+    assert figure is not None and figure.startswith(b"\x89PNG")
+    assert video_figure({"act": {"1": row}, "pseudo_bc": {"1": row}}) is None
 
 
 def test_items_in_memory_are_those_of_lerobot(image_dataset_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
