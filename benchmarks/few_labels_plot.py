@@ -1,4 +1,4 @@
-"""Plots of the few-labels benchmark: success over the number of labelled episodes, and of all methods beside each other."""
+"""Plots of the few-labels benchmark: success over labelled episodes, what video adds, and all methods side by side."""
 
 from __future__ import annotations
 
@@ -77,30 +77,14 @@ def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes 
     shown = {name: rows for name, rows in _NETWORKS.items() if rows[_ALONE] in cells and rows[_READ] in cells}
     if not shown:
         return None
-    budgets = in_order({b for rows in shown.values() for name in rows.values() for b in cells.get(name, {})} - {"all"})
-    lowest = min(
-        found["interval"][0] for rows in shown.values() for name in rows.values() for found in cells.get(name, {}).values()
-    )
+    found_rows = [cells[name] for rows in shown.values() for name in rows.values() if name in cells]
+    budgets = in_order({budget for found in found_rows for budget in found} - {"all"})
+    lowest = min(row["interval"][0] for found in found_rows for row in found.values())
     with figure_style():
         figure = new_figure(3.0)
         plots = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (network, rows) in zip(plots, shown.items(), strict=True):
-            for number, (learns_from, name) in enumerate(rows.items()):
-                found = cells.get(name, {})
-                if "all" in found:
-                    axes.axhspan(*found["all"]["interval"], color=_COLOURS[learns_from], alpha=0.15, linewidth=0)
-                    axes.axhline(found["all"]["success"], color=_COLOURS[learns_from], linestyle=":", label=learns_from)
-                    continue
-                known = [budget for budget in budgets if budget in found]
-                places = [budgets.index(budget) + 0.06 * (number - 1) for budget in known]
-                rates = [found[budget]["success"] for budget in known]
-                axes.plot(places, rates, "-o", color=_COLOURS[learns_from], label=learns_from)
-                axes.vlines(places, *zip(*(found[b]["interval"] for b in known), strict=True), _COLOURS[learns_from])
-                for place, rate in zip(places, rates, strict=True) if learns_from in (_ALONE, _READ) else ():
-                    below = learns_from == _ALONE
-                    axes.annotate(
-                        f"{rate:.0%}", (place, rate), (7, -9 if below else 5), textcoords="offset points", fontsize=8
-                    )
+            _draw_network(axes, {kind: cells[name] for kind, name in rows.items() if name in cells}, budgets)
             axes.set_title(network, fontsize=9)
             axes.set_xticks(range(len(budgets)), budgets)
             axes.set_xlim(-0.3, len(budgets) - 0.6)
@@ -111,6 +95,26 @@ def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes 
         plots[0].set_ylabel("success", color=FAINT)
         figure.legend(*_legend(plots), loc="outside lower center", ncols=2, fontsize=8)
         return png(figure)
+
+
+def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]], budgets: list[str]) -> None:
+    """Draw the rows of one network, by what they learn from: a line over the budgets, or a level for all actions."""
+    for number, (learns_from, found) in enumerate(rows.items()):
+        colour = _COLOURS[learns_from]
+        if "all" in found:
+            axes.axhspan(*found["all"]["interval"], color=colour, alpha=0.15, linewidth=0)
+            axes.axhline(found["all"]["success"], color=colour, linestyle=":", label=learns_from)
+            continue
+        known = [budget for budget in budgets if budget in found]
+        # Points of one budget are moved apart, so that their intervals can be told from each other.
+        places = [budgets.index(budget) + 0.06 * (number - 1) for budget in known]
+        rates = [found[budget]["success"] for budget in known]
+        axes.plot(places, rates, "-o", color=colour, label=learns_from)
+        axes.vlines(places, *zip(*(found[budget]["interval"] for budget in known), strict=True), color=colour)
+        if learns_from != _SCRATCH:
+            offset = (7, -9 if learns_from == _ALONE else 5)
+            for place, rate in zip(places, rates, strict=True):
+                axes.annotate(f"{rate:.0%}", (place, rate), offset, textcoords="offset points", fontsize=8)
 
 
 def methods_figure(rows: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -> bytes:

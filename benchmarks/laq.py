@@ -46,10 +46,9 @@ class BenchConfig:
         default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot", "drawn_tasks"]
     )
     seeds: int = 3
-    """Number of seeds (0, 1, …) of `meta_world` and `drawn_tasks`; the labelled variant of `nuisance` uses at most two
-    of them."""
+    """Number of seeds (0, 1, …) of `meta_world`, `drawn_tasks` and the labelled variants of `nuisance`."""
     steps: int = 500
-    """Training steps of each run of `meta_world` and `drawn_tasks`."""
+    """Training steps of each run of `meta_world`, `nuisance`, `robot` and `drawn_tasks`."""
     device: str = "cpu"
     """Device of the networks of `drawn_tasks` and `ranking`; simulations run on the CPU."""
     workers: int = 2
@@ -168,7 +167,7 @@ def nuisance(config: BenchConfig) -> dict[str, Any]:
     roots = {
         kind: demonstrations(config, f"nuisance_{kind}", episodes=40, nuisance=kind) for kind in config.nuisance_kinds
     }
-    steps, seeds = (60, 1) if config.quick else (500, min(config.seeds, 2))
+    steps, seeds = (60, 1) if config.quick else (config.steps, config.seeds)
     return laq_nuisance.run(roots, config.runs, steps=steps, seeds=seeds)
 
 

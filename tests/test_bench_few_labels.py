@@ -143,8 +143,10 @@ def test_tables_and_plots_put_all_labels_last() -> None:
 def test_the_figure_of_video_needs_a_network_trained_with_and_without_it() -> None:
     row = {"success": 0.5, "interval": [0.4, 0.6]}
     with_ceiling = {"act": {"1": row}, "pseudo_act": {"1": row, "3": row}, "all_labels_act": {"all": row}}
-    figure = video_figure(with_ceiling)
-    assert figure is not None and figure.startswith(b"\x89PNG")
+    for cells in (with_ceiling, {"bc": {"1": row}, "pseudo_bc": {"1": row}}):
+        figure = video_figure(cells)
+        assert figure is not None
+        assert figure.startswith(b"\x89PNG")
     assert video_figure({"act": {"1": row}, "pseudo_bc": {"1": row}}) is None
 
 

@@ -9,8 +9,9 @@ import torch
 
 from hlrp.data.frames import CachedFrames, StackedFrames
 from hlrp.data.sources import ClipSource
-from hlrp.inverse_dynamics.clips import ActionClips, ActionScale, make_folds
+from hlrp.inverse_dynamics.clips import ActionClips, ActionScale, make_folds, with_frames_between
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
+from hlrp.inverse_dynamics.network import InverseDynamicsNetwork
 from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
@@ -105,6 +106,34 @@ def test_a_laq_gives_its_encoder_and_is_not_changed() -> None:
     )
     assert laq.fingerprint() == before
     assert found.actions.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("deltas", "frames", "expected"),
+    [([0, 8], 2, [0, 8]), ([0, 8], 3, [0, 4, 8]), ([0, 8], 4, [0, 3, 5, 8]), ([0, 3, 6], 5, [0, 2, 3, 4, 6])],
+)
+def test_a_clip_has_the_frames_of_the_laq_and_those_between(
+    deltas: list[int], frames: int, expected: list[int]
+) -> None:
+    assert with_frames_between(deltas, frames) == expected
+    assert with_frames_between([0, 1], frames) == [0, 1]  # too short for any frame between
+
+
+def test_the_encoder_of_the_laq_sees_its_own_frames_alone() -> None:
+    seen = []
+
+    class Encoder(torch.nn.Module):
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            seen.append(frames)
+            return frames.mean((-1, -2))
+
+    sizes = {"image_size": (16, 16), "num_frames": 3, "num_cameras": 1, "chunk_steps": 4, "action_dim": 2}
+    network = InverseDynamicsNetwork(
+        **sizes, width=8, dropout=0.0, encoder=Encoder(), encoder_frames=[0, 2], encoder_width=2 * 3
+    )
+    frames = torch.rand(5, 3, 3, 1, 16, 16)
+    assert network(frames).shape == (5, 4, 2)
+    assert torch.equal(seen[0], frames[:, [0, 2]])
 
 
 def test_folds_are_episodes_where_every_task_has_two_and_segments_elsewhere() -> None:

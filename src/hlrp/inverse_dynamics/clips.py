@@ -47,6 +47,17 @@ class ActionScale:
         return torch.where(self.varies, standardized, 0.0) * self.std + self.mean
 
 
+def with_frames_between(deltas: list[int], frames: int) -> list[int]:
+    """Frames of a clip: those of `deltas`, and `frames` at equal distances from the first to the last of them.
+
+    Args:
+        deltas: Frames that are seen in any case, relative to the first frame, ascending from 0.
+        frames: At least 2. Positions are rounded to whole frames, so that a short clip has fewer.
+    """
+    last = deltas[-1]
+    return sorted({*deltas, *(round(last * i / (frames - 1)) for i in range(frames))})
+
+
 class ActionClips:
     """Clips of a source by their first frame, with the standardized actions from the first to the last frame.
 

@@ -19,6 +19,9 @@ class InverseDynamicsConfig:
     """Clips per training step."""
     width: int = 32
     """Channels of the first convolution."""
+    frames: int = 3
+    """Frames of a clip that the convolutions see: the first, the last, and others at equal distances between them. A
+    clip that is too short for them has fewer. With start=laq, the LAQ's encoder still sees the LAQ's frames alone."""
     lr: float = 2e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
@@ -40,7 +43,7 @@ class InverseDynamicsConfig:
 
     def __post_init__(self) -> None:
         require_numbers(self, "members", "steps", "batch_size", at_least=1)
-        require_numbers(self, "folds", at_least=2)
+        require_numbers(self, "folds", "frames", at_least=2)
         require_numbers(self, "width", at_least=8)
         require_numbers(self, "lr", "tolerance", above=0)
         require_numbers(self, "weight_decay", "max_shift", "max_contrast", "max_brightness", at_least=0)

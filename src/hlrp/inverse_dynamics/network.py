@@ -7,6 +7,7 @@ easier than to choose an action from one frame. So few labelled episodes are eno
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -35,6 +36,7 @@ class InverseDynamicsNetwork(nn.Module):
         width: Channels of the first convolution; a multiple of 8.
         dropout: Share of the features that are dropped in training.
         encoder: Encoder of a LAQ, from clips to vectors (b, n, s, v), which is trained further; None for none.
+        encoder_frames: Positions, among the frames of a clip, of those that `encoder` sees.
         encoder_width: Number of values that `encoder` gives for a clip, n * s * v.
     """
 
@@ -49,10 +51,11 @@ class InverseDynamicsNetwork(nn.Module):
         width: int,
         dropout: float,
         encoder: nn.Module | None = None,
+        encoder_frames: Sequence[int] = (),
         encoder_width: int = 0,
     ) -> None:
         super().__init__()
-        self.chunk_steps = chunk_steps
+        self.chunk_steps, self.encoder_frames = chunk_steps, list(encoder_frames)
         channels = 3 * num_cameras * (2 * num_frames - 1)
         self.convolutions = nn.Sequential(*_convolutions(channels, width, halvings=_halvings(image_size)))
         with torch.no_grad():
@@ -74,7 +77,7 @@ class InverseDynamicsNetwork(nn.Module):
         pictures = pictures.flatten(1, -3).contiguous(memory_format=torch.channels_last)
         features = self.features(self.convolutions(pictures))
         if self.encoder is not None:
-            features = torch.cat([features, self.encoder(frames).flatten(1)], dim=1)
+            features = torch.cat([features, self.encoder(frames[:, self.encoder_frames]).flatten(1)], dim=1)
         return rearrange(self.output(features), "b (h a) -> b h a", h=self.chunk_steps)
 
 

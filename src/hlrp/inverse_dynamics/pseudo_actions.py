@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hlrp.data.sources import ClipSource
-from hlrp.inverse_dynamics.clips import ActionClips, Folds, make_folds
+from hlrp.inverse_dynamics.clips import ActionClips, Folds, make_folds, with_frames_between
 from hlrp.inverse_dynamics.confidence import Calibration, Confidence, held_out_confidence, r_squared
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.inverse_dynamics.network import InverseDynamicsNetwork
@@ -101,7 +101,7 @@ def pseudo_actions(
     Args:
         source: Frames, episodes and actions.
         known: True for frames whose action may be used.
-        deltas: Frames of a clip relative to its first frame.
+        deltas: Frames of the LAQ's clips relative to their first frame, of which the last is that of the clips here.
         image_size: Height and width of the frames of `source`.
         config: Options of the models and their training.
         laq: Quantizer whose encoder the models start from; None for models from scratch.
@@ -111,7 +111,7 @@ def pseudo_actions(
     Raises:
         ValueError: If too few actions are known.
     """
-    clips = ActionClips(source, known, deltas)
+    clips = ActionClips(source, known, with_frames_between(deltas, config.frames))
     folds = make_folds(
         source.bounds, known, instructions, count=config.folds, segment=clips.chunk_steps, seed=config.seed
     )
@@ -124,7 +124,7 @@ def pseudo_actions(
     def trained(held_out: Bool[Tensor, " f"], number: int, title: str) -> InverseDynamicsNetwork:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed + number)
-            network = new_network(clips, config, laq, image_size)
+            network = new_network(clips, config, laq, laq_deltas=deltas, image_size=image_size)
         return train_network(network, clips, held_out, config, seed=config.seed + number, device=device, title=title)
 
     held_out, confidence = _cross_validated(clips, folds, config, trained)

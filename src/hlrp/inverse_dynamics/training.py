@@ -26,9 +26,17 @@ _WARMUP_SHARE = 0.1
 
 
 def new_network(
-    clips: ActionClips, config: InverseDynamicsConfig, laq: LatentActionQuantizer | None, image_size: tuple[int, int]
+    clips: ActionClips,
+    config: InverseDynamicsConfig,
+    laq: LatentActionQuantizer | None,
+    *,
+    laq_deltas: list[int],
+    image_size: tuple[int, int],
 ) -> InverseDynamicsNetwork:
-    """An untrained network for `clips`; with `laq`, it holds a copy of this quantizer's encoder, to train further."""
+    """An untrained network for `clips`.
+
+    With `laq`, it holds a copy of this quantizer's encoder, to train further, which sees the frames `laq_deltas`.
+    """
     encoder: nn.Module | None = None
     width = 0
     if laq is not None:
@@ -43,6 +51,7 @@ def new_network(
         width=config.width,
         dropout=config.dropout,
         encoder=encoder,
+        encoder_frames=[clips.deltas.tolist().index(delta) for delta in laq_deltas],
         encoder_width=width,
     )
 

@@ -24,10 +24,10 @@ import datasets
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
-from tqdm import tqdm
 
 from hlrp.runtime.checks import require_number
 from hlrp.runtime.extras import require_packages
+from hlrp.runtime.progress import ProgressBar
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
@@ -128,11 +128,11 @@ def _simulate(
     num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     total = sum(recording.config.episodes_per_task for recording in recordings)
     in_flight = _IN_FLIGHT_PER_WORKER * num_workers or 1  # without workers, an episode is written before the next one
-    with _simulators(num_workers) as submit, tqdm(total=total, unit="episode", disable=not show_progress) as bar:
+    bar = ProgressBar("recording", total, unit="episode", is_shown=show_progress)
+    with _simulators(num_workers) as submit, bar:
         for task, episode in _episodes(recordings, submit, in_flight=in_flight):
             _write_episode(dataset, episode, task_sentence(task))
-            bar.set_postfix_str(task, refresh=False)
-            bar.update()
+            bar.update(1)
 
 
 class _TaskRecording:
