@@ -70,6 +70,8 @@ class BenchConfig:
     """Frames per step of every policy."""
     labeller_batch_size: int = 32
     """Clips per step of every inverse dynamics model."""
+    labeller_frames: int = 3
+    """Frames of a clip that every inverse dynamics model sees."""
     eval_episodes: int = 10
     """Evaluation episodes of each task and seed."""
     device: str = "cpu"
@@ -84,6 +86,7 @@ class BenchConfig:
             self, "seeds", "steps", "laq_steps", "foundation_steps", "labeller_steps", "batch_size", at_least=1
         )
         require_numbers(self, "labeller_batch_size", "eval_episodes", "workers", at_least=1)
+        require_numbers(self, "labeller_frames", at_least=2)
         require_known("worlds", self.worlds, (CLEAN, BALL))
         if self.quick:
             self.seeds = 1
@@ -142,6 +145,7 @@ _LASTING = (
     "labeller_steps",
     "batch_size",
     "labeller_batch_size",
+    "labeller_frames",
     "eval_episodes",
 )
 """Options on which results depend, so that they must be those of the results that are there."""

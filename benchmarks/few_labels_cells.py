@@ -39,6 +39,7 @@ class Settings(Protocol):
     labeller_steps: int
     batch_size: int
     labeller_batch_size: int
+    labeller_frames: int
     eval_episodes: int
     device: str
 
@@ -261,6 +262,7 @@ class World:
                 episodes=episodes,
                 steps=self.settings.labeller_steps,
                 batch_size=self.settings.labeller_batch_size,
+                frames=self.settings.labeller_frames,
                 seed=seed,
                 device=self.settings.device,
             )

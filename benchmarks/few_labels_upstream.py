@@ -117,6 +117,7 @@ def write_pseudo_actions(
     episodes: list[int],
     steps: int,
     batch_size: int,
+    frames: int,
     seed: int,
     device: str,
 ) -> None:
@@ -127,6 +128,7 @@ def write_pseudo_actions(
         f"--labelled_episodes={episodes}",
         f"--model.steps={steps}",
         f"--model.batch_size={batch_size}",
+        f"--model.frames={frames}",
         f"--model.members={_MEMBERS}",
         f"--model.folds={_FOLDS}",
         f"--model.seed={seed}",
