@@ -68,7 +68,7 @@ class Method:
     def learns_from(self) -> str:
         """What the policy learns from, in words for plots."""
         if self.data == "all":
-            return "all actions: a ceiling"
+            return "all true actions, for comparison"
         if self.codes in ("random", "oracle"):
             return "labelled episodes, codes of a control"
         if self.data == "labelled":

@@ -52,10 +52,10 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
 
 
 _ALONE, _READ, _SCRATCH, _CEILING = (
-    "the labelled episodes alone",
-    "and actions read from all video",
-    "and actions read by a model that did not start from the LAQ",
-    "all true actions",
+    "labelled episodes alone",
+    "labelled episodes + actions read from all video",
+    "… read by a model that did not start from the LAQ",
+    "all true actions, for comparison",
 )
 _NETWORKS = {
     "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _CEILING: "all_labels_act"},
@@ -112,7 +112,7 @@ def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
         axes.plot(places, rates, "-o", color=colour, label=learns_from)
         axes.vlines(places, *zip(*(found[budget]["interval"] for budget in known), strict=True), color=colour)
         if learns_from != _SCRATCH:
-            offset = (7, -9 if learns_from == _ALONE else 5)
+            offset = (-25, -6) if learns_from == _ALONE else (7, 5)
             for place, rate in zip(places, rates, strict=True):
                 axes.annotate(f"{rate:.0%}", (place, rate), offset, textcoords="offset points", fontsize=8)
 

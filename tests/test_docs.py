@@ -248,7 +248,7 @@ def films(tmp_path: Path) -> Path:
 def test_the_path_of_the_readme_runs(
     run: Callable[[str], None], image_dataset_root: Path, films: Path, tmp_path: Path
 ) -> None:
-    script = with_values(blocks(ROOT / "README.md")[1], DATA=image_dataset_root, FILMS=films, STEPS=2)
+    script = with_values(blocks(ROOT / "README.md")[2], DATA=image_dataset_root, FILMS=films, STEPS=2)
     run(script.partition("# Run the policy on your robot")[0])
     assert (tmp_path / "outputs" / "mine" / "laq_report" / "report.html").is_file()
     assert (tmp_path / "outputs" / "mine" / "policy" / "checkpoints" / "last" / "pretrained_model").is_dir()
