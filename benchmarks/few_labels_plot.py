@@ -112,7 +112,7 @@ def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
         axes.plot(places, rates, "-o", color=colour, label=learns_from)
         axes.vlines(places, *zip(*(found[budget]["interval"] for budget in known), strict=True), color=colour)
         if learns_from != _SCRATCH:
-            offset = (-25, -6) if learns_from == _ALONE else (7, 5)
+            offset = (7, -14 if learns_from == _ALONE else 5)
             for place, rate in zip(places, rates, strict=True):
                 axes.annotate(f"{rate:.0%}", (place, rate), offset, textcoords="offset points", fontsize=8)
 

@@ -39,9 +39,9 @@ _FIGURES = {
 
 _README = """# Trained models
 
-Three small models of one run, {megabytes:.1f} MB together with their cards and pictures, trained by this project alone on demonstrations of
-Meta-World's scripted experts: six tasks, 30 episodes of each, 64 x 64 pixels. `make try` shows what they do;
-`make pretrained` trains them again.
+Three small models of one run, {megabytes:.1f} MB together with their cards and pictures, trained by this project alone
+on demonstrations of Meta-World's scripted experts: six tasks, 30 episodes of each, 64 x 64 pixels. `make try` shows
+what they do; `make pretrained` trains them again.
 
 {models}
 
@@ -52,9 +52,13 @@ laq = load_laq("pretrained/laq").model
 vla = load_foundation("pretrained/foundation").backend
 ```
 
-`lerobot-eval --policy.path=pretrained/policy --env.type=hlrp_metaworld --env.task=button-press-topdown-v3
---eval.n_episodes=10 --eval.batch_size=5 --eval.use_async_envs=false` runs the policy. The models are made to look
-at, to start from and to test with. They know one camera of one simulated robot; for your robot, train your own.
+```bash
+lerobot-eval --policy.path=pretrained/policy --env.type=hlrp_metaworld --env.task=button-press-topdown-v3 \\
+    --eval.n_episodes=10 --eval.batch_size=5 --eval.use_async_envs=false
+```
+
+The models are made to look at, to start from and to test with. They know one camera of one simulated robot; for
+your robot, train your own.
 
 {figures}
 """
