@@ -55,6 +55,7 @@ def with_frames_between(deltas: list[int], frames: int) -> list[int]:
         frames: At least 2. Positions are rounded to whole frames, so that a short clip has fewer.
     """
     last = deltas[-1]
+    frames = min(frames, last + 1)
     return sorted({*deltas, *(round(last * i / (frames - 1)) for i in range(frames))})
 
 
