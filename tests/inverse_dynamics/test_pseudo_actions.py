@@ -110,8 +110,13 @@ def test_a_laq_gives_its_encoder_and_is_not_changed() -> None:
 
 @pytest.mark.parametrize(
     ("deltas", "frames", "expected"),
-    [([0, 8], 2, [0, 8]), ([0, 8], 3, [0, 4, 8]), ([0, 8], 4, [0, 3, 5, 8]), ([0, 3, 6], 5, [0, 2, 3, 4, 6])]
-    + [([0, 2], 10**9, [0, 1, 2])],
+    [
+        ([0, 8], 2, [0, 8]),
+        ([0, 8], 3, [0, 4, 8]),
+        ([0, 8], 4, [0, 3, 5, 8]),
+        ([0, 3, 6], 5, [0, 2, 3, 4, 6]),
+        ([0, 2], 10**9, [0, 1, 2]),
+    ],
 )
 def test_a_clip_has_the_frames_of_the_laq_and_those_between(
     deltas: list[int], frames: int, expected: list[int]
