@@ -36,7 +36,7 @@ test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in 
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
 docs: $(STAMP) ## Build the documentation into build/site, offline; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict $(ARGS)
 	@echo "Open build/site/index.html"
 
 bench-laq: $(STAMP) ## Measure stage 1 and write outputs/benchmarks/laq.json; with ARGS=--quick a rough run of ten minutes
