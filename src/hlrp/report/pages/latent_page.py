@@ -59,6 +59,11 @@ _ATLAS = (
     "Every column is one code. From top to bottom: the share of clips with this code, {actions}the mean change of "
     f"brightness (red brighter, blue darker), and example clips. {_OVERLAY}"
 )
+_RANKING = (
+    "Of these numbers, the relative R² of codes (Spearman 0.93) and the probe R² of codes (0.84) agreed best with the "
+    "success of policies, over 15 quantizers that were trained differently on six tasks; the gain over the frame less "
+    "(0.75), and those on still, backwards and transferred clips not clearly. Source: docs/benchmarks.md, ranking."
+)
 
 
 def latent_report(
@@ -115,7 +120,7 @@ def render_latent_page(
     values = quality.to_dict()
     body = [
         f"<header><h1>{_TITLE}</h1>{facts(_facts(quality))}{concluded(latent_conclusion(values))}</header>\n",
-        section("Verdicts", paragraph(_basis(quality, episodes)), judged(latent_verdicts(values))),
+        section("Verdicts", paragraph(_basis(quality, episodes)), judged(latent_verdicts(values)), paragraph(_RANKING)),
     ]
     if baselines:
         rows = [[_with_meaning(row), *map(escape, baseline_cells(row)[1:])] for row in baselines]
