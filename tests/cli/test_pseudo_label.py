@@ -80,7 +80,9 @@ def test_the_report_holds_what_was_measured(
     log = tmp_path / "log.jsonl"
     pseudo_label(config(image_dataset_root, output, min_confidence=0.99, log_json=str(log)))
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    assert [event["event"] for event in events if event["event"] != "message"] == ["start", "saved", "warning", "end"]
+    # Messages and, on a busy machine, progress are left out.
+    kinds = [event["event"] for event in events if event["event"] not in ("message", "progress")]
+    assert kinds == ["start", "saved", "warning", "end"]
     assert "too low to train a policy" in caplog.text  # three training steps are not enough
     metrics = json.loads((output / "pseudo_labels/metrics.json").read_text(encoding="utf-8"))
     assert set(metrics["held_out"]) >= {"r2", "r2_by_dimension", "calibration", "held_out", "tolerance"}
