@@ -118,9 +118,10 @@ def render_latent_page(
         A complete HTML page.
     """
     values = quality.to_dict()
+    ranking = [] if quality.probe.probe_r2 is None else [paragraph(_RANKING)]
     body = [
         f"<header><h1>{_TITLE}</h1>{facts(_facts(quality))}{concluded(latent_conclusion(values))}</header>\n",
-        section("Verdicts", paragraph(_basis(quality, episodes)), judged(latent_verdicts(values)), paragraph(_RANKING)),
+        section("Verdicts", paragraph(_basis(quality, episodes)), judged(latent_verdicts(values)), *ranking),
     ]
     if baselines:
         rows = [[_with_meaning(row), *map(escape, baseline_cells(row)[1:])] for row in baselines]
