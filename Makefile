@@ -30,7 +30,7 @@ notebooks: $(STAMP) ## Run the notebooks and keep their outputs
 	@$(PYTHON) -m scripts.run_notebooks
 
 test: $(STAMP) ## Run the fast tests on all cores; pytest flags go in ARGS
-	$(PYTHON) -m pytest -m "not slow" -n auto --dist=worksteal $(ARGS)
+	$(PYTHON) -m pytest -m "not slow" -n auto $(ARGS)
 
 test-slow: $(STAMP) ## Run the tests that train or simulate; pytest flags go in ARGS
 	$(PYTHON) -m pytest -m slow $(ARGS)
