@@ -51,18 +51,18 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         return png(figure)
 
 
-_ALONE, _READ, _SCRATCH, _CEILING = (
+_ALONE, _READ, _SCRATCH, _ALL_TRUE = (
     "labelled episodes alone",
     "labelled episodes + actions read from all video",
     "… read by a model that did not start from the LAQ",
     "all true actions, for comparison",
 )
 _NETWORKS = {
-    "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _CEILING: "all_labels_act"},
-    "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _CEILING: "all_labels_bc"},
+    "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _ALL_TRUE: "all_labels_act"},
+    "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _ALL_TRUE: "all_labels_bc"},
 }
 """Rows that train the same network on different actions, by network and by what it learns from."""
-_COLOURS = {_ALONE: PALETTE[0], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _CEILING: FAINT}
+_COLOURS = {_ALONE: PALETTE[0], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _ALL_TRUE: FAINT}
 
 
 def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes | None:

@@ -46,7 +46,7 @@ def read_shards(job: LabelJob, shards: Sequence[Shard]) -> Iterator[ReadBatch]:
     Raises:
         ValueError: If frames cannot be decoded, and their episodes may not be skipped.
     """
-    for before, shard in zip([None, *shards], shards, strict=False):
+    for before, shard in zip([None, *shards], shards, strict=False):  # each with the one before it
         if before is not None and _file_of(job, before) != _file_of(job, shard):
             close_files()  # a decoder that stays open keeps frames in memory
         try:

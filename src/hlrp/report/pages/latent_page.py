@@ -60,9 +60,9 @@ _ATLAS = (
     f"brightness (red brighter, blue darker), and example clips. {_OVERLAY}"
 )
 _RANKING = (
-    "Of these numbers, the relative R² of codes (Spearman 0.93) and the probe R² of codes (0.84) agreed best with the "
-    "success of policies, over 15 quantizers that were trained differently on six tasks; the gain over the frame less "
-    "(0.75), and those on still, backwards and transferred clips not clearly. Source: docs/benchmarks.md, ranking."
+    "Of these numbers, the relative R² of codes and the probe R² of codes agree best with the success of policies on "
+    "the codes; the gain over the frame agrees less, and the numbers on still, backwards and transferred clips not "
+    "clearly. The project's benchmarks say how this was measured (ranking)."
 )
 
 
