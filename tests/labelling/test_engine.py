@@ -303,6 +303,36 @@ def test_two_workers_of_datatrove_write_the_same_bytes(config: PrecomputeConfig,
     assert shards == list(range(len(shards))), "the worker processes add to the same file"
 
 
+def slurm_partition() -> str | None:
+    """Default partition of the Slurm cluster of this machine; None where there is no cluster that answers."""
+    if shutil.which("sinfo") is None:
+        return None
+    found = subprocess.run(["sinfo", "--noheader", "--format=%P"], capture_output=True, text=True, check=False)
+    names = found.stdout.split()
+    return next((name.rstrip("*") for name in names if name.endswith("*")), None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["ray", "slurm"])
+def test_tasks_on_a_cluster_write_the_same_bytes(config: PrecomputeConfig, tmp_path: Path, executor: str) -> None:
+    resources = "cpus_per_task: 1"
+    if executor == "ray":
+        pytest.importorskip("ray")
+    else:
+        partition = slurm_partition()
+        if partition is None:
+            pytest.skip("needs a Slurm cluster whose nodes see this machine's files")
+        resources += f", partition: {partition}, time: '00:10:00'"
+    run(replace(config, output_dir=str(tmp_path / "whole")))
+    flags = [f"--executor={executor}", "--tasks=2", f"--resources={{{resources}}}"]
+    done = subprocess.run(command(config, *flags), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "labels").exists() and time.monotonic() < deadline:
+        time.sleep(1)  # with Slurm, the command ends when the tasks are submitted
+    assert files(tmp_path / "labels") == files(tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_command_continues_to_the_same_bytes(config: PrecomputeConfig, tmp_path: Path, signum: int) -> None:

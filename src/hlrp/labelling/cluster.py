@@ -7,6 +7,8 @@ the same file system. datatrove is imported only here, when it is used.
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -114,13 +116,19 @@ def _slurm(config: ClusterConfig) -> Callable[..., Any]:
             cpus_per_task=wanted.cpus_per_task,
             gpus_per_task=wanted.gpus_per_task,
             mem_per_cpu_gb=wanted.mem_per_cpu_gb,
-            env_command=wanted.env_command,
-            sbatch_args=wanted.sbatch_args,
+            env_command=wanted.env_command or _this_environment(),
+            # Without this, the merge of tasks that failed would wait in the queue for ever.
+            sbatch_args={"kill-on-invalid-dep": "yes", **wanted.sbatch_args},
             skip_completed=False,
             **settings,
         )
 
     return make
+
+
+def _this_environment() -> str:
+    """Shell command after which a task finds the programs of the Python environment that submits it."""
+    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
 
 
 def _ray(config: ClusterConfig) -> Callable[..., Any]:

@@ -28,7 +28,8 @@ class TaskResources:
     qos: str = ""
     """Slurm: quality of service; default: the cluster's."""
     env_command: str = ""
-    """Slurm: shell command before a task, such as `source .venv/bin/activate`."""
+    """Slurm: shell command before a task, such as `source /path/to/.venv/bin/activate`; default: put the programs of
+    the Python environment that submits the tasks first in PATH."""
     sbatch_args: dict[str, str] = field(default_factory=dict)
     """Slurm: further options of sbatch, such as {account: robots}."""
 
