@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read by the libraries when they are imported, so set before any import below.
@@ -39,6 +41,16 @@ torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it giv
 def seed() -> None:
     """Start every test from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Restore the log levels that a command run in this process changes, so that no test depends on an earlier one."""
+    loggers = [logging.getLogger(), logging.getLogger("hlrp")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 # ---- Real LeRobotDatasets, recorded once per run; tests that write copy them first ----

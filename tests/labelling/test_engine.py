@@ -267,7 +267,7 @@ def test_finished_shards_and_the_result_are_events(config: PrecomputeConfig, tmp
     log = tmp_path / "log.jsonl"
     run(replace(config, log_json=str(log), shard_frames=1))
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    # Left out: progress on a busy machine, and messages, which are events if an earlier test raised the log level.
+    # Left out: progress on a busy machine, and warnings.
     kinds = ("start", "checkpoint", "saved", "end")
     start, *shards, saved, end = [event for event in events if event["event"] in kinds]
     assert (start["command"], start["options"]["shard_frames"]) == ("hlrp-precompute-latent-codes", 1)
