@@ -23,8 +23,9 @@ from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.inverse_dynamics.confidence import Calibration
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.laq.checkpoint import load_laq
+from hlrp.laq.k_means import k_means
 from hlrp.latents import NO_LABEL
-from hlrp.measure.baselines import k_means, random_laq, trainable_config
+from hlrp.measure.baselines import random_laq, trainable_config
 from hlrp.measure.linear_probe import linear_probe
 from hlrp.report.saving import save_laq
 from hlrp.storage.files import write_json

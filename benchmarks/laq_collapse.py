@@ -9,6 +9,7 @@ quarter of the codebook: with 8 codes, below 2, which is fewer choices than a fa
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,9 +32,11 @@ from hlrp.data.sources import open_lerobot_source
 from hlrp.laq import config as laq_config
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.code_fit import fit_codes
 from hlrp.laq.objective.losses import reconstruction_loss
 from hlrp.laq.objective.task import LAQTrainingConfig
 from hlrp.laq.objective.views import altered_view
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans
 from hlrp.latents import LatentSpec
 from hlrp.report.metrics import collapsed_below
 from hlrp.runtime.tables import table
@@ -47,6 +50,8 @@ BATCH_SIZES = (8, 64, 256)
 HELD_OUT_CLIPS = 2048
 HELD_OUT_SHARE = 0.1
 LEARNING_RATE = 1e-3
+_FIT_CLIPS = 2048
+"""Clips to which codes of the kind `kmeans` are fitted after the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +163,8 @@ def train_one(clips: Clips, quantizer: str, spec: LatentSpec, *, batch_size: int
         optimizer.zero_grad()
         (task.losses.pixels * error + result.quantizer_loss).backward()
         optimizer.step()
+    if isinstance(model.quantizer, WhitenedKMeans):
+        fit_codes(model, [batches[step] for step in range(min(steps, math.ceil(_FIT_CLIPS / batch_size)))], task.views)
     perplexity, error = measure(model, clips.held_out, task.motion_strength)
     return Run(
         quantizer=quantizer,

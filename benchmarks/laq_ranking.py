@@ -52,26 +52,27 @@ class QuantizerEntry:
 
 _NO_VIEWS = tuple(f"--views.{name}=0" for name in ("max_shift", "max_brightness", "max_contrast"))
 
+_FSQ = "--quantizer=fsq"
+
 QUANTIZERS = {
-    "default_0": QuantizerEntry(),
-    "default_1": QuantizerEntry(seed=1),
-    "default_2": QuantizerEntry(seed=2),
-    "untrained": QuantizerEntry(share=0.0),
-    "tenth_of_the_steps": QuantizerEntry(share=0.1),
-    "third_of_the_steps": QuantizerEntry(share=0.3),
-    "one_bit": QuantizerEntry(("--codebook_size=2", "--code_seq_len=1")),
-    "codes_4x2": QuantizerEntry(("--codebook_size=4", "--code_seq_len=2")),
-    "codes_16x4": QuantizerEntry(("--codebook_size=16",)),
-    "codes_8x8": QuantizerEntry(("--code_seq_len=8",)),
-    "offset_0.05": QuantizerEntry(("--frame_offset_s=0.05",)),
-    "offset_0.2": QuantizerEntry(("--frame_offset_s=0.2",)),
-    "size_debug": QuantizerEntry(("--preset=debug",)),
-    "no_reversal_no_views": QuantizerEntry(("--augmentation.reverse_probability=0", *_NO_VIEWS)),
-    "pixels_only": QuantizerEntry(("--losses.coarse=0", "--losses.sketch=0")),
+    **{f"default_{seed}": QuantizerEntry(seed=seed) for seed in range(3)},
+    **{f"fsq_{seed}": QuantizerEntry((_FSQ,), seed=seed) for seed in range(3)},
+    "untrained": QuantizerEntry((_FSQ,), share=0.0),
+    "tenth_of_the_steps": QuantizerEntry((_FSQ,), share=0.1),
+    "third_of_the_steps": QuantizerEntry((_FSQ,), share=0.3),
+    "one_bit": QuantizerEntry((_FSQ, "--codebook_size=2", "--code_seq_len=1")),
+    "codes_4x2": QuantizerEntry((_FSQ, "--codebook_size=4", "--code_seq_len=2")),
+    "codes_16x4": QuantizerEntry((_FSQ, "--codebook_size=16")),
+    "codes_8x8": QuantizerEntry((_FSQ, "--codebook_size=8", "--code_seq_len=8")),
+    "offset_0.05": QuantizerEntry((_FSQ, "--frame_offset_s=0.05")),
+    "offset_0.2": QuantizerEntry((_FSQ, "--frame_offset_s=0.2")),
+    "size_debug": QuantizerEntry((_FSQ, "--preset=debug")),
+    "no_reversal_no_views": QuantizerEntry((_FSQ, "--augmentation.reverse_probability=0", *_NO_VIEWS)),
+    "pixels_only": QuantizerEntry((_FSQ, "--losses.coarse=0", "--losses.sketch=0")),
     "vq": QuantizerEntry(("--quantizer=vq",)),
 }
-"""Quantizers by name: seeds, training that is too short, too few and many codes, other offsets, a smaller network, and
-trainings without what makes codes describe motion."""
+"""Quantizers by name: seeds, codes with which the encoder learns instead of fitted ones, training that is too short,
+too few and many codes, other offsets, a smaller network, and trainings without what makes codes describe motion."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def train(dataset: Path, output: Path, *flags: str) -> dict[str, torch.Tensor]:
     )
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "nsvq"])
+@pytest.mark.parametrize("quantizer", ["kmeans", "fsq", "nsvq"])
 def test_two_processes_train_the_quantizer_that_one_trains(
     image_dataset_root: Path, tmp_path: Path, quantizer: str
 ) -> None:

@@ -69,7 +69,7 @@ def test_a_foundation_model_trains(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("quantizer", ["fsq", "nsvq", "vq", "simvq", "rvq", "continuous"])
+@pytest.mark.parametrize("quantizer", ["kmeans", "fsq", "nsvq", "vq", "simvq", "rvq", "continuous"])
 def test_a_quantizer_trains(image_dataset_root: Path, tmp_path: Path, quantizer: Any, precision: PrecisionName) -> None:
     quality = train_laq(
         TrainLAQConfig(

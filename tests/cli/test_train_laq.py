@@ -77,7 +77,7 @@ def test_the_loss_falls_and_the_run_leaves_a_checkpoint_with_its_card_and_curve(
     assert card["probe_r2_per_action"][3] is None  # an action that never varies
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("quantizer", ["kmeans", "vq"])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(
     config: TrainLAQConfig,
@@ -143,7 +143,7 @@ def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
             {"seed": 1},
             "--seed was 0 in the interrupted run and is 1 now; resume with what it was begun with",
         ),
-        ({"codebook_size": 16}, "--codebook_size was 8 in the interrupted run and is 16 now"),
+        ({"codebook_size": 8}, "--codebook_size was 16 in the interrupted run and is 8 now"),
         ({"frame_offset_s": 0.2, "held_out": 0.5}, "--frame_offset_s was 0.1 .* now; --held_out was 0.1"),
         ({"optimizer": replace(config.optimizer, lr=1.0)}, "--optimizer.lr was 0.0015 .* is 1.0 now"),
         ({"sources": [SourceConfig(dataset_root="x")], "dataset_root": None}, r"--sources\[0\].weight was not set"),
@@ -160,6 +160,43 @@ def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
 
     shutil.copytree(config.dataset_root or "", tmp_path / "moved")
     assert train_laq(replace(again, dataset_root=str(tmp_path / "moved"))) is not None
+
+
+def test_a_run_that_is_resumed_with_more_steps_trains_its_encoder_again_and_fits_its_codes_later(
+    config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: LAQTask) -> NoReturn:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LAQTask, "on_train_end", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_laq(config)
+    state = torch.load(Path(f"{config.output_dir}.training") / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["model.quantizer.fitted"]
+    train_laq(replace(config, resume=True, steps=2 * STEPS))
+    model = load_laq(config.output_dir).model
+    assert model.quantizer.is_final
+    assert not torch.equal(model.encoder.slots, state["model.encoder.slots"])
+    assert not torch.equal(model.quantizer.mean, state["model.quantizer.mean"])
+
+
+def test_the_encoder_stays_as_it_is_once_the_codes_are_fitted(
+    config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    step = LAQTask.training_step
+
+    def watched(self: LAQTask, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
+        if self.model.quantizer.is_final:
+            seen.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LAQTask, "training_step", watched)
+    train_laq(config)
+    assert len(seen) == round(config.code_fit_share * STEPS)
+    changed = {name.split(".")[0] for name, value in weights(config).items() if not torch.equal(value, seen[0][name])}
+    assert changed == {"decoder"}
 
 
 def test_frames_in_memory_and_on_demand_train_the_same_model(config: TrainLAQConfig, tmp_path: Path) -> None:
@@ -335,7 +372,7 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--labelled_episodes=[77]"], "episodes [77] of images cannot be labelled"),
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
         (["--idle_weight=0"], "idle_weight must be above 0, got 0.0"),
-        (["--quantizer=kmeans"], "quantizer must be one of fsq, nsvq, vq, simvq, rvq, continuous, got 'kmeans'"),
+        (["--quantizer=lfq"], "quantizer must be one of kmeans, fsq, nsvq, vq, simvq, rvq, continuous, got 'lfq'"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
         (

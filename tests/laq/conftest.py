@@ -31,6 +31,12 @@ def fsq_model(clips: Tensor) -> LatentActionQuantizer:
     return make_model("fsq", clips)
 
 
+@pytest.fixture
+def kmeans_model(clips: Tensor) -> LatentActionQuantizer:
+    """A quantizer whose codes are not fitted yet, likewise."""
+    return make_model("kmeans", clips)
+
+
 def make_model(quantizer: str, clips: Tensor) -> LatentActionQuantizer:
     torch.manual_seed(0)
     config = replace(debug(), spec=LatentSpec(code_seq_len=3, code_dim=8), quantizer=quantizer)

@@ -7,6 +7,7 @@ import torch
 
 from brightness_laq import brightness_clips
 from hlrp.laq.config import LAQConfig, debug
+from hlrp.laq.k_means import k_means
 from hlrp.latents import LatentSpec
 from hlrp.measure.action_probe import standardized
 from hlrp.measure.baselines import (
@@ -15,7 +16,6 @@ from hlrp.measure.baselines import (
     baseline_rows,
     code_row,
     inverse_dynamics_labeller,
-    k_means,
     model_row,
     oracle_codes,
     random_laq,
@@ -95,7 +95,7 @@ def test_k_means_finds_separate_clusters_and_survives_fewer_points_than_centres(
     assert k_means(points[:2], 4, torch.Generator().manual_seed(0)).isfinite().all()
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("quantizer", ["kmeans", "fsq", "vq"])
 def test_a_random_quantizer_uses_its_codes_since_its_statistics_fit_the_clips(
     config: LAQConfig, clips: QualityClips, quantizer: str
 ) -> None:

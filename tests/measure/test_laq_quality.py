@@ -223,7 +223,7 @@ def test_a_quantizer_that_diverged_is_told_so_rather_than_the_camera() -> None:
         measured(model)
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "vq", "continuous"])
+@pytest.mark.parametrize("quantizer", ["kmeans", "fsq", "vq", "continuous"])
 @pytest.mark.parametrize("t", [2, 3])
 def test_the_card_of_any_quantizer_is_plain_json(quantizer: str, t: int) -> None:
     spec = LatentSpec(codebook_size=K, code_seq_len=SLOTS, code_dim=4, num_frames=t)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -14,10 +15,12 @@ from hlrp.data.clips import ClipBatches
 from hlrp.data.episode_split import TrainingSource
 from hlrp.data.recordings import describe_source
 from hlrp.data.run_facts import clip_facts
-from hlrp.data.sources import ClipSource
+from hlrp.data.source_config import ClipAugmentation
 from hlrp.data.training_sources import open_training_sources
+from hlrp.laq.batch import ClipBatch
 from hlrp.laq.config import LAQConfig
 from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.code_fit import CodeFit
 from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.objective.task import LAQTask
 from hlrp.measure.across_sources import SourcePair, across_sources
@@ -31,6 +34,9 @@ from hlrp.training.run import TrainingRun
 from hlrp.training.step_data import StepData
 
 logger = logging.getLogger(__name__)
+
+_FIT_CLIPS, _FIT_BATCH = 2048, 64
+"""Largest number of clips to which codes are fitted, and how many are encoded together."""
 
 
 def train_laq(config: TrainLAQConfig) -> LAQQuality | None:
@@ -64,7 +70,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         labelled_clips=config.labelled_clips,
         idle=config.idle_clips(),
     )
-    task = _task(config, size, sources[0].source, batches)
+    task = _task(config, size, sources, batches)
     _log_sizes(task.model, sources)
     run.fit(
         task,
@@ -102,21 +108,42 @@ def _open(config: TrainLAQConfig, size: LAQConfig) -> list[TrainingSource]:
     )
 
 
-def _task(config: TrainLAQConfig, size: LAQConfig, first: ClipSource, batches: ClipBatches) -> LAQTask:
-    """Build the model for the cameras of `first`, and its training task."""
+def _task(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource], batches: ClipBatches) -> LAQTask:
+    """Build the model for the cameras of the sources, and its training task."""
     # The networks that make frozen targets also set the decoder's output sizes, so they are loaded before the model.
     frozen = frozen_targets(
         config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
     )
     laq_config = replace(
         size,
-        num_cameras=first.num_cameras,
+        num_cameras=sources[0].source.num_cameras,
         targets=tuple(config.targets),
         feature_dim=feature_dim(frozen),
         action_dim=batches.action_size,
     )
     torch.manual_seed(config.seed)  # only now: loading the targets' networks may draw random numbers too
-    return LAQTask(LatentActionQuantizer(laq_config), config.training(), frozen)
+    return LAQTask(LatentActionQuantizer(laq_config), config.training(), frozen, _code_fit(config, size, sources))
+
+
+def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource]) -> CodeFit | None:
+    """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched."""
+    step = config.code_fit_step()
+    if step is None:
+        return None
+
+    def clips() -> Iterator[ClipBatch]:
+        batches = ClipBatches(
+            sources,
+            size.spec,
+            batch_size=_FIT_BATCH,
+            num_batches=_FIT_CLIPS // _FIT_BATCH,
+            seed=config.seed,
+            augmentation=ClipAugmentation(reverse_probability=0),
+            idle=config.idle_clips(),
+        )
+        return (batches[number] for number in range(min(len(batches), math.ceil(batches.num_clips / _FIT_BATCH))))
+
+    return CodeFit(step, clips)
 
 
 def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> LAQQuality | None:

@@ -91,6 +91,11 @@ class ClipBatches(Dataset[ClipBatch]):
         return self._num_batches
 
     @property
+    def num_clips(self) -> int:
+        """Number of different clips that can be drawn, at the nominal offset."""
+        return len(self._starts)
+
+    @property
     def action_size(self) -> int:
         """Action values g of one transition; 0 if no episode is labelled."""
         return 0 if self.action_statistics is None else self.action_statistics.size

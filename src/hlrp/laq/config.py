@@ -13,6 +13,7 @@ from hlrp.runtime.size_limits import LARGEST_SIDE_PX, MOST_CAMERAS, MOST_LAYERS,
 TargetName = Literal["pixels", "features", "flow"]
 
 QUANTIZERS: dict[str, str] = {
+    "kmeans": "hlrp.laq.quantizers.kmeans:WhitenedKMeans",
     "fsq": "hlrp.laq.quantizers.fsq:FiniteScalarQuantizer",
     "nsvq": "hlrp.laq.quantizers.nsvq:NoiseSubstitutionQuantizer",
     "vq": "hlrp.laq.quantizers.vq:VectorQuantizer",
@@ -60,7 +61,8 @@ class LAQConfig:
     action_dim: int = 0
     """Number of action values that a linear head predicts from the codes of one transition; 0 for no such head."""
     quantizer: str = "fsq"
-    """Kind of quantizer. `fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali &
+    """Kind of quantizer. `kmeans`: residual k-means in whitened directions, fitted near the end of the training, which
+    begins as `fsq`. `fsq`: finite scalar quantization (arXiv:2309.15505). `nsvq`: noise substitution (Vali &
     Bäckström, IEEE Access 2022), as in LAPA. `vq`: codebook of moving averages (arXiv:1711.00937). `simvq`: learned
     linear map of a fixed codebook (arXiv:2411.02038). `rvq`: residual quantization, one level for each code slot
     (arXiv:2107.03312). `continuous`: Gaussian latent of a beta-VAE, without codes."""

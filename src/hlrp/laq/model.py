@@ -93,7 +93,8 @@ class LatentActionQuantizer(nn.Module):
             frames: Clips. The decoder starts from all frames but the last, and predicts all but the first.
             encoder_frames: Input of the encoder: the same clips, altered in everything but motion. Default: `frames`.
         """
-        vectors = self.encoder(frames if encoder_frames is None else encoder_frames)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.quantizer.is_final):
+            vectors = self.encoder(frames if encoder_frames is None else encoder_frames)
         quantized, codes, loss = self._quantize(vectors)
         change = self.decoder(frames[:, :-1], quantized)
         return Reconstruction(

@@ -15,10 +15,14 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from hlrp.laq.batch import unlabelled
 from hlrp.laq.config import LAQConfig, small
+from hlrp.laq.k_means import k_means
 from hlrp.laq.lapa.config import LapaConfig
 from hlrp.laq.model import LatentActionQuantizer
-from hlrp.laq.objective.config import LabellerConfig
+from hlrp.laq.objective.code_fit import fit_codes
+from hlrp.laq.objective.config import LabellerConfig, ViewConfig
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans
 from hlrp.latents import LatentActions, LatentSpec
 from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
 from hlrp.measure.clip_features import clip_features
@@ -165,9 +169,13 @@ def random_laq(
     """An untrained quantizer with random weights, in evaluation mode.
 
     Rounding needs the mean and standard deviation of its inputs, and a learned codebook needs first entries. Both come
-    from one pass over `batches` in training mode, without a gradient step.
+    from one pass over `batches` in training mode, without a gradient step; codes of the kind `kmeans` are fitted.
     """
     model = LatentActionQuantizer(config).to(device).train()
+    if isinstance(model.quantizer, WhitenedKMeans):
+        drawn = (replace(batch, views=torch.rand(len(batch), 4) * 2 - 1) for batch in map(unlabelled, batches))
+        fit_codes(model, drawn, ViewConfig())
+        return model.eval()
     with torch.no_grad():
         for clips in progress(batches, "random LAQ"):
             model(model.to_pixels(clips.to(device)))
@@ -230,21 +238,3 @@ def oracle_codes(chunks: Chunks, spec: LatentSpec, *, seed: int) -> tuple[Int[Te
     by_slot = (torch.stack(codes, dim=1) for codes in (fit, held_out))
     fit_codes, held_out_codes = (rearrange(codes, "b (n s) -> b n s", s=spec.code_seq_len) for codes in by_slot)
     return fit_codes, held_out_codes
-
-
-def k_means(
-    points: Float[Tensor, "i z"], count: int, generator: torch.Generator, *, rounds: int = 30
-) -> Float[Tensor, "k z"]:
-    """Centres of `count` clusters of `points`: Lloyd's algorithm (1982) with the initialization of k-means++ (Arthur
-    and Vassilvitskii, 2007)."""
-    centres = points[torch.randint(len(points), (1,), generator=generator)]
-    while len(centres) < count:
-        distance = torch.cdist(points, centres).amin(1).square() + 1e-12  # never all 0, even if points repeat
-        pick = torch.multinomial(distance, 1, generator=generator)
-        centres = torch.cat([centres, points[pick]])
-    for _ in range(rounds):
-        nearest = torch.cdist(points, centres).argmin(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        counts = nearest.bincount(minlength=count)[:, None]
-        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-    return centres

@@ -62,9 +62,9 @@ class TrainLAQConfig:
     """Preset of the network's size: debug, tiny, small, base or lapa."""
     image_size: int | None = None
     """Height and width of the frames in pixels; default: those of the preset."""
-    quantizer: str = "fsq"
-    """Quantizer: fsq, nsvq, vq, simvq, rvq or continuous (a beta-VAE, whose latents are vectors without codes)."""
-    codebook_size: int = 8
+    quantizer: str = "kmeans"
+    """Quantizer: kmeans, fsq, nsvq, vq, simvq, rvq or continuous (a beta-VAE, whose latents have no codes)."""
+    codebook_size: int = 16
     """Codebook entries k of each slot."""
     code_seq_len: int = 4
     """Code slots s per transition."""
@@ -74,6 +74,9 @@ class TrainLAQConfig:
     """Time between two consecutive frames of a clip, in seconds."""
     steps: int = 500
     """Number of optimizer steps."""
+    code_fit_share: float = 0.2
+    """Share of the steps that is left when the quantizer kmeans fits its codes, in (0, 1). From then on the encoder
+    stays as it is, and the decoder learns the new codes. Other quantizers learn their codes at every step."""
     batch_size: int = 64
     """Clips per optimizer step, summed over all processes."""
     optimizer: LAQOptimizerConfig = field(default_factory=LAQOptimizerConfig)
@@ -134,7 +137,7 @@ class TrainLAQConfig:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         require_numbers(self, "steps", "batch_size", "image_size", "save_every", at_least=1)
         require_numbers(self, "num_workers", "cache_gib", "labelled_clips", at_least=0)
-        require_numbers(self, "held_out", above=0, below=1)
+        require_numbers(self, "held_out", "code_fit_share", above=0, below=1)
         require_seed(self.seed)
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be one or more, each once, got {self.targets}")
@@ -174,6 +177,12 @@ class TrainLAQConfig:
         return LAQTrainingConfig(
             optimizer=self.optimizer, motion_strength=self.motion_strength, views=self.views, losses=self.losses
         )
+
+    def code_fit_step(self) -> int | None:
+        """Return the step before which codes are fitted; None if the quantizer learns its codes at every step."""
+        if self.quantizer != "kmeans":
+            return None
+        return min(round((1 - self.code_fit_share) * self.steps), self.steps - 1)
 
     def idle_clips(self) -> IdleClips:
         """Return how often clips with almost no motion are drawn."""

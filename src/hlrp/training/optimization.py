@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -56,8 +57,26 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [group for group in groups if group["params"]]
 
 
-def lightning_optimizers(module: nn.Module, config: OptimizerConfig, *, total_steps: int) -> dict[str, object]:
-    """Return value for Lightning's `configure_optimizers`: AdamW and a schedule that is updated every step."""
+def lightning_optimizers(
+    module: nn.Module, config: OptimizerConfig, *, total_steps: int, restart_at: int | None = None
+) -> dict[str, object]:
+    """Return value for Lightning's `configure_optimizers`: AdamW and a schedule that is updated every step.
+
+    Args:
+        module: Module to train.
+        config: Learning rate and its schedule.
+        total_steps: Steps of the whole training.
+        restart_at: Step at which a second decay begins, at the peak learning rate; None for one decay over all steps.
+    """
+
+    def fraction(step: int) -> float:
+        if restart_at is None:
+            return lr_fraction(step, total_steps=total_steps, config=config)
+        if step < restart_at:
+            return lr_fraction(step, total_steps=restart_at, config=config)
+        again = replace(config, warmup_steps=0)
+        return lr_fraction(step - restart_at, total_steps=total_steps - restart_at, config=again)
+
     optimizer = AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas)
-    schedule = LambdaLR(optimizer, lambda step: lr_fraction(step, total_steps=total_steps, config=config))
+    schedule = LambdaLR(optimizer, fraction)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

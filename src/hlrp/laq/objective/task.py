@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from hlrp.laq.batch import ClipBatch
 from hlrp.laq.model import LatentActionQuantizer, Reconstruction
+from hlrp.laq.objective.code_fit import CodeFit, fit_codes
 from hlrp.laq.objective.config import LAQTrainingConfig
 from hlrp.laq.objective.losses import coarse_loss, feature_loss, labelled_mean_square, reconstruction_loss
 from hlrp.laq.objective.sketch import ChangeSketch
 from hlrp.laq.objective.views import altered_view
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans
 from hlrp.training.optimization import lightning_optimizers
 
 
@@ -24,20 +30,63 @@ class LAQTask(pl.LightningModule):
         model: Quantizer to train.
         config: Optimizer, loss weights and augmentation.
         frozen: Networks that compute the feature and flow targets, from `frozen_targets`; not saved in checkpoints.
+        code_fit: When and on which clips codes are fitted; None for a quantizer that learns its codes at every step.
     """
 
     def __init__(
-        self, model: LatentActionQuantizer, config: LAQTrainingConfig, frozen: nn.ModuleDict | None = None
+        self,
+        model: LatentActionQuantizer,
+        config: LAQTrainingConfig,
+        frozen: nn.ModuleDict | None = None,
+        code_fit: CodeFit | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self._code_fit = code_fit
         self.sketch = ChangeSketch(model.config) if config.losses.sketch else None
+        self._encoder_is_new = False
         self._frozen = (frozen or nn.ModuleDict(),)  # in a tuple: neither saved with the model nor counted as its part
 
     def on_fit_start(self) -> None:
         """Move the frozen networks to the device of the model, since Lightning does not know them."""
         self._frozen[0].to(self.device)
+
+    def on_train_start(self) -> None:
+        """Take codes back that were fitted before the step at which they are due: a resumed run may have more steps."""
+        quantizer = self.model.quantizer
+        if self._code_fit and isinstance(quantizer, WhitenedKMeans) and self.global_step < self._code_fit.step:
+            quantizer.forget_fit()
+
+    def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Fit the codes when they are due; the encoder stays as it is from then on."""
+        quantizer, due = self.model.quantizer, self._code_fit
+        if due and isinstance(quantizer, WhitenedKMeans) and not quantizer.is_final and self.global_step >= due.step:
+            fit_codes(self.model, due.clips(), self.config.views)
+            self._encoder_is_new = True
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave what has no influence any more as it is: with a gradient of 0, AdamW would still move it."""
+        if self.model.quantizer.is_final:
+            for parameter in self._unused():
+                parameter.grad = None
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
+        """Masks of the encoder's weights once codes were fitted to them, so that weight averaging keeps these weights;
+        see `hlrp.training.callbacks.ReplacesValues`."""
+        is_new, self._encoder_is_new = self._encoder_is_new, False
+        if not is_new:
+            return {}
+        return {
+            f"model.encoder.{name}": torch.ones_like(value).bool()
+            for name, value in self.model.encoder.named_parameters()
+        }
+
+    def _unused(self) -> Iterator[nn.Parameter]:
+        """Parameters that have no influence on the loss once the quantizer is final."""
+        for part in (self.model.encoder, self.model.quantizer, self.sketch):
+            if part is not None:
+                yield from part.parameters()
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of one batch of clips."""
@@ -45,6 +94,9 @@ class LAQTask(pl.LightningModule):
         result = self.model(pixels, altered_view(pixels, batch.views, self.config.views))
         losses = self.losses(result, pixels[:, :-1], pixels[:, 1:], batch)
         loss = torch.stack(list(losses.values())).sum()
+        if self.model.quantizer.is_final and isinstance(self.trainer.strategy, DDPStrategy):
+            # DDP waits for a gradient of every parameter.
+            loss = loss + 0 * torch.stack([parameter.sum() for parameter in self._unused()]).sum()
         values = {"loss": loss, **losses}
         if result.frames is not None:
             error, copied = (frames - pixels[:, 1:] for frames in (result.frames.detach(), pixels[:, :-1]))
@@ -76,7 +128,7 @@ class LAQTask(pl.LightningModule):
             losses["coarse"] = config.losses.coarse * coarse_loss(
                 result.frames, before, after, motion_strength=config.motion_strength
             )
-        if self.sketch is not None:
+        if self.sketch is not None and not self.model.quantizer.is_final:
             losses["sketch"] = config.losses.sketch * self.sketch(result.vectors, after - before)
         if change.features is not None:
             losses["features"] = config.losses.features * feature_loss(
@@ -91,9 +143,10 @@ class LAQTask(pl.LightningModule):
         return losses
 
     def configure_optimizers(self) -> dict[str, object]:
-        """AdamW with warmup and cosine over the whole run."""
+        """AdamW with warmup and cosine, over the whole run or, if codes are fitted, before and after that."""
         total = int(self.trainer.estimated_stepping_batches)
-        return lightning_optimizers(self, self.config.optimizer, total_steps=total)
+        restart = None if self._code_fit is None else self._code_fit.step
+        return lightning_optimizers(self, self.config.optimizer, total_steps=total, restart_at=restart)
 
 
 def labelled_per_process(labelled: Bool[Tensor, " b"]) -> Float[Tensor, ""]:

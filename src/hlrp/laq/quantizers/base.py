@@ -35,6 +35,11 @@ class Quantizer(nn.Module, ABC):
     has_codes: bool = True
     """False for a quantizer without codebook, whose ids are all `NO_LABEL`."""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether training must not change the vectors that this quantizer takes any more."""
+        return False
+
     def forward(self, latents: Float[Tensor, "b s v"]) -> Quantized:
         """Replace each vector by an entry of its slot's codebook; runs in float32 also under autocast."""
         with torch.autocast(latents.device.type, enabled=False):

@@ -12,10 +12,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hlrp.laq.k_means import k_means
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentActions
 from hlrp.measure.action_probe import Chunks
-from hlrp.measure.baselines import k_means
 from hlrp.measure.clip_features import decoder_input, still_clip
 from hlrp.measure.code_usage import most_frequent
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating

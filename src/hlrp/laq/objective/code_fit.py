@@ -1,0 +1,52 @@
+"""Fit the codes of a quantizer of the kind `kmeans` to what its encoder tells about clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from hlrp.laq.batch import ClipBatch
+from hlrp.laq.model import LatentActionQuantizer
+from hlrp.laq.objective.config import ViewConfig
+from hlrp.laq.objective.views import altered_view
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans
+from hlrp.runtime.progress import progress
+from hlrp.training.evaluation_mode import evaluation_mode
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CodeFit:
+    """When codes are fitted, and on which clips."""
+
+    step: int
+    """Training steps before it; the decoder learns the codes in the steps that remain."""
+    clips: Callable[[], Iterable[ClipBatch]]
+    """The clips, as they will be labelled: forwards, at the nominal offset. The same on every process."""
+
+
+def fit_codes(model: LatentActionQuantizer, batches: Iterable[ClipBatch], views: ViewConfig) -> None:
+    """Encode two altered views of every clip, and fit the codes of `model` to them.
+
+    Args:
+        model: Quantizer of the kind `kmeans`; only its codes change.
+        batches: Clips, with the random numbers of the first view; the second takes those of the next clip.
+        views: How far views are altered.
+    """
+    assert isinstance(model.quantizer, WhitenedKMeans)
+    device = next(model.parameters()).device
+    pairs = []
+    with evaluation_mode(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        for batch in progress(batches, "fitting codes"):
+            batch = batch.to(device)
+            pixels = model.to_pixels(batch.frames)
+            draws = (batch.views, batch.views.roll(1, dims=0))
+            encoded = [model.encoder(altered_view(pixels, one, views)).flatten(0, 1) for one in draws]
+            pairs.append(torch.stack(encoded))
+    one, other = torch.cat(pairs, dim=1)
+    model.quantizer.fit(one, other)
+    logger.info(f"codes fitted to {len(one)} transitions; the encoder stays as it is from now on")

@@ -1,0 +1,146 @@
+"""Codes by residual k-means of all slots together, in directions that altered views of a clip do not change.
+
+An encoder writes what moves into few directions of much variance, and what else tells the action into directions of
+little variance, which a trained rounding neglects. Here the vectors of a transition are first whitened by their noise:
+by how much they differ between two altered views of the same clip. A direction counts by what it tells beside that
+noise (as in linear discriminant analysis, with clips as classes). The first code is then the nearest of k centres, the
+second the nearest centre to what the first leaves, and so on (residual vector quantization, Juang and Gray, 1982).
+
+Shapes: i clips, z numbers of all slots together, s*v.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hlrp.laq.k_means import k_means
+from hlrp.laq.quantizers.base import Quantized, Quantizer
+from hlrp.laq.quantizers.fsq import FiniteScalarQuantizer
+from hlrp.latents import LatentSpec
+from hlrp.runtime.checks import require_number
+from hlrp.runtime.size_limits import MOST_CODEBOOK_NUMBERS
+from hlrp.training.ranks import from_first_rank
+
+_LEAST_NOISE = 1e-4
+"""Noise that is added in every direction, as a share of the mean noise: a direction almost without noise and variance
+would count as much as one that tells the action."""
+_LEAST_VARIANCE = 1e-6
+"""The same as a share of the mean variance, for vectors without noise."""
+
+
+class WhitenedKMeans(Quantizer):
+    """Until `fit`, finite scalar quantization, with which the encoder learns. Afterwards residual k-means, whose
+    centres are fixed, so that the encoder must not change any more.
+
+    Raises:
+        ValueError: If the slots together are too wide for a matrix of all their directions.
+    """
+
+    fitted: Tensor
+    """Whether `fit` was called."""
+    mean: Tensor
+    """Mean of the vectors, (z,)."""
+    directions: Tensor
+    """Whitened directions, (z, v)."""
+    centres: Tensor
+    """Code vectors of every slot, (s, k, v)."""
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__()
+        width = spec.code_seq_len * spec.code_dim
+        require_number("(code_seq_len * code_dim)² of kmeans", width**2, limit=MOST_CODEBOOK_NUMBERS)
+        self.until_fitted = FiniteScalarQuantizer(spec)
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("directions", torch.zeros(width, spec.code_dim))
+        self.register_buffer("centres", torch.zeros(spec.code_seq_len, spec.codebook_size, spec.code_dim))
+        self._is_new = False
+
+    @property
+    def is_final(self) -> bool:
+        return bool(self.fitted)
+
+    def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
+        if not self.is_final:
+            return self.until_fitted.quantize(latents)
+        left = (rearrange(latents, "b s v -> b (s v)") - self.mean) @ self.directions
+        vectors, ids = [], []
+        for centres in self.centres:
+            ids.append(_nearest(left, centres))
+            vectors.append(centres[ids[-1]])
+            left = left - vectors[-1]
+        return Quantized(torch.stack(vectors, dim=1), torch.stack(ids, dim=1), latents.new_zeros(()))
+
+    def lookup(self, ids: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
+        if not self.is_final:
+            return self.until_fitted.lookup(ids)
+        return torch.stack([centres[ids[:, slot]] for slot, centres in enumerate(self.centres)], dim=1)
+
+    @torch.no_grad()
+    def fit(self, view: Float[Tensor, "i s v"], other_view: Float[Tensor, "i s v"]) -> None:
+        """Find directions and centres, the same on every process.
+
+        Args:
+            view: Vectors of clips.
+            other_view: Vectors of the same clips, altered in another way.
+        """
+        one, other = (rearrange(vectors, "i s v -> i (s v)").double().cpu() for vectors in (view, other_view))
+        points = torch.cat([one, other])
+        mean = points.mean(0)
+        directions = discriminant_directions(points - mean, one - other)[:, : self.directions.shape[1]]
+        left = (points - mean) @ directions
+        scale = left.square().mean().sqrt().clamp_min(1e-12)  # numbers of about 1, which suit the decoder
+        left, directions = left / scale, directions / scale
+        generator, centres = torch.Generator().manual_seed(0), []
+        for _ in range(len(self.centres)):
+            found = k_means(left, self.centres.shape[1], generator)
+            left = left - found[_nearest(left, found)]
+            centres.append(found)
+        for target, value in (
+            (self.mean, mean),
+            (self.directions, directions),
+            (self.centres, torch.stack(centres)),
+        ):
+            target.copy_(from_first_rank(value.to(target)))
+        self.fitted.fill_(True)
+        self._is_new = True
+
+    def forget_fit(self) -> None:
+        """Go back to the quantization before `fit`."""
+        self.fitted.fill_(False)
+
+    def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
+        """Masks of the values that `fit` has set since the last call, so that weight averaging leaves them out; see
+        `hlrp.training.callbacks.ReplacesValues`."""
+        is_new, self._is_new = self._is_new, False
+        if not is_new:
+            return {}
+        return {name: torch.ones_like(getattr(self, name)).bool() for name in ("mean", "directions", "centres")}
+
+
+def _nearest(points: Float[Tensor, "i v"], centres: Float[Tensor, "k v"]) -> Int[Tensor, " i"]:
+    # Distances by matrix products are less exact, so that a point between two centres might change its code with the
+    # other points of the batch.
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+
+
+def discriminant_directions(centred: Float[Tensor, "i z"], differences: Float[Tensor, "j z"]) -> Float[Tensor, "z z"]:
+    """Directions in which the noise has variance 1, by falling variance of `centred`.
+
+    Args:
+        centred: Points with mean 0.
+        differences: Differences of two noisy observations of the same point: their variance is twice the noise's.
+    """
+    variance = centred.T @ centred / len(centred)
+    noise = differences.T @ differences / (2 * len(differences))
+    least = _LEAST_NOISE * noise.trace() + _LEAST_VARIANCE * variance.trace()
+    noise = noise + (least / len(noise)).clamp_min(1e-12) * torch.eye(len(noise), dtype=noise.dtype)
+    values, vectors = torch.linalg.eigh(noise)
+    whitening = vectors / values.sqrt()
+    _, rotation = torch.linalg.eigh(whitening.T @ variance @ whitening)
+    directions = (whitening @ rotation).flip(1)
+    # A direction may point either way: its largest number is made positive, so that small errors do not turn it.
+    return directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
