@@ -280,7 +280,8 @@ class HLRPPolicy(PreTrainedPolicy):
             counted=target.counted,
             shares=shares,
         )
-        if self.training:
+        # A loss without gradients is no step of a training; hlrp-check-leak computes many, with labels that it changes.
+        if self.training and torch.is_grad_enabled():
             learns_actions = numbers["action_share"] > 0 and self.config.learns_actions
             self._idle_steps.count(learned=learns_actions or numbers.get("code_share", 0) > 0)
         return loss, numbers
