@@ -126,14 +126,14 @@ def make_laq(directory: Path, *, seed: int = 0, spec: LatentSpec = SPEC) -> Path
     return save_laq(model.eval(), directory, cameras=[CAMERA], quality=None, extra={})
 
 
-def make_labels(dataset_root: Path, laq_path: Path) -> LatentLabels:
+def make_labels(dataset_root: Path, laq_path: Path, *, camera: str = CAMERA) -> LatentLabels:
     """Label a dataset; its folder stays as it is."""
     with tempfile.TemporaryDirectory() as scratch:
         precompute_latent_codes(
             PrecomputeConfig(
                 laq_path=str(laq_path),
                 dataset_root=str(dataset_root),
-                camera=CAMERA,
+                camera=camera,
                 output_dir=f"{scratch}/labels",
                 batch_size=32,
                 device="cpu",

@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lerobot.datasets.dataset_tools import add_features
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from hlrp.cli.pseudo_label import PseudoLabelConfig, pseudo_label
-from hlrp.data.source_config import LabelledShare, SourceConfig
+from hlrp.data.source_config import AddedSourceConfig, LabelledShare, SourceConfig
 from hlrp.data.training_sources import open_training_sources
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.latents import LatentSpec
 from hlrp.measure.held_out import quality_clips
-from tiny_datasets import CAMERA
+from tiny_datasets import CAMERA, LENGTHS, create_dataset
 
 TINY = InverseDynamicsConfig(members=1, steps=3, batch_size=8, width=8, folds=2)
 
@@ -154,3 +156,79 @@ def test_a_quantizer_learns_from_actions_read_from_video_and_is_measured_on_reco
     assert clips.held_out_actions is not None
     assert clips.fit_actions.isfinite().all()
     assert clips.held_out_actions.isnan().all()
+
+
+def test_actions_that_a_source_keeps_are_known_and_stay_as_recorded(image_dataset_root: Path, tmp_path: Path) -> None:
+    same_robot, output = tmp_path / "same_robot", tmp_path / "full"
+    create_dataset(same_robot, lengths=(11, 9), seed=5)
+    source = AddedSourceConfig(dataset_root=str(same_robot), keep=["observation.state", "action"])
+    pseudo_label(config(image_dataset_root, output, sources=[source]))
+    added = rows(output, "episode_index") >= len(LENGTHS)
+    assert rows(output, "is_action_known")[added].all()
+    np.testing.assert_array_equal(rows(output, "action")[added], rows(same_robot, "action"))
+
+
+def test_a_source_does_not_keep_actions_that_were_read_from_video(image_dataset_root: Path, tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    pseudo_label(config(image_dataset_root, once))
+    source = AddedSourceConfig(dataset_root=str(once), keep=["action"])
+    with pytest.raises(ValueError, match="leave action out of keep"):
+        pseudo_label(config(image_dataset_root, tmp_path / "twice", sources=[source]))
+
+
+def test_an_episode_shorter_than_a_clip_has_no_valid_action(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, output = tmp_path / "short", tmp_path / "full"
+    create_dataset(short, lengths=(12, 14, 3, 13))
+    found = pseudo_label(config(short, output, frame_offset_s=0.4))
+    np.testing.assert_array_equal(rows(output, "is_action_valid"), rows(output, "episode_index") != 2)
+    assert "1 episode shorter than a clip, of which no action can be read: 2;" in caplog.text
+    assert "--dataset.episodes=[0, 1, 3]" in capsys.readouterr().out
+    assert int(found.read.sum()) == 13
+    metrics = json.loads((output / "pseudo_labels/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["frames"]["read"] == 13
+
+
+def test_frames_that_one_column_marks_and_the_other_denies_are_read(
+    image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flag = {"dtype": "bool", "shape": (1,), "names": None}
+    episode = rows(image_dataset_root, "episode_index")
+    columns = {
+        "is_action_valid": np.isin(episode, [0, 1]),
+        "good": np.isin(episode, [0, 1, 2]),
+        "other": episode == 3,
+    }
+    marked, output = tmp_path / "marked", tmp_path / "full"
+    add_features(
+        LeRobotDataset("local/x", root=image_dataset_root),
+        features={name: (values[:, None], flag) for name, values in columns.items()},
+        output_dir=marked,
+        repo_id="local/x",
+    )
+    pseudo_label(config(marked, output, labelled_episodes=[], action_valid_column="good"))
+    np.testing.assert_array_equal(rows(output, "is_action_known"), columns["is_action_valid"])
+    assert np.isfinite(rows(output, "action")).all()
+    assert f"{LENGTHS[2]} of the {sum(LENGTHS[:3])} frames that the column 'good' marks" in caplog.text
+    with pytest.raises(ValueError, match="column 'other' marks have no action by the dataset's column 'is_action_vali"):
+        pseudo_label(config(marked, tmp_path / "none", labelled_episodes=[], action_valid_column="other"))
+
+
+def test_dimensions_that_the_labelled_episodes_hold_still_are_named(
+    image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    output = tmp_path / "full"
+    pseudo_label(config(image_dataset_root, output))
+    assert "constant in the labelled episodes, and therefore in every action that was read: d;" in caplog.text
+    page = (output / "pseudo_labels/report.html").read_text(encoding="utf-8")
+    assert "never vary in the labelled episodes: d." in page
+
+
+def test_an_unknown_share_of_explained_variance_is_warned_of(
+    image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with patch("hlrp.inverse_dynamics.pseudo_actions.r_squared", return_value=(float("nan"), [0.0] * 3)):
+        pseudo_label(config(image_dataset_root, tmp_path / "full"))
+    assert "too low to train a policy" in caplog.text

@@ -13,6 +13,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE
 
 from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import ACTION_VALID, open_dataset, read_actions, read_vectors
+from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
 from hlrp.data.source_config import AddedSourceConfig
 from hlrp.pixels import resize
 from tiny_datasets import CAMERA, FPS, LENGTHS, SIZE, TASKS, create_dataset
@@ -218,6 +219,17 @@ def test_states_and_actions_of_the_same_robot_can_be_kept(video_dataset_root: Pa
         dataset.root, tmp_path / "again", AddedSourceConfig(dataset_root=str(tmp_path / "other"), instruction="Watch")
     )
     assert int(known(again).sum()) == LENGTHS[0] + 9
+
+
+def test_the_mean_of_whole_numbers_is_rounded(video_dataset_root: Path, tmp_path: Path) -> None:
+    first = open_dataset("local/first", video_dataset_root)
+    actions = np.tile([1, -1], (FRAMES, 1))
+    actions[::4] = 0  # the means are 0.75 and -0.75
+    feature = {"dtype": "int64", "shape": (2,), "names": None}
+    write_with_columns(first, tmp_path / "whole", {ACTION: NewColumn(actions, feature)})
+    source = AddedSourceConfig(dataset_root=str(video_dataset_root))
+    dataset = combined(tmp_path / "whole", tmp_path / "data", source)
+    assert value(dataset, FRAMES, ACTION).tolist() == [1, -1]
 
 
 def test_a_dataset_of_another_kind_is_encoded_again(image_dataset_root: Path, tmp_path: Path) -> None:

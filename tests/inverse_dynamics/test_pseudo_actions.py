@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -89,6 +90,47 @@ def test_the_last_frame_of_an_episode_repeats_the_action_before_it_and_has_no_co
     assert (found.confidence[last] == 0).all()
     assert torch.equal(found.actions[last], found.actions[last - 1])
     assert (found.confidence[last - 1] > 0).all()
+
+
+def test_a_dimension_that_differs_only_where_no_clip_shows_it_is_constant() -> None:
+    source = moving_square()
+    assert source.actions is not None
+    flag = torch.zeros(EPISODES, LENGTH)
+    flag[:, -1] = 1  # ends the episode
+    found = read(
+        replace(source, actions=torch.cat([source.actions, flag.view(-1, 1)], 1)), known_in(source, 4), steps=5
+    )
+    measured = found.held_out.to_dict()
+    assert list(measured["r2_by_dimension"]) == ["0"]
+    assert math.isfinite(measured["r2"])
+    assert (found.actions[found.read, 2] == 0).all()
+    assert torch.equal(found.actions[found.known, 2], flag.view(-1)[found.known])
+
+
+def with_short_episodes(source: ClipSource) -> ClipSource:
+    """`source` with its second episode cut into ten, which are as long as the clips of `read` without a frame."""
+    starts = torch.cat([torch.tensor([0]), torch.arange(LENGTH, 2 * LENGTH, 2), torch.arange(2, EPISODES) * LENGTH])
+    ends = torch.cat([starts[1:], torch.tensor([EPISODES * LENGTH])])
+    return replace(source, bounds=torch.stack([starts, ends], 1))
+
+
+def test_an_episode_shorter_than_a_clip_has_no_action() -> None:
+    source = with_short_episodes(moving_square())
+    known = known_in(source, 1) | (torch.arange(EPISODES * LENGTH) >= 4 * LENGTH)
+    known[LENGTH] = True  # the first of the two frames of a short episode
+    found = read(source, known, steps=5)
+    lacking = (~found.has_action).nonzero()[:, 0].tolist()
+    assert lacking == list(range(LENGTH + 2, 2 * LENGTH))
+    assert torch.equal(found.actions[LENGTH + 1], found.actions[LENGTH])
+
+
+def test_known_actions_outside_of_all_clips_are_no_training_data() -> None:
+    source = with_short_episodes(moving_square())
+    known = known_in(source, 2)
+    assert read(source, known, steps=5).held_out.unit == "segments"  # one labelled episode that can be held out
+    known[:LENGTH] = False
+    with pytest.raises(ValueError, match="no clip of square holds a known action: a clip spans 3 frames"):
+        read(source, known)
 
 
 def test_the_same_seed_gives_the_same_actions() -> None:

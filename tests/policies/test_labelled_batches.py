@@ -196,7 +196,11 @@ def test_a_policy_counts_steps_without_action_and_code(workshop: Workshop, caplo
     dataset, policy = built(workshop, labelled_share=0.0)
     policy(default_collate([dataset[0], dataset[1]]))  # codes, but no action
     assert "learns nothing" not in caplog.text
-    policy(default_collate([dataset[LENGTHS[0] - 1], dataset[LENGTHS[0] - 2]]))  # at the end of an episode
+    nothing = default_collate([dataset[LENGTHS[0] - 1], dataset[LENGTHS[0] - 2]])  # at the end of an episode
+    with torch.no_grad():
+        policy(nothing)  # a loss that is only measured
+    assert "learns nothing" not in caplog.text
+    policy(nothing)
     assert "step 2 of this command learns nothing" in caplog.text
 
 

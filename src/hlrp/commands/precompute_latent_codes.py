@@ -128,7 +128,8 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     else:
         _require_vla_of(vla, laq, config)
         labeller = VLALabeller(vla.backend, laq.model, Instructions(dataset))
-        image_size, cameras = vla.backend.config.image_size, chosen or vla.description.extra.get("cameras", [])
+        image_size = vla.backend.config.image_size
+        cameras = chosen or vla.description.cameras_in(dataset.meta.camera_keys, dataset=dataset.repo_id)
     source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=0, with_actions=False)
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)

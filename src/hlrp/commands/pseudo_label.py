@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,10 +24,12 @@ from hlrp.data.dataset import (
     episode_of_frame,
     open_dataset,
     read_instructions,
+    read_vectors,
 )
 from hlrp.data.known_actions import known_actions
 from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
-from hlrp.data.sources import lerobot_source
+from hlrp.data.source_config import AddedSourceConfig
+from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentSpec, log_offset
@@ -71,12 +74,13 @@ def _complete(
     """Write the completed dataset to `target`, with intermediate files in `scratch`, and print what was found."""
     dataset, known = _open(config, scratch)
     found = _read(config, dataset, known, laq, device)
+    _explain(found, dataset)
     columns = _columns(dataset, found, config.min_confidence)
     write_with_columns(dataset, target, columns, beside=_report(found, dataset))
     log_event("saved", path=str(target), r2=found.held_out.to_dict()["r2"], **_counts(found))
     print(_summary(found))
     explained = found.held_out.to_dict()["r2"]
-    if explained < _USABLE_R2:
+    if not explained >= _USABLE_R2:  # also if it is unknown
         logger.warning(
             f"R² of {explained:.2f} on held-out actions is too low to train a policy on the actions that were read: "
             "expected 0.5 or more; label more episodes, or train longer with --model.steps"
@@ -103,11 +107,26 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
     )
     if not config.sources:
         return dataset, known
+    _require_recorded(config.sources)
     folder = scratch / "combined"
     combine(dataset, config.sources, folder, repo_id=config.repo_id)
     joined = open_dataset(config.repo_id, folder, tolerance_s=config.tolerance_s)
-    added = torch.zeros(joined.meta.total_frames - len(known), dtype=torch.bool)
-    return joined, torch.cat([known, added])  # the frames of the first dataset come first
+    kept = known_actions(joined.meta)[len(known) :]  # the frames of the first dataset come first
+    return joined, torch.cat([known, kept])
+
+
+def _require_recorded(sources: Sequence[AddedSourceConfig]) -> None:
+    """Refuse to keep actions that this command read from video, which would count as known."""
+    for source in sources:
+        if ACTION not in source.keep:
+            continue
+        name = dataset_name(source.dataset_repo_id, source.dataset_root)
+        dataset = open_dataset(name, source.dataset_root, tolerance_s=source.tolerance_s)
+        if ACTION_KNOWN in dataset.meta.features:
+            raise ValueError(
+                f"{source.dataset_root or name} holds actions that were read from video, which would count as known; "
+                f"add the dataset that it was made from, or leave {ACTION} out of keep"
+            )
 
 
 def _read(
@@ -124,6 +143,7 @@ def _read(
     if laq is not None:
         laq.require_cameras(source.num_cameras)
     log_offset(spec, source.fps, of=source.name)
+    known = _known_and_finite(source, known, column=config.action_valid_column)
     episodes = episode_of_frame(source.bounds)[known].unique().tolist()
     logger.info(
         f"{int(known.sum())} of {len(known)} frames have a known action, in {with_noun(len(episodes), 'episode')}: "
@@ -141,15 +161,58 @@ def _read(
     )
 
 
+def _known_and_finite(source: ClipSource, known: Bool[Tensor, " f"], *, column: str | None) -> Bool[Tensor, " f"]:
+    """`known` without the frames whose action `ACTION_VALID` denies although the user's `column` marks it.
+
+    Raises:
+        ValueError: If no frame is left.
+    """
+    assert column is not None or source.actions is not None, "without a column, known actions are finite"
+    finite = torch.zeros_like(known) if source.actions is None else source.actions.isfinite().all(1)
+    denied = int((known & ~finite).sum())
+    if denied == 0:
+        return known
+    text = (
+        f"{denied} of the {int(known.sum())} frames that the column {column!r} marks have no action by the dataset's "
+        f"column {ACTION_VALID!r}"
+    )
+    if not (known & finite).any():
+        raise ValueError(f"{text}; set --action_valid_column to a column that agrees with it")
+    logger.warning(f"{text}: their actions are read from video")
+    return known & finite
+
+
+def _explain(found: PseudoActions, dataset: LeRobotDataset) -> None:
+    """Log what the new actions cannot hold: dimensions that models saw no change of, and too short episodes."""
+    names = action_names(dataset.meta.features[ACTION], found.actions.shape[1])
+    constant = [name for name, varies in zip(names, found.held_out.varies, strict=True) if not varies]
+    if constant and found.read.any():
+        logger.info(
+            f"constant in the labelled episodes, and therefore in every action that was read: {', '.join(constant)}; "
+            "if the robot moves them elsewhere, label an episode in which it does"
+        )
+    lacking = episode_of_frame(episode_bounds(dataset.meta))[~found.has_action].unique().tolist()
+    if lacking:
+        logger.warning(
+            f"{with_noun(len(lacking), 'episode')} shorter than a clip, of which no action can be read: "
+            f"{shortened(lacking)}; {ACTION_VALID!r} is false there, and {ACTION!r} holds the mean of the known actions"
+        )
+
+
 def _columns(dataset: LeRobotDataset, found: PseudoActions, min_confidence: float) -> dict[str, NewColumn]:
     feature = dataset.meta.features[ACTION]
+    recorded = read_vectors(dataset.meta, ACTION)
+    assert recorded is not None, "a dataset that was opened has data files"
+    # Models learn from float32, which holds not every float64 and not every integer; known actions stay as they are.
+    actions = torch.where(found.known[:, None], recorded, found.actions.double()).numpy()
+    is_valid = found.has_action.numpy()[:, None]
     flag = {"dtype": "bool", "shape": (1,), "names": None}
     confidence = found.confidence.numpy()[:, None]
     return {
-        ACTION: NewColumn(found.actions.numpy(), feature),
+        ACTION: NewColumn(actions, feature),
         CONFIDENCE: NewColumn(confidence, {"dtype": "float32", "shape": (1,), "names": None}),
         ACTION_KNOWN: NewColumn(found.known.numpy()[:, None], flag),
-        ACTION_VALID: NewColumn(confidence >= min_confidence, flag),
+        ACTION_VALID: NewColumn(is_valid & (confidence >= min_confidence), flag),
     }
 
 
@@ -165,7 +228,7 @@ def _report(found: PseudoActions, dataset: LeRobotDataset) -> dict[str, str]:
 
 
 def _counts(found: PseudoActions) -> dict[str, float]:
-    read = found.confidence[~found.known]
+    read = found.confidence[found.read]
     return {
         "known": int(found.known.sum()),
         "read": len(read),
@@ -191,7 +254,11 @@ def _next_command(config: PseudoLabelConfig, dataset: LeRobotDataset, found: Pse
     """The command that trains a policy of LeRobot on the new dataset."""
     flags = [f"--dataset.repo_id={config.repo_id}", f"--dataset.root={config.output_dir}"]
     bounds = episode_bounds(dataset.meta).tolist()
-    sure = [e for e, (first, end) in enumerate(bounds) if found.confidence[first:end].mean() >= config.min_confidence]
+    sure = [
+        episode
+        for episode, (first, end) in enumerate(bounds)
+        if found.has_action[first:end].all() and found.confidence[first:end].mean() >= config.min_confidence
+    ]
     if len(sure) < len(bounds):
         flags.append(f"--dataset.episodes={sure}")
     words = ["lerobot-train", "--policy.type=act", "--policy.push_to_hub=false", *flags]

@@ -26,6 +26,7 @@ from lerobot.utils.constants import ACTION, DEFAULT_FEATURES
 from hlrp.data.added_episodes import DecodedFrames, Episode, Statistics, StoredImages, StoredVideo
 from hlrp.data.dataset import ACTION_VALID, numeric_rows
 from hlrp.data.encoding import encode_images, encode_video
+from hlrp.data.stored_values import as_stored
 from hlrp.storage.files import link_or_copy
 
 
@@ -136,10 +137,12 @@ class CombinedWriter:
             values, is_known = np.where(known[:, None], values, fill), known
         else:
             is_known = np.isfinite(values).all(1)
-        statistics = get_feature_stats(values[is_known] if is_known.any() else fill[None], axis=0, keepdims=False)
+        stored = as_stored(values, self._meta.features[name]["dtype"])
+        measured = stored[is_known].astype(np.float64) if is_known.any() else fill[None]
+        statistics = get_feature_stats(measured, axis=0, keepdims=False)
         if not is_known.any():
             statistics["count"] = np.zeros(1, dtype=np.int64)
-        return self._array(name, values), statistics
+        return self._array(name, stored), statistics
 
     def _numbering(self, episode: Episode) -> dict[str, list[str] | np.ndarray]:
         meta, length = self._meta, len(episode)
@@ -158,7 +161,7 @@ class CombinedWriter:
         feature = self._meta.features[name]
         values = values.reshape(len(values), *(() if tuple(feature["shape"]) == (1,) else feature["shape"]))
         one = datasets.Dataset.from_dict(
-            {name: values.astype(feature["dtype"])}, features=datasets.Features({name: self._hf_features[name]})
+            {name: as_stored(values, feature["dtype"])}, features=datasets.Features({name: self._hf_features[name]})
         )
         return one.data.column(name)
 

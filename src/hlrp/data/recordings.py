@@ -84,6 +84,7 @@ def describe_observations(source: ObservationSource, *, share: float) -> dict[st
     return {
         "name": source.name,
         "share": share,
+        "cameras": list(source.cameras),
         "episodes": len(episodes),
         "held_out_episodes": [episode for episode in episodes if episode not in trained],
     }

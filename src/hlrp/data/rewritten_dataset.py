@@ -25,6 +25,7 @@ from lerobot.datasets.utils import EPISODES_DIR, INFO_PATH, STATS_PATH
 
 from hlrp.data.dataset import episode_bounds
 from hlrp.data.dataset_files import data_files
+from hlrp.data.stored_values import as_stored
 from hlrp.storage.files import link_or_copy, new_directory
 
 _LINKED = ("videos", "images")
@@ -34,7 +35,7 @@ _DEFAULT_STATISTICS = ("min", "max", "mean", "std", "count")
 
 @runtime_checkable
 class Column(Protocol):
-    """Values of a column in every frame, in memory or on disk."""
+    """Values of a column in every frame, in memory or on disk; real numbers are rounded for a type of whole numbers."""
 
     @property
     def feature(self) -> dict[str, Any]:
@@ -63,9 +64,14 @@ def _has_statistics(column: Column) -> bool:
     return column.feature["dtype"] != "bool"
 
 
+def _stored(column: Column, first: int, end: int) -> Shaped[np.ndarray, "f values"]:
+    """Values of the frames from `first` to `end` in the type of the column."""
+    return as_stored(column.rows(first, end), column.feature["dtype"])
+
+
 def _statistics(column: Column, first: int, end: int) -> dict[str, np.ndarray]:
-    """LeRobot's statistics of the frames from `first` to `end`."""
-    return get_feature_stats(column.rows(first, end).astype(np.float64), axis=0, keepdims=False)
+    """LeRobot's statistics of the values that are stored in the frames from `first` to `end`."""
+    return get_feature_stats(_stored(column, first, end).astype(np.float64), axis=0, keepdims=False)
 
 
 def write_with_columns(
@@ -137,7 +143,7 @@ def _rewrite_rows(
 def _array(column: Column, first: int, count: int, name: str, hf_features: datasets.Features) -> pa.ChunkedArray:
     """Consecutive rows of a column, in the Arrow type of the dataset."""
     shape = tuple(column.feature["shape"])
-    values = column.rows(first, first + count).astype(column.feature["dtype"])
+    values = _stored(column, first, first + count)
     values = values.reshape(-1, *(() if shape == (1,) else shape))
     one = datasets.Dataset.from_dict({name: values}, features=datasets.Features({name: hf_features[name]}))
     return one.data.column(name)

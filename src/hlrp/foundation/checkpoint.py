@@ -12,7 +12,7 @@ the whole policy, and those of the foundation model have names that begin with `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from hlrp.storage.artefacts import (
 )
 from hlrp.storage.files import write_json
 from hlrp.storage.hub import fetch_folder
+from hlrp.storage.plain_values import from_plain
 from hlrp.storage.weight_files import require_digest, require_size_of_weights, weights_digest
 
 DESCRIPTION_FILE = "foundation.json"
@@ -93,6 +94,32 @@ class FoundationDescription:
             ValueError: With the first entry that is unknown or wrong.
         """
         BackendConfig.get_choice_class(self.backend).from_dict(values)
+
+    def cameras_in(self, cameras: Collection[str], *, dataset: str | None = None) -> list[str]:
+        """Dataset keys of the cameras that the model was trained on, in the order in which it takes them.
+
+        Datasets of one training may name their cameras differently: the names are those of `dataset` if the model was
+        trained on it, or else the first ones that `cameras` has, or else those of the first dataset.
+
+        Args:
+            cameras: Cameras to choose from.
+            dataset: Name of the dataset that they belong to.
+
+        Returns:
+            Keys, which `cameras` may lack; empty if the checkpoint does not say which cameras it was trained on.
+
+        Raises:
+            ValueError: If the entries of the checkpoint are no lists of names.
+        """
+        sources = from_plain(list[dict[str, Any]], self.extra.get("sources", []), at="extra.sources")
+        by_source = [(one.get("name") == dataset, one["cameras"]) for one in sources if "cameras" in one]
+        of_dataset, of_others = ([names for same, names in by_source if same is wanted] for wanted in (True, False))
+        known = [
+            from_plain(list[str], names, at="cameras in extra")
+            for names in (*of_dataset, self.extra.get("cameras", []), *of_others)
+        ]
+        known = [names for names in known if names]
+        return next((names for names in known if set(names) <= set(cameras)), known[0] if known else [])
 
 
 @dataclass(frozen=True)

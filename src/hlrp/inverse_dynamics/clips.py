@@ -23,7 +23,7 @@ _SMALLEST_STD = 1e-6
 
 @dataclass(frozen=True)
 class ActionScale:
-    """Mean and standard deviation of the known actions, in dataset units."""
+    """Mean and standard deviation of actions, in dataset units."""
 
     mean: Float[Tensor, " a"]
     std: Float[Tensor, " a"]
@@ -68,7 +68,8 @@ class ActionClips:
         deltas: Frames of a clip relative to its first frame, ascending from 0.
 
     Raises:
-        ValueError: If no action is known, no known action varies, or no episode is long enough for a clip.
+        ValueError: If no action is known, no episode is long enough for a clip, no known action lies in a clip, or
+            the known actions in clips do not vary.
     """
 
     def __init__(self, source: ClipSource, known: Bool[Tensor, " f"], deltas: list[int]) -> None:
@@ -77,12 +78,27 @@ class ActionClips:
         self.source, self.known = source, known
         self.deltas = torch.tensor(deltas)
         self.steps = torch.arange(deltas[-1])
-        self.scale = ActionScale.of(source.actions[known])
+        self.starts: Int[Tensor, " _"] = clip_is_valid(source.scenes, deltas).nonzero()[:, 0]
+        """First frames of all clips within a scene, whether or not actions are known."""
+        self.learnable: Bool[Tensor, " f"] = known & self._in_a_clip()
+        """Whether the action of a frame is known and some clip holds it; models learn and are measured on these."""
+        if not self.learnable.any():
+            raise ValueError(
+                f"no clip of {source.name} holds a known action: a clip spans {deltas[-1] + 1} frames, and the "
+                "labelled episodes are shorter; label longer episodes, or use a shorter frame offset"
+            )
+        # Without the other known actions: a dimension that only they change, such as a flag on the last frame of an
+        # episode, can neither be learned nor measured.
+        self.scale = ActionScale.of(source.actions[self.learnable])
         if not self.scale.varies.any():
             raise ValueError(f"all known actions of {source.name} are the same, so that nothing can be learned")
         self.actions = torch.where(known[:, None], self.scale.standardize(source.actions), 0.0)
-        self.starts: Int[Tensor, " _"] = clip_is_valid(source.scenes, deltas).nonzero()[:, 0]
-        """First frames of all clips within a scene, whether or not actions are known."""
+
+    def _in_a_clip(self) -> Bool[Tensor, " f"]:
+        """Whether any clip holds the action of a frame."""
+        held = torch.zeros_like(self.known)
+        held[self.starts[:, None] + self.steps] = True
+        return held
 
     @property
     def chunk_steps(self) -> int:

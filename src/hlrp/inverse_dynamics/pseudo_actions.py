@@ -71,15 +71,24 @@ class HeldOutActions:
 
 @dataclass(frozen=True)
 class PseudoActions:
-    """An action for every frame."""
+    """An action for every frame but those of episodes that are shorter than a clip."""
 
     actions: Float[Tensor, "f a"]
-    """In dataset units: the known action where there is one, else the action that was read."""
+    """In dataset units: the known action where there is one, else the action that was read. A placeholder, the mean of
+    the known actions, where `has_action` is false."""
     confidence: Float[Tensor, " f"]
     """1 for known actions; else the probability that the action is right; 0 if no clip covers the frame."""
     known: Bool[Tensor, " f"]
     """Whether the action is known and not read."""
+    has_action: Bool[Tensor, " f"]
+    """Whether the action is known or was read from video; false in episodes that are shorter than a clip, and thus
+    show no action, up to their first known action."""
     held_out: HeldOutActions
+
+    @property
+    def read(self) -> Bool[Tensor, " f"]:
+        """Whether the action was read from video; at the end of an episode it repeats the one before."""
+        return self.has_action & ~self.known
 
 
 def pseudo_actions(
@@ -113,7 +122,7 @@ def pseudo_actions(
     """
     clips = ActionClips(source, known, with_frames_between(deltas, config.frames))
     folds = make_folds(
-        source.bounds, known, instructions, count=config.folds, segment=clips.chunk_steps, seed=config.seed
+        source.bounds, clips.learnable, instructions, count=config.folds, segment=clips.chunk_steps, seed=config.seed
     )
     if folds.count < 2:
         raise ValueError(
@@ -164,7 +173,10 @@ def _cross_validated(
 
 
 def _filled(clips: ActionClips, found: ReadActions, confidence: Confidence, held_out: HeldOutActions) -> PseudoActions:
-    """Known actions where there are any, read actions elsewhere; a frame that no clip covers repeats the one before."""
+    """Known actions where there are any, read actions elsewhere.
+
+    A frame that no clip covers repeats the one before; where an episode has none before it, there is no action.
+    """
     known, actions = clips.known, clips.source.actions
     assert actions is not None, "checked by ActionClips"
     sure = torch.from_numpy(confidence(found.spread.numpy())).float()
@@ -173,4 +185,6 @@ def _filled(clips: ActionClips, found: ReadActions, confidence: Confidence, held
     place = torch.where(known | found.covered, torch.arange(len(known)), -1)
     for first, end in clips.source.bounds.tolist():
         place[first:end] = place[first:end].cummax(0).values
-    return PseudoActions(torch.where((place >= 0)[:, None], values[place.clamp_min(0)], values), sure, known, held_out)
+    has_action = place >= 0
+    values = torch.where(has_action[:, None], values[place.clamp_min(0)], values)
+    return PseudoActions(values, sure, known, has_action, held_out)

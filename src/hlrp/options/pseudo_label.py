@@ -32,11 +32,11 @@ class PseudoLabelConfig:
     dataset_root: str | None = None
     """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     sources: list[AddedSourceConfig] = field(default_factory=list)
-    """Further datasets or folders of films without known actions, which join the new dataset; written as for
-    hlrp-combine-datasets."""
+    """Further datasets or folders of films, which join the new dataset; written as for hlrp-combine-datasets. Their
+    actions are read from video, except those of a dataset that keeps `action`, which count as known."""
     labelled_episodes: list[int] = field(default_factory=list)
-    """Numbers of the episodes whose actions are known; default: all with finite actions, or those that the column
-    `is_action_valid` marks."""
+    """Numbers of the dataset's episodes whose actions are known; default: all with finite actions, or those that the
+    column `is_action_valid` marks."""
     labelled_fraction: float = 1.0
     """Share of the episodes with actions, drawn at random, whose actions are known, in (0, 1]."""
     action_valid_column: str | None = None

@@ -202,7 +202,9 @@ def our_flags(workshop: Workshop, kind: str) -> list[str]:
         pytest.param("hlrp_diffusion", "online", marks=pytest.mark.slow),
     ],
 )
-def test_our_policies_see_latent_labels_in_the_loss_alone(workshop: Workshop, kind: str, source: str) -> None:
+def test_our_policies_see_latent_labels_in_the_loss_alone(
+    workshop: Workshop, kind: str, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
     online = ("--policy.latent_targets=online", f"--policy.laq_checkpoint_path={workshop.laq}",
               f"--policy.teacher_offsets=[{OFFSET}]")  # fmt: skip
     report = checked(
@@ -216,6 +218,7 @@ def test_our_policies_see_latent_labels_in_the_loss_alone(workshop: Workshop, ki
     assert report.leaks == ()
     assert loss["latent labels", "label"] is Verdict.TARGET
     assert action["latent labels", "label"] is NOT_SEEN
+    assert "learns nothing" not in caplog.text  # true of the labels that the check changes, not of the policy's own
     assert action[STATE, "at t"] is Verdict.USED
     if source == "online":
         assert loss[CAMERA, "after t"] is Verdict.TARGET

@@ -55,7 +55,7 @@ def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int
     true, read = held_out.true[:, varying], held_out.read[:, varying]
     body = [
         f"<header><h1>{_TITLE}</h1>{facts(_facts(found))}</header>\n",
-        section("What was measured", paragraph(_basis(held_out))),
+        section("What was measured", paragraph(_basis(held_out, names))),
         section("Over time", *_traces(held_out, true, read, shown, bounds)),
         section("By dimension", figure(_ERROR, dimension_error_figure(true, read, shown))),
         section(
@@ -70,26 +70,33 @@ def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int
 
 
 def _facts(found: PseudoActions) -> list[tuple[str, str]]:
-    measured, read = found.held_out.to_dict(), ~found.known
+    measured = found.held_out.to_dict()
     return [
-        (f"{int(read.sum())}", f"actions read from video, from {int(found.known.sum())} known ones"),
+        (f"{int(found.read.sum())}", f"actions read from video, from {int(found.known.sum())} known ones"),
         (f"{measured['r2']:.2f}", "R² on held-out frames: explained variance of the actions; 1 is perfect"),
         (f"{measured['right']:.0%}", f"of held-out actions within {measured['tolerance']:g} standard deviations"),
         (f"{measured['calibration']['error']:.3f}", "calibration error of the confidence; 0 is perfect"),
     ]
 
 
-def _basis(held_out: HeldOutActions) -> str:
+def _basis(held_out: HeldOutActions, names: Sequence[str]) -> str:
     parts = (
         "whole episodes, of tasks of which other episodes were trained on"
         if held_out.unit == "episodes"
         else "short segments of the labelled episodes, since some task has only one of them. Such a model has seen the "
         "rest of the episode, so other episodes may be harder to read"
     )
+    constant = [name for name, varies in zip(names, held_out.varies, strict=True) if not varies]
+    left_out = (
+        f" Left out are dimensions that never vary in the labelled episodes: {', '.join(constant)}. Every action that "
+        "was read holds their constant, also where the robot moved them."
+        if constant
+        else ""
+    )
     return (
         f"All known actions were divided into {held_out.folds} parts. For each part, a model was trained on the other "
         f"parts and read {len(held_out.index)} actions in all. Held out were {parts}. The actions in the dataset come "
-        "from models that were trained on all known actions. Dimensions that never vary are left out."
+        f"from models that were trained on all known actions.{left_out}"
     )
 
 

@@ -50,6 +50,9 @@ class HLRPConfig(PreTrainedConfig):
     """Foundation VLA to start from: a folder written by hlrp-train-foundation, or its name on the hub. Its settings are
     used and vla_model_name is ignored. Or a Lightning checkpoint (.ckpt), which has only weights: vla_model_name and
     the settings below must describe its model."""
+    vla_cameras: list[str] | None = None
+    """Cameras that the VLA sees, in this order; an action head with its own image encoder sees all cameras. None: those
+    that the VLA in vla_checkpoint_path was trained on, or all cameras if they are not known. Empty: all cameras."""
     vla_backend: str | None = None
     """Foundation backend: qwen3vl_chat or smol_latent_head. None: that of vla_checkpoint_path, or else qwen3vl_chat."""
     instruction: str | None = None
@@ -225,6 +228,11 @@ class HLRPConfig(PreTrainedConfig):
     def actions_need_codes(self) -> bool:
         """Whether actions can be learned only on frames with latent codes."""
         return False
+
+    @property
+    def cameras_of_vla(self) -> list[str]:
+        """Cameras that the VLA sees, in its order."""
+        return list(self.vla_cameras or self.image_features)
 
     @property
     def state_dim(self) -> int | None:

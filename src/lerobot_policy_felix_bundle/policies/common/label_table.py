@@ -54,6 +54,11 @@ class LabelTable:
         return self.metadata.spec
 
     @property
+    def cameras(self) -> list[str]:
+        """Dataset keys of the cameras that were labelled, in the LAQ's order; empty for labels of video files."""
+        return [name for name in (self.metadata.camera, *self.metadata.further_cameras) if name]
+
+    @property
     def laq_fingerprint(self) -> str:
         """Fingerprint of the LAQ that wrote the labels."""
         return self.metadata.laq_fingerprint

@@ -207,7 +207,9 @@ class HLRPPolicy(PreTrainedPolicy):
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)
         follow_umask(save_directory / SAFETENSORS_SINGLE_FILE)
-        write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "")
+        # The folder of a policy is a foundation checkpoint, too: others who take its VLA need to know what it sees.
+        extra = {"cameras": self.config.cameras_of_vla}
+        write_assets(self.backend, save_directory, laq_fingerprint=self.config.laq_fingerprint or "", extra=extra)
 
     def generate_model_card(
         self,
@@ -280,7 +282,8 @@ class HLRPPolicy(PreTrainedPolicy):
             counted=target.counted,
             shares=shares,
         )
-        if self.training:
+        # A loss without gradients is no step of a training; hlrp-check-leak computes many, with labels that it changes.
+        if self.training and torch.is_grad_enabled():
             learns_actions = numbers["action_share"] > 0 and self.config.learns_actions
             self._idle_steps.count(learned=learns_actions or numbers.get("code_share", 0) > 0)
         return loss, numbers
@@ -291,7 +294,7 @@ class HLRPPolicy(PreTrainedPolicy):
         """Input of the VLA: frames at t, instructions, and in training the labels."""
         size = self.backend.config.image_size
         return foundation_batch(
-            batch, self.config.image_features, size=size, instruction=self.config.instruction, **labels
+            batch, self.config.cameras_of_vla, size=size, instruction=self.config.instruction, **labels
         )
 
     def _inference_inputs(self, batch: dict[str, Any]) -> FoundationBatch:

@@ -95,13 +95,20 @@ class OnlineTeacher:
         return resize((255 * window).round().clamp(0, 255).to(torch.uint8), self._laq.model.config.image_size)
 
 
-def laq_cameras(laq: LoadedLAQ, config: HLRPConfig) -> list[str]:
+def laq_cameras(laq: LoadedLAQ, config: HLRPConfig, *, labelled: Sequence[str] = ()) -> list[str]:
     """Camera keys of a policy for the input of a LAQ, in the LAQ's order.
+
+    Args:
+        laq: The LAQ.
+        config: Configuration of the policy.
+        labelled: Cameras from which the LAQ made the labels of this run, which need not be those of its training.
 
     Raises:
         ValueError: If the cameras are unknown, missing in the policy, or too few or too many.
     """
-    cameras = list(config.teacher_cameras) or laq.cameras
+    # Labels may have been made under names that a rename_map changes; the policy does not have these.
+    known = list(labelled) if set(labelled) <= set(config.image_features) else []
+    cameras = list(config.teacher_cameras) or known or laq.cameras
     if not cameras and len(config.image_features) == 1:
         cameras = list(config.image_features)
     lost = [camera for camera in cameras if camera not in config.image_features]

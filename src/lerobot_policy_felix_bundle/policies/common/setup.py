@@ -29,6 +29,7 @@ from .processors import require_float_step
 from .run_episodes import frames_of_run
 from .statistics import use_statistics_of_run
 from .vla import needs_vectors, new_vla, saved_vla
+from .vla_cameras import settle_vla_cameras
 from .window_reads import read_columns_alone
 
 
@@ -64,6 +65,11 @@ def build_parts(config: HLRPConfig, dataset_meta: Any | None, checkpoint_dir: Pa
     if folder is not None and not _is_lightning(config, checkpoint_dir):
         folder = fetch_folder(folder, FOUNDATION_FOLDER)
     vla = None if folder is None or _is_lightning(config, checkpoint_dir) else read_description(folder)
+    trained: list[str] = []
+    if vla is not None and checkpoint_dir is None:  # the configuration of a saved policy says what its VLA sees
+        dataset = None if dataset_meta is None else dataset_meta.repo_id
+        trained = vla.cameras_in(config.image_features, dataset=dataset)
+    settle_vla_cameras(config, trained)
     labels = action_labels = None
     if dataset_meta is not None:
         if config.needs_labels:

@@ -18,6 +18,7 @@ from hlrp.storage.plain_values import from_plain
 from hlrp.training.evaluation_mode import inference
 
 from ..common.geometry import settle_laq
+from ..common.label_table import LabelTable
 from ..common.labels import batch_labels
 from ..common.modeling import HLRPPolicy
 from ..common.observations import camera_images
@@ -73,7 +74,8 @@ class HLRPVLADirectPolicy(HLRPPolicy):
                 raise ValueError("--policy.decoder=laq needs the quantizer: name it with --policy.laq_checkpoint_path")
             laq = load_laq(config.laq_checkpoint_path)
             settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
-            self._laq_cameras = laq_cameras(laq, config)
+            labelled = self.labels.cameras if isinstance(self.labels, LabelTable) else ()
+            self._laq_cameras = laq_cameras(laq, config, labelled=labelled)
             decoder = LAQCodeDecoder.of_laq(laq.model, **head)
         if config.freeze_laq_decoder:
             decoder.trunk.requires_grad_(False)
