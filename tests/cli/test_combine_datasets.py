@@ -49,15 +49,16 @@ def test_the_command_says_which_episodes_come_from_where(
 ) -> None:
     flags = [
         f"--dataset_root={video_dataset_root}",
-        "--labelled_episodes=[0,1]",
+        "--labelled_episodes=[0,1,3]",
         f"--sources=[{{video_dir: {films}, instruction: Open the door}}]",
         f"--output_dir={tmp_path / 'all'}",
     ]
     status, out, _ = run(capsys, monkeypatch, *flags)
     assert status == 0
     rows = [line.split() for line in out.splitlines()]
-    assert ["videos", "0", "to", "5", str(sum(LENGTHS)), str(LENGTHS[0] + LENGTHS[1])] in rows
-    assert [films.name, "6", "to", "7", "28", "0"] in rows
+    labelled = str(LENGTHS[0] + LENGTHS[1] + LENGTHS[3])
+    assert ["videos", "0", "to", "5", str(sum(LENGTHS)), labelled, "0", "to", "1,", "3"] in rows
+    assert [films.name, "6", "to", "7", "28", "0", "none"] in rows
     assert [path.name for path in tmp_path.iterdir()] == ["all"]
     status, out, err = run(capsys, monkeypatch, *flags)
     assert (status, out) == (2, "")

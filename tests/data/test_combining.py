@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lerobot.datasets.dataset_tools import delete_episodes
+from lerobot.datasets.dataset_tools import add_features, delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_STATE
 
+from hlrp.data.added_episodes import film_instructions
 from hlrp.data.combining import SourceCount, combine
-from hlrp.data.dataset import ACTION_VALID, open_dataset, read_actions, read_vectors
+from hlrp.data.dataset import ACTION_KNOWN, ACTION_VALID, open_dataset, read_actions, read_vectors
 from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
 from hlrp.data.source_config import AddedSourceConfig
+from hlrp.data.sources import lerobot_source
 from hlrp.pixels import resize
 from tiny_datasets import CAMERA, FPS, LENGTHS, SIZE, TASKS, create_dataset
 from tiny_videos import STEP, write_pictures, write_video
@@ -171,6 +174,27 @@ def test_a_film_without_an_instruction_is_named(video_dataset_root: Path, tmp_pa
         combined(video_dataset_root, tmp_path / "data", source)
 
 
+def test_blanks_and_the_form_of_accents_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text('öffnen.mp4, Open \nb.mp4, "Open, then close"\n', encoding="utf-8")
+    names = [unicodedata.normalize("NFD", "öffnen.mp4"), "b.mp4"]
+    found = film_instructions(names, instruction=None, file=str(tmp_path / "texts.csv"))
+    assert found == ["Open", "Open, then close"]
+
+
+def test_an_instruction_for_a_film_that_is_not_there_is_refused(video_dataset_root: Path, tmp_path: Path) -> None:
+    folder = films(tmp_path / "films")
+    (folder / "bad.mp4").write_bytes(b"no film")
+    file = tmp_path / "texts.csv"
+    file.write_text("a.mp4,Open\nb.mkv,Close\nbad.mp4,Push\n")
+    options: dict[str, Any] = {"instructions": str(file), "instruction": "Watch", "skip_bad_videos": True}
+    source = AddedSourceConfig(video_dir=str(folder), **options)
+    with pytest.raises(ValueError, match=r"texts\.csv has an instruction for b\.mkv, and the folder no such film"):
+        combined(video_dataset_root, tmp_path / "data", source)
+    file.write_text("a.mp4,Open\nbad.mp4,Push\n")
+    dataset = combined(video_dataset_root, tmp_path / "data", source, episodes=[1])
+    assert value(dataset, LENGTHS[1], "task") == "Open"
+
+
 def test_damaged_films_are_named_together_or_left_out(video_dataset_root: Path, tmp_path: Path) -> None:
     folder = films(tmp_path / "films")
     for name in ("c.mp4", "d.mp4"):
@@ -232,6 +256,23 @@ def test_the_mean_of_whole_numbers_is_rounded(video_dataset_root: Path, tmp_path
     assert value(dataset, FRAMES, ACTION).tolist() == [1, -1]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_actions_that_were_read_from_video_do_not_become_recorded_ones(
+    image_dataset_root: Path, tmp_path: Path, is_first: bool
+) -> None:
+    plain = create_dataset(tmp_path / "plain", lengths=(9, 8))
+    is_recorded = np.arange(17)[:, None] < 9
+    feature = {"dtype": "bool", "shape": (1,), "names": None}
+    add_features(plain, {ACTION_KNOWN: (is_recorded, feature)}, tmp_path / "read", "local/read")
+    first, other = (tmp_path / "read", image_dataset_root) if is_first else (image_dataset_root, tmp_path / "read")
+    dataset = combined(first, tmp_path / "data", AddedSourceConfig(dataset_root=str(other), keep=[ACTION]))
+    found = lerobot_source(dataset, cameras=[], image_size=(16, 16), cache_gib=0).recorded_actions
+    assert found is not None
+    parts = [torch.from_numpy(is_recorded[:, 0]), torch.ones(FRAMES, dtype=torch.bool)]
+    assert torch.equal(found.isfinite().all(1), torch.cat(parts if is_first else parts[::-1]))
+    assert known(dataset).all()
+
+
 def test_a_dataset_of_another_kind_is_encoded_again(image_dataset_root: Path, tmp_path: Path) -> None:
     create_dataset(tmp_path / "other", video=True, lengths=(9,), with_actions=False)
     source = AddedSourceConfig(dataset_root=str(tmp_path / "other"))
@@ -288,7 +329,7 @@ def test_counts_say_what_each_source_gives(video_dataset_root: Path, tmp_path: P
     source = AddedSourceConfig(video_dir=str(films(tmp_path / "films")), instruction="Watch")
     first = open_dataset("local/first", video_dataset_root)
     counts = combine(first, [source], tmp_path / "data", repo_id="local/combined", labelled_episodes=[0])
-    assert counts == [SourceCount("local/first", 6, FRAMES, LENGTHS[0]), SourceCount("films", 2, 22, 0)]
+    assert counts == [SourceCount("local/first", 6, FRAMES, LENGTHS[0], (0,)), SourceCount("films", 2, 22, 0, ())]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from httpx import ConnectError
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.dataset_tools import add_features
 
 from hlrp.data import dataset as module
 from hlrp.data.dataset import (
+    ACTION_VALID,
     episode_bounds,
     episode_of_frame,
     has_actions,
@@ -21,6 +24,7 @@ from hlrp.data.dataset import (
     read_instructions,
     require_camera,
 )
+from hlrp.data.known_actions import known_actions
 from tiny_datasets import CAMERA, LENGTHS, TASKS, create_dataset, moving_square
 
 
@@ -40,6 +44,18 @@ def test_actions_are_the_column_that_was_recorded(image_dataset_root: Path) -> N
     recorded = [torch.from_numpy(moving_square(n, seed=i)[2]) for i, n in enumerate(LENGTHS)]
     assert has_actions(dataset)
     assert torch.equal(read_actions(dataset), torch.cat(recorded))
+
+
+def test_a_mark_of_known_actions_that_is_not_boolean_is_refused(image_dataset_root: Path, tmp_path: Path) -> None:
+    dataset = open_dataset("local/x", image_dataset_root)
+    marks = np.ones((len(dataset), 1), dtype=np.int64)
+    feature = {"dtype": "int64", "shape": (1,), "names": None}
+    marked = add_features(dataset, {ACTION_VALID: (marks, feature)}, tmp_path / "data", "local/marked")
+    message = "action_valid_column=is_action_valid has dtype int64 .* expected one bool per frame"
+    with pytest.raises(ValueError, match=message):
+        read_actions(marked)
+    with pytest.raises(ValueError, match=message):
+        known_actions(marked.meta)
 
 
 def test_every_frame_has_its_own_instruction(image_dataset_root: Path) -> None:

@@ -17,7 +17,7 @@ from hlrp.data import row_chunks
 from hlrp.data.dataset import open_dataset
 from hlrp.data.frame_rows import require_sound_rows
 from hlrp.data.time_stamps import TimeStampCheck
-from tiny_datasets import CAMERA, LENGTHS
+from tiny_datasets import CAMERA, FPS, LENGTHS
 
 FIRST = LENGTHS[0]
 """Index of the second episode's first frame."""
@@ -147,6 +147,30 @@ def test_a_video_must_be_read_at_the_place_of_its_frame(video_dataset_root: Path
     with pytest.raises(
         ValueError, match=r"has the time stamp 2.4000 s, expected 1.4000 s: LeRobot would show a policy another picture"
     ):
+        open_dataset("local/x", root)
+
+
+def test_no_tolerance_hides_another_picture_of_a_video(video_dataset_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(video_dataset_root, tmp_path / "data"))
+
+    def late(by: float) -> Callable[[pa.Table], pa.Table]:
+        def change(table: pa.Table) -> pa.Table:
+            frame, episode = table["frame_index"].to_numpy(), table["episode_index"].to_numpy()
+            seconds = frame / FPS + by * ((frame >= 5) & (episode < 2))
+            return with_column(table, "timestamp", seconds.astype(np.float32))
+
+        return change
+
+    edit_rows(root, late(0.2))
+    for tolerance_s in (1e-4, 0.22):
+        with pytest.raises(ValueError, match=r"another picture .* leave out the episodes .* \(0, 1\)") as error:
+            open_dataset("local/x", root, tolerance_s=tolerance_s)
+        assert "set --tolerance_s" not in str(error.value)
+    edit_rows(root, late(0.04))
+    with pytest.raises(ValueError, match=r"set --tolerance_s=0.044 here"):
+        open_dataset("local/x", root)
+    edit_rows(root, late(0.048))  # a tenth more than this would be over half a frame
+    with pytest.raises(ValueError, match=r"allows less; correct the column `timestamp`"):
         open_dataset("local/x", root)
 
 

@@ -5,18 +5,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from hlrp.data.dataset import open_dataset
-from hlrp.data.frames import CachedFrames, FrameSource, ImageFiles, open_frames
+from hlrp.data.frames import CachedFrames, FrameSource, ImageFiles, open_frames, stored_frames
 from hlrp.data.video_files import VideoFiles
 from hlrp.pixels import resize
-from tiny_datasets import CAMERA, LENGTHS, SIZE, moving_square
+from tiny_datasets import CAMERA, FPS, LENGTHS, SIZE, moving_square
 
 FULL = (SIZE, SIZE)
+BLACK = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
 CLIPS = torch.tensor([[0, 1, 11], [31, 12, 20], [32, 32, 40], [91, 78, 85]])
 """In four of the episodes; not in order, and with a frame twice."""
 
@@ -67,6 +70,22 @@ def test_a_video_of_another_size_than_the_metadata_says_still_decodes(video_data
         open_frames(open_dataset("local/x", path), CAMERA, FULL, cache_gib=0) for path in (root, video_dataset_root)
     )
     assert torch.equal(frames.read(CLIPS), same.read(CLIPS))
+
+
+def test_start_times_in_long_files_are_exact(
+    video_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(video_dataset_root, tmp_path / "data"))
+    path = root / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(path)
+    for key in (f"videos/{CAMERA}/{side}_timestamp" for side in ("from", "to")):
+        seconds = pa.array(2000 + table[key].to_numpy() + 1 / 30)  # not float32 numbers
+        table = table.set_column(table.schema.get_field_index(key), key, seconds)
+    pq.write_table(table, path)
+    asked: list[float] = []
+    monkeypatch.setattr(VideoFiles, "_decode", lambda _, path, seconds: asked.extend(seconds.tolist()) or BLACK)
+    stored_frames(open_dataset("local/x", root), CAMERA, FULL).read(torch.tensor([[0]]))
+    assert asked == [pytest.approx(2000 + 1 / 30 + 0.5 / FPS, abs=1e-9)]
 
 
 def test_both_sources_read_by_the_same_protocol(dataset: LeRobotDataset) -> None:

@@ -72,6 +72,18 @@ def test_other_recordings_are_told_apart(source: ClipSource) -> None:
         assert "may have been trained on" in found.sentence
 
 
+def test_films_of_another_duration_are_other_films_even_if_their_folder_has_the_same_name(source: ClipSource) -> None:
+    films = replace(source, name="films", actions=None, cameras=())
+    others = replace(films, fps=15.0, bounds=2 * source.bounds)
+    found = choose_measured(trained_sources(trained(films)), others, [0, 1], held_out=0.1, seed=0)
+    assert found.basis == "another dataset"
+    extra = trained(films)
+    del extra["sources"][0]["identity"]["duration_s"]  # as written by an earlier version
+    slower = replace(films, fps=5.0, bounds=source.bounds // 2)
+    assert choose_measured(trained_sources(extra), slower, [0, 1], held_out=0.1, seed=0).basis == "another dataset"
+    assert choose_measured(trained_sources(extra), films, [0, 1], held_out=0.1, seed=0).basis == "held out"
+
+
 def test_without_actions_the_name_must_be_the_same(source: ClipSource) -> None:
     films = replace(source, name="films", actions=None)
     assert choose_measured(trained_sources(trained(films)), films, [0, 1], held_out=0.1, seed=0).basis == "held out"

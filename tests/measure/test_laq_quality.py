@@ -122,6 +122,27 @@ def test_an_action_that_never_varies_has_no_score() -> None:
     assert card.probe_r2_per_action_by_features["codes"] == card.probe_r2_per_action
 
 
+@pytest.mark.parametrize("constant", [-1.0, 100.1])
+def test_an_action_that_is_constant_where_probes_are_fitted_spoils_no_metric(constant: float) -> None:
+    fit, test = random_codes(400), random_codes(200)
+    gripper = torch.full((200, 3, 1), constant)
+    gripper[::10] += 2  # closes in one held-out episode
+    fit_actions = F.pad(actions_of(fit), (0, 1), value=constant)
+    card = probed(features(fit), features(test), fit_actions, torch.cat([actions_of(test), gripper], -1))
+    assert card.probe_r2 == pytest.approx(1, abs=1e-3)
+    assert card.probe_r2_per_action == [pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3), None]
+
+
+def test_a_feature_that_is_constant_where_a_probe_is_fitted_changes_nothing() -> None:
+    fit, test = random_codes(400), random_codes(200)
+    plain, spoiled = features(fit), features(test)
+    plain.pixels[:, 0], spoiled.pixels[:, 0] = 0.3 + 1e-7 * torch.randn(400), 0.9  # constant but for rounding
+    chunks = standardized(actions_of(fit), actions_of(test), torch.arange(200) % 10)
+    r2 = probe_metrics(plain, spoiled, chunks, K).probe_r2_pixels
+    spoiled.pixels[:, 0] = 0.3
+    assert r2 == pytest.approx(probe_metrics(plain, spoiled, chunks, K).probe_r2_pixels, abs=1e-3)
+
+
 def test_without_a_single_varying_action_there_is_no_probe() -> None:
     still = torch.zeros(50, 3, 2)
     card = probed(features(random_codes(50)), features(random_codes(50)), still, still)

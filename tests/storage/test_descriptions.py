@@ -20,7 +20,7 @@ from hlrp.laq.checkpoint import load_laq
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "saved_by_version_0_1"
 WRONG: dict[str, object] = {"null": None, "list": [], "text": "x", "negative": -1, "huge": 1e30}
-IDENTITY = {"name": "a", "episodes": 3, "fps": 10.0, "lengths": "0" * 16, "actions": None}
+IDENTITY = {"name": "a", "episodes": 3, "fps": 10.0, "lengths": "0" * 16, "duration_s": 4.0, "actions": None}
 FRAMES = {"episodes": "0" * 16, "records": None, "pictures": "1" * 16}
 Weights = dict[str, Tensor]
 
@@ -150,8 +150,8 @@ def test_what_a_quantizer_was_trained_on_is_checked_too(name: str, wrong: object
     else:
         assert (name, wrong) in [
             *((text, "x") for text in ("name", "lengths", "actions")),
-            *((optional, None) for optional in ("identity", "actions")),
-            *((number, value) for number in ("episodes", "fps") for value in (-1, 1e30)),
+            *((optional, None) for optional in ("identity", "duration_s", "actions")),
+            *((number, value) for number in ("episodes", "fps", "duration_s") for value in (-1, 1e30)),
             ("sources", []),
             ("held_out_episodes", []),
         ]

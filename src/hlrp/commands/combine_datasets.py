@@ -8,12 +8,12 @@ from itertools import accumulate
 from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import dataset_name, open_dataset
 from hlrp.options.combine_datasets import CombineDatasetsConfig
-from hlrp.runtime.tables import table, with_noun
+from hlrp.runtime.tables import ranges, table, with_noun
 from hlrp.storage.files import refuse_existing, sole_writer
 
 
 def combine_datasets(config: CombineDatasetsConfig) -> None:
-    """Write the new dataset and print, for each source, how many episodes and frames it contributes.
+    """Write the new dataset and print, for each source, the episodes and frames it contributes, and which have actions.
 
     Raises:
         FileExistsError: If `config.output_dir` exists, or another process is writing it.
@@ -26,10 +26,16 @@ def combine_datasets(config: CombineDatasetsConfig) -> None:
         counts = _combine(config)
     ends = list(accumulate(count.episodes for count in counts))
     rows = [
-        [count.name, f"{end - count.episodes} to {end - 1}", str(count.frames), str(count.known)]
+        [
+            count.name,
+            ranges(range(end - count.episodes, end)),
+            str(count.frames),
+            str(count.known),
+            ranges(count.known_episodes),
+        ]
         for count, end in zip(counts, ends, strict=True)
     ]
-    print(table(["source", "episodes", "frames", "with action"], rows))
+    print(table(["source", "episodes", "frames", "with action", "episodes with all actions"], rows))
     print(f"{with_noun(ends[-1], 'episode')} in {time.perf_counter() - start:.1f} s: {config.output_dir}")
 
 

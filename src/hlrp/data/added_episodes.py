@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ from hlrp.data.dataset import (
 from hlrp.data.dataset_files import data_files
 from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.frames import FrameSource, stored_frames
-from hlrp.data.sources import ClipSource
+from hlrp.data.sources import ClipSource, actions_read_from_video
+from hlrp.runtime.tables import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class Episode:
     """Time stamp of every frame, from 0."""
     known: Bool[np.ndarray, " f"]
     """Whether the action of a frame is known."""
+    recorded: Bool[np.ndarray, " f"]
+    """Whether the action of a frame is known and was recorded, rather than read from video."""
     cameras: dict[str, StoredVideo | StoredImages | DecodedFrames]
     columns: dict[str, pa.ChunkedArray] = field(default_factory=dict)
     """States, actions and other vectors of every frame; a vector that is missing here is unknown."""
@@ -168,6 +172,8 @@ class DatasetEpisodes:
         self._bounds = episode_bounds(dataset.meta)
         self._instructions = [instruction] * dataset.num_frames if instruction else read_instructions(dataset)
         self._known = self._known_actions(labelled_episodes)
+        read_from_video = actions_read_from_video(dataset)
+        self._recorded = self._known if read_from_video is None else self._known & ~read_from_video.numpy()
         self._decoded = {
             key: stored_frames(dataset, own, target.cameras[key], crop=True)
             for key, own in self._cameras.items()
@@ -190,6 +196,7 @@ class DatasetEpisodes:
                 instructions=[self._instructions[row] for row in index.tolist()],
                 seconds=np.arange(len(index)) / self._target.fps if is_sampled else rows.column("timestamp").to_numpy(),
                 known=self._known[index.numpy()],
+                recorded=self._recorded[index.numpy()],
                 cameras={key: self._frames(key, number, index, rows) for key in self._cameras},
                 columns={name: rows.column(name) for name in self._columns},
             )
@@ -295,6 +302,7 @@ class FilmEpisodes:
                 instructions=[self._instructions[number]] * (end - first),
                 seconds=np.arange(end - first) / self._source.fps,
                 known=np.zeros(end - first, dtype=bool),
+                recorded=np.zeros(end - first, dtype=bool),
                 cameras={
                     self._camera: DecodedFrames(frames=self._source.frames.cameras[0], index=torch.arange(first, end))
                 },
@@ -319,33 +327,53 @@ def _stored_statistics(meta: LeRobotDatasetMetadata, camera: str) -> list[Statis
     return [{name.removeprefix(prefix): np.array(value) for name, value in row.items()} for row in rows]
 
 
-def film_instructions(names: Sequence[str], *, instruction: str | None, file: str | None) -> list[str]:
+def film_instructions(
+    names: Sequence[str], *, instruction: str | None, file: str | None, skipped: Sequence[str] = ()
+) -> list[str]:
     """Instruction of every film.
+
+    Names of films are compared in one form of Unicode, since file systems differ in how they write an accent.
 
     Args:
         names: Paths of the films within their folder.
         instruction: Instruction of films that `file` does not name; None if it must name all.
         file: JSON or CSV file of instructions; None for `instruction` alone.
+        skipped: Paths of further files in the folder, which `file` may name too.
 
     Raises:
         FileNotFoundError: If `file` does not exist.
-        ValueError: If `file` cannot be read, or a film has no instruction.
+        ValueError: If `file` cannot be read or names a film that is not there, or a film has no instruction.
     """
-    texts = {} if file is None else _read_texts(Path(file))
-    found = [texts.get(name) or instruction or "" for name in names]
+    texts = {} if file is None else {_composed(name): text for name, text in _read_texts(Path(file)).items()}
+    extra = [name for name in texts if name not in {_composed(name) for name in (*names, *skipped)}]
+    if extra:
+        raise ValueError(
+            f"{file} has an instruction for {shortened(extra)}, and the folder no such film; write its path within the "
+            "folder, or remove the entry"
+        )
+    found = [texts.get(_composed(name)) or instruction or "" for name in names]
     lost = [name for name, text in zip(names, found, strict=True) if not text.strip()]
     if lost:
         raise ValueError(f"{file} has no instruction for {', '.join(lost)}; add them, or name instruction for the rest")
     return found
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _read_texts(file: Path) -> dict[str, str]:
-    """Instructions by film, from a JSON object or from a CSV file with a film and its instruction in each row."""
+    """Instructions by film, from a JSON object or from a CSV file with a film and its instruction in each row.
+
+    Blanks around names and instructions are left out.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"instructions {file} is not a file")
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            texts = json.load(opened) if file.suffix.lower() == ".json" else dict(csv.reader(opened))
+            texts = (
+                json.load(opened) if file.suffix.lower() == ".json" else dict(csv.reader(opened, skipinitialspace=True))
+            )
     except ValueError as error:
         raise ValueError(
             f"instructions {file} cannot be read ({error}); expected JSON with an object of instructions by file, or "
@@ -353,4 +381,4 @@ def _read_texts(file: Path) -> dict[str, str]:
         ) from error
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError(f"instructions {file} must hold an object with a text for each file")
-    return texts
+    return {name.strip(): text.strip() for name, text in texts.items()}

@@ -24,7 +24,7 @@ from lerobot.datasets.utils import update_chunk_file_indices
 from lerobot.utils.constants import ACTION, DEFAULT_FEATURES
 
 from hlrp.data.added_episodes import DecodedFrames, Episode, Statistics, StoredImages, StoredVideo
-from hlrp.data.dataset import ACTION_VALID, numeric_rows
+from hlrp.data.dataset import ACTION_KNOWN, ACTION_VALID, numeric_rows
 from hlrp.data.encoding import encode_images, encode_video
 from hlrp.data.stored_values import as_stored
 from hlrp.storage.files import link_or_copy
@@ -40,6 +40,7 @@ class CombinedWriter:
         features: Features of the new dataset but its numbering, cameras and vectors of numbers.
         fill: Value of every vector in frames where it is not known.
         picture_statistics: Names of the statistics of frames that all sources have.
+        marks_recorded: Whether the new dataset has the column `ACTION_KNOWN`.
     """
 
     def __init__(
@@ -51,8 +52,11 @@ class CombinedWriter:
         features: Mapping[str, dict],
         fill: Mapping[str, Float[np.ndarray, " values"]],
         picture_statistics: frozenset[str],
+        marks_recorded: bool = False,
     ) -> None:
-        known = {ACTION_VALID: {"dtype": "bool", "shape": (1,), "names": None}}
+        flags = (ACTION_VALID, ACTION_KNOWN) if marks_recorded else (ACTION_VALID,)
+        known = {name: {"dtype": "bool", "shape": (1,), "names": None} for name in flags}
+        self._marks_recorded = marks_recorded
         self._meta = LeRobotDatasetMetadata.create(
             repo_id,
             fps=first.fps,
@@ -96,6 +100,8 @@ class CombinedWriter:
         numbering = self._numbering(episode)
         columns |= {name: self._array(name, np.asarray(values)) for name, values in numbering.items()}
         columns[ACTION_VALID] = self._array(ACTION_VALID, episode.known)
+        if self._marks_recorded:
+            columns[ACTION_KNOWN] = self._array(ACTION_KNOWN, episode.recorded)
         statistics |= compute_episode_stats(numbering, meta.features)
         place |= self._rows.add(columns)
         self._statistics.append(statistics)

@@ -21,6 +21,7 @@ from hlrp.data.added_episodes import (
 )
 from hlrp.data.combined_writer import CombinedWriter
 from hlrp.data.dataset import (
+    ACTION_KNOWN,
     ACTION_VALID,
     dataset_name,
     episode_bounds,
@@ -28,7 +29,7 @@ from hlrp.data.dataset import (
 )
 from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.source_config import AddedSourceConfig
-from hlrp.data.video_folder import open_video_source
+from hlrp.data.video_folder import open_video_source, video_names
 from hlrp.runtime.progress import progress
 from hlrp.storage.files import new_directory
 
@@ -48,6 +49,8 @@ class SourceCount:
     frames: int
     known: int
     """Number of frames with a known action."""
+    known_episodes: tuple[int, ...]
+    """Numbers, in the new dataset, of the episodes in which the action of every frame is known."""
 
 
 def combine(
@@ -92,6 +95,8 @@ def combine(
         labelled_episodes=labelled_episodes,
     )
     fill = {name: own.mean(name) for name in columns}
+    kept = [dataset for config, dataset in zip(added, opened, strict=True) if ACTION in config.keep]
+    with_actions = [dataset.meta for dataset in (first, *kept) if dataset is not None]
     with new_directory(root, create=False) as new:
         sources: list[EpisodeSource] = [own]
         for config, dataset, place in zip(added, opened, places, strict=True):
@@ -103,8 +108,11 @@ def combine(
             features={key: first.meta.features[key] for key in [*target.cameras, *columns]},
             fill=fill,
             picture_statistics=frozenset.intersection(*(source.picture_statistics for source in sources)),
+            marks_recorded=any(ACTION_KNOWN in meta.features for meta in with_actions),
         )
-        counts = [_write(source, writer) for source in sources]
+        counts = []
+        for source in sources:
+            counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
         writer.close()
     _explain_fill(columns, counts)
     return counts
@@ -137,7 +145,7 @@ def _vector_columns(meta: LeRobotDatasetMetadata) -> dict[str, tuple[int, ...]]:
     left_out: list[str] = []
     for name, feature in meta.features.items():
         is_vector = feature["dtype"].startswith(("float", "int", "uint", "bool")) and len(feature["shape"]) == 1
-        if name in _NUMBERING or name in meta.camera_keys or name == ACTION_VALID:
+        if name in _NUMBERING or name in meta.camera_keys or name in (ACTION_VALID, ACTION_KNOWN):
             continue
         if is_vector and (name == ACTION or name.startswith(OBS_STR)):
             vectors[name] = tuple(feature["shape"])
@@ -257,17 +265,25 @@ def _film_episodes(config: AddedSourceConfig, camera: str, target: Target) -> Fi
         skip_bad_videos=config.skip_bad_videos,
         find_scene_cuts=True,  # also if films are not split: this pass finds all films that cannot be decoded
     )
-    instructions = film_instructions(source.episode_names, instruction=config.instruction, file=config.instructions)
+    instructions = film_instructions(
+        source.episode_names,
+        instruction=config.instruction,
+        file=config.instructions,
+        skipped=video_names(config.video_dir) if config.skip_bad_videos else (),
+    )
     return FilmEpisodes(source, camera=camera, instructions=instructions, split=config.find_scene_cuts)
 
 
-def _write(source: EpisodeSource, writer: CombinedWriter) -> SourceCount:
+def _write(source: EpisodeSource, writer: CombinedWriter, *, first_number: int) -> SourceCount:
     frames = known = 0
-    for episode in progress(source, f"adding {source.name}", total=len(source)):
+    known_episodes: list[int] = []
+    for number, episode in enumerate(progress(source, f"adding {source.name}", total=len(source)), first_number):
         writer.add(episode)
         frames += len(episode)
         known += int(episode.known.sum())
-    return SourceCount(source.name, len(source), frames, known)
+        if episode.known.all():
+            known_episodes.append(number)
+    return SourceCount(source.name, len(source), frames, known, tuple(known_episodes))
 
 
 def _explain_fill(columns: Mapping[str, object], counts: Sequence[SourceCount]) -> None:

@@ -167,7 +167,7 @@ def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"]:
     If the dataset has the column `ACTION_VALID`, actions that are not known are NaN.
 
     Raises:
-        ValueError: If actions are not numbers, or a row is empty.
+        ValueError: If actions are not numbers, a row is empty, or the column `ACTION_VALID` is not boolean.
     """
     columns = dataset.hf_dataset.data
     actions = numeric_rows(columns.column(ACTION), ACTION, of=dataset.root).float()
@@ -178,9 +178,29 @@ def read_actions(dataset: LeRobotDataset) -> Float[Tensor, "f a"]:
 
 
 def marks_known_actions(meta: LeRobotDatasetMetadata) -> bool:
-    """Whether the dataset says in the boolean column `ACTION_VALID` which frames have a known action."""
-    feature = meta.features.get(ACTION_VALID)
-    return feature is not None and feature["dtype"] == "bool" and tuple(feature["shape"]) == (1,)
+    """Whether the dataset says in the boolean column `ACTION_VALID` which frames have a known action.
+
+    Raises:
+        ValueError: If the column is not boolean.
+    """
+    if ACTION_VALID not in meta.features:
+        return False
+    require_flag(meta, ACTION_VALID)
+    return True
+
+
+def require_flag(meta: LeRobotDatasetMetadata, name: str) -> None:
+    """Raise if column `name`, which says where actions are known, does not hold one boolean per frame.
+
+    Raises:
+        ValueError: With the type of the column.
+    """
+    feature = meta.features[name]
+    if feature["dtype"] != "bool" or tuple(feature["shape"]) != (1,):
+        raise ValueError(
+            f"action_valid_column={name} has dtype {feature['dtype']} and shape {tuple(feature['shape'])}, expected "
+            "one bool per frame that is true where its action is known"
+        )
 
 
 def read_vectors(meta: LeRobotDatasetMetadata, name: str) -> Float[Tensor, "f _"] | None:

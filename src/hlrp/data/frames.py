@@ -175,10 +175,11 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
     meta = dataset.meta
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     assert meta.video_path is not None, "a dataset with a video camera has videos"
-    chunk, number, start = (
-        torch.tensor(list(meta.episodes[f"videos/{camera}/{column}"]))
-        for column in ("chunk_index", "file_index", "from_timestamp")
+    chunk, number = (
+        torch.tensor(list(meta.episodes[f"videos/{camera}/{column}"])) for column in ("chunk_index", "file_index")
     )
+    # In float32, start times beyond 1000 s would be further from those in the file than `tolerance_s` allows.
+    start = torch.tensor(list(meta.episodes[f"videos/{camera}/from_timestamp"]), dtype=torch.float64)
     places, file = torch.stack([chunk, number], dim=1).unique(dim=0, return_inverse=True)
     files = [
         dataset.root / meta.video_path.format(video_key=camera, chunk_index=chunk, file_index=number)
@@ -188,7 +189,7 @@ def _video_files(dataset: LeRobotDataset, camera: str, image_size: tuple[int, in
         files,
         episode_bounds(meta),
         file,
-        start.double(),
+        start,
         fps=float(dataset.fps),
         image_size=image_size,
         crop=crop,

@@ -12,7 +12,14 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.utils.constants import ACTION
 from torch import Tensor
 
-from hlrp.data.dataset import ACTION_VALID, episode_bounds, episode_of_frame, marks_known_actions, read_vectors
+from hlrp.data.dataset import (
+    ACTION_VALID,
+    episode_bounds,
+    episode_of_frame,
+    marks_known_actions,
+    read_vectors,
+    require_flag,
+)
 from hlrp.data.episode_split import choose_labelled
 
 logger = logging.getLogger(__name__)
@@ -114,12 +121,7 @@ def _column(meta: LeRobotDatasetMetadata, name: str) -> Bool[Tensor, " f"]:
             "action_valid_column, or set it to null where all finite actions are known. It has "
             f"{', '.join(meta.features)}"
         )
-    feature = meta.features[name]
-    if feature["dtype"] != "bool" or tuple(feature["shape"]) != (1,):
-        raise ValueError(
-            f"action_valid_column={name} has dtype {feature['dtype']} and shape {tuple(feature['shape'])}, expected "
-            "one bool per frame that is true where its action is known"
-        )
+    require_flag(meta, name)
     values = read_vectors(meta, name)
     if values is None:
         raise ValueError(

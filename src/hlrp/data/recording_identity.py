@@ -51,6 +51,8 @@ class RecordingIdentity:
     """Frame rate, in Hz."""
     lengths: str | None = None
     """Digest of the first and last frames of all episodes."""
+    duration_s: float | None = None
+    """Sum of the lengths of all episodes, in seconds; None in checkpoints that did not store it."""
     actions: str | None = None
     """Digest of all actions."""
     clock: str | None = None
@@ -62,7 +64,7 @@ class RecordingIdentity:
 
     def for_laq(self) -> dict[str, object]:
         """The facts of `source_identity` as plain values, for `laq.json`."""
-        return {name: getattr(self, name) for name in ("name", "episodes", "fps", "lengths", "actions")}
+        return {name: getattr(self, name) for name in ("name", "episodes", "fps", "lengths", "duration_s", "actions")}
 
     def for_labels(self) -> dict[str, str | None]:
         """The digests of `dataset_identity` as plain values, for `labels.json`."""
@@ -77,13 +79,23 @@ class RecordingIdentity:
         """Whether two results of `source_identity` are the same recordings in the same order, in whatever folder.
 
         Equal actions prove that recordings are the same. Without actions the names must be equal too, since episodes of
-        equal length are common. Video files may be sampled at another frame rate, so that lengths may then differ.
+        equal length are common. Video files may be sampled at another frame rate: then they must last equally long.
         """
-        if self.episodes != other.episodes or (self.fps == other.fps and self.lengths != other.lengths):
+        if self.episodes != other.episodes:
+            return False
+        if self.lengths != other.lengths if self.fps == other.fps else not self._lasts_as_long_as(other):
             return False
         if self.actions is None or other.actions is None:
             return self.actions is other.actions and self.name == other.name
         return self.fps == other.fps and self.actions == other.actions
+
+    def _lasts_as_long_as(self, other: RecordingIdentity) -> bool:
+        """Whether the durations differ by at most one frame of the slower rate per episode; false if not known."""
+        if self.episodes is None or self.fps is None or other.fps is None:
+            return False
+        if self.duration_s is None or other.duration_s is None:
+            return False
+        return abs(self.duration_s - other.duration_s) * min(self.fps, other.fps) <= self.episodes
 
     def difference(self, other: RecordingIdentity) -> str | None:
         """Name the first digest of `dataset_identity` that both know and that differs, for messages; None if none."""
@@ -140,6 +152,7 @@ def source_identity(
         episodes=len(bounds),
         fps=fps,
         lengths=_digest(bounds),
+        duration_s=int((bounds[:, 1] - bounds[:, 0]).sum()) / fps,
         actions=None if actions is None else _digest(actions),
     )
 

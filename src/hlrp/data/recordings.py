@@ -39,7 +39,9 @@ class TrainedSource:
     def __post_init__(self) -> None:
         if self.identity is not None:
             stored = self.identity.for_laq()
-            lacking = [name for name, value in stored.items() if value is None and name != "actions"]
+            lacking = [
+                name for name, value in stored.items() if value is None and name not in ("duration_s", "actions")
+            ]
             if lacking:
                 raise ValueError(f"identity.{lacking[0]} is missing")
 

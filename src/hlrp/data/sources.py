@@ -120,11 +120,11 @@ def lerobot_source(
         fps=float(dataset.fps),
         cameras=tuple(names),
         actions=finite_actions(dataset) if with_actions else None,
-        read_from_video=_read_from_video(dataset) if with_actions else None,
+        read_from_video=actions_read_from_video(dataset) if with_actions else None,
     )
 
 
-def _read_from_video(dataset: LeRobotDataset) -> Bool[Tensor, " f"] | None:
+def actions_read_from_video(dataset: LeRobotDataset) -> Bool[Tensor, " f"] | None:
     """Mask of the actions that `hlrp-pseudo-label` read from video; None if the dataset is not from that command."""
     known = read_vectors(dataset.meta, ACTION_KNOWN) if ACTION_KNOWN in dataset.meta.features else None
     return None if known is None else known[:, 0] != 1

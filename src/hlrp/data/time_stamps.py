@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+from hlrp.runtime.tables import shortened
+
 _RATE_TOLERANCE = 0.05
 """Largest relative difference between `fps` and the median frame rate of time stamps; a wrong `fps` differs by more."""
 _BIN_EDGES = np.sort(
@@ -33,7 +35,8 @@ class TimeStampCheck:
         Args:
             meta: Metadata of the dataset.
             tolerance_s: Largest deviation of the time between two frames from 1 / fps, in seconds; None to compare only
-                the median frame rate.
+                the median frame rate. Whatever it is, a frame of a video must have the time of its number: LeRobot
+                looks pictures up by time, HLRP by number.
         """
         self._root, self._fps, self._has_videos = Path(meta.root), float(meta.fps), bool(meta.video_keys)
         self._tolerance_s = tolerance_s
@@ -46,7 +49,9 @@ class TimeStampCheck:
         """Largest time stamp, in seconds."""
         self._last: tuple[float, int] | None = None
         """Time stamp and episode of the last row of the chunk before."""
-        self._off = _Off()
+        self._half_slot = 0.5 / self._fps
+        """A time stamp that is further from that of its frame's number belongs to another picture, in seconds."""
+        self._off = _Off(self._half_slot)
 
     def add(
         self, timestamp: Float[np.ndarray, " f"], episode: Int[np.ndarray, " f"], frame: Int[np.ndarray, " f"]
@@ -81,15 +86,17 @@ class TimeStampCheck:
         if not self._count.any():
             return
         self._require_rate()
-        if self._tolerance_s is not None:
-            self._require_even_steps(self._tolerance_s)
-        if not self._off.seconds <= max(0.5 / self._fps, self._tolerance_s or 0):
+        if not self._off.seconds <= self._half_slot:
             worst = self._off
             raise ValueError(
                 f"frame {worst.frame} of episode {worst.episode} of {self._root} has the time stamp {worst.stamp:.4f} "
                 f"s, expected {worst.frame / self._fps:.4f} s: LeRobot would show a policy another picture of the "
-                "video than the one at this place; correct the column `timestamp`, or record the dataset anew"
+                "video than the one at this place; correct the column `timestamp`, record the dataset anew, or leave "
+                f"out the episodes of which this is true ({shortened(sorted(worst.episodes))}) with "
+                "lerobot-edit-dataset --operation.type=delete_episodes"
             )
+        if self._tolerance_s is not None:
+            self._require_even_steps(self._tolerance_s)
 
     def _require_rate(self) -> None:
         usual = self._median_step()
@@ -112,17 +119,22 @@ class TimeStampCheck:
         rounding = np.spacing(np.float32(self._largest))  # time stamps are stored as float32
         late = self._latest
         if not late <= tolerance_s + 2 * rounding:
+            advice = f"if that does no harm, set --tolerance_s={late * 1.1:.2g} here and in lerobot-train"
+            if self._has_videos and late * 1.1 > self._half_slot:  # such a tolerance could hide another picture
+                advice = "correct the column `timestamp`, or record the dataset anew"
             raise ValueError(
                 f"the time stamps of {self._root} are rough: a frame comes up to {late:.4g} s off 1/fps, "
-                f"tolerance_s={tolerance_s:g} allows less; if that does no harm, set --tolerance_s={late * 1.1:.2g} "
-                "here and in lerobot-train"
+                f"tolerance_s={tolerance_s:g} allows less; {advice}"
             )
 
 
 class _Off:
     """The first of the frames whose time stamp is furthest from that of its number."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self.episodes: set[int] = set()
+        """Episodes in which a time stamp is off by more than `limit_s`."""
         self.seconds = 0.0
         self.frame = self.episode = 0
         self.stamp = 0.0
@@ -135,6 +147,7 @@ class _Off:
         stamp: Float[np.ndarray, " f"],
     ) -> None:
         """Take the next rows, with the difference `off` of their time stamps in seconds; NaN counts as the largest."""
+        self.episodes.update(np.unique(episode[~(off <= self._limit_s)]).tolist())
         row = int(off.argmax())
         if not np.isnan(self.seconds) and not off[row] <= self.seconds:
             self.seconds, self.stamp = float(off[row]), float(stamp[row])

@@ -145,6 +145,11 @@ def open_video_source(
     )
 
 
+def video_names(folder: Path | str) -> list[str]:
+    """Paths, within `folder`, of all video files in it and in its subfolders, also of those that cannot be read."""
+    return [path.relative_to(folder).as_posix() for path in _files_below(Path(folder)) if _is_read(path)]
+
+
 def video_length(path: Path) -> VideoLength:
     """Read the time stamps of all frames of the video file `path`, and decode its first frames as a check.
 
@@ -210,10 +215,9 @@ def _find_videos(folder: Path) -> list[Path]:
     found: list[Path] = []
     left_out: list[Path] = []
     for path in sorted(_files_below(folder)):
-        is_known = path.suffix.lower() in VIDEO_SUFFIXES
-        if is_known and not path.name.startswith("."):  # macOS leaves a "._film.mp4" beside "film.mp4" on other disks
+        if _is_read(path):
             found.append(path)
-        elif is_known or path.suffix.lower() in _OTHER_VIDEO_SUFFIXES:
+        elif path.suffix.lower() in (*VIDEO_SUFFIXES, *_OTHER_VIDEO_SUFFIXES):
             left_out.append(path)
     if left_out:
         names = ", ".join(str(path.relative_to(folder)) for path in left_out)
@@ -221,6 +225,11 @@ def _find_videos(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
     return found
+
+
+def _is_read(path: Path) -> bool:
+    # macOS leaves a "._film.mp4" beside "film.mp4" on other disks.
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

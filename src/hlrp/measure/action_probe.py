@@ -54,12 +54,15 @@ class ProbeMetrics:
     probe_gain_interval: tuple[float, float] | None
     """95 % bootstrap interval of `probe_gain`; both R² are computed on the same resampled episodes."""
     probe_r2_per_action: list[float | None] | None
-    """`probe_r2` of each action dimension; None for a dimension that never varies."""
+    """`probe_r2` of each action dimension; None for a dimension that is constant in the fitting clips, from which
+    nothing can be learnt about it, or in the held-out clips. Such a dimension enters no other metric either."""
     probe_r2_per_action_by_features: dict[str, list[float | None]] | None
     """R² of each action dimension by input of the probe: `codes` (if any), `quantized`, `vectors`, `frame_only` and
     `pixels`."""
 
 
+_NO_VARIATION = 1e-6
+"""Standard deviation up to which an action dimension counts as constant, in dataset units."""
 NO_PROBE = ProbeMetrics(
     probe_r2=None, probe_r2_interval=None, probe_r2_quantized=None, probe_r2_vectors=None, probe_r2_frame_only=None,
     probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_r2_relative=None, probe_r2_relative_vectors=None,
@@ -104,18 +107,32 @@ def has_finite_actions(chunks: Float[Tensor, "b h a"]) -> Bool[Tensor, " b"]:
     return chunks.isfinite().flatten(1).all(1)
 
 
+def mean_and_scale(
+    actions: Float[Tensor, "b h a"],
+) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"], Bool[Tensor, " a"]]:
+    """Mean and standard deviation of each action dimension, over all chunk steps: steps keep their relative sizes.
+
+    The third value says which dimensions vary; the scale of the others is 1.
+    """
+    # In float64 the deviation of equal numbers is below the limit, however large they are.
+    mean, deviation = actions.double().mean((0, 1)), actions.double().std((0, 1))
+    varies = deviation > _NO_VARIATION
+    return mean.to(actions.dtype), torch.where(varies, deviation, 1.0).to(actions.dtype), varies
+
+
 def standardized(fit: Float[Tensor, "i h a"], held_out: Float[Tensor, "j h a"], episode: Int[Tensor, " j"]) -> Chunks:
     """Standardize actions by the mean and standard deviation of the fitting clips, so that no unit outweighs another.
 
-    A chunk with an action that is not finite becomes NaN as a whole, and the probes leave it out.
+    An action dimension that is constant in the fitting clips becomes 0 everywhere, so that it has no R²: nothing can be
+    learnt about it, and its first change in a held-out clip would otherwise outweigh all other dimensions. A chunk with
+    an action that is not finite becomes NaN as a whole, and the probes leave it out.
     """
-    known = fit[has_finite_actions(fit)]
-    # One mean and scale per action dimension, over all chunk steps: steps keep their relative sizes.
-    mean, scale = known.mean((0, 1)), known.std((0, 1)).clamp_min(1e-6)
+    mean, scale, varies = mean_and_scale(fit[has_finite_actions(fit)])
 
     def targets(actions: Float[Tensor, "b h a"]) -> Float[Tensor, "b g"]:
-        actions = torch.where(has_finite_actions(actions)[:, None, None], actions, torch.nan)
-        return rearrange((actions - mean) / scale, "b h a -> b (h a)")
+        scaled = torch.where(varies, (actions - mean) / scale, 0.0)
+        scaled = torch.where(has_finite_actions(actions)[:, None, None], scaled, torch.nan)
+        return rearrange(scaled, "b h a -> b (h a)")
 
     return Chunks(targets(fit), targets(held_out), episode, fit.shape[-1])
 

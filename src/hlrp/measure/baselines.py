@@ -24,7 +24,7 @@ from hlrp.laq.objective.code_fit import fit_codes
 from hlrp.laq.objective.config import LabellerConfig, ViewConfig
 from hlrp.laq.quantizers.kmeans import WhitenedKMeans
 from hlrp.latents import LatentActions, LatentSpec
-from hlrp.measure.action_probe import Chunks, code_features, pooled_r2, probe_episodes, r2_interval
+from hlrp.measure.action_probe import Chunks, code_features, mean_and_scale, pooled_r2, probe_episodes, r2_interval
 from hlrp.measure.clip_features import clip_features
 from hlrp.measure.code_usage import code_usage
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
@@ -194,7 +194,8 @@ def inverse_dynamics_labeller(
     decoder is not trained, so that its predictions mean nothing. The model is returned in evaluation mode.
     """
     actions = labelled.actions
-    actions = (actions - actions.mean((0, 1))) / actions.std((0, 1)).clamp_min(1e-6)
+    mean, scale, _ = mean_and_scale(actions)
+    actions = (actions - mean) / scale
     targets = rearrange(actions, "g (n o) a -> g n (o a)", n=config.spec.num_transitions)
     # The smallest possible decoder, since its output is not used.
     config = replace(config, targets=("pixels",), feature_dim=0, decoder_layers=1, action_dim=targets.shape[-1])

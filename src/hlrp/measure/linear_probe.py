@@ -64,7 +64,8 @@ def fit_probe(features: Float[Tensor, "i z"], targets: Float[Tensor, "i g"]) -> 
     """
     known = targets.isfinite().all(1)
     features, targets = features[known].double(), targets[known].double()
-    mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)
+    mean, scale = features.mean(0), features.std(0)
+    scale = torch.where(scale > 1e-6, scale, 1.0)  # a feature that first varies in held-out clips must not explode
     features = (features - mean) / scale
     split = len(features) * 3 // 4
     inner = _ridge(features[:split], targets[:split])

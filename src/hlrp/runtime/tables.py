@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _SHOWN = 12
-"""Numbers of a list that a message shows."""
+"""Items of a list that a message shows."""
 
 
 def with_noun(count: int, noun: str) -> str:
@@ -13,10 +13,21 @@ def with_noun(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def shortened(numbers: Sequence[int]) -> str:
-    """The first numbers of a list as text: 0, 3, 4, … and 12 more."""
-    shown = ", ".join(str(number) for number in numbers[:_SHOWN])
-    return shown if len(numbers) <= _SHOWN else f"{shown}, … and {len(numbers) - _SHOWN} more"
+def shortened(items: Sequence[object]) -> str:
+    """The first numbers or names of a list as text: 0, 3, 4, … and 12 more."""
+    shown = ", ".join(str(item) for item in items[:_SHOWN])
+    return shown if len(items) <= _SHOWN else f"{shown}, … and {len(items) - _SHOWN} more"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Increasing numbers as text, runs of them in short: 0 to 4, 7, 9 to 11. Of none: none."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs) or "none"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
