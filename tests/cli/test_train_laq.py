@@ -189,9 +189,10 @@ def test_the_encoder_stays_as_it_is_once_the_codes_are_fitted(
     step = LAQTask.training_step
 
     def watched(self: LAQTask, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
+        loss = step(self, batch, batch_idx)
         if self.model.quantizer.is_final:
             seen.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
-        return step(self, batch, batch_idx)
+        return loss
 
     monkeypatch.setattr(LAQTask, "training_step", watched)
     train_laq(replace(config, trainer=replace(config.trainer, ema_decay=ema_decay)))

@@ -58,13 +58,6 @@ class LAQTask(pl.LightningModule):
         if self._code_fit and isinstance(quantizer, WhitenedKMeans) and self.global_step < self._code_fit.step:
             quantizer.forget_fit()
 
-    def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Fit the codes when they are due; the encoder stays as it is from then on."""
-        quantizer, due = self.model.quantizer, self._code_fit
-        if due and isinstance(quantizer, WhitenedKMeans) and not quantizer.is_final and self.global_step >= due.step:
-            fit_codes(self.model, due.clips(), self.config.views)
-            self._encoder_is_new = True
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave what has no influence any more as it is: with a gradient of 0, AdamW would still move it."""
         if self.model.quantizer.is_final:
@@ -90,6 +83,7 @@ class LAQTask(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss of one batch of clips."""
+        self._fit_codes_when_due()
         pixels = self.model.to_pixels(batch.frames)
         result = self.model(pixels, altered_view(pixels, batch.views, self.config.views))
         losses = self.losses(result, pixels[:, :-1], pixels[:, 1:], batch)
@@ -103,6 +97,17 @@ class LAQTask(pl.LightningModule):
             values["copy_gain"] = 1 - error.square().sum() / copied.square().sum().clamp_min(1e-6)
         self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True, batch_size=len(batch))
         return loss
+
+    @torch.compiler.disable
+    def _fit_codes_when_due(self) -> None:
+        """Fit the codes in their step; the encoder stays as it is from then on.
+
+        This is a part of the training step, since the weights of a sharded encoder are there only within it.
+        """
+        quantizer, due = self.model.quantizer, self._code_fit
+        if due and isinstance(quantizer, WhitenedKMeans) and not quantizer.is_final and self.global_step >= due.step:
+            fit_codes(self.model, due.clips(), self.config.views)
+            self._encoder_is_new = True
 
     def losses(
         self,

@@ -11,6 +11,8 @@ Shapes: i clips, z numbers of all slots together, s*v.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -57,11 +59,16 @@ class WhitenedKMeans(Quantizer):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("directions", torch.zeros(width, spec.code_dim))
         self.register_buffer("centres", torch.zeros(spec.code_seq_len, spec.codebook_size, spec.code_dim))
+        self._is_final = False  # the value of `fitted`; reading it from a GPU at every step would wait for the GPU
         self._is_new = False
 
     @property
     def is_final(self) -> bool:
-        return bool(self.fitted)
+        return self._is_final
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, *args, **kwargs)
+        self._is_final = bool(self.fitted)
 
     def quantize(self, latents: Float[Tensor, "b s v"]) -> Quantized:
         if not self.is_final:
@@ -105,12 +112,16 @@ class WhitenedKMeans(Quantizer):
             (self.centres, torch.stack(centres)),
         ):
             target.copy_(from_first_rank(value.to(target)))
-        self.fitted.fill_(True)
+        self._set_final(True)
         self._is_new = True
 
     def forget_fit(self) -> None:
         """Go back to the quantization before `fit`."""
-        self.fitted.fill_(False)
+        self._set_final(False)
+
+    def _set_final(self, is_final: bool) -> None:
+        self.fitted.fill_(is_final)
+        self._is_final = is_final
 
     def replaced_values(self) -> dict[str, Bool[Tensor, "..."]]:
         """Masks of the values that `fit` has set since the last call, so that weight averaging leaves them out; see
