@@ -251,15 +251,21 @@ def _summary(found: PseudoActions) -> str:
 
 
 def _next_command(config: PseudoLabelConfig, dataset: LeRobotDataset, found: PseudoActions) -> str:
-    """The command that trains a policy of LeRobot on the new dataset."""
+    """The command that trains a policy of LeRobot on the new dataset, or on its labelled episodes alone if the actions
+    that were read are of no use."""
     flags = [f"--dataset.repo_id={config.repo_id}", f"--dataset.root={config.output_dir}"]
     bounds = episode_bounds(dataset.meta).tolist()
+    are_usable = found.held_out.to_dict()["r2"] >= _USABLE_R2
     sure = [
         episode
         for episode, (first, end) in enumerate(bounds)
-        if found.has_action[first:end].all() and found.confidence[first:end].mean() >= config.min_confidence
+        if (found.has_action if are_usable else found.known)[first:end].all()
+        and found.confidence[first:end].mean() >= config.min_confidence
     ]
     if len(sure) < len(bounds):
         flags.append(f"--dataset.episodes={sure}")
-    words = ["lerobot-train", "--policy.type=act", "--policy.push_to_hub=false", *flags]
-    return f"train any policy of LeRobot on it, such as\n    {shlex.join(words)}"
+    words = ["lerobot-train", "--policy.type=act", "--policy.push_to_hub=false", "--steps=20000", *flags]
+    if not sure:
+        return "no episode of it has actions that are worth training on"
+    advice = "train any policy of LeRobot on it" if are_usable else "train on its labelled episodes alone"
+    return f"{advice}, such as\n    {shlex.join(words)}"

@@ -182,5 +182,5 @@ def _log_sizes(model: LatentActionQuantizer, sources: Sequence[TrainingSource]) 
     for part in sources:
         logger.info(
             f"LAQ of {parameters:.1f} M parameters on {len(part.episodes)} episodes of {part.source.name}, "
-            f"{len(part.held_out)} held out, {len(part.labelled)} with actions"
+            f"{len(part.held_out)} held out, {len(part.labelled)} whose actions it learns from"
         )

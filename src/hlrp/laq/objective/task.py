@@ -98,7 +98,6 @@ class LAQTask(pl.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in values.items()}, prog_bar=True, batch_size=len(batch))
         return loss
 
-    @torch.compiler.disable
     def _fit_codes_when_due(self) -> None:
         """Fit the codes in their step; the encoder stays as it is from then on.
 
@@ -106,7 +105,7 @@ class LAQTask(pl.LightningModule):
         """
         quantizer, due = self.model.quantizer, self._code_fit
         if due and isinstance(quantizer, WhitenedKMeans) and not quantizer.is_final and self.global_step >= due.step:
-            fit_codes(self.model, due.clips(), self.config.views)
+            torch.compiler.disable()(fit_codes)(self.model, due.clips(), self.config.views)
             self._encoder_is_new = True
 
     def losses(
