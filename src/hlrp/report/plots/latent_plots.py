@@ -75,12 +75,11 @@ def prediction_figure(
         return png(figure)
 
 
-def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequence[str] | None = None) -> bytes:
+def probe_figure(per_action: Mapping[str, Sequence[float | None]]) -> bytes:
     """Draw grouped bars of the linear probes' R² for each action dimension that varies.
 
     Args:
         per_action: R² of each action dimension by probed features: `LAQQuality.probe_r2_per_action_by_features`.
-        names: Names of the action dimensions; default: their numbers.
 
     Raises:
         ValueError: If no dimension varies.
@@ -103,10 +102,11 @@ def probe_figure(per_action: Mapping[str, Sequence[float | None]], names: Sequen
                 lowest=_LOWEST_R2,
             )
         axes.axhline(0, color=FAINT, linewidth=0.9)
-        labels = [f"action {i}" if names is None else names[i] for i in dimensions]
-        axes.set_xticks(range(len(dimensions)), labels, color=INK)
+        axes.set_xticks(range(len(dimensions)), [str(i) for i in dimensions], color=INK)
+        axes.set_xlabel("action dimension", color=FAINT)
         axes.set_ylim(top=1.08)
-        axes.set_ylabel("probe R²", color=FAINT)
+        is_cut = any((values[i] or 0.0) < _LOWEST_R2 for values in per_action.values() for i in dimensions)
+        axes.set_ylabel(f"probe R², cut at {_LOWEST_R2:g}" if is_cut else "probe R²", color=FAINT)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=5, handlelength=1.2, columnspacing=1.4)
         return png(figure)
