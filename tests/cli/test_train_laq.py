@@ -127,9 +127,9 @@ def test_a_signal_after_the_last_step_keeps_the_training_and_tells_how_to_go_on(
     assert load_laq(config.output_dir).extra["steps"] == 2
 
 
-def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
-    config: TrainLAQConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def cut_at_the_end(config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until the state of the last step is saved, and end there."""
+
     def cut(self: LAQTask) -> NoReturn:
         raise RuntimeError("power cut")
 
@@ -137,6 +137,12 @@ def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
         patch.setattr(LAQTask, "on_train_end", cut)
         with pytest.raises(RuntimeError, match="power cut"):
             train_laq(config)
+
+
+def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
+    config: TrainLAQConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_at_the_end(config, monkeypatch)
     again = replace(config, resume=True, num_workers=0, save_every=7, cache_gib=1)
     for changes, message in [
         (
@@ -165,13 +171,7 @@ def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
 def test_a_run_that_is_resumed_with_more_steps_trains_its_encoder_again_and_fits_its_codes_later(
     config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(self: LAQTask) -> NoReturn:
-        raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LAQTask, "on_train_end", cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train_laq(config)
+    cut_at_the_end(config, monkeypatch)
     state = torch.load(Path(f"{config.output_dir}.training") / "last.ckpt", weights_only=True)["state_dict"]
     assert state["model.quantizer.fitted"]
     train_laq(replace(config, resume=True, steps=2 * STEPS))

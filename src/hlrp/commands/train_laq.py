@@ -23,6 +23,8 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.code_fit import CodeFit
 from hlrp.laq.objective.frozen_targets import feature_dim, frozen_targets
 from hlrp.laq.objective.task import LAQTask
+from hlrp.laq.quantizers import quantizer_class
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans
 from hlrp.measure.across_sources import SourcePair, across_sources
 from hlrp.measure.held_out import evaluate_laq, quality_clips
 from hlrp.measure.laq_quality import LAQQuality
@@ -126,9 +128,11 @@ def _task(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSou
 
 
 def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource]) -> CodeFit | None:
-    """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched."""
-    step = config.code_fit_step()
-    if step is None:
+    """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched.
+
+    None for a quantizer that learns its codes at every step.
+    """
+    if not issubclass(quantizer_class(config.quantizer), WhitenedKMeans):
         return None
 
     def clips() -> Iterator[ClipBatch]:
@@ -143,7 +147,7 @@ def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[Trainin
         )
         return (batches[number] for number in range(min(len(batches), math.ceil(batches.num_clips / _FIT_BATCH))))
 
-    return CodeFit(step, clips)
+    return CodeFit(config.code_fit_step(), clips)
 
 
 def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> LAQQuality | None:

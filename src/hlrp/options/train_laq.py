@@ -178,10 +178,8 @@ class TrainLAQConfig:
             optimizer=self.optimizer, motion_strength=self.motion_strength, views=self.views, losses=self.losses
         )
 
-    def code_fit_step(self) -> int | None:
-        """Return the step before which codes are fitted; None if the quantizer learns its codes at every step."""
-        if self.quantizer != "kmeans":
-            return None
+    def code_fit_step(self) -> int:
+        """Return the step before which a quantizer that fits its codes does so."""
         return min(round((1 - self.code_fit_share) * self.steps), self.steps - 1)
 
     def idle_clips(self) -> IdleClips:
