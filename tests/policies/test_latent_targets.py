@@ -95,6 +95,16 @@ def test_online_labels_are_those_that_would_have_been_written(workshop: Workshop
     assert torch.equal(found.codes[found.valid], written.codes[index][found.valid])
 
 
+def test_a_renamed_camera_leaves_clips_cut_by_the_end_of_an_episode_unlabelled(workshop: Workshop) -> None:
+    policy = workshop.policy(**online(workshop))
+    batch = workshop.batch([0, 9, 11], OFFSET)
+    # A rename_map renames the pictures of a camera, and not what says which of them lie outside the episode.
+    renamed = {key.replace(f"{CAMERA}_is_pad", "observation.images.front_is_pad"): batch[key] for key in batch}
+    del renamed[f"{STATE}_is_pad"]
+    assert policy.labels.label(renamed).valid.tolist() == workshop.labels.valid[[0, 9, 11]].tolist()
+    assert policy(renamed)[1]["code_share"] < 1
+
+
 @pytest.mark.parametrize("kind", sorted(SMALL))
 def test_online_and_precomputed_labels_give_the_same_loss(workshop: Workshop, kind: str) -> None:
     weights = {"latent_loss_weight": 1.0}

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
@@ -75,9 +76,8 @@ class OnlineTeacher:
         clips = torch.stack([self._bytes(window) for window in windows], dim=2)  # (b, t, m, c, h, w)
         found = self._laq.model.encode(clips)
         valid = found.valid
-        for camera in self._cameras:
-            is_pad = batch.get(f"{camera}_is_pad")
-            valid = valid if is_pad is None else valid & ~is_pad.any(1)
+        for is_pad in _padding(batch):
+            valid = valid & ~is_pad.any(1)
         return replace(found.as_labels(), valid=valid)
 
     def _window(self, batch: Mapping[str, Any], camera: str) -> Float[Tensor, "b t 3 h w"]:
@@ -93,6 +93,15 @@ class OnlineTeacher:
     def _bytes(self, window: Float[Tensor, "b t 3 h w"]) -> UInt8[Tensor, "b t 3 y x"]:
         """Frames as uint8 in [0, 255] at the LAQ's image size, as hlrp-precompute-latent-codes gets them."""
         return resize((255 * window).round().clamp(0, 255).to(torch.uint8), self._laq.model.config.image_size)
+
+
+def _padding(batch: Mapping[str, Any]) -> list[Bool[Tensor, "b t"]]:
+    """Masks of the observed frames that lie after their episode's end, in whose place LeRobot repeats the last frame.
+
+    They are found by the kind of their names: a `rename_map` renames a camera, but not the mask beside it, and all
+    observations of a sample are of the same frames.
+    """
+    return [mask for name, mask in batch.items() if name.startswith(OBS_PREFIX) and name.endswith("_is_pad")]
 
 
 def laq_cameras(laq: LoadedLAQ, config: HLRPConfig, *, labelled: Sequence[str] = ()) -> list[str]:
