@@ -9,7 +9,8 @@ from torch import Tensor
 from hlrp.laq.batch import ClipBatch, unlabelled
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.code_fit import fit_codes
-from hlrp.laq.objective.config import ViewConfig
+from hlrp.laq.objective.config import LAQTrainingConfig, ViewConfig
+from hlrp.laq.objective.task import LAQTask
 from hlrp.laq.quantizers.kmeans import WhitenedKMeans, discriminant_directions
 from hlrp.latents import LatentSpec
 
@@ -119,3 +120,15 @@ def test_after_the_fit_only_the_decoder_gets_gradients(kmeans_model: LatentActio
     frames.square().mean().backward()
     learns = {name.split(".")[0] for name, value in kmeans_model.named_parameters() if value.grad is not None}
     assert learns == {"decoder"}
+
+
+def test_the_sketch_counts_nothing_once_codes_are_final(kmeans_model: LatentActionQuantizer, clips: Tensor) -> None:
+    task, batch = LAQTask(kmeans_model, LAQTrainingConfig()), unlabelled(clips)
+    frames = clips.float() / 255
+
+    def sketch() -> float:
+        return float(task.losses(kmeans_model(frames), frames[:, :-1], frames[:, 1:], batch)["sketch"])
+
+    assert sketch() > 0
+    fit_codes(kmeans_model, [batch], ViewConfig())
+    assert sketch() == 0  # and is not left out, for the log would go on with the last value

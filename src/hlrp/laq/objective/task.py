@@ -132,8 +132,12 @@ class LAQTask(pl.LightningModule):
             losses["coarse"] = config.losses.coarse * coarse_loss(
                 result.frames, before, after, motion_strength=config.motion_strength
             )
-        if self.sketch is not None and not self.model.quantizer.is_final:
-            losses["sketch"] = config.losses.sketch * self.sketch(result.vectors, after - before)
+        if self.sketch is not None:
+            # The encoder does not learn from it any more once codes are final. A term that is left out would be logged
+            # with its last value from then on.
+            is_off = self.model.quantizer.is_final
+            error = result.vectors.new_zeros(()) if is_off else self.sketch(result.vectors, after - before)
+            losses["sketch"] = config.losses.sketch * error
         if change.features is not None:
             losses["features"] = config.losses.features * feature_loss(
                 change.features, frozen["features"](before, after), motion_strength=config.motion_strength
