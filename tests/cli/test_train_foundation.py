@@ -19,6 +19,7 @@ from hlrp.data.dataset import open_dataset
 from hlrp.data.labelled_frames import OrderedBatches
 from hlrp.data.labels import load_labels, save_labels
 from hlrp.data.observation_sources import HeldOut, ObservationConfig, open_for_online_labels, open_labelled
+from hlrp.data.recordings import describe_observations
 from hlrp.foundation import checkpoint
 from hlrp.foundation.backends import QwenVLChatConfig, SmolLatentHeadBackend
 from hlrp.foundation.batch import FoundationBatch
@@ -193,6 +194,8 @@ def test_frames_are_of_the_chosen_episodes_alone(
     assert trained | tested == {1, 2, 4}
     assert len(tested) == 1
     assert not trained & tested
+    described = describe_observations(source, share=1.0)
+    assert (described["episodes"], described["held_out_episodes"]) == (3, [*tested])
 
 
 def test_the_command_prints_a_table(

@@ -44,6 +44,10 @@ class ObservationSource:
     train: FramePool
     held_out: FramePool
     """Held-out frames; empty if only one episode has labels, since that episode is trained on."""
+    chosen: Int[Tensor, " _"]
+    """Numbers of the episodes that the run uses, for training and measuring together."""
+    held_out_episodes: Int[Tensor, " _"]
+    """Numbers of the episodes that are held out, ascending; `held_out` is a sample of their frames."""
     episode: Int[Tensor, " f"]
     """Episode of every frame."""
     instructions: list[str]
@@ -86,12 +90,14 @@ def open_labelled(
     cameras = _cameras(dataset, config.cameras or [labels.metadata.camera])
     observations = _observations(dataset, cameras, image_size, cache_gib)
     frames = LabelledFrames(observations, labels.actions)
-    train, validation = _pools(frames, labels.valid, bounds, config, held_out)
+    split = _split(frames, labels.valid, bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,
         cameras=cameras,
-        train=train,
-        held_out=validation,
+        train=split.train,
+        held_out=split.held_out,
+        chosen=split.chosen,
+        held_out_episodes=split.held_out_episodes,
         episode=episode_of_frame(bounds),
         instructions=observations.instructions,
         spec=labels.metadata.spec,
@@ -126,12 +132,14 @@ def open_for_online_labels(
     cameras = _cameras(dataset, config.cameras or [clips.cameras[0]])
     observations = _observations(dataset, cameras, image_size, cache_gib / 2)
     frames = OnlineLabelFrames(observations, clips.frames, deltas)
-    train, validation = _pools(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
+    split = _split(frames, clip_is_valid(bounds, deltas), bounds, config, held_out)
     return ObservationSource(
         name=dataset.repo_id,
         cameras=cameras,
-        train=train,
-        held_out=validation,
+        train=split.train,
+        held_out=split.held_out,
+        chosen=split.chosen,
+        held_out_episodes=split.held_out_episodes,
         episode=episode_of_frame(bounds),
         instructions=observations.instructions,
         spec=spec,
@@ -202,13 +210,23 @@ def _open(config: ObservationConfig) -> LeRobotDataset:
     )
 
 
-def _pools(
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """Fields of an `ObservationSource` that say which of its episodes and frames the run uses, and for what."""
+
+    train: FramePool
+    held_out: FramePool
+    chosen: Int[Tensor, " _"]
+    held_out_episodes: Int[Tensor, " _"]
+
+
+def _split(
     frames: Frames,
     usable: Bool[Tensor, " f"],
     bounds: Int[Tensor, "e 2"],
     config: ObservationConfig,
     held_out: HeldOut,
-) -> tuple[FramePool, FramePool]:
+) -> _Split:
     """Split usable frames by episode into training frames and a random sample of held-out frames, which may be empty.
 
     Raises:
@@ -220,11 +238,16 @@ def _pools(
     episode = episode_of_frame(bounds)
     chosen = chosen_episodes(len(bounds), config.episodes, name=name)
     labelled = torch.bincount(episode[usable], minlength=len(bounds))[chosen] > 0
-    split = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
-    train, test = (chosen[part] for part in split)
+    parts = split_episodes(len(chosen), held_out=held_out.share, seed=held_out.seed, usable=labelled)
+    train, test = (chosen[part] for part in parts)
     if not len(test):
         logger.warning(f"{name} has one episode with labels: it is trained on, and nothing of it is held out")
     train_index, test_index = ((usable & torch.isin(episode, part)).nonzero()[:, 0] for part in (train, test))
     generator = torch.Generator().manual_seed(held_out.seed)
     sample = test_index[torch.randperm(len(test_index), generator=generator)[: held_out.frames]].sort().values
-    return FramePool(frames, train_index, config.weight), FramePool(frames, sample)
+    return _Split(
+        train=FramePool(frames, train_index, config.weight),
+        held_out=FramePool(frames, sample),
+        chosen=chosen,
+        held_out_episodes=test,
+    )

@@ -81,14 +81,12 @@ def describe_observations(source: ObservationSource, *, share: float) -> dict[st
         source: The dataset and its split into training and held-out frames.
         share: Share of the training frames that came from this dataset, in [0, 1].
     """
-    trained = set(source.episode[source.train.index].tolist())
-    episodes = sorted(set(source.episode.tolist()))
     return {
         "name": source.name,
         "share": share,
         "cameras": list(source.cameras),
-        "episodes": len(episodes),
-        "held_out_episodes": [episode for episode in episodes if episode not in trained],
+        "episodes": len(source.chosen),
+        "held_out_episodes": source.held_out_episodes.tolist(),
     }
 
 
