@@ -55,6 +55,18 @@ def test_every_source_of_a_mixture_is_recognized(source: ClipSource) -> None:
     )
 
 
+def test_episodes_of_every_source_of_the_same_recordings_count_as_trained_on(source: ClipSource) -> None:
+    def described(train: int, chosen: list[int]) -> dict[str, object]:
+        part = TrainingSource(source=source, episodes=torch.tensor([train]), chosen=torch.tensor(chosen))
+        return describe_source(part, share=0.5)
+
+    known = trained_sources({"sources": [described(0, [0]), described(3, [3, 4])]})
+    assert choose_measured(known, source, [0, 1], held_out=0.1, seed=0).measured.tolist() == [4]
+    second = choose_measured(known, source, [0, 1], held_out=0.5, seed=0, episodes=[3, 5])
+    assert second.basis == "trained on"
+    assert choose_measured(known, source, [0, 1], held_out=0.5, seed=0, episodes=[2, 5]).basis == "held out"
+
+
 def test_other_recordings_are_told_apart(source: ClipSource) -> None:
     assert source.actions is not None
     extra = trained(source)

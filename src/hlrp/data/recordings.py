@@ -36,6 +36,11 @@ class TrainedSource:
     identity: RecordingIdentity | None = None
     """Identity of the source; None in checkpoints of the first version, which did not store it."""
 
+    def seen_episodes(self, count: int) -> set[int]:
+        """Numbers of the episodes that were trained on, of a source that has `count` episodes."""
+        every = range(count) if self.chosen_episodes is None else self.chosen_episodes
+        return set(every) - set(self.held_out_episodes)
+
     def __post_init__(self) -> None:
         if self.identity is not None:
             stored = self.identity.for_laq()
@@ -158,8 +163,11 @@ def choose_measured(
     chosen = chosen_episodes(count, episodes, name=source.name)
     known = [part for part in trained_on if part.identity is not None]
     mine = source.identity()
-    found = next((part for part in known if part.identity is not None and part.identity.matches(mine)), None)
-    unseen = torch.tensor([] if found is None else found.held_out_episodes, dtype=torch.int64)
+    # Several sources may be of these recordings, each with episodes of its own.
+    found = [part for part in known if part.identity is not None and part.identity.matches(mine)]
+    seen = {number for part in found for number in part.seen_episodes(count)}
+    held_out_then = {number for part in found for number in part.held_out_episodes} - seen
+    unseen = torch.tensor(sorted(held_out_then), dtype=torch.int64)
     is_unseen = torch.isin(chosen, unseen)
     if is_unseen.any() and not is_unseen.all():
         measured = chosen[is_unseen]
@@ -178,20 +186,21 @@ def choose_measured(
             "one to fit the probes on, one to score them"
         )
     drawn = f"measured on {with_noun(len(measured), 'episode')} of {len(chosen)}, drawn by seed {seed}"
-    basis, sentence = _relation(known, found, set(chosen.tolist()), count, drawn)
+    basis, sentence = _relation(known, seen if found else None, set(chosen.tolist()), count, drawn)
     return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
 
 
 def _relation(
-    known: Sequence[TrainedSource], found: TrainedSource | None, chosen: set[int], count: int, drawn: str
+    known: Sequence[TrainedSource], seen: set[int] | None, chosen: set[int], count: int, drawn: str
 ) -> tuple[Basis, str]:
-    """Relation of the `chosen` episodes, some of which were drawn, to the training, and a sentence about it."""
-    if found is not None:
-        every = range(count) if found.chosen_episodes is None else found.chosen_episodes
-        trained = set(every) - set(found.held_out_episodes)
-        if not trained & chosen:
+    """Relation of the `chosen` episodes, some of which were drawn, to the training, and a sentence about it.
+
+    `seen` holds the episodes of the same recordings that were trained on; None if the training had other recordings.
+    """
+    if seen is not None:
+        if not seen & chosen:
             return "held out", f"the LAQ was trained on this dataset, but on none of these episodes; {drawn}"
-        which = "every episode" if trained == set(range(count)) else "some of these episodes"
+        which = "every episode" if seen == set(range(count)) else "some of these episodes"
         return "trained on", f"the LAQ was trained on {which} of this dataset; {drawn}"
     if known:
         names = ", ".join(dict.fromkeys(part.name for part in known))
