@@ -226,6 +226,23 @@ def test_actions_that_a_clipping_expert_could_not_give_are_refused(workshop: Wor
         workshop.config("hlrp_action_expert_latent", clip_sample_range=0.5)
 
 
+def test_actions_beyond_the_quantiles_that_a_clipping_expert_cannot_give_are_told(
+    workshop: Workshop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = opened(record(tmp_path / "data", {}, lambda *_: {}, lengths=(30, 30)))
+    quantiles = {"normalization_mapping": {"ACTION": NormalizationMode.QUANTILE10}}
+    run = Run(workshop, dataset, "hlrp_diffusion", **quantiles)
+    largest = run.before({**dataset[29], "task": "Go"})[ACTION].abs().max().item()  # the last action of an episode
+    assert largest > 1.1
+    assert f"normalized actions reach ±{largest:.3g}" in caplog.text
+    assert "never predicted" in caplog.text
+    caplog.clear()
+    Run(workshop, dataset, "hlrp_diffusion", clip_sample_range=1.01 * largest, **quantiles)
+    Run(workshop, dataset, "hlrp_diffusion", clip_sample=False, **quantiles)
+    Run(workshop, dataset, "hlrp_diffusion")
+    assert "never predicted" not in caplog.text
+
+
 def test_one_state_value_is_the_samples_own_in_any_window(workshop: Workshop, tmp_path: Path) -> None:
     features = {OBS_STATE: vector("float32", (1,))}
     root = record(tmp_path / "data", features, lambda _, i: {OBS_STATE: np.float32([i])}, (12, 12))

@@ -105,8 +105,8 @@ class DiffusionExpert(ActionExpert):
         if options.clip_sample and largest_action > options.clip_sample_range:
             raise ValueError(
                 f"the diffusion expert clips actions to ±{options.clip_sample_range:g}, and normalized actions reach "
-                f"±{largest_action:g}; normalize ACTION by MIN_MAX, QUANTILES or QUANTILE10 with a clip_sample_range "
-                "of 1 or more, or set --policy.clip_sample=false"
+                f"±{largest_action:.3g}; normalize ACTION by MIN_MAX with a clip_sample_range of 1 or more, or set "
+                "--policy.clip_sample=false"
             )
 
     def loss(

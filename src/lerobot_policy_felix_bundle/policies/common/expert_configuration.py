@@ -16,7 +16,8 @@ from hlrp.runtime.size_limits import MOST_NOISE_DRAWS
 from .configuration import HLRPConfig
 
 _LARGEST_ACTION = {NormalizationMode.MEAN_STD: math.inf, NormalizationMode.IDENTITY: 0.0}
-"""Largest absolute normalized action: IDENTITY depends on the dataset, and all other modes normalize to [-1, 1]."""
+"""Largest absolute normalized action: IDENTITY depends on the dataset, and all other modes normalize to [-1, 1]. The
+modes of quantiles normalize the outermost actions to numbers beyond, as far as the dataset says."""
 
 
 @dataclass
