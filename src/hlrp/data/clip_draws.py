@@ -66,9 +66,7 @@ def reversed_clips(
         num_batches: Number of batches of the run.
         codes_fixed_at: Step from which codes do not change; None if they change until the end.
     """
-    codes_adapt = step >= augmentation.reverse_until * num_batches and (
-        codes_fixed_at is None or step < codes_fixed_at
-    )
+    codes_adapt = step >= augmentation.reverse_until * num_batches and (codes_fixed_at is None or step < codes_fixed_at)
     return chance < (0.0 if codes_adapt else augmentation.reverse_probability)
 
 
