@@ -55,6 +55,7 @@ def batches(
     augmentation: ClipAugmentation | None = None,
     idle: IdleClips | None = None,
     labelled_clips: int = 0,
+    codes_fixed_at: int | None = None,
     seed: int = 0,
 ) -> ClipBatches:
     return ClipBatches(
@@ -66,6 +67,7 @@ def batches(
         seed=seed,
         augmentation=augmentation or ClipAugmentation(),
         idle=idle,
+        codes_fixed_at=codes_fixed_at,
     )
 
 
@@ -153,6 +155,15 @@ def test_the_last_part_of_a_run_plays_forwards_only() -> None:
     backwards = [bool((data.draws(step).index.diff(dim=1) < 0).all()) for step in range(len(data))]
     half = len(data) // 2
     assert backwards == [True] * half + [False] * (len(data) - half)
+
+
+def test_clips_are_reversed_again_once_codes_are_fixed() -> None:
+    # Otherwise the decoder, which alone learns from then on, would guess the motion from frame t without the codes.
+    data = batches(augmentation=ClipAugmentation(reverse_probability=1.0, reverse_until=0.5), codes_fixed_at=32)
+    backwards = [bool((data.draws(step).index.diff(dim=1) < 0).all()) for step in range(len(data))]
+    half = len(data) // 2
+    assert half < 32 < len(data)
+    assert backwards == [True] * half + [False] * (32 - half) + [True] * (len(data) - 32)
 
 
 def test_only_the_given_episodes_are_drawn_from() -> None:

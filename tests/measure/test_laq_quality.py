@@ -14,9 +14,10 @@ from brightness_laq import BlindLAQ, BrightnessLAQ, brightness_clips
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentActions, LatentSpec
-from hlrp.measure.action_probe import ProbeMetrics, probe_metrics, standardized
+from hlrp.measure.action_probe import NO_PROBE, ProbeMetrics, probe_metrics, standardized
 from hlrp.measure.clip_features import ClipFeatures, clip_features
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating, measure_quality
+from hlrp.report.latent_table import basis_of_r2
 
 K, SLOTS = 4, 2
 
@@ -131,6 +132,18 @@ def test_an_action_that_is_constant_where_probes_are_fitted_spoils_no_metric(con
     card = probed(features(fit), features(test), fit_actions, torch.cat([actions_of(test), gripper], -1))
     assert card.probe_r2 == pytest.approx(1, abs=1e-3)
     assert card.probe_r2_per_action == [pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3), None]
+
+
+def test_clips_and_episodes_without_known_actions_are_not_counted() -> None:
+    fit, test = random_codes(40), random_codes(30)
+    fit_actions, test_actions = actions_of(fit), actions_of(test)
+    fit_actions[:4], test_actions[torch.arange(30) % 10 < 7] = torch.nan, torch.nan  # 3 of 10 held-out episodes remain
+    card = probed(features(fit), features(test), fit_actions, test_actions)
+    assert (card.probe_fit_clips, card.probe_clips, card.probe_episodes) == (36, 9, 3)
+    sentence = basis_of_r2(card)
+    assert "9 clips of 3 held-out episodes whose actions are known" in sentence
+    assert "fitted on 36 clips of training episodes" in sentence
+    assert basis_of_r2(NO_PROBE) == ""
 
 
 def test_a_feature_that_is_constant_where_a_probe_is_fitted_changes_nothing() -> None:

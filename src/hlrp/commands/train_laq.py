@@ -71,6 +71,7 @@ def _train(config: TrainLAQConfig, run: TrainingRun) -> LAQQuality | None:
         augmentation=config.augmentation,
         labelled_clips=config.labelled_clips,
         idle=config.idle_clips(),
+        codes_fixed_at=_code_fit_step(config),
     )
     task = _task(config, size, sources, batches)
     _log_sizes(task.model, sources)
@@ -127,12 +128,18 @@ def _task(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSou
     return LAQTask(LatentActionQuantizer(laq_config), config.training(), frozen, _code_fit(config, size, sources))
 
 
+def _code_fit_step(config: TrainLAQConfig) -> int | None:
+    """Step before which codes are fitted; None for a quantizer that learns its codes at every step."""
+    return config.code_fit_step() if issubclass(quantizer_class(config.quantizer), WhitenedKMeans) else None
+
+
 def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource]) -> CodeFit | None:
     """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched.
 
     None for a quantizer that learns its codes at every step.
     """
-    if not issubclass(quantizer_class(config.quantizer), WhitenedKMeans):
+    step = _code_fit_step(config)
+    if step is None:
         return None
 
     def clips() -> Iterator[ClipBatch]:
@@ -147,7 +154,7 @@ def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[Trainin
         )
         return (batches[number] for number in range(min(len(batches), math.ceil(batches.num_clips / _FIT_BATCH))))
 
-    return CodeFit(config.code_fit_step(), clips)
+    return CodeFit(step, clips)
 
 
 def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> LAQQuality | None:

@@ -45,21 +45,29 @@ class ClipDraws:
 
 
 def reversed_clips(
-    chance: Float64[Tensor, " b"], augmentation: ClipAugmentation, *, step: int, num_batches: int
+    chance: Float64[Tensor, " b"],
+    augmentation: ClipAugmentation,
+    *,
+    step: int,
+    num_batches: int,
+    codes_fixed_at: int | None = None,
 ) -> Bool[Tensor, " b"]:
     """Decide which clips of a training batch are reversed: played backwards in time, from the last frame to the first.
 
     Until the fraction `reverse_until` of the run, each clip is reversed with the probability `reverse_probability`;
-    after it, no clip is reversed. Validation clips are never reversed.
+    after it, no clip is reversed, so that codes adapt to forward motion. From the step `codes_fixed_at`, codes cannot
+    adapt any more and the decoder learns alone: clips are reversed again, because otherwise the decoder would learn to
+    predict the motion from frame t without the codes. Validation clips are never reversed.
 
     Args:
         chance: One random number in [0, 1) for each clip.
-        augmentation: The two options.
+        augmentation: The options `reverse_probability` and `reverse_until`.
         step: Number of the batch, from 0.
         num_batches: Number of batches of the run.
+        codes_fixed_at: Step from which codes do not change; None if they change until the end.
     """
-    ended = step >= augmentation.reverse_until * num_batches
-    return chance < (0.0 if ended else augmentation.reverse_probability)
+    codes_adapt = step >= augmentation.reverse_until * num_batches and (codes_fixed_at is None or step < codes_fixed_at)
+    return chance < (0.0 if codes_adapt else augmentation.reverse_probability)
 
 
 def stretched_offsets(

@@ -36,6 +36,7 @@ class ClipBatches(Dataset[ClipBatch]):
         labelled_clips: Clips of every batch that are labelled, if any episode is: drawn from the labelled clips alone,
             neither reversed nor stretched. The other clips are drawn from all clips.
         idle: Sampling of clips without motion; default: like all other clips.
+        codes_fixed_at: Step from which the codes do not change and only the decoder learns; see `reversed_clips`.
 
     Raises:
         ValueError: If a source has no usable clip, only some sources have a weight, or the sources differ in their
@@ -53,6 +54,7 @@ class ClipBatches(Dataset[ClipBatch]):
         augmentation: ClipAugmentation,
         labelled_clips: int = 0,
         idle: IdleClips | None = None,
+        codes_fixed_at: int | None = None,
     ) -> None:
         _require_same_cameras([part.source for part in sources])
         self._sources = [part.source for part in sources]
@@ -61,6 +63,7 @@ class ClipBatches(Dataset[ClipBatch]):
         self._num_batches = num_batches
         self._seed = seed
         self._augmentation = augmentation
+        self._codes_fixed_at = codes_fixed_at
 
         deltas = [spec.frame_deltas(source.fps) for source in self._sources]
         spans = [int(clip[-1]) for clip in deltas]
@@ -118,7 +121,13 @@ class ClipBatches(Dataset[ClipBatch]):
         offset = stretched_offsets(stretch, nominal, self._frames_left[clip] // n, self._augmentation)
         offset = offset.index_copy(0, rows, nominal[rows])
         index = self._starts[clip, None] + offset[:, None] * torch.arange(n + 1)
-        is_reversed = reversed_clips(turn, self._augmentation, step=step, num_batches=self._num_batches)
+        is_reversed = reversed_clips(
+            turn,
+            self._augmentation,
+            step=step,
+            num_batches=self._num_batches,
+            codes_fixed_at=self._codes_fixed_at,
+        )
         is_reversed[rows] = False
         return ClipDraws(
             source,

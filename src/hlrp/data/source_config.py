@@ -155,7 +155,8 @@ class ClipAugmentation:
     reverse_probability: float = 0.5
     """Probability that a clip is played backwards, so that the codes must describe the direction of motion."""
     reverse_until: float = 0.7
-    """Fraction of the training after which no clip is played backwards, so that codes adapt to forward motion."""
+    """Fraction of the training after which no clip is played backwards, so that codes adapt to forward motion; once
+    codes are fitted (quantizer kmeans), clips are played backwards again until the end, for the decoder."""
     max_stretch: float = 0.0
     """Largest random frame offset as a multiple of the nominal offset, drawn from 0 up; 0: always the nominal one."""
 

@@ -59,6 +59,12 @@ class ProbeMetrics:
     probe_r2_per_action_by_features: dict[str, list[float | None]] | None
     """R² of each action dimension by input of the probe: `codes` (if any), `quantized`, `vectors`, `frame_only` and
     `pixels`."""
+    probe_fit_clips: int | None
+    """Number of clips with known actions, of training episodes, on which probes are fitted."""
+    probe_clips: int | None
+    """Number of held-out clips with known actions, on which every R² is computed."""
+    probe_episodes: int | None
+    """Number of held-out episodes that the clips of `probe_clips` come from."""
 
 
 _NO_VARIATION = 1e-6
@@ -68,6 +74,7 @@ NO_PROBE = ProbeMetrics(
     probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_r2_relative=None, probe_r2_relative_vectors=None,
     probe_gain=None, probe_gain_interval=None,
     probe_r2_per_action=None, probe_r2_per_action_by_features=None,
+    probe_fit_clips=None, probe_clips=None, probe_episodes=None,
 )  # fmt: skip
 """`ProbeMetrics` of a dataset without actions."""
 
@@ -173,7 +180,14 @@ def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
         probe_gain_interval=r2_interval(from_both, sums["pixels"]),
         probe_r2_per_action=per_action.get("codes"),
         probe_r2_per_action_by_features=per_action,
+        probe_fit_clips=int(_known(chunks.fit).sum()),
+        probe_clips=int(_known(chunks.held_out).sum()),
+        probe_episodes=len(chunks.episode[_known(chunks.held_out)].unique()),
     )
+
+
+def _known(targets: Float[Tensor, "b g"]) -> Bool[Tensor, " b"]:
+    return targets.isfinite().all(1)
 
 
 def _probe_inputs(clips: ClipFeatures, codebook_size: int) -> dict[str, Float[Tensor, "b z"]]:

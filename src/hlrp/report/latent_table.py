@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from hlrp.measure.across_sources import SourcePair
+from hlrp.measure.action_probe import ProbeMetrics
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality
 from hlrp.report.metrics import LAQ_METRICS
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.report.verdicts.rows import Conclusion, Verdict
-from hlrp.runtime.tables import table
+from hlrp.runtime.tables import table, with_noun
 
 _WIDTH = 80
 """Width at which text is wrapped, in characters."""
@@ -25,7 +26,20 @@ def quality_table(quality: LAQQuality, episodes: str = "held-out episodes") -> s
         episodes: Which episodes were measured, in a few words.
     """
     values = quality.to_dict()
-    return judged_table(f"latent quality ({episodes})", latent_verdicts(values), latent_conclusion(values))
+    judged = judged_table(f"latent quality ({episodes})", latent_verdicts(values), latent_conclusion(values))
+    return "\n".join([judged, *wrap(basis_of_r2(quality.probe), _WIDTH)])
+
+
+def basis_of_r2(probe: ProbeMetrics) -> str:
+    """Sentence that says on how many clips and episodes with known actions the R² of a quantizer rests; empty without
+    actions."""
+    if probe.probe_clips is None or probe.probe_episodes is None or probe.probe_fit_clips is None:
+        return ""
+    episodes = with_noun(probe.probe_episodes, "held-out episode")
+    return (
+        f"Every R² of actions is computed on {with_noun(probe.probe_clips, 'clip')} of {episodes} whose actions are "
+        f"known, with linear maps fitted on {with_noun(probe.probe_fit_clips, 'clip')} of training episodes."
+    )
 
 
 def judged_table(title: str, verdicts: Sequence[Verdict], conclusion: Conclusion) -> str:

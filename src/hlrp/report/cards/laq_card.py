@@ -17,7 +17,7 @@ from hlrp.report.cards.parts import (
     sources_of,
     sources_table,
 )
-from hlrp.report.latent_table import SOURCE_PAIRS_HEADER, source_pair_cells
+from hlrp.report.latent_table import SOURCE_PAIRS_HEADER, basis_of_r2, source_pair_cells
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
 from hlrp.runtime.tables import with_noun
 
@@ -103,4 +103,5 @@ def _across_sources(extra: Mapping[str, Any]) -> str:
 def _metrics(quality: LAQQuality) -> str:
     values = quality.to_dict()
     basis = f"Over {quality.clips} clips of {with_noun(quality.episodes, 'episode')} that it was not trained on."
+    basis = f"{basis} {basis_of_r2(quality.probe)}".rstrip()
     return f"{basis}\n\n{metrics_table(latent_verdicts(values), latent_conclusion(values))}"

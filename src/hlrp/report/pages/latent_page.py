@@ -10,7 +10,7 @@ from hlrp.data.recordings import MeasuredEpisodes
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality, QualityClips
-from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells
+from hlrp.report.latent_table import BASELINE_HEADER, baseline_cells, basis_of_r2
 from hlrp.report.pages.latent_gallery import latent_gallery
 from hlrp.report.pages.parts import concluded, facts, figure, judged, page, paragraph, section, table
 from hlrp.report.verdicts.latent import latent_conclusion, latent_verdicts
@@ -159,9 +159,10 @@ def _basis(quality: LAQQuality, episodes: str) -> str:
         else f"; metrics of predicted frames use {quality.picture_clips} of them"
     )
     intervals = (
-        "" if quality.probe.probe_gain_interval is None else " Intervals are 95 % bootstrap intervals over episodes."
+        "" if quality.probe.probe_gain_interval is None else "Intervals are 95 % bootstrap intervals over episodes."
     )
-    return f"{episodes[:1].upper()}{episodes[1:]}. {clips}{pictures}.{intervals}"
+    sentences = (f"{episodes[:1].upper()}{episodes[1:]}. {clips}{pictures}.", basis_of_r2(quality.probe), intervals)
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _with_meaning(row: BaselineRow) -> str:
