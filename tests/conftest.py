@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 # Read by the libraries when they are imported, so set before any import below.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,27 +20,59 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import jaxtyping
+import pytest
+
+import shape_checks
 
 SHAPE_CHECKED = ["hlrp", "lerobot_policy_felix_bundle"]
 """Packages whose jaxtyping annotations beartype checks in test runs; a module name narrows it."""
 
-jaxtyping.install_import_hook(SHAPE_CHECKED, "shape_checks.check")
+shape_checks.install(SHAPE_CHECKED)
 
-import pytest
-import torch
-
-from tiny_datasets import create_dataset
+# Fixtures import PyTorch and LeRobot themselves: the process that hands out the tests to others reads this file, too,
+# and the others start only when it is done.
 
 # A shell lets what it starts in the background ignore Ctrl-C, also the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Let every process run neighbouring tests, which share the fixtures of their file, unless told otherwise."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Compute in one thread: for tiny tensors, a second one costs more than it gives."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_columns() -> None:
+    """Let the `datasets` library take n steps for n columns, not n²; LeRobot's table of episodes has a hundred."""
+    from datasets import Features
+    from datasets.features.features import require_decoding
+
+    def set_item(self: Features, name: str, feature: object) -> None:
+        dict.__setitem__(self, name, feature)
+        self._column_requires_decoding[name] = require_decoding(feature)
+
+    # The library's own method sets all entries of `_column_requires_decoding` again.
+    Features.__setitem__ = set_item
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Start every test from the same random state."""
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -53,12 +86,38 @@ def log_levels() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def blank_plots(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
+    """Save every plot as one pixel, except in slow tests: layout and drawing are most of the time of a short command.
+
+    Tests of plots, and one test of each command, ask for `drawn_plots`.
+    """
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def save_pixel(figure: Figure, file: IO[bytes], *, format: str, metadata: object) -> None:
+        Image.new("RGB", (1, 1)).save(file, format=format)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("slow") is None:
+            patch.setattr(Figure, "savefig", save_pixel)
+        yield patch
+
+
+@pytest.fixture
+def drawn_plots(blank_plots: pytest.MonkeyPatch) -> None:
+    """Save plots as Matplotlib draws them."""
+    blank_plots.undo()
+
+
 # ---- Real LeRobotDatasets, recorded once per run; tests that write copy them first ----
 
 
 @pytest.fixture(scope="session")
 def image_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a LeRobotDataset of six episodes with frames as images; read only."""
+    from tiny_datasets import create_dataset
+
     root = tmp_path_factory.mktemp("recorded") / "images"
     create_dataset(root)
     return root
@@ -67,6 +126,8 @@ def image_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def video_dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same six episodes with frames as videos; read only."""
+    from tiny_datasets import create_dataset
+
     root = tmp_path_factory.mktemp("recorded") / "videos"
     create_dataset(root, video=True)
     return root

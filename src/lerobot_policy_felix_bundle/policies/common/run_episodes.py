@@ -20,8 +20,9 @@ from hlrp.data.dataset import episode_bounds, episode_of_frame
 def datasets_of_run(dataset_meta: Any) -> list[Any]:
     """Open datasets with the metadata object `dataset_meta`, found among all objects of Python's garbage collector."""
     kinds = (LeRobotDataset, StreamingLeRobotDataset)
+    # An object refers to its class; a loop over all objects of a process, millions, would take longer than a policy.
     # `type` instead of `isinstance`, which reads attributes of proxy objects; some are expensive or warn.
-    return [found for found in gc.get_objects() if type(found) in kinds and found.meta is dataset_meta]
+    return [found for found in gc.get_referrers(*kinds) if type(found) in kinds and found.meta is dataset_meta]
 
 
 def episodes_of_run(dataset_meta: Any) -> list[int]:
