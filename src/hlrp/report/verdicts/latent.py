@@ -128,7 +128,7 @@ def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
 
 
 def _conclusion_of_gain(r2: float, gain: Word) -> Conclusion:
-    """Judge latents that predict the actions, by whether they add to what frame t tells."""
+    """Judge latents that predict the actions, by whether they add to what frame t shows."""
     if gain == "weak":
         return Conclusion(
             "weak",
