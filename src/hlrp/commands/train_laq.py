@@ -128,7 +128,7 @@ def _task(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSou
 
 
 def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource]) -> CodeFit | None:
-    """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched.
+    """When and on which clips codes are fitted: sampled like those of the training, neither reversed nor stretched.
 
     None for a quantizer that learns its codes at every step.
     """

@@ -42,7 +42,7 @@ _RUNS, _RUN_FRAMES = 16, 16
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingIdentity:
-    """Facts that tell one set of recordings from another; None for what is not known. Digests have 16 digits."""
+    """Facts that distinguish one set of recordings from another; None if unknown. Digests have 16 hex digits."""
 
     name: str | None = None
     episodes: int | None = None

@@ -1,4 +1,4 @@
-"""Fit the codes of a quantizer of the kind `kmeans` to what its encoder tells about clips."""
+"""Fit the codes of a quantizer of the kind `kmeans` to the vectors of its trained encoder."""
 
 from __future__ import annotations
 

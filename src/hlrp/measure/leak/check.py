@@ -259,8 +259,8 @@ def _once(run: Callable[[], Tensor], what: str) -> Tensor:
 def _require_same(first: Tensor, second: Tensor, what: str) -> None:
     if not _same(first, second):
         raise ValueError(
-            f"two runs from the same random state differ ({what}), so that no change can be told from chance; try "
-            "--policy.device=cpu"
+            f"two runs from the same random state differ ({what}), so an effect cannot be distinguished from chance; "
+            "try --policy.device=cpu"
         )
 
 
