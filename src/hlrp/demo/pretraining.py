@@ -28,7 +28,7 @@ PRETRAINED_TASKS = [
 """Meta-World tasks of the demonstrations."""
 
 _KEPT_OUT = ("train_config.json", "tensorboard", "wandb")
-"""What the folder of a trained model holds that is of no use elsewhere: options to resume it, and files of loggers."""
+"""Files in the folder of a trained model that are not copied: options to resume the training, and files of loggers."""
 _MODELS = {"laq": "latent action quantizer", "foundation": "foundation model", "policy": f"policy `{OUR_POLICY}`"}
 _FIGURES = {
     "success": "Share of episodes solved",

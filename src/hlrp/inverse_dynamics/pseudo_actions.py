@@ -87,7 +87,7 @@ class PseudoActions:
 
     @property
     def read(self) -> Bool[Tensor, " f"]:
-        """Whether the action was predicted from video; at the end of an episode it repeats the one before."""
+        """Whether the action was predicted from video; at the end of an episode it repeats the previous action."""
         return self.has_action & ~self.known
 
 

@@ -50,7 +50,7 @@ def collapsed_below(codebook_size: int) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """Texts that describe one metric to readers."""
+    """Name, meaning and threshold of one metric, as tables show them."""
 
     name: str
     """Name for readers; in JSON, the metric is named by its key in the tables below."""
