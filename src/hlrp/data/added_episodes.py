@@ -348,7 +348,7 @@ def film_instructions(
     extra = [name for name in texts if name not in {_composed(name) for name in (*names, *skipped)}]
     if extra:
         raise ValueError(
-            f"{file} has an instruction for {shortened(extra)}, but the folder has no such film; write its path "
+            f"{file} has an instruction for {shortened(extra)}, and the folder no such film; write its path "
             "within the folder, or remove the entry"
         )
     found = [texts.get(_composed(name)) or instruction or "" for name in names]

@@ -48,7 +48,7 @@ def chosen_episodes(num_episodes: int, numbers: Sequence[int] | None, *, name: s
         return torch.arange(num_episodes)
     absent = sorted(number for number in numbers if number >= num_episodes)
     if absent:
-        raise ValueError(f"episodes has {absent}, but {name} has 0 to {num_episodes - 1}; choose among those")
+        raise ValueError(f"episodes has {absent}, and {name} the episodes 0 to {num_episodes - 1}; choose among those")
     return torch.tensor(sorted(numbers), dtype=torch.int64)
 
 
