@@ -1,10 +1,10 @@
-"""Does video pay when labels are few? One command: `make bench-few-labels`.
+"""Measure what video without actions adds when few episodes have actions. One command: `make bench-few-labels`.
 
-Six tasks of Meta-World with 30 episodes each as video, of which 1, 3 or 10 a task have actions. Every method trains its
-policy for the same number of gradient steps and is evaluated from the same first states. The methods that use video and
-those that do not have the same network, augmentation and options where they can.
+Six tasks of Meta-World with 30 episodes each as video, of which 1, 3 or 10 per task also have actions. Every method
+trains its policy for the same number of gradient steps and is evaluated from the same initial states. Where possible,
+methods with and without video have the same network, augmentation and options.
 
-All results are kept: a job that is done is not run again, so that the benchmark can be stopped at any time. Each cell
+All results are kept: a finished job is not run again, so that the benchmark can be stopped at any time. Each cell
 (method, budget, seed) is one JSON file; `few_labels.json` joins them.
 """
 
@@ -50,7 +50,7 @@ class BenchConfig:
     output: Path = Path("outputs/benchmarks/few_labels.json")
     """JSON file of the results; the runs are in a folder of the same name beside it."""
     quick: bool = False
-    """A rough answer in at most 40 minutes: only one labelled episode a task, one seed, four methods. A later full run
+    """A rough result in at most 40 minutes: one labelled episode of each task, one seed, four methods. A later full run
     continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
@@ -59,7 +59,7 @@ class BenchConfig:
     worlds: list[str] = field(default_factory=lambda: [CLEAN, BALL])
     """Worlds to run now: clean, ball."""
     methods: list[str] = field(default_factory=lambda: list(METHODS))
-    """Methods to run now, by their name in the table; default: all. The scores of labellers are written with all."""
+    """Methods to run now, by their name in the table; default: all. The labellers are scored only if all are run."""
     steps: int = 600
     """Gradient steps of every policy."""
     laq_steps: int = 500
@@ -113,7 +113,7 @@ def main(config: BenchConfig) -> None:
     if not config.summarize:
         require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING})
     for group in [] if config.summarize else _groups(config, cells):
-        # The cheap answer first: how well every labeller reads the actions of unlabelled episodes.
+        # First the result that takes least time: how well every labeller predicts the actions of unlabelled episodes.
         if set(config.methods) == set(METHODS):
             failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
         print(labeller_table(gather_labellers(worlds, cells)), flush=True)

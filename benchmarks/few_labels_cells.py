@@ -19,7 +19,7 @@ from hlrp.storage.files import write_json
 CLEAN, BALL = "clean", "ball"
 """Worlds: the tasks alone, or with a large ball that moves on its own."""
 EPISODES_PER_TASK = 30
-"""Episodes of each task that are seen as video."""
+"""Episodes of each task that are available as video."""
 _ALL = 0
 """Budget of cells that use all labels."""
 
@@ -54,14 +54,15 @@ class Method:
     policy: str
     """`bc`: the latent policy's expert without latents; `act`; or one of our policy types."""
     data: str = "labelled"
-    """Where its actions come from: `labelled` episodes, `all` episodes, or pseudo-actions of the labeller `scratch` or
-    `laq`."""
+    """Where the policy's actions come from: `labelled` episodes, `all` episodes, or actions that an inverse dynamics
+    model predicted, which started from random weights (`scratch`) or from the LAQ's encoder (`laq`)."""
     codes: str | None = None
-    """Label set and foundation model that it starts from: `laq`, `random`, `oracle`, or `student` for a LAQ that learns
-    from the pseudo-actions of the labeller `scratch`; None for a policy without."""
+    """Labels and foundation model that the policy starts from: those of the LAQ (`laq`), of an untrained LAQ
+    (`random`), of the true actions (`oracle`), or of a LAQ that learns from the actions that the inverse dynamics model
+    `scratch` predicted (`student`); None for a policy without latent labels."""
 
     def label_set(self, budget: int) -> str | None:
-        """Name of its label set; a student has another one for every number of labelled episodes."""
+        """Name of the method's labels, None without; `student` has labels for every number of labelled episodes."""
         return f"{_STUDENT}{budget}" if self.codes == "student" else self.codes
 
     @property
@@ -73,7 +74,7 @@ class Method:
             return "labelled episodes, codes of a control"
         if self.data == "labelled":
             return "labelled episodes" if self.codes is None else "labelled episodes, latents of all video"
-        return "actions read from all video"
+        return "actions predicted from all video"
 
 
 _STUDENT = "student_"
@@ -96,8 +97,9 @@ METHODS = {
     "all_labels_bc": Method("bc", data="all"),
     "all_labels_act": Method("act", data="all"),
 }
-"""Methods by their name in the results. `idm_bc` and `pseudo_bc` differ in what the labeller starts from; `random_laq`
-and `oracle` bound what codes can give: codes of an untrained quantizer, and codes of the true actions."""
+"""Methods by their name in the results. `idm_bc` and `pseudo_bc` differ in the weights from which the inverse dynamics
+model starts. `random_laq` and `oracle` are the lower and the upper bound: codes of an untrained quantizer, and codes
+of the true actions."""
 
 _THREE = ("bc", "pseudo_bc", "hlrp_action_expert_latent")
 _BALL_ROWS = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "hlrp_action_expert_latent", "student_latent")
@@ -121,7 +123,7 @@ class Cell:
 
 
 def planned_cells(*, quick: bool, seeds: int) -> list[Cell]:
-    """All cells, the most telling first: one labelled episode, then three, then the ball, then ten."""
+    """All cells, the most informative first: one labelled episode, then three, then the ball, then ten."""
     if quick:
         return [Cell(CLEAN, method, 1, 0) for method in _QUICK]
     few = [name for name, method in METHODS.items() if method.data != "all"]
@@ -219,7 +221,7 @@ class World:
         return [*jobs, Job(f"codes of {kind}, {title}", labels, run, (quantizer,))]
 
     def _student_jobs(self, kind: str, seed: int) -> list[Job]:
-        """Jobs that write the codes of a LAQ that learned from pseudo-actions."""
+        """Jobs that write the codes of a LAQ that learned from predicted actions."""
         budget, completed = _student_budget(kind), self.labelled_dataset(kind, seed)
         assert budget is not None
         quantizer, labels = self.quantizer(kind, seed), self.labels(kind, seed)
@@ -284,7 +286,7 @@ def _student_budget(kind: str) -> int | None:
 
 
 def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
-    """Jobs of everything that reads actions from video, and of its scores."""
+    """Jobs of all labellers (inverse dynamics models, and probes of codes), and of their scores."""
     jobs: list[Job] = []
     for name, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
         if budget == _ALL:

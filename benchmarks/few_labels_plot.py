@@ -27,13 +27,13 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         figure = new_figure(4.2)
         plots = figure.subplots(1, max(len(worlds), 1), sharey=True, squeeze=False)[0]
         colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(_methods(worlds)))}
-        # Colours repeat after the palette; another line and marker tell such methods apart, also at a single budget.
+        # Colours repeat after the palette; methods of one colour differ in line and marker, also at a single budget.
         styles = {name: "-o" if i < len(PALETTE) else "--s" for i, name in enumerate(colours)}
         every = in_order({budget for budgets in cells.values() for budget in budgets})
         for axes, (world, methods) in zip(plots, sorted(worlds.items()), strict=False):
             for number, (name, budgets) in enumerate(methods.items()):
                 known = [(budget, budgets[budget]) for budget in in_order(budgets)]
-                # Points of one budget are moved apart, so that their intervals can be told from each other.
+                # Points of one budget are moved apart, so that their intervals do not cover each other.
                 places = [every.index(budget) + 0.035 * (number - len(methods) / 2) for budget, _ in known]
                 rates = [found["success"] for _, found in known]
                 low, high = zip(*(found["interval"] for _, found in known), strict=True)
@@ -53,26 +53,26 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
 
 _ALONE, _READ, _SCRATCH, _ALL_TRUE = (
     "labelled episodes alone",
-    "labelled episodes + actions read from all video",
-    "… read by a model that did not start from the LAQ",
+    "labelled episodes + actions predicted from all video",
+    "… predicted by a model that did not start from the LAQ",
     "all true actions, for comparison",
 )
 _NETWORKS = {
     "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _ALL_TRUE: "all_labels_act"},
     "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _ALL_TRUE: "all_labels_bc"},
 }
-"""Rows that train the same network on different actions, by network and by what it learns from."""
+"""Methods that train the same network on different actions, by network and by the source of the actions."""
 _COLOURS = {_ALONE: PALETTE[0], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _ALL_TRUE: FAINT}
 
 
 def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes | None:
-    """Draw what actions that are read from video add to the labelled episodes: one plot for each network.
+    """Draw success with the labelled episodes alone and with actions predicted from video: a plot for each network.
 
     Args:
         cells: `success` and `interval` by method and budget.
 
     Returns:
-        A PNG file; None if no network was trained both on the labelled episodes alone and with read actions.
+        A PNG file; None if no network was trained both on the labelled episodes alone and with predicted actions.
     """
     shown = {name: rows for name, rows in _NETWORKS.items() if rows[_ALONE] in cells and rows[_READ] in cells}
     if not shown:
@@ -98,7 +98,7 @@ def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes 
 
 
 def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]], budgets: list[str]) -> None:
-    """Draw the rows of one network, by what they learn from: a line over the budgets, or a level for all actions."""
+    """Draw the methods of one network: a line over the budgets, or a horizontal line for all actions."""
     for number, (learns_from, found) in enumerate(rows.items()):
         colour = _COLOURS[learns_from]
         if "all" in found:
@@ -106,7 +106,7 @@ def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
             axes.axhline(found["all"]["success"], color=colour, linestyle=":", label=learns_from)
             continue
         known = [budget for budget in budgets if budget in found]
-        # Points of one budget are moved apart, so that their intervals can be told from each other.
+        # Points of one budget are moved apart, so that their intervals do not cover each other.
         places = [budgets.index(budget) + 0.06 * (number - 1) for budget in known]
         rates = [found[budget]["success"] for budget in known]
         axes.plot(places, rates, "-o", color=colour, label=learns_from)

@@ -1,6 +1,6 @@
 """Success rates of the few-labels benchmark with intervals, and differences between methods on the same episodes.
 
-Every method is evaluated from the same first states, so that a difference is taken episode by episode.
+Every method is evaluated from the same initial states, so that a difference is taken episode by episode.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def paired_difference(
 ) -> dict[str, Any] | None:
     """Difference in success between two methods on the same evaluation episodes, with a bootstrap interval.
 
-    Pairs of episodes are drawn with replacement (Efron, 1979), all seeds together, so that the interval tells of the
-    evaluation episodes and of the seeds that were run, not of other seeds.
+    Pairs of episodes are resampled with replacement (Efron, 1979), all seeds together. The interval therefore covers
+    the choice of the evaluation episodes for the seeds that were run, and not other seeds.
 
     Returns:
         `difference`, `interval` (95 %) and `episodes`; None if the methods share no seed.

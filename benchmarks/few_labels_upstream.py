@@ -1,6 +1,6 @@
 """Everything that the policies of the few-labels benchmark start from: quantizers, labels, foundation models, datasets.
 
-Each function writes its output completely or not at all, and is one job.
+Each function is one job, and writes its output completely or not at all.
 
 Shapes: f frames, a action dimensions, q codes of a label.
 """
@@ -31,11 +31,11 @@ from hlrp.report.saving import save_laq
 from hlrp.storage.files import write_json
 
 _MEMBERS, _FOLDS = 2, 2
-"""Models of an ensemble that reads actions, and parts of the known actions that are held out in turn."""
+"""Inverse dynamics models of an ensemble, and parts of the labelled episodes that are held out in turn."""
 _FOUNDATION_BATCH = 64
 """Frames per step of a foundation model."""
 _CLIPS = 256
-"""Clips from which an untrained quantizer takes the statistics of its rounding."""
+"""Clips from which an untrained quantizer takes the mean and standard deviation of its vectors."""
 
 
 def train_quantizer(
@@ -122,7 +122,7 @@ def write_pseudo_actions(
     seed: int,
     device: str,
 ) -> None:
-    """Write the dataset with actions that were read from video, from the true actions of a few episodes."""
+    """Write the dataset with actions that an inverse dynamics model predicts, trained on a few labelled episodes."""
     flags = [
         f"--dataset_root={dataset}",
         f"--output_dir={output}",
@@ -146,7 +146,7 @@ def _resumable(module: str, output: Path, flags: list[str]) -> None:
     run_command(module, *flags, *resume, log=output.with_suffix(".log"), append=bool(resume))
 
 
-# ---- How well every labeller reads the actions of unlabelled episodes, before any policy is trained ----
+# ---- How well every labeller predicts the actions of unlabelled episodes, before any policy is trained ----
 
 
 def write_labeller_scores(
@@ -158,8 +158,8 @@ def write_labeller_scores(
         dataset: Dataset with the true actions.
         output: JSON file to write: R² by name of the labeller, and the calibration error of a confidence.
         episodes: Labelled episodes, on which the probes of codes and vectors are fitted.
-        codes: Label sets by name; a ridge regression reads the action of the first frame of every clip from them.
-        read: Pseudo-labelled datasets by name, which hold the actions themselves.
+        codes: Label sets by name; a ridge regression predicts the action of the first frame of every clip from them.
+        read: Pseudo-labelled datasets by name; the actions in them are compared with the true ones.
     """
     opened = open_dataset("local/hlrp_demos", dataset)
     actions = read_actions(opened)
@@ -200,7 +200,8 @@ def _probe(
 
 
 def choose_episodes(dataset: Path, *, budget: int, seed: int) -> list[int]:
-    """Numbers of the labelled episodes: `budget` of each task, drawn by `seed`; a larger budget contains a smaller."""
+    """Indices of the labelled episodes: `budget` of each task, in an order that `seed` shuffles; a larger budget
+    contains a smaller one."""
     meta = open_dataset("local/hlrp_demos", dataset).meta
     assert meta.episodes is not None
     tasks = [episode[0] for episode in meta.episodes["tasks"]]

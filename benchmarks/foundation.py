@@ -105,7 +105,7 @@ def accuracy(config: BenchConfig) -> dict[str, Any]:
 
 
 def language(config: BenchConfig) -> dict[str, Any]:
-    """Measure the code accuracy that is lost with wrong instructions on tasks that only the instruction tells apart."""
+    """Measure the loss of code accuracy with wrong instructions, on tasks that only the instruction distinguishes."""
     tasks = tuple(task for scene in SCENES for task in scene)
     root, labels = _labelled(config, "shared_scenes", episodes=20, tasks=tasks)
     outputs = {name: config.runs / f"language_{name}" for name in BACKENDS}
@@ -202,8 +202,8 @@ _COLUMNS = {
     "last_code": FOUNDATION_METRICS["last_code_accuracy"].name,
     "sequence": FOUNDATION_METRICS["exact_sequence_accuracy"].name,
     "ece": FOUNDATION_METRICS["calibration_error"].name,
-    "cross_entropy_bits": "bits a code costs",
-    "label_entropy_bits": "bits by frequency",
+    "cross_entropy_bits": "cross-entropy per code (bits)",
+    "label_entropy_bits": "entropy of the labels (bits)",
 }
 """Columns of the table of `accuracy`: keys in the JSON file and names."""
 

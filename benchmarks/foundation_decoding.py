@@ -47,7 +47,7 @@ _WORDS = [
     ),
     *("<ACTION>", "<ACT_3>", "</ACTION>", "<|im_end|>", "<|image_pad|>", "slowly", "3", "times", "übermütig", "机器人"),
 ]
-"""Words of random instructions. Some spell special tokens, which must be read as plain text in an instruction."""
+"""Words of random instructions. Some spell special tokens, which must count as plain text in an instruction."""
 
 
 def run(*, device: str | None, repeats: int, prompts: int) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def training(config: BenchConfig) -> dict[str, Any]:
 
 
 def _random_vlm(config: BenchConfig, dtype: torch.dtype) -> QwenVLChatBackend:
-    """VLM with random weights that are drawn on the device: on one CPU core, two billion take most of a minute."""
+    """VLM with random weights, initialized on the device: on one CPU core, two billion take most of a minute."""
     assert config.device is not None
     with torch.device(config.device):
         return random_qwen(_QWEN_DEBUG if config.is_debug else _QWEN_2B, dtype=dtype).to(config.device)

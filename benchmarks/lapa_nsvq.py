@@ -4,7 +4,7 @@ The code is written anew after https://github.com/LatentActionPretraining/LAPA (
 in latent_action_quantization.py). LAPA's quantizer has these properties, which our own `nsvq` avoids and which make it
 collapse more often:
 
-- All slots share one codebook, drawn from N(0, 1) independently of the encoder's outputs.
+- All slots share one codebook, which is initialized from N(0, 1), independently of the encoder's outputs.
 - The code vectors of a clip are reshaped with the wrong order of axes, so that each decoded slot mixes all slots.
 - A code counts as used at most once per batch, and the count is divided by the batch size.
 - Unused codes become copies of used ones, only up to step 5,000; if no code counts as used, nothing happens.

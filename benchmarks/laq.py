@@ -3,9 +3,9 @@
 Sections: `meta_world` (quality over seeds), `collapse` (collapsed codebooks of every quantizer), `nuisance` (whether
 codes follow the robot or a nuisance), `throughput` (training speed beside LAPA's code), `loader` (speed of the clip
 loader beside the bare video decoder), `robot` (quality on a real robot's recording), `drawn_tasks` (quality on eight
-tasks drawn at random) and `ranking` (which number of the card tells how well policies act; left out unless named, since
-it takes hours). Each section writes its part of `outputs/benchmarks/laq.json` when it is done; models that were trained
-earlier are used again.
+randomly chosen tasks) and `ranking` (which metric of the card predicts the success of policies; left out unless named,
+since it takes hours). Each section writes its part of `outputs/benchmarks/laq.json` when it is done; models that were
+trained earlier are used again.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def drawn_tasks(config: BenchConfig) -> dict[str, Any]:
 
 
 def ranking(config: BenchConfig) -> dict[str, Any]:
-    """Compare every number of the card with the success of policies, over quantizers that were trained differently."""
+    """Correlate every metric of the card with the success of policies, over quantizers trained in different ways."""
     root = demonstrations(config, "six_tasks_30", episodes=30)
     settings = laq_ranking.RankingRun(
         root, config.runs / "ranking", TASKS, device=config.device, workers=config.workers
@@ -237,7 +237,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
 _KEYS = {"robot": "g1", "drawn_tasks": "tasks"}
 """Keys in the JSON file of sections whose key is not their name."""
 _COPIED: tuple[str, ...] = ("tasks", "ranking", "nuisance")
-"""Keys that `few_labels.json` beside the file gets too, since they tell how far codes are worth labels."""
+"""Keys that are also copied to `few_labels.json` beside the file: they measure codes trained with few actions."""
 
 
 def main(config: BenchConfig) -> None:

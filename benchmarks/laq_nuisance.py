@@ -50,8 +50,8 @@ class Variant:
     labelled: bool = False
     """Whether the LAQ learns from actions; then several seeds are trained."""
     has_teacher: bool = False
-    """Whether `hlrp-pseudo-label` first reads the actions of all video from the labelled episodes of the variant before
-    this one, so that the LAQ learns from all of them."""
+    """Whether `hlrp-pseudo-label` first predicts the actions of all video, trained on the labelled episodes of the
+    previous variant; the LAQ then learns from all these actions."""
 
 
 VARIANTS = (
@@ -87,7 +87,7 @@ def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dic
                 before = runs / f"nuisance_{kind}_{number - 1}_{seed}"
                 train = partial(_train_with_teacher, before) if variant.has_teacher else _train
                 trainings[variant.has_teacher].append(partial(train, root, output, *flags))
-    for group in trainings.values():  # those with a teacher come last: their teachers need what the others chose
+    for group in trainings.values():  # with a teacher last: it uses the labelled episodes that a run without chose
         side_by_side(group)
     results: dict[str, Any] = {}
     for kind, root in roots.items():
@@ -106,7 +106,7 @@ def _train(root: Path, output: Path, *flags: str) -> None:
 
 
 def _train_with_teacher(before: Path, root: Path, output: Path, *flags: str) -> None:
-    """Train a LAQ on actions that were read from video, from those episodes whose actions the LAQ `before` knew."""
+    """Train a LAQ on actions predicted from video, by a model trained on the labelled episodes of the LAQ `before`."""
     episodes = load_laq(before).extra["sources"][0]["labelled_episodes"]
     completed = output.with_name(f"{output.name}_actions")
     if not completed.exists():

@@ -1,8 +1,8 @@
-"""Which number of a quantizer's card tells how well a policy on its codes will act?
+"""Which metric of a quantizer's card predicts the success of policies trained on its codes?
 
 Quantizers that were trained differently, good ones and bad ones, label the same video. A foundation model learns the
-codes of each, and the policy `hlrp_vla_direct` learns from a few labelled episodes how codes become actions. Every
-number of the card is then compared with the policies' success by Spearman's rank correlation.
+codes of each, and the policy `hlrp_vla_direct` learns from a few labelled episodes how codes become actions. For every
+metric of the card, Spearman's rank correlation with the policies' success is then computed.
 
 Shapes: i quantizers, x resamples.
 """
@@ -31,7 +31,7 @@ from hlrp.storage.files import write_json
 _RESAMPLES = 2000
 """Bootstrap samples of a correlation."""
 _LEAST_QUANTIZERS = 4
-"""Quantizers from which a correlation is computed; fewer have too few orders to tell anything."""
+"""Least number of quantizers for a correlation; with fewer, chance alone often gives a strong one."""
 _LABELLED = 3
 """Labelled episodes of each task from which a policy learns."""
 _LABELLED_SEED = 1000
@@ -99,7 +99,7 @@ def run(settings: RankingRun, names: Sequence[str] = tuple(QUANTIZERS)) -> dict[
     """Train and evaluate what is missing; a quantizer that fails is left out.
 
     Returns:
-        `{number of the card: [Spearman, low, high]}` with 95 % intervals, the strongest correlation first.
+        `{metric of the card: [Spearman, low, high]}` with 95 % intervals, the strongest correlation first.
 
     Raises:
         RuntimeError: If too few quantizers were evaluated.
@@ -151,7 +151,7 @@ def _result(settings: RankingRun, name: str) -> Path:
 
 
 def _evaluate(settings: RankingRun, name: str, labels: Path, foundation: Path) -> None:
-    # Every policy gets the same seed, labelled episodes and first states, so that only the codes differ.
+    # Every policy gets the same seed, labelled episodes and initial states, so that only the codes differ.
     episodes = choose_episodes(settings.dataset, budget=_LABELLED, seed=_LABELLED_SEED)
     flags = [
         "--dataset.repo_id=local/hlrp_demos",
@@ -169,7 +169,7 @@ def _evaluate(settings: RankingRun, name: str, labels: Path, foundation: Path) -
 
 
 def card_numbers(card: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of a card by their key, those that are known; of metrics with a number for each slot, the mean."""
+    """The metrics of a card that have a value, by key; of metrics with a value for each slot, the mean."""
     numbers: dict[str, float] = {}
     for name in LAQ_METRICS:
         value = card.get(name)
@@ -181,15 +181,15 @@ def card_numbers(card: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rank(cards: Mapping[str, Mapping[str, float]], success: Mapping[str, float]) -> dict[str, list[float]]:
-    """Spearman's correlation of every number of the cards with success, with a bootstrap interval over quantizers.
+    """Spearman's correlation of every metric of the cards with success, with a bootstrap interval over quantizers.
 
     Args:
-        cards: Numbers of the card, by quantizer.
+        cards: Metrics of the card by key, by quantizer.
         success: Success rate of the policy in [0, 1], by quantizer.
 
     Returns:
-        `[Spearman, low, high]` by number of the card, the strongest first. Left out is a number that fewer than four
-        quantizers have, or that is the same for all.
+        `[Spearman, low, high]` by metric, the strongest first. A metric is left out if fewer than four quantizers have
+        it, or if it is the same for all.
     """
     found: dict[str, list[float]] = {}
     for name in dict.fromkeys(name for card in cards.values() for name in card):
@@ -228,4 +228,4 @@ def _quantizer_table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _ranking_table(ranking: Mapping[str, Sequence[float]]) -> str:
     rows = [[name, f"{value:+.2f}", f"{low:+.2f} … {high:+.2f}"] for name, (value, low, high) in ranking.items()]
-    return table(["number of the card", "Spearman with success", "95 %"], rows)
+    return table(["metric of the card", "Spearman correlation with success", "95 % interval"], rows)

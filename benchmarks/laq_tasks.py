@@ -1,4 +1,4 @@
-"""How the quantizer's defaults do on tasks that no default was chosen on.
+"""Measure the quantizer's defaults on tasks that were not used to choose any default.
 
 The tasks are the first of a seeded shuffle of all Meta-World tasks. One quantizer learns from the video of all of
 them, without actions or with those of a few episodes; linear probes are fitted and scored within each task.
@@ -45,7 +45,7 @@ ALL_TASKS = "all tasks"
 LABELLED_SHARE = 0.025
 """Share of the training episodes whose actions the labelled variant uses."""
 _VARIANTS = {"": (), "_labelled": (f"--labelled_fraction={LABELLED_SHARE}",)}
-"""Options of the quantizer's training, by the ending of its results' names."""
+"""Options of the quantizer's training, by the ending of the names of its results."""
 _HELD_OUT = "--held_out=0.2"
 """A fifth of 20 episodes a task, so that every task has held-out episodes."""
 _FEATURES = {"codes": "probe_r2", "vectors": "probe_r2_vectors", "pixels": "probe_r2_pixels"}
@@ -106,8 +106,8 @@ def _measure(laq: Path, settings: TaskRun, output: Path) -> None:
 def task_scores(laq_path: Path, dataset_root: Path) -> dict[str, dict[str, float | None]]:
     """R² of codes, vectors and pixels on the held-out episodes of each task; None for a task without any.
 
-    The probes of a task are fitted on its training episodes alone, so that a code that merely tells the task explains
-    nothing.
+    The probes of a task are fitted on its training episodes alone, so that codes which only identify the task get an
+    R² of about 0.
     """
     laq = load_laq(laq_path)
     dataset = open_dataset("local/hlrp_demos", dataset_root)

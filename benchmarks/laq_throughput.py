@@ -1,13 +1,14 @@
-"""Training throughput of our quantizer and of LAPA's code, at equal size, batch size and data.
+"""Training throughput of HLRP's quantizer and of LAPA's code, at equal size, batch size and data.
 
 Both get 128-pixel clips of two frames, patches of 16 pixels (the grid of 8x8 that LAPA's convolutions are made for),
 width 256, 4 heads, 4 codes of 8 per transition, and the same AdamW; one step is forward, backward and update. LAPA's
-layers are larger than ours (depthwise convolutions, a second attention in its decoder), so ours gets as many as come
-closest to LAPA's number of parameters. Steps of both alternate, so that whatever else the machine does slows both.
+layers are larger than HLRP's (depthwise convolutions, a second attention in its decoder), so HLRP's quantizer gets the
+number of layers that comes closest to LAPA's number of parameters. Steps of both alternate, so that other work on the
+machine slows both alike.
 
     python -m benchmarks.laq_throughput --lapa_repo CLONE
 
-LAPA's code is read from a clone that the user names; it is never downloaded, nor part of this repository.
+LAPA's code is imported from a clone that `--lapa_repo` names; it is not part of this repository, nor downloaded.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def run(
     """Measure the training throughput of our quantizer and of LAPA's.
 
     Args:
-        lapa_repo: Clone of https://github.com/LatentActionPretraining/LAPA, bare or not; None measures ours alone.
+        lapa_repo: Clone of https://github.com/LatentActionPretraining/LAPA, bare or not; None measures HLRP's alone.
         batch_size: Clips per step.
         repeats: Timed steps of each.
         warmup: Steps of each before the timed steps.
@@ -142,7 +143,7 @@ def our_step(model: LatentActionQuantizer, frames: Float[Tensor, "b t m c h w"] 
 
 
 def lapa_step(model: nn.Module, frames: Tensor) -> Callable[[], None]:
-    """Return a training step of LAPA's quantizer, with LAPA's loss and the same optimizer as ours."""
+    """Return a training step of LAPA's quantizer, with LAPA's loss and the same optimizer as HLRP's."""
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4)
     model.train()
 

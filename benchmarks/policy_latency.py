@@ -1,4 +1,4 @@
-"""Latency of our policies and of LeRobot's diffusion policy, SmolVLA and ACT.
+"""Latency of HLRP's policies and of LeRobot's diffusion policy, SmolVLA and ACT.
 
 Weights are random, since the time does not depend on them. All calls have batch size 1: one camera of 64 x 64 pixels, a
 state and an action of four numbers, chunks of 16 actions of which 8 are executed. Policies are called in turn and

@@ -1,9 +1,9 @@
-"""Success rates of our policies, with and without latents, and of ACT and diffusion policy, after equal training time.
+"""Success rates of HLRP's policies, with and without latents, and of ACT and diffusion policy, at equal training time.
 
 Every policy trains with `lerobot-train` on one thread, two policies at a time, for the same time. The time of LAQ,
 labels and foundation model counts as training time of the policies that use them. lerobot-train takes a number of
-steps, on which the learning rate depends too. So two short runs of the same command measure the CPU seconds of a step;
-CPU time hardly depends on other work on the machine.
+steps instead of a time, and the learning rate depends on this number. So two short runs of the same command measure the
+CPU seconds of a step, from which the number of steps follows; CPU time hardly depends on other work on the machine.
 """
 
 from __future__ import annotations

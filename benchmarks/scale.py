@@ -76,7 +76,7 @@ def kills(config: BenchConfig) -> dict[str, Any]:
 
 
 def mutations(config: BenchConfig) -> dict[str, Any]:
-    """Damage datasets, labels and checkpoints, and count how commands take it."""
+    """Damage datasets, labels and checkpoints, and count the outcomes of the commands that load them."""
     return scale_mutations.mutations(scale_mutations.MutationConfig(quick=config.quick))
 
 

@@ -1,7 +1,8 @@
 """Data for the measurements of scale: a dataset of any number of tiny frames, and a LAQ for them.
 
-A short recording is written with LeRobot's own writer. The large dataset repeats its episodes: it links the video file
-under many names, and numbers the rows on. So a million frames take seconds to write and are read like any others.
+A short recording is written with LeRobot's own writer. The large dataset repeats its episodes: the video file is linked
+under many names, and the rows are numbered consecutively. So a million frames take seconds to write, and are loaded
+like those of any other dataset.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ logger = logging.getLogger("hlrp.benchmarks")
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
-"""Exit status that a killed command must have; negative, as in `multiprocessing`, if it could not choose one."""
+"""Exit status that a killed command must have; negative, as in `multiprocessing`, for SIGKILL (cannot be caught)."""
 _KINDS = ("time", "operation", "growth")
 _OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.move")
 """Audit events of Python that stand for file operations; their first argument is a path."""
@@ -85,7 +85,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a run gets which signal."""
+    """Signal that a run gets, and when."""
 
     signum: signal.Signals
     kind: str
@@ -109,8 +109,8 @@ def kills(config: KillsConfig) -> dict[str, list[int]]:
     """Kill every command as often as `config` says.
 
     Returns:
-        By command: [kills after which the repeated run ended with the identical result and left nothing else behind,
-        and before which an older result was whole; all kills].
+        `[identical, all]` by command: kills after which the repeated run ended with the identical result and left no
+        other files, and an older result had been whole until then; and all kills.
     """
     _prepare_this_process()
     work = config.work_dir.resolve()

@@ -1,7 +1,7 @@
-"""Speed of labelling a dataset of videos, beside the least that it could take.
+"""Speed of labelling a dataset of videos, compared with naive loops, and with decoding or encoding alone.
 
-All run on one thread of torch each, on the CPU. Speeds per CPU second do not depend on other work on the machine; those
-by the clock do, and count only on a quiet machine with two free cores.
+All run on the CPU, with one thread of torch each. Labels per CPU second do not depend on other work on the machine.
+Labels per second of wall-clock time do, and are valid only on an otherwise idle machine with two free cores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PATIENCE_S = 600
 
 
 def run(root: Path, runs: Path, *, quick: bool) -> dict[str, float]:
-    """Labels per CPU second, and by the clock (`*_wall`, and the workers): of all that is compared."""
+    """Labels per CPU second of everything that is compared; `*_wall` and the workers: per second of wall-clock time."""
     torch.set_num_threads(1)
     laq_path = _random_laq(root, runs / "laq")
     config = PrecomputeConfig(laq_path=str(laq_path), dataset_root=str(root), device="cpu")
@@ -76,7 +76,7 @@ def _random_laq(root: Path, folder: Path) -> Path:
 
 
 def _naive(laq: LatentActionQuantizer, dataset: LeRobotDataset, count: int) -> None:
-    """What a user would write first: take two items of the dataset, encode their frames, go on."""
+    """The simplest loop that a user would write: take two items of the dataset, encode their frames, repeat."""
     camera = require_camera(dataset.meta, None)
     for index in range(count):
         places = [index + delta for delta in laq.spec.frame_deltas(dataset.fps)]

@@ -1,4 +1,4 @@
-"""Damaged and hostile files: what each of 200 mutations of datasets, labels and checkpoints does to the real loaders.
+"""Damaged and hostile files: how the real loaders respond to 200 mutations of datasets, labels and checkpoints.
 
     python -m benchmarks.scale_mutations                      # all of them, about six minutes on one core
     python -m benchmarks.scale_mutations --only=labels.json   # those whose name contains this text
@@ -65,7 +65,7 @@ class MutationConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one mutation led to."""
+    """Outcome of one mutation."""
 
     kind: str
     """One of `CLASSES`."""

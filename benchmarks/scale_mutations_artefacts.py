@@ -1,4 +1,4 @@
-"""The artefacts that `benchmarks.scale_mutations` changes, and the loaders that read them, as commands do."""
+"""The artefacts that `benchmarks.scale_mutations` changes, and functions that load them as the commands do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _NAME = "local/mutated"
 
 @dataclass(frozen=True)
 class Entry:
-    """One way in which an artefact is read."""
+    """One way in which an artefact is loaded."""
 
     artefact: str
     """Folder of the artefact that mutations change."""

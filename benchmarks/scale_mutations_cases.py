@@ -21,7 +21,7 @@ class Mutation:
 
     name: str
     entry: str
-    """Name in `ENTRIES` of the way in which the artefact is read."""
+    """Name in `ENTRIES` of the way in which the artefact is loaded."""
     change: Change
 
 
@@ -252,7 +252,7 @@ _FLAGS: dict[str, Change] = {
 
 
 def _pickles() -> dict[str, dict[str, Change]]:
-    """Hostile pickles of every format at every place where a library would read one."""
+    """Hostile pickles of every format, at every path from which a library would load one."""
     kinds = ("zip", "legacy", "pickle", "bare zip")
     places = {
         "lightning": ("vla.ckpt", None),

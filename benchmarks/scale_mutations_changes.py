@@ -22,7 +22,7 @@ type Change = Callable[[Path], Any]
 
 
 def damage(name: str) -> dict[str, Change]:
-    """Ways in which copying or storing the file `name` goes wrong, by what they are called."""
+    """Damage that copying or storing can do to the file `name`: changes by name."""
 
     def rewrite(change: Callable[[bytes], bytes]) -> Change:
         return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))

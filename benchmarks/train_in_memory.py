@@ -1,8 +1,8 @@
 """`lerobot-train` with all rows and pictures of an image dataset in memory, decoded once: `python -m
 benchmarks.train_in_memory` takes the options of lerobot-train.
 
-LeRobot decodes the pictures of the whole action window of every item. On small pictures this takes longer than a
-training step, which would be spent in every cell of a benchmark. Items are the same as LeRobot's.
+LeRobot decodes the pictures of the whole action window of every item. With small pictures, this takes longer than a
+training step, and it would be repeated in every cell of a benchmark. The items are the same as LeRobot's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class InMemoryRows:
 
 
 class _Column:
-    """Values of one column; pictures are kept as bytes and given as LeRobot does, in [0, 1]."""
+    """Values of one column; pictures are kept as bytes and returned as LeRobot returns them: float, in [0, 1]."""
 
     def __init__(self, values: Tensor) -> None:
         self._values = values

@@ -1,7 +1,7 @@
 """Look up known vulnerabilities of the pinned packages with pip-audit. Usage: python scripts/audit.py [REQUIREMENTS]
 
-pip-audit itself succeeds if it could look up nothing. Here that is an error: the exit status is 0 only if every package
-was looked up and has no known vulnerability.
+pip-audit itself also succeeds if it could look up no package at all. For this script that is an error: the exit status
+is 0 only if every package was looked up and has no known vulnerability.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEEDED = "the audit asks the Python Package Index itself; a mirror of it does no
 
 
 def main() -> None:
-    """Print what was found; the exit status is 1 if it is not that all packages are free of known vulnerabilities."""
+    """Print what was found; the exit status is 0 only if no package has a known vulnerability, else 1."""
     requirements = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "constraints.txt")
     command = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "pip-audit", "--requirement", requirements]
     done = subprocess.run([*command, *OPTIONS], capture_output=True, text=True)
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def verdict(packages: list[dict[str, Any]]) -> tuple[str, bool]:
-    """What to say about the packages that pip-audit names in its JSON, and whether all are free of vulnerabilities."""
+    """Text to print about the packages in pip-audit's JSON, and whether all are free of known vulnerabilities."""
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     found = [
         f"{package['name']} {package['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'none'}"

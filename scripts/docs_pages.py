@@ -95,7 +95,7 @@ def _tables(kind: type, prefix: str) -> Iterator[str]:
 
     Args:
         kind: A configuration.
-        prefix: What is written before the name of an option: `--`, `--policy.`, or nothing inside a list.
+        prefix: Text before the name of an option: `--`, `--policy.`, or nothing inside a list.
     """
     rows, inner = _rows(kind, prefix)
     yield "\n".join([_HEAD, *rows])
@@ -128,7 +128,7 @@ def _rows(kind: type, prefix: str) -> tuple[list[str], list[tuple[str, type, str
 
 
 def _nested(hint: Any) -> tuple[type | None, bool]:
-    """The configuration of ours inside a type, if there is one, and whether the type is a list of it."""
+    """The configuration class of HLRP inside a type, None if there is none, and whether the type is a list of it."""
     if isinstance(hint, type) and is_dataclass(hint):
         return (hint, False) if hint.__module__.startswith("hlrp.") else (None, False)
     for inner in get_args(hint):

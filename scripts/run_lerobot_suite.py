@@ -2,9 +2,10 @@
 
     python scripts/run_lerobot_suite.py --lerobot_repo=../lerobot
 
-The tests are read from a clone of LeRobot, at the tag of the installed version, whatever the clone has checked out. A
-pytest plugin replaces LeRobot's policy types by ours. Nothing is downloaded: the datasets that the tests load from the
-hub are replaced by short recordings of the same simulators. The summary names every test that is left out, and why.
+The tests come from a clone of LeRobot, at the tag of the installed version; the branch that is checked out there does
+not matter. A pytest plugin replaces LeRobot's policy types by those of this plugin. Nothing is downloaded: the datasets
+that the tests load from the hub are replaced by short recordings of the same simulators. The summary lists every test
+that is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WITHOUT_HUB: dict[str, dict[str, Any]] = {
 """Settings with which the presets can be built offline and without a LAQ checkpoint."""
 
 
-# ---- What stands in for the hub ----
+# ---- Replacements of what the tests load from the hub ----
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ class OurTypes:
         return request.param
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out tests that are not in `cases` and note the reason; tests of a newer LeRobot are noted so."""
+        """Leave out tests that are not in `cases`, and note the reason; unknown tests belong to a newer LeRobot."""
         kept = []
         for item in items:
             assert isinstance(item, pytest.Function)

@@ -17,7 +17,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETTINGS = "parameters"
-"""Tag of the cell that sets what a reader may want to change."""
+"""Tag of the notebook cell whose variables a reader may want to change."""
 _WIDTH = 760
 """Largest width of a picture, in pixels."""
 _COLOURS = 128
@@ -65,7 +65,7 @@ def _shrunk(encoded: str) -> str:
 
 
 def machine_paths(book: NotebookNode) -> list[str]:
-    """Folders of this machine that the notebook names: the project's, the home and the folder of temporary files."""
+    """Folders of this machine that the notebook mentions: the project's, the home and the one for temporary files."""
     text = nbformat.writes(book)
     return [path for path in (str(ROOT), os.path.expanduser("~"), tempfile.gettempdir()) if path in text]
 

@@ -2,9 +2,9 @@
 
     python -m scripts.test_with_lerobot --lerobot_repo=../lerobot --revision=main -- -m "not slow" -n 2
 
-LeRobot's sources are read from a git clone, whatever it has checked out. What follows `--` goes to pytest; without it,
-all tests run that are not slow. Installed packages stay as they are: a requirement of that version that they do not
-meet is printed first.
+LeRobot's sources come from a git clone; the branch that is checked out there does not matter. Arguments after `--` go
+to pytest; without them, all tests run that are not slow. No package is installed: requirements of that version of
+LeRobot that the installed packages do not meet are printed first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HLRP: latent actions learned from video, foundation VLAs that predict them, and LeRobot policies built on these.
 
-The names that a user types are here; each is imported from its room when it is first used, so that `import hlrp` and
-the help of every command stay fast.
+The public names of the library are listed here. Each is imported from its module when it is first used, so that
+`import hlrp` and the help of every command stay fast.
 """
 
 from __future__ import annotations

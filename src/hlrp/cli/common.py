@@ -61,7 +61,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
 def _stopped(stop: Stopped, when_stopped: str) -> int:
     """Print what ended the command, and return the exit status."""
     if sys.unraisablehook is sys.__unraisablehook__:
-        # Objects of libraries that were interrupted while they were made may fail when they are freed.
+        # A library's object whose construction the signal interrupted may fail in its destructor, with a traceback.
         sys.unraisablehook = lambda _: None
     print(f"{stop}{when_stopped}", file=sys.stderr)
     return 128 + stop.signum
@@ -80,11 +80,11 @@ def _report(error: Exception) -> int:
 
 
 def _require_options_file() -> None:
-    """Raise unless the file that `--config_path` names holds options by name: draccus does not name it.
+    """Raise unless the file `--config_path` holds options by name: the error of draccus would not name the file.
 
     Raises:
-        ValueError: If it holds anything else.
-        OSError: If it cannot be opened.
+        ValueError: If the file holds anything else.
+        OSError: If the file cannot be opened.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config_path", nargs="?")

@@ -79,12 +79,12 @@ def _inspect(config: InspectConfig) -> LAQQuality:
 
 
 def _with_actions(source: ClipSource, episodes: MeasuredEpisodes) -> MeasuredEpisodes:
-    """Those of the episodes to fit on and to measure that have known actions, on which baselines are compared.
+    """Keep the episodes to fit on and to measure that have known actions: baselines are compared on these.
 
     Raises:
         ValueError: If no episode to fit on, or none to measure, has known actions.
     """
-    source = replace(source, actions=source.recorded_actions)  # what was read from video is no truth to compare with
+    source = replace(source, actions=source.recorded_actions)  # actions predicted from video are no truth
     known = {name: episodes_with_actions(source, getattr(episodes, name)) for name in ("fit", "measured")}
     if source.actions is None:
         raise ValueError(f"{source.name} has no actions, which baselines are compared on; leave the baselines out")

@@ -19,7 +19,7 @@ from lerobot.utils.import_utils import register_third_party_plugins
 
 @dataclass(frozen=True)
 class Training:
-    """What a training run starts with."""
+    """Policy, dataset and preprocessor with which a training run starts."""
 
     policy: PreTrainedPolicy
     dataset: LeRobotDataset

@@ -134,7 +134,7 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)
         known = _metadata(laq, vla, source, dataset_identity(dataset.meta, source.cameras))
-        pa.default_memory_pool().release_unused()  # what the check of all rows took
+        pa.default_memory_pool().release_unused()  # memory that the check of all rows used
     return LabelJob(
         source=source,
         folder=Path(dataset.root),
@@ -155,7 +155,7 @@ def _films_job(config: PrecomputeConfig, folder: Path, laq: LoadedLAQ, known: La
         cache_gib=0,
         fps=config.video_fps,
         skip_bad_videos=config.skip_bad_episodes,
-        find_scene_cuts=False,  # searched shard by shard
+        find_scene_cuts=False,  # scene cuts are searched shard by shard
     )
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)
@@ -181,7 +181,7 @@ def _require_vla_of(vla: LoadedFoundation, laq: LoadedLAQ, config: PrecomputeCon
         laq.fingerprint,
         this=f"the foundation model {config.vla_checkpoint}",
         that=str(config.laq_path),
-        remedy="name the LAQ whose codes the foundation model predicts with laq_path",
+        remedy="name the LAQ whose codes the foundation model predicts, as laq_path",
     )
     vla.description.latent_spec.require_same_codes(laq.model.spec, this="the foundation model", that="the LAQ")
 

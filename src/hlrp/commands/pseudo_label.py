@@ -52,7 +52,7 @@ PAGE_FILE = "report.html"
 
 
 def pseudo_label(config: PseudoLabelConfig) -> PseudoActions:
-    """Train inverse dynamics models, read all actions that are not known, and write the completed dataset.
+    """Train inverse dynamics models, predict all unknown actions from video, and write the completed dataset.
 
     Raises:
         FileExistsError: If `config.output_dir` exists, or another process is writing it.
@@ -82,7 +82,7 @@ def _complete(
     explained = found.held_out.to_dict()["r2"]
     if not explained >= _USABLE_R2:  # also if it is unknown
         logger.warning(
-            f"R² of {explained:.2f} on held-out actions is too low to train a policy on the actions that were read: "
+            f"R² of {explained:.2f} on held-out actions is too low to train a policy on the predicted actions: "
             "expected 0.5 or more; label more episodes, or train longer with --model.steps"
         )
     print(_next_command(config, dataset, found))
@@ -116,7 +116,7 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
 
 
 def _require_recorded(sources: Sequence[AddedSourceConfig]) -> None:
-    """Refuse to keep actions that this command read from video, which would count as known."""
+    """Refuse to keep actions that this command predicted from video, since they would count as known."""
     for source in sources:
         if ACTION not in source.keep:
             continue
@@ -162,7 +162,7 @@ def _read(
 
 
 def _known_and_finite(source: ClipSource, known: Bool[Tensor, " f"], *, column: str | None) -> Bool[Tensor, " f"]:
-    """`known` without the frames whose action `ACTION_VALID` denies although the user's `column` marks it.
+    """`known` without the frames that the user's `column` marks but whose action is unknown by `ACTION_VALID`.
 
     Raises:
         ValueError: If no frame is left.
@@ -178,12 +178,12 @@ def _known_and_finite(source: ClipSource, known: Bool[Tensor, " f"], *, column: 
     )
     if not (known & finite).any():
         raise ValueError(f"{text}; set --action_valid_column to a column that agrees with it")
-    logger.warning(f"{text}: their actions are read from video")
+    logger.warning(f"{text}: their actions are predicted from video")
     return known & finite
 
 
 def _explain(found: PseudoActions, dataset: LeRobotDataset) -> None:
-    """Log what the new actions cannot hold: dimensions that models saw no change of, and too short episodes."""
+    """Log where predicted actions are limited: dimensions that never change in the labels, and too short episodes."""
     names = action_names(dataset.meta.features[ACTION], found.actions.shape[1])
     constant = [name for name, varies in zip(names, found.held_out.varies, strict=True) if not varies]
     if constant and found.read.any():
@@ -203,7 +203,7 @@ def _columns(dataset: LeRobotDataset, found: PseudoActions, min_confidence: floa
     feature = dataset.meta.features[ACTION]
     recorded = read_vectors(dataset.meta, ACTION)
     assert recorded is not None, "a dataset that was opened has data files"
-    # Models learn from float32, which holds not every float64 and not every integer; known actions stay as they are.
+    # Models learn in float32, which cannot represent every float64 and every integer; known actions stay unchanged.
     actions = torch.where(found.known[:, None], recorded, found.actions.double()).numpy()
     is_valid = found.has_action.numpy()[:, None]
     flag = {"dtype": "bool", "shape": (1,), "names": None}
@@ -241,8 +241,8 @@ def _summary(found: PseudoActions) -> str:
     calibration = measured["calibration"]["error"]
     rows = [
         ["frames with a known action", str(frames["known"])],
-        ["frames whose action was read from video", str(frames["read"])],
-        ["their mean confidence", f"{frames['mean_confidence']:.0%}"],
+        ["frames whose action was predicted from video", str(frames["read"])],
+        ["mean confidence of the predicted actions", f"{frames['mean_confidence']:.0%}"],
         [f"held-out {found.held_out.unit}: explained variance of actions, R²", f"{measured['r2']:.3f}"],
         [f"actions within {measured['tolerance']:g} standard deviations", f"{measured['right']:.0%}"],
         ["calibration error of the confidence (0 is perfect)", f"{calibration:.3f}"],
@@ -251,8 +251,8 @@ def _summary(found: PseudoActions) -> str:
 
 
 def _next_command(config: PseudoLabelConfig, dataset: LeRobotDataset, found: PseudoActions) -> str:
-    """The command that trains a policy of LeRobot on the new dataset, or on its labelled episodes alone if the actions
-    that were read are of no use."""
+    """The command that trains a policy of LeRobot on the new dataset, or on its labelled episodes alone if the
+    predicted actions are too inaccurate to train on."""
     flags = [f"--dataset.repo_id={config.repo_id}", f"--dataset.root={config.output_dir}"]
     bounds = episode_bounds(dataset.meta).tolist()
     are_usable = found.held_out.to_dict()["r2"] >= _USABLE_R2

@@ -134,7 +134,7 @@ def _code_fit_step(config: TrainLAQConfig) -> int | None:
 
 
 def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource]) -> CodeFit | None:
-    """When and on which clips codes are fitted: drawn like those of the training, neither reversed nor stretched.
+    """When and on which clips codes are fitted: sampled like those of the training, neither reversed nor stretched.
 
     None for a quantizer that learns its codes at every step.
     """

@@ -1,4 +1,4 @@
-"""`hlrp-view-labels`: the codes of labelled episodes along their video, as a page and as a recording."""
+"""`hlrp-view-labels`: the codes of labelled episodes along their video, as a page and as a recording for Rerun."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Episode:
     known: Bool[np.ndarray, " f"]
     """Whether the action of a frame is known."""
     recorded: Bool[np.ndarray, " f"]
-    """Whether the action of a frame is known and was recorded, rather than read from video."""
+    """Whether the action of a frame is known and was recorded, rather than predicted from video."""
     cameras: dict[str, StoredVideo | StoredImages | DecodedFrames]
     columns: dict[str, pa.ChunkedArray] = field(default_factory=dict)
     """States, actions and other vectors of every frame; a vector that is missing here is unknown."""
@@ -348,8 +348,8 @@ def film_instructions(
     extra = [name for name in texts if name not in {_composed(name) for name in (*names, *skipped)}]
     if extra:
         raise ValueError(
-            f"{file} has an instruction for {shortened(extra)}, and the folder no such film; write its path within the "
-            "folder, or remove the entry"
+            f"{file} has an instruction for {shortened(extra)}, and the folder no such film; write its path "
+            "within the folder, or remove the entry"
         )
     found = [texts.get(_composed(name)) or instruction or "" for name in names]
     lost = [name for name, text in zip(names, found, strict=True) if not text.strip()]

@@ -23,7 +23,7 @@ from hlrp.training.step_batches import part_rows
 
 @dataclass(frozen=True)
 class ClipDraws:
-    """Random choices for the clips of a batch: which frames, and how they are augmented."""
+    """Random choices for the clips of a batch: which frames a clip consists of, and how it is augmented in time."""
 
     source: Int[Tensor, " b"]
     """Number of the source of each clip."""

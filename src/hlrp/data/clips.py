@@ -33,8 +33,8 @@ class ClipBatches(Dataset[ClipBatch]):
         num_batches: Steps of the run.
         seed: Seed of all random choices.
         augmentation: Random reversal and stretching of clips.
-        labelled_clips: Clips of every batch that are labelled, if any episode is: drawn from the labelled clips alone,
-            neither reversed nor stretched. The other clips are drawn from all clips.
+        labelled_clips: Clips of every batch that are labelled, if any episode is: sampled from the labelled clips
+            alone, neither reversed nor stretched. The other clips are sampled from all clips.
         idle: Sampling of clips without motion; default: like all other clips.
         codes_fixed_at: Step from which the codes do not change and only the decoder learns; see `reversed_clips`.
 
@@ -78,7 +78,7 @@ class ClipBatches(Dataset[ClipBatch]):
         self._is_labelled = torch.cat([has_labelled_actions(part, start, span) for part, start, span in of_sources])
         self._labelled = self._is_labelled.nonzero()[:, 0]
         count = min(labelled_clips, batch_size) if len(self._labelled) else 0
-        # Spread over the batch, so that all processes and accumulated passes get their part of them.
+        # Labelled clips are spread over the batch, so that every process and accumulated pass gets some.
         self._labelled_rows = torch.arange(count) * batch_size // max(count, 1)
         weights = [idle_weights(part.source, start, span, idle or IdleClips()) for part, start, span in of_sources]
         shares = source_shares([part.weight for part in sources], counts)
@@ -95,7 +95,7 @@ class ClipBatches(Dataset[ClipBatch]):
 
     @property
     def num_clips(self) -> int:
-        """Number of different clips that can be drawn, at the nominal offset."""
+        """Number of different clips that can be sampled, at the nominal offset."""
         return len(self._starts)
 
     @property
@@ -113,7 +113,7 @@ class ClipBatches(Dataset[ClipBatch]):
         views = torch.rand(b, 4, generator=generator) * 2 - 1
 
         clip = torch.searchsorted(self._cumulative, place * self._cumulative[-1], right=True)
-        clip = clip.clamp_max(len(self._starts) - 1)  # the product may round up to the whole
+        clip = clip.clamp_max(len(self._starts) - 1)  # rounding may make the product len(self._starts)
         rows = self._labelled_rows
         clip[rows] = self._labelled[(place[rows] * len(self._labelled)).long()]
         source = self._source_of_clip[clip]

@@ -33,7 +33,7 @@ ACTION_VALID = "is_action_valid"
 """Boolean dataset column that is true for frames whose action is known, as `hlrp-combine-datasets` writes it. The name
 does not begin with `action`, since LeRobot takes each column whose name does for an action."""
 ACTION_KNOWN = "is_action_known"
-"""Boolean column of datasets from `hlrp-pseudo-label`: false for actions that were read from video."""
+"""Boolean column of datasets from `hlrp-pseudo-label`: false for actions that were predicted from video."""
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:

@@ -16,7 +16,7 @@ from hlrp.data.sources import ClipSource
 logger = logging.getLogger(__name__)
 
 _ENOUGH_FRAMES = 32
-"""Valid frames from which on equal codes of all frames are no chance."""
+"""Number of valid frames from which on identical codes in all of them cannot be a coincidence."""
 
 
 def labels_of_dataset(

@@ -27,7 +27,7 @@ def require_safe_templates(info: Mapping[str, Any]) -> None:
         info: Content of `meta/info.json`. A template that is missing or null passes.
 
     Raises:
-        ValueError: With the template that does not.
+        ValueError: If a template leads elsewhere; the message quotes it.
     """
     for name, fields in _FIELDS.items():
         template = info.get(name)
@@ -50,7 +50,7 @@ def require_inside(path: str, *, what: str) -> None:
     Links are followed, since the hub's cache consists of them.
 
     Raises:
-        ValueError: If it leads elsewhere; the message calls it `what`.
+        ValueError: If `path` leads elsewhere; the message calls it `what`.
     """
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\\" in path or not path:
@@ -61,7 +61,7 @@ def require_file_number(number: object, *, what: str) -> None:
     """Raise unless `number` is one that LeRobot gives to files and their folders.
 
     Raises:
-        ValueError: If it is no whole number, negative, or above `HIGHEST_FILE_NUMBER`.
+        ValueError: If `number` is no whole number, negative, or above `HIGHEST_FILE_NUMBER`.
     """
     if not isinstance(number, int) or not 0 <= number <= HIGHEST_FILE_NUMBER:
         raise ValueError(f"{what} must be a whole number from 0 to {HIGHEST_FILE_NUMBER}, got {number!r}")

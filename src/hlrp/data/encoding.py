@@ -26,7 +26,7 @@ _READ_TOGETHER = 64
 
 
 class PictureStatistics:
-    """Statistics of the frames of an episode, over as many of them, and as small, as LeRobot's recorder takes."""
+    """Pixel statistics of an episode, from as many frames, reduced to the same size, as LeRobot's recorder uses."""
 
     def __init__(self, num_frames: int) -> None:
         self._wanted = set(sample_indices(num_frames))

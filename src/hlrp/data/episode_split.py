@@ -1,4 +1,4 @@
-"""Which episodes of a source a run uses: for training, held out, and with their actions."""
+"""Which episodes of a source a run trains on, which it holds out, and from which it also learns actions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrainingSource:
     episodes: Int[Tensor, " e"]
     """Training episodes."""
     weight: float | None = None
-    """Weight of this source in the mix of clips; if None for all sources, every usable clip is drawn equally often."""
+    """Weight of this source in the mix of clips; None for all sources: all usable clips are sampled equally often."""
     labelled: Int[Tensor, " labelled"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Training episodes whose actions the quantizer may learn from."""
     chosen: Int[Tensor, " _"] | None = None
@@ -48,7 +48,7 @@ def chosen_episodes(num_episodes: int, numbers: Sequence[int] | None, *, name: s
         return torch.arange(num_episodes)
     absent = sorted(number for number in numbers if number >= num_episodes)
     if absent:
-        raise ValueError(f"episodes has {absent}, and {name} the episodes 0 to {num_episodes - 1}")
+        raise ValueError(f"episodes has {absent}, and {name} the episodes 0 to {num_episodes - 1}; choose among those")
     return torch.tensor(sorted(numbers), dtype=torch.int64)
 
 

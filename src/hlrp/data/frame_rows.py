@@ -129,7 +129,7 @@ class _PlaceCheck:
         self._ends = (bounds[present, 1] - bounds[present, 0]).cumsum()
         """One after the last row of every episode that has rows."""
         self._misnumbered: str | None = None
-        """Message on the first row with a wrong index; a wrong order of rows explains it, and is told instead."""
+        """Message on the first row with a wrong index; a wrong order of rows explains it, and is reported instead."""
 
     def add(self, chunk: RowChunk) -> None:
         """Raise if the next rows are not in order."""

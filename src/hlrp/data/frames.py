@@ -57,8 +57,8 @@ class ImageFiles:
             images = self._images[wanted.tolist()][self._camera]
             for image in images:
                 image.load()
-        except (OSError, SyntaxError, DecompressionBombError) as error:  # of Pillow, which decodes at the first use
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk
+        except (OSError, SyntaxError, DecompressionBombError) as error:  # Pillow decodes at first use
+            if isinstance(error, OSError) and error.errno is not None:  # the disk failed, not the picture
                 raise
             raise ValueError(
                 f"a picture of camera {self._camera!r} among the frames {int(wanted.min())} to {int(wanted.max())} "

@@ -34,19 +34,20 @@ def known_actions(
     column: str | None = None,
     seed: int = 0,
 ) -> Bool[Tensor, " f"]:
-    """Frames whose action is finite and chosen by the options.
+    """Mask of the frames whose action is finite and chosen by the options.
 
-    Episodes that a run leaves out are not chosen among: no weight learns from them, and those that
-    `--dataset.eval_split` holds out are there to be measured on.
+    Only episodes of the run can be chosen. The run does not train on other episodes, and those that
+    `--dataset.eval_split` holds out are for measuring.
 
     Args:
         meta: Metadata of the dataset.
         in_run: True for frames of the episodes that the run uses; None for all.
-        fraction: Share of the run's episodes with actions, drawn with `seed`; at least one episode unless it is 0.
+        fraction: Share of the run's episodes with actions, in [0, 1], chosen at random with `seed`; at least one
+            episode unless the share is 0.
         episodes: Episodes, as an alternative to `fraction`; empty if not used.
         column: Boolean dataset column, true for known actions, as an alternative to `fraction`. None: the column
             `ACTION_VALID` if the dataset has it; `fraction` and `episodes` then choose among these actions.
-        seed: Seed of the draw.
+        seed: Seed of the random choice.
 
     Raises:
         ValueError: If several alternatives are used, the run lacks the episodes, the dataset lacks the column, or no
@@ -91,8 +92,8 @@ def _finite_actions(meta: LeRobotDatasetMetadata, in_run: Bool[Tensor, " f"]) ->
     unknown = int((in_run & ~finite).sum())
     if unknown:
         logger.warning(
-            f"{unknown} of the {int(in_run.sum())} frames of this run have an action that is NaN or infinite: no "
-            "action is learnt there"
+            f"{unknown} of the {int(in_run.sum())} frames of this run have an action that is NaN or infinite: "
+            "actions are not learned from these frames"
         )
     return finite
 
@@ -104,7 +105,7 @@ def _labelled_episodes(
     last = meta.total_episodes - 1
     lost = [episode for episode in episodes if not 0 <= episode <= last]
     if lost:
-        raise ValueError(f"labelled_episodes has {lost}, and the dataset episodes 0 to {last}; choose among those")
+        raise ValueError(f"labelled_episodes has {lost}, but the dataset has episodes 0 to {last}; choose among those")
     unused = chosen[~torch.isin(chosen, of_run)].tolist()
     if unused:
         raise ValueError(

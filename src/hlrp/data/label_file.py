@@ -80,7 +80,7 @@ class LabelWriter:
         if facts is not None:
             schema = schema.with_metadata(dict(facts))
         self._schema = schema
-        # A dictionary of float vectors that never repeat takes time and saves nothing.
+        # Dictionary encoding is left to the codes: float vectors never repeat, so it would cost time and save nothing.
         dictionaries: Any = [f"{CODES}.list.element"]  # pyarrow's annotation knows only True and False
         self._file = pq.ParquetWriter(
             path,

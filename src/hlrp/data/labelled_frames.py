@@ -90,20 +90,20 @@ class OnlineLabelFrames:
 
 @dataclass(frozen=True)
 class FramePool:
-    """Labelled frames of one source, from which batches are drawn."""
+    """Labelled frames of one source, from which batches are sampled."""
 
     frames: Frames
     index: Int[Tensor, " g"]
     """Absolute indices of the labelled frames."""
     weight: float | None = None
-    """Weight of this source in the mix of samples; if None for all sources, every frame is drawn once per epoch."""
+    """Weight of this source in the mix of samples; if None for all sources, every frame is used once per epoch."""
 
 
 class ShuffledBatches(Dataset[AnyBatch]):
     """Training batches by step number: batch `i` is the same in every run.
 
-    Without weights, every frame is drawn once per epoch. With weights, the samples of each batch are drawn at random
-    with replacement, in proportion to the weights of their sources.
+    Without weights, every frame is used once per epoch. With weights, each batch is sampled at random with
+    replacement, in proportion to the weights of the sources.
 
     Args:
         pools: Labelled frames of all sources.
@@ -151,13 +151,13 @@ class ShuffledBatches(Dataset[AnyBatch]):
             generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
             place = torch.rand(self._batch_size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
             drawn = torch.searchsorted(self._cumulative, place, right=True)
-            return drawn.clamp_max(len(self._index) - 1)  # the product may round up to the whole
+            return drawn.clamp_max(len(self._index) - 1)  # rounding may make the product the length itself
         per_epoch = len(self._index) // self._batch_size
         epoch, position = divmod(step, per_epoch)
         return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
 
     def _order_of(self, epoch: int) -> Int[Tensor, " g"]:
-        """Random order of all positions in `epoch`; kept until the next epoch, as drawing it takes time."""
+        """Random order of all positions in `epoch`; kept until the next epoch, since shuffling takes time."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)  # nearby seeds share no epoch
             self._order = epoch, torch.randperm(len(self._index), generator=generator)

@@ -93,7 +93,7 @@ class LabelMetadata:
         if self.frames is not None and self.frames.get("episodes") is None:
             raise ValueError("frames.episodes is missing")
         if self.codebook and shape != expected:
-            raise ValueError(f"codebook has the shape {shape}, and spec says {expected}")
+            raise ValueError(f"codebook has the shape {shape}, but spec says {expected}")
         if self.codebook and not np.abs(self.codebook).max() <= LARGEST_LATENT:  # NaN compares as false
             raise ValueError(f"codebook holds numbers that are not finite or above {LARGEST_LATENT:g}")
 
@@ -232,7 +232,7 @@ def new_labels(folder: Path | str, metadata: LabelMetadata, *, overwrite: bool =
 
 
 def are_labels_of(folder: Path | str, metadata: LabelMetadata) -> bool:
-    """Whether `folder` holds labels that are described by `metadata`, word for word."""
+    """Whether `folder` holds labels whose `labels.json` is exactly `metadata`."""
     path = Path(folder) / METADATA_FILE
     return path.is_file() and path.read_text(encoding="utf-8") == metadata.to_json()
 
@@ -278,7 +278,7 @@ def load_label_columns(dataset_root: Path | str, *, with_vectors: bool = False) 
 def _column_metadata(root: Path) -> LabelMetadata:
     """Metadata of the label columns of the dataset in `root`, from where this or an earlier version stored it."""
     feature = _label_feature(root)
-    assert feature is not None, "asked by `find_labels`"
+    assert feature is not None, "`find_labels` has checked that the column exists"
     old = root / OLD_COLUMN_METADATA_FILE
     if feature.get("info"):
         path, values = root / INFO_FILE, feature["info"]
@@ -336,7 +336,7 @@ def require_labels_of(
 ) -> None:
     """Raise unless `labels` have one row for each of the given frames, in the same order.
 
-    The column `index` alone would not tell: LeRobot renumbers it when an episode is deleted.
+    Comparing the column `index` alone would miss a deleted episode: LeRobot renumbers `index` after the deletion.
 
     Raises:
         ValueError: If the number or the order of frames differs.

@@ -1,4 +1,4 @@
-"""Identify recordings, in whatever folder they are: which a LAQ was trained on, and which frames labels are of.
+"""Identify recordings in whatever folder they are: those that a LAQ was trained on, and those that labels describe.
 
 A LAQ stores what is known of every source of clips, also of plain videos: `source_identity`. Labels store digests of
 the files of a dataset: `dataset_identity`. These digests stay the same if a dataset is copied, moved, uploaded and
@@ -42,7 +42,7 @@ _RUNS, _RUN_FRAMES = 16, 16
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingIdentity:
-    """Facts that tell one set of recordings from another; None for what is not known. Digests have 16 digits."""
+    """Facts that distinguish one set of recordings from another; None if unknown. Digests have 16 hex digits."""
 
     name: str | None = None
     episodes: int | None = None
@@ -98,7 +98,7 @@ class RecordingIdentity:
         return abs(self.duration_s - other.duration_s) * min(self.fps, other.fps) <= self.episodes
 
     def difference(self, other: RecordingIdentity) -> str | None:
-        """Name the first digest of `dataset_identity` that both know and that differs, for messages; None if none."""
+        """Name, for messages, the first digest of `dataset_identity` that both have and that differs; None if none."""
         words = {
             "clock": "frame rate or lengths of episodes",
             "records": "time stamps, states or actions",

@@ -145,19 +145,19 @@ def choose_measured(
     """Choose the episodes of `source` on which a quantizer is measured.
 
     If the quantizer was trained on `source`, the episodes held out in training are measured. Otherwise, or if training
-    held out none of `episodes`, episodes are drawn at random.
+    held out none of `episodes`, episodes are chosen at random.
 
     Args:
         trained_on: Sources that the quantizer was trained on; see `trained_sources`.
         source: Source on which the quantizer is measured.
         deltas: Frames of a clip, relative to its first frame.
-        held_out: Share of the episodes to measure if they are drawn at random, in (0, 1).
-        seed: Seed of the random draw.
+        held_out: Share of the episodes to measure if they are chosen at random, in (0, 1).
+        seed: Seed of the random choice.
         episodes: Numbers of the episodes to use, for fitting and measuring together; None for all.
 
     Raises:
-        ValueError: If `source` lacks one of `episodes`, or episodes must be drawn and fewer than two are long enough
-            for a clip.
+        ValueError: If `source` lacks one of `episodes`, or episodes must be chosen at random and fewer than two are
+            long enough for a clip.
     """
     count = len(source.bounds)
     chosen = chosen_episodes(count, episodes, name=source.name)
@@ -185,7 +185,7 @@ def choose_measured(
             f"{source.name} has one episode with room for a clip of {max(deltas) + 1} frames, and measuring needs two: "
             "one to fit the probes on, one to score them"
         )
-    drawn = f"measured on {with_noun(len(measured), 'episode')} of {len(chosen)}, drawn by seed {seed}"
+    drawn = f"measured on {with_noun(len(measured), 'episode')} of {len(chosen)}, chosen at random with seed {seed}"
     basis, sentence = _relation(known, seen if found else None, set(chosen.tolist()), count, drawn)
     return MeasuredEpisodes(fit=fit, measured=measured, basis=basis, sentence=sentence)
 
@@ -193,7 +193,7 @@ def choose_measured(
 def _relation(
     known: Sequence[TrainedSource], seen: set[int] | None, chosen: set[int], count: int, drawn: str
 ) -> tuple[Basis, str]:
-    """Relation of the `chosen` episodes, some of which were drawn, to the training, and a sentence about it.
+    """Relation of the `chosen` episodes to the training, and a sentence about it that ends with `drawn`.
 
     `seen` holds the episodes of the same recordings that were trained on; None if the training had other recordings.
     """

@@ -60,7 +60,7 @@ class NewColumn:
 
 
 def _has_statistics(column: Column) -> bool:
-    """Whether the dataset holds statistics of the column: those of yes and no mean nothing."""
+    """Whether the dataset stores statistics of the column; they would mean nothing for booleans."""
     return column.feature["dtype"] != "bool"
 
 
@@ -79,8 +79,8 @@ def write_with_columns(
 ) -> None:
     """Write a copy of `dataset` to the folder `root` with `columns`, which replace columns of the same name.
 
-    Only the folders and metadata that LeRobot defines are copied, not what other tools keep beside them, such as latent
-    labels, which belong to the frames with their old columns.
+    Only the folders and metadata that LeRobot defines are copied. Files of other tools are left out, such as latent
+    labels, which may not fit the changed columns.
 
     Args:
         dataset: The dataset to copy.

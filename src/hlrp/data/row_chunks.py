@@ -32,7 +32,7 @@ class RowChunk:
         return self.batch.column(name).to_numpy(zero_copy_only=False)
 
     def lacks_numbers(self, name: str) -> bool:
-        """Whether the column `name` has rows without a value, or holds something else than single numbers."""
+        """Whether the column `name` has rows without a value, or holds anything but single numbers."""
         column = self.batch.column(name)
         return bool(column.null_count) or not pa.types.is_primitive(column.type)
 

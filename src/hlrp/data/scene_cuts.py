@@ -1,6 +1,6 @@
 """Find scene cuts in videos, since a quantizer would take a cut for motion.
 
-A frame counts as the first of a new scene if it passes two tests, so that fast motion is not taken for a cut:
+A frame counts as the first of a new scene if both of these are true, so that fast motion is not taken for a cut:
 
 - It differs from the previous frame much more than neighbouring frames differ from theirs. Motion lasts for several
   frames, a cut for one.

@@ -158,7 +158,7 @@ class ClipAugmentation:
     """Fraction of the training after which no clip is played backwards, so that codes adapt to forward motion; once
     codes are fitted (quantizer kmeans), clips are played backwards again until the end, for the decoder."""
     max_stretch: float = 0.0
-    """Largest random frame offset as a multiple of the nominal offset, drawn from 0 up; 0: always the nominal one."""
+    """Largest random frame offset as a multiple of the nominal offset, sampled from 0 up; 0: always the nominal one."""
 
     def __post_init__(self) -> None:
         require_numbers(self, "reverse_until", "reverse_probability", at_least=0, at_most=1)

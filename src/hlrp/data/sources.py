@@ -45,8 +45,8 @@ class ClipSource:
     actions: Float[Tensor, "f a"] | None
     """Action of every frame, in dataset units. Rows that are not finite are unknown; None if all rows are unknown."""
     read_from_video: Bool[Tensor, " f"] | None = None
-    """Whether an action was read from video by `hlrp-pseudo-label`, so that it is no truth to measure on; None if no
-    action was."""
+    """Whether `hlrp-pseudo-label` predicted an action from video, so that it is no truth to measure on; None if all
+    actions were recorded."""
     cuts: Int[Tensor, " cuts"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """First frame after every scene cut within an episode, in order; empty for robot recordings, which have no cuts."""
 
@@ -66,7 +66,7 @@ class ClipSource:
 
     @property
     def recorded_actions(self) -> Float[Tensor, "f a"] | None:
-        """`actions` that were recorded with the frames; those that were read from video are NaN."""
+        """`actions` that were recorded with the frames; those that were predicted from video are NaN."""
         if self.actions is None or self.read_from_video is None:
             return self.actions
         return self.actions.masked_fill(self.read_from_video[:, None], torch.nan)
@@ -125,7 +125,7 @@ def lerobot_source(
 
 
 def actions_read_from_video(dataset: LeRobotDataset) -> Bool[Tensor, " f"] | None:
-    """Mask of the actions that `hlrp-pseudo-label` read from video; None if the dataset is not from that command."""
+    """Mask of the actions that `hlrp-pseudo-label` predicted from video; None if another program wrote the dataset."""
     known = read_vectors(dataset.meta, ACTION_KNOWN) if ACTION_KNOWN in dataset.meta.features else None
     return None if known is None else known[:, 0] != 1
 

@@ -6,17 +6,17 @@ import numpy as np
 from jaxtyping import Shaped
 
 _TRUE = 0.5
-"""Least number that becomes true in a column of truth values."""
+"""Smallest number that becomes true in a boolean column."""
 
 
 def as_stored(values: Shaped[np.ndarray, "*f"], dtype: str) -> Shaped[np.ndarray, "*f"]:
     """Convert `values` to the type `dtype` of a column.
 
-    Numbers become the nearest whole number that `dtype` holds, and true from 0.5 on; numpy alone would cut off their
-    digits, and make true of every number but 0.
+    For a type of whole numbers, values become the nearest one that `dtype` can represent; for booleans, true from 0.5
+    on. numpy alone would cut off the decimals, and make every number but 0 true.
 
     Args:
-        values: Numbers or truth values; finite where `dtype` is of whole numbers or truth values.
+        values: Numbers or booleans; finite where `dtype` is a type of whole numbers or booleans.
         dtype: Name of a numpy type.
     """
     target = np.dtype(dtype)

@@ -35,7 +35,7 @@ class TimeStampCheck:
         Args:
             meta: Metadata of the dataset.
             tolerance_s: Largest deviation of the time between two frames from 1 / fps, in seconds; None to compare only
-                the median frame rate. Whatever it is, a frame of a video must have the time of its number: LeRobot
+                the median frame rate. In any case, a frame of a video must have the time of its number: LeRobot
                 looks pictures up by time, HLRP by number.
         """
         self._root, self._fps, self._has_videos = Path(meta.root), float(meta.fps), bool(meta.video_keys)
@@ -50,7 +50,7 @@ class TimeStampCheck:
         self._last: tuple[float, int] | None = None
         """Time stamp and episode of the last row of the chunk before."""
         self._half_slot = 0.5 / self._fps
-        """A time stamp that is further from that of its frame's number belongs to another picture, in seconds."""
+        """Largest deviation, in seconds, of a time stamp from frame / fps; beyond it another picture is shown."""
         self._off = _Off(self._half_slot)
 
     def add(

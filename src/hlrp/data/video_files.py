@@ -58,8 +58,8 @@ class VideoFiles:
         crop: Crop frames to the shape of `image_size` instead of stretching them.
         constant_rate: Whether frames are evenly spaced in time, as in LeRobot's files. Such files are decoded with
             torchcodec if it is available, as in LeRobot; all others with PyAV.
-        tolerance_s: Largest difference between `seconds` and the time stamp of the decoded frame, in seconds; None to
-            accept whatever frame is on screen at that time.
+        tolerance_s: Largest difference between the requested time and the time stamp of the decoded frame, in
+            seconds; None to accept whatever frame is on screen at that time.
         last_s: Start time of the last frame of each file, in seconds, if known; a file that ends earlier was cut short.
     """
 

@@ -1,4 +1,7 @@
-"""A folder of video files as a data source of stage 1, without actions and without dataset metadata."""
+"""A folder of video files as a data source of stage 1, without actions and without dataset metadata.
+
+Such a video file is called a film here, to distinguish it from the videos of a LeRobotDataset. Each film is an episode.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PRETRAINED_TASKS = [
 """Meta-World tasks of the demonstrations."""
 
 _KEPT_OUT = ("train_config.json", "tensorboard", "wandb")
-"""What the folder of a trained model holds that is of no use elsewhere: options to resume it, and files of loggers."""
+"""Files in the folder of a trained model that are not copied: options to resume the training, and files of loggers."""
 _MODELS = {"laq": "latent action quantizer", "foundation": "foundation model", "policy": f"policy `{OUR_POLICY}`"}
 _FIGURES = {
     "success": "Share of episodes solved",
@@ -39,9 +39,9 @@ _FIGURES = {
 
 _README = """# Trained models
 
-Three small models of one run, {megabytes:.1f} MB together with their cards and pictures, trained by this project alone
-on demonstrations of Meta-World's scripted experts: six tasks, 30 episodes of each, 64 x 64 pixels. `make try` shows
-what they do; `make pretrained` trains them again.
+Three small models of one run, {megabytes:.1f} MB together with their cards and pictures. They were trained from random
+weights on demonstrations of Meta-World's scripted experts: six tasks, 30 episodes of each, 64 x 64 pixels. `make try`
+evaluates the policy on a few episodes; `make pretrained` trains the models again.
 
 {models}
 
@@ -57,8 +57,8 @@ lerobot-eval --policy.path=pretrained/policy --env.type=hlrp_metaworld --env.tas
     --eval.n_episodes=10 --eval.batch_size=5 --eval.use_async_envs=false
 ```
 
-The models are made to look at, to start from and to test with. They know one camera of one simulated robot; for
-your robot, train your own.
+The models are examples: for a first look, for tests, and as a start for fine-tuning in the same simulator. They were
+trained with one camera of one simulated robot; for your robot, train your own models.
 
 {figures}
 """

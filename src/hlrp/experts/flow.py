@@ -222,7 +222,7 @@ def _tokens(
 
 
 def early_times(num: int, *, device: torch.device) -> Float[Tensor, " b"]:
-    """Training times in [0.001, 1], drawn from Beta(1.5, 1) as in pi0, which prefers noisy chunks (times near 1)."""
+    """Training times in [0.001, 1], sampled from Beta(1.5, 1) as in pi0: noisy chunks (times near 1) are likelier."""
     return 0.001 + 0.999 * torch.rand(num, device=device).pow(1 / 1.5)
 
 

@@ -12,7 +12,7 @@ from hlrp.flow_matching import Guide
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertSizes:
-    """Sizes of what an expert gets and predicts."""
+    """Sizes of an expert's inputs and of its output."""
 
     chunk_size: int
     """Steps of a chunk, h."""
@@ -111,6 +111,6 @@ class ActionExpert(nn.Module, ABC):
             observation: Features of the observation.
             codes: As for `loss`.
             state: As for `loss`.
-            noise: Noise to start from; None draws it.
+            noise: Noise to start from, standard normal; None samples it.
             guide: Correction of the velocity in every denoising step, for real-time chunking.
         """

@@ -187,7 +187,7 @@ def read_description(folder: Path | str) -> FoundationDescription:
 
 
 def _hint(folder: Path) -> str:
-    """End of the message that `folder` is no foundation checkpoint: names what the folder seems to be instead."""
+    """End of the message that `folder` is no foundation checkpoint: says what the folder seems to be instead."""
     for inner in ("pretrained_model", "checkpoints/last/pretrained_model"):
         if (folder / inner / DESCRIPTION_FILE).is_file():
             return f"; there is a policy in {folder / inner}, name that folder"

@@ -1,4 +1,4 @@
-"""What a foundation model says of labelled frames: true and decoded codes with their probabilities."""
+"""Predictions of a foundation model for labelled frames: true codes, decoded codes and their probabilities."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def pretrained_processor(model_name: str) -> ProcessorMixin:
         return AutoProcessor.from_pretrained(model_name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"model {model_name!r} is neither the folder of a chat model nor to be had from the hub; check the name "
+            f"model {model_name!r} is neither the folder of a chat model nor available on the hub; check the name "
             f"and the network, or download it and name its folder as model_name ({str(error).splitlines()[0]})"
         ) from error
 

@@ -1,1 +1,1 @@
-"""Inverse dynamics: models that read actions from video, and how sure they are of what they read."""
+"""Inverse dynamics models: they predict the actions of a video, with a confidence, to make pseudo-labels (VPT)."""

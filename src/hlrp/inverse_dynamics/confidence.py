@@ -1,7 +1,7 @@
-"""Confidence of read actions: the probability that an action is right to within a tolerance, from the models' spread.
+"""Confidence of predicted actions: probability that an action is right within a tolerance, from the models' spread.
 
 The probability is a logistic function of the logarithm of the spread (Platt scaling), fitted on actions that are known
-but were held out of training. The same held-out actions tell how well the probabilities are calibrated.
+but were held out of training. The same held-out actions show how well the probabilities are calibrated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Confidence:
     def fit(cls, spread: Float[np.ndarray, " f"], right: Bool[np.ndarray, " f"]) -> Confidence:
         """Fit the function on actions of which it is known whether they are right."""
         share = float(np.clip(right.mean(), 1 / (len(right) + 2), 1 - 1 / (len(right) + 2)))
-        if right.all() or not right.any():  # a constant, since there is nothing to tell apart
+        if right.all() or not right.any():  # a single class: a constant probability
             return cls(0.0, float(np.log(share / (1 - share))))
         model = LogisticRegression().fit(_feature(spread)[:, None], right)
         return cls(float(model.coef_[0, 0]), float(model.intercept_[0]))

@@ -1,7 +1,7 @@
-"""Network that reads the actions between the first and the last frame of a clip.
+"""Network that predicts the actions between the first and the last frame of a clip.
 
-An inverse dynamics model (IDM), as in VPT (arXiv:2206.11795), sees frames from both sides of an action, which is far
-easier than to choose an action from one frame. So few labelled episodes are enough for it.
+An inverse dynamics model (IDM), as in VPT (arXiv:2206.11795), sees the frames before and after an action. This is far
+easier than choosing an action from one frame, so that few labelled episodes are enough.
 """
 
 from __future__ import annotations

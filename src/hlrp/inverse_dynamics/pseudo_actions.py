@@ -1,4 +1,4 @@
-"""Pseudo-actions: read the actions of all frames from few frames with known actions, and say how sure each is."""
+"""Pseudo-labels: predict the unknown actions of a source, with a confidence, from few frames with known actions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _Train = Callable[[Bool[Tensor, " f"], int, str], InverseDynamicsNetwork]
 
 @dataclass(frozen=True)
 class HeldOutActions:
-    """Known actions beside what models that were not trained on them read, in the order of the frames."""
+    """Known actions beside the predictions of models that were not trained on them, in the order of the frames."""
 
     index: Int[np.ndarray, " f"]
     """Absolute frame index."""
     true: Float[np.ndarray, "f a"]
     """Known actions, in dataset units."""
     read: Float[np.ndarray, "f a"]
-    """Actions that were read, in dataset units."""
+    """Predicted actions, in dataset units."""
     error: Float[np.ndarray, " f"]
     """Root mean square error over dimensions that vary, in standard deviations of the known actions."""
     confidence: Float[np.ndarray, " f"]
@@ -74,20 +74,20 @@ class PseudoActions:
     """An action for every frame but those of episodes that are shorter than a clip."""
 
     actions: Float[Tensor, "f a"]
-    """In dataset units: the known action where there is one, else the action that was read. A placeholder, the mean of
-    the known actions, where `has_action` is false."""
+    """In dataset units: the known action where there is one, else the predicted action. A placeholder, the mean of the
+    known actions, where `has_action` is false."""
     confidence: Float[Tensor, " f"]
     """1 for known actions; else the probability that the action is right; 0 if no clip covers the frame."""
     known: Bool[Tensor, " f"]
-    """Whether the action is known and not read."""
+    """Whether the action is known, and therefore not predicted."""
     has_action: Bool[Tensor, " f"]
-    """Whether the action is known or was read from video; false in episodes that are shorter than a clip, and thus
-    show no action, up to their first known action."""
+    """Whether the action is known or was predicted. False in episodes that are shorter than a clip, from which nothing
+    can be predicted, up to their first known action."""
     held_out: HeldOutActions
 
     @property
     def read(self) -> Bool[Tensor, " f"]:
-        """Whether the action was read from video; at the end of an episode it repeats the one before."""
+        """Whether the action was predicted from video; at the end of an episode it repeats the previous action."""
         return self.has_action & ~self.known
 
 
@@ -102,10 +102,10 @@ def pseudo_actions(
     instructions: list[str] | None = None,
     device: str = "cpu",
 ) -> PseudoActions:
-    """Train inverse dynamics models on the known actions of `source`, and read the action of every other frame.
+    """Train inverse dynamics models on the known actions of `source`, and predict the action of every other frame.
 
     First, one model per fold is trained on the other folds, to measure errors on held-out actions and to calibrate the
-    confidence. Then `config.members` models are trained on all known actions, which read the remaining frames.
+    confidence. Then `config.members` models are trained on all known actions; they predict the remaining actions.
 
     Args:
         source: Frames, episodes and actions.
@@ -115,7 +115,7 @@ def pseudo_actions(
         config: Options of the models and their training.
         laq: Quantizer whose encoder the models start from; None for models from scratch.
         instructions: Instruction of every frame, by which folds are balanced; None for one task.
-        device: Device of training and reading.
+        device: Device of training and prediction.
 
     Raises:
         ValueError: If too few actions are known.
@@ -139,20 +139,20 @@ def pseudo_actions(
     held_out, confidence = _cross_validated(clips, folds, config, trained)
     nothing = torch.zeros_like(known)
     members = [trained(nothing, number, f"model {number + 1} of {config.members}") for number in range(config.members)]
-    found = read_actions(members, clips, ~known, title="reading actions")
+    found = read_actions(members, clips, ~known, title="predicting actions")
     return _filled(clips, found, confidence, held_out)
 
 
 def _cross_validated(
     clips: ActionClips, folds: Folds, config: InverseDynamicsConfig, trained: _Train
 ) -> tuple[HeldOutActions, Confidence]:
-    """Read every known action with a model that was not trained on it, and fit the confidence to the errors."""
+    """Predict every known action by a model that was not trained on it, and fit the confidence to the errors."""
     read, spread = torch.zeros_like(clips.actions), torch.zeros(len(clips.actions))
     covered = torch.zeros_like(clips.known)
     for number in range(folds.count):
         inside = folds.number == number
         network = trained(inside, config.members + number, f"fold {number + 1} of {folds.count}")
-        found = read_actions([network], clips, inside, title="reading held-out actions")
+        found = read_actions([network], clips, inside, title="predicting held-out actions")
         read[found.covered], spread[found.covered] = found.actions[found.covered], found.spread[found.covered]
         covered |= found.covered
     scale, index = clips.scale, covered.nonzero()[:, 0]
@@ -173,7 +173,7 @@ def _cross_validated(
 
 
 def _filled(clips: ActionClips, found: ReadActions, confidence: Confidence, held_out: HeldOutActions) -> PseudoActions:
-    """Known actions where there are any, read actions elsewhere.
+    """Known actions where there are any, predicted actions elsewhere.
 
     A frame that no clip covers repeats the one before; where an episode has none before it, there is no action.
     """

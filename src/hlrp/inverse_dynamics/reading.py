@@ -1,7 +1,7 @@
-"""Read the action of every frame with an ensemble of inverse dynamics models.
+"""Predict the action of every frame with an ensemble of inverse dynamics models.
 
-Each clip gives the actions of all its steps, so that every action is read from several overlapping clips. Their mean is
-the action; how far they spread tells how sure the models are.
+Each clip gives the actions of all its steps, so that every action is predicted from several overlapping clips. The mean
+of these predictions is the action; their spread measures how unsure the models are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class ReadActions:
-    """Actions that were read from video, standardized."""
+    """Actions that were predicted from video, standardized."""
 
     actions: Float[Tensor, "f a"]
     """0, the mean of the known actions, where no clip covers a frame."""
@@ -37,13 +37,13 @@ class ReadActions:
 def read_actions(
     networks: Sequence[InverseDynamicsNetwork], clips: ActionClips, wanted: Bool[Tensor, " f"], *, title: str
 ) -> ReadActions:
-    """Read the actions of the frames `wanted` from all clips that cover them.
+    """Predict the actions of the frames `wanted` from all clips that cover them.
 
     Args:
         networks: Members of the ensemble, trained on `clips`.
         clips: Clips of the source.
-        wanted: True for frames whose actions are to be read.
-        title: What is read, for the progress bar.
+        wanted: True for frames whose actions are to be predicted.
+        title: Text of the progress bar.
     """
     starts = clips.starts[wanted[clips.starts[:, None] + clips.steps].any(1)]
     found = [_read(network, clips, starts, title=title) for network in networks]

@@ -35,7 +35,7 @@ def new_network(
 ) -> InverseDynamicsNetwork:
     """An untrained network for `clips`.
 
-    With `laq`, it holds a copy of this quantizer's encoder, to train further, which sees the frames `laq_deltas`.
+    With `laq`, the network holds a trainable copy of this quantizer's encoder, which sees the frames `laq_deltas`.
     """
     encoder: nn.Module | None = None
     width = 0
@@ -75,7 +75,7 @@ def train_network(
         config: Options of the training.
         seed: Seed of batches, augmentation and dropout.
         device: Device of the training.
-        title: What is trained, for the progress bar.
+        title: Text of the progress bar.
 
     Returns:
         `network`, in evaluation mode.

@@ -28,7 +28,8 @@ from hlrp.storage.files import sole_writer
 
 @dataclass(frozen=True)
 class LabelTask:
-    """Label every `world_size`-th shard from shard `rank` on: neighbours take about equally long."""
+    """Label every `world_size`-th shard from shard `rank` on. Neighbouring shards take about equally long, so that all
+    tasks do."""
 
     open_job: OpenJob
     target: Path

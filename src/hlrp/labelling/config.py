@@ -44,9 +44,9 @@ class ClusterConfig:
 
     executor: Executor = "none"
     tasks: int | None = None
-    """Tasks among which shards are divided; None: one a shard."""
+    """Tasks among which shards are divided; None: one per shard."""
     workers: int | None = None
-    """Tasks at the same time; None: one a core of this machine, or all on a cluster."""
+    """Tasks at the same time; None: one per core of this machine, or all on a cluster."""
     resources: TaskResources = field(default_factory=TaskResources)
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ def _label_shard(
 
 
 def _rows(job: LabelJob, first: int, end: int, batch: ReadBatch) -> LabelRows:
-    """Labels of the frames from `first` to `end`, of which `batch` has all that get a label."""
+    """Labels of the frames from `first` to `end`; `batch` holds the clips of all frames among them that get a label."""
     spec, bounds = job.metadata.spec, job.source.bounds
     index = torch.arange(first, end)
     episode = torch.searchsorted(bounds[:, 1].contiguous(), index, right=True)
@@ -146,7 +146,7 @@ def publish(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool, 
 
 
 def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool) -> Labelled | None:
-    """What a run of the same job has written that was interrupted before it had removed its shards; None if none was.
+    """Result of an earlier run of the same job that was interrupted before it had removed its shards, or None.
 
     The shards are removed.
     """

@@ -1,4 +1,4 @@
-"""What is to be labelled, by what, and in which shards: all that decides the labels."""
+"""A labelling job: the frames, the model that labels them, and the shards. They determine the labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hlrp.labelling.labellers import Labeller
 from hlrp.labelling.shards import Shard, plan_shards
 
 _VERSION = 1
-"""Raised when the same options give other shards, so that shards of an earlier version are made again."""
+"""Increased when the same options give other shards, so that shards of an earlier version are made again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class Labeller(Protocol):
     """A model that gives frames their labels."""
 
     def deltas(self, fps: float) -> list[int]:
-        """Frames that the model sees of a label at frame t, relative to t, in a source of `fps` Hz."""
+        """Frames that the model sees to label frame t, as offsets in frames from t, in a source of `fps` Hz."""
         ...
 
     def label(self, clips: UInt8[Tensor, "b t m c h w"], index: Int[Tensor, " b"]) -> LatentActions:

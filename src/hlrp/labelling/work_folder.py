@@ -64,10 +64,10 @@ class WorkFolder:
             return False
 
     def prepare(self, fingerprint: str, metadata: LabelMetadata) -> None:
-        """Create the folder, or keep the shards of an interrupted run of the same job; those of another job go."""
+        """Create the folder, or keep the shards of an interrupted run of the same job; remove those of another job."""
         is_same = self.holds(fingerprint)
         if self.path.exists() and not is_same:
-            logger.info(f"{self.path} is of other labels, or of other options: all shards are labelled anew")
+            logger.info(f"{self.path} holds shards of other labels or options: all shards are labelled anew")
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         if not is_same:
@@ -104,7 +104,7 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove the folder, when the labels are complete.
 
-        The plan goes last: a run that is killed meanwhile leaves a folder that `prepare` and `note_of_finished` know.
+        The plan is removed last, so that `prepare` and `note_of_finished` recognise what a killed run has left.
         """
         for path in self.path.glob("*"):
             if path.name not in (PLAN_FILE, FINISHED_FILE):

@@ -105,7 +105,7 @@ def debug() -> LAQConfig:
 
 
 def tiny() -> LAQConfig:
-    """For weights that travel with code: 64-pixel frames, 1.0 M parameters, a checkpoint of 4 MB."""
+    """For weights that are stored beside code: 64-pixel frames, 1.0 M parameters, a checkpoint of 4 MB."""
     return LAQConfig(dim=96)
 
 

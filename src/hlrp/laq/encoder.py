@@ -37,7 +37,7 @@ class TransitionEncoder(nn.Module):
         tokens = tokens + self.time[:t]
         for block in self.blocks:
             tokens = block(tokens)
-        # A transition is read from the change of each token, and from the later tokens, which tell what has moved.
+        # Slots attend to the change of each token, and to the tokens of the later frame, which show what has moved.
         change = torch.cat([tokens[:, 1:] - tokens[:, :-1], tokens[:, 1:]], dim=2)
         change = rearrange(change, "b n l d -> (b n) l d")
         slots = self.read(repeat(self.slots, "s d -> b s d", b=len(change)), change)

@@ -43,7 +43,7 @@ class Reconstruction:
     quantized: Float[Tensor, "b n s v"]
     """Code vectors, the input of the decoder."""
     actions: Float[Tensor, "b n g"] | None
-    """Standardized actions read from the codes; None without an action head."""
+    """Standardized actions that the action head predicts from the codes; None without an action head."""
     quantizer_loss: Float[Tensor, ""]
     """Loss term of the quantizer, weighted; 0 in evaluation."""
 

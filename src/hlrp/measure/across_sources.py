@@ -1,8 +1,8 @@
 """Whether the codes of a quantizer mean the same on every source it was trained on.
 
-A code may mean "to the left" on one robot and something else in a film. Two measurements tell: codes of a clip of one
-source are decoded from a frame of another one and read back (see `hlrp.measure.transfer`), and a linear map from codes
-to actions that was fitted on one source is scored on another one.
+A code may mean "to the left" on one robot and something else in another video. Two measurements show this. Codes of a
+clip of one source are decoded from a frame of another source, and encoded again (see `hlrp.measure.transfer`). A linear
+map from codes to actions that was fitted on one source is scored on another source.
 """
 
 from __future__ import annotations

@@ -28,34 +28,34 @@ class ProbeMetrics:
     """
 
     probe_r2: float | None
-    """R² of the action chunk, read linearly from the one-hot codes of the clip."""
+    """R² of the action chunk, predicted linearly from the one-hot codes of the clip."""
     probe_r2_interval: tuple[float, float] | None
     """95 % bootstrap interval of `probe_r2` over held-out episodes; None with fewer than two of them. The probe is not
     fitted again: the interval covers the choice of test episodes, not that of training episodes."""
     probe_r2_quantized: float | None
-    """R² of the action chunk, read linearly from the code vectors that the decoder takes."""
+    """R² of the action chunk, predicted linearly from the code vectors that the decoder takes."""
     probe_r2_vectors: float | None
-    """R² of the action chunk, read linearly from the encoder's vectors before quantization."""
+    """R² of the action chunk, predicted linearly from the encoder's vectors before quantization."""
     probe_r2_frame_only: float | None
-    """R² of the action chunk, read linearly from the codes of a still clip (frame t repeated): a reference for codes
-    that show the frame, but no motion."""
+    """R² of the action chunk, predicted linearly from the codes of a still clip (frame t repeated): a reference for
+    codes that show the frame, but no motion."""
     probe_r2_pixels: float | None
-    """R² of the action chunk, read linearly from frame t's pixels (16x16): a baseline that sees no later frame."""
+    """R² of the action chunk, predicted linearly from frame t's pixels (16x16): a baseline that sees no later frame."""
     probe_r2_pixels_and_codes: float | None
-    """R² of the action chunk, read linearly from frame t's pixels and the one-hot codes together."""
+    """R² of the action chunk, predicted linearly from frame t's pixels and the one-hot codes together."""
     probe_r2_relative: float | None
-    """R² of the relative action chunk, read linearly from the one-hot codes of the clip: every action minus the first
-    one of its chunk. If actions are absolute targets, such as joint positions, `probe_r2` mostly tells where the robot
-    is, and this metric tells how it moves. None for chunks of one action."""
+    """R² of the relative action chunk, predicted linearly from the one-hot codes of the clip: every action minus the
+    first one of its chunk. If actions are absolute targets, such as joint positions, `probe_r2` mostly measures where
+    the robot is, and this metric how it moves. None for chunks of one action."""
     probe_r2_relative_vectors: float | None
-    """R² of the relative action chunk, read linearly from the encoder's vectors before quantization."""
+    """R² of the relative action chunk, predicted linearly from the encoder's vectors before quantization."""
     probe_gain: float | None
-    """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what the codes tell beyond frame t."""
+    """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what the codes add to frame t."""
     probe_gain_interval: tuple[float, float] | None
     """95 % bootstrap interval of `probe_gain`; both R² are computed on the same resampled episodes."""
     probe_r2_per_action: list[float | None] | None
     """`probe_r2` of each action dimension; None for a dimension that is constant in the fitting clips, from which
-    nothing can be learnt about it, or in the held-out clips. Such a dimension enters no other metric either."""
+    nothing can be learned about it, or in the held-out clips. Such a dimension enters no other metric either."""
     probe_r2_per_action_by_features: dict[str, list[float | None]] | None
     """R² of each action dimension by input of the probe: `codes` (if any), `quantized`, `vectors`, `frame_only` and
     `pixels`."""
@@ -131,8 +131,8 @@ def standardized(fit: Float[Tensor, "i h a"], held_out: Float[Tensor, "j h a"], 
     """Standardize actions by the mean and standard deviation of the fitting clips, so that no unit outweighs another.
 
     An action dimension that is constant in the fitting clips becomes 0 everywhere, so that it has no R²: nothing can be
-    learnt about it, and its first change in a held-out clip would otherwise outweigh all other dimensions. A chunk with
-    an action that is not finite becomes NaN as a whole, and the probes leave it out.
+    learned about it, and its first change in a held-out clip would otherwise outweigh all other dimensions. A chunk
+    with an action that is not finite becomes NaN as a whole, and the probes leave it out.
     """
     mean, scale, varies = mean_and_scale(fit[has_finite_actions(fit)])
 

@@ -113,7 +113,7 @@ def baseline_rows(
     return [
         found,
         model_row(
-            "random LAQ", "the same architecture, untrained: what any code of the change says",
+            "random LAQ", "the same architecture with random weights: what codes show without training",
             untrained, clips, chunks,
         ),
         model_row(
@@ -123,7 +123,7 @@ def baseline_rows(
             supervised, clips, chunks,
         ),
         code_row(
-            "oracle codes", "k-means of the true actions: about the most that codes of this size can say",
+            "oracle codes", "k-means of the true actions: about the best that codes of this size can reach",
             *oracle_codes(chunks, config.spec, seed=seed), chunks, config.spec.codebook_size,
         ),
     ]  # fmt: skip

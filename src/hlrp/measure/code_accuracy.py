@@ -36,10 +36,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class LastCodeGuess:
-    """Accuracy of a guess that repeats the true codes of the previous span."""
+    """Accuracy of a guess for frame t that repeats the true codes of the previous clip, which ends at frame t."""
 
     frames: int
-    """Held-out frames whose previous span is labelled too; other frames do not count."""
+    """Held-out frames whose previous clip is labelled too; other frames do not count."""
     per_slot: list[float]
     """Share of correct codes in each slot."""
 
@@ -70,7 +70,7 @@ class CodeAccuracy:
     cross_entropy_bits: list[float]
     """Cross-entropy of the true code in bits, given the true previous codes."""
     label_entropy_bits: list[float]
-    """Entropy of the held-out codes in bits: cross-entropy of the best constant distribution, to be undercut."""
+    """Entropy of the held-out codes in bits: the cross-entropy of the best constant distribution of codes."""
     calibration_error: float
     """Expected calibration error of the decoded codes: mean distance of confidence and accuracy over bins."""
     reliability: Reliability
@@ -85,7 +85,7 @@ class CodeAccuracy:
     """`decoded_accuracy` rescaled so that 0 equals `constant_guess_accuracy` and 1 is perfect. None if the constant
     guess is already perfect."""
     last_code_accuracy: float | None
-    """Accuracy of repeating the true codes of the previous span; None if it was not measured."""
+    """Accuracy of repeating the true codes of the previous clip; None if it was not measured."""
     last_code_accuracy_per_slot: list[float] | None
     last_code_frames: int | None
     """Frames that `last_code_accuracy` was measured on."""
@@ -214,10 +214,10 @@ def last_code_guess(
     *,
     span: int,
 ) -> LastCodeGuess | None:
-    """Accuracy of guessing that the codes repeat those of the previous span, which ends at the frame itself.
+    """Accuracy of guessing that the codes repeat those of the previous clip, which ends at the frame itself.
 
     The guess uses a label, which the LAQ computes from earlier frames and the frame itself. A policy sees one frame and
-    no label. The result measures how much codes change from span to span; a model of one frame need not reach it.
+    no label. The result measures how much codes change from clip to clip; a model of one frame need not reach it.
 
     Args:
         labels: Labels of all frames, in the order of the dataset.
@@ -226,7 +226,7 @@ def last_code_guess(
         span: Frames from a label's first to its last, `max(spec.frame_deltas(fps))`.
 
     Returns:
-        Accuracy of the guess; None if no held-out frame has a labelled previous span.
+        Accuracy of the guess; None if the previous clip of no held-out frame is labelled.
     """
     if span < 1:
         raise ValueError(f"a label spans at least 1 frame, got {span}; pass max(spec.frame_deltas(fps))")

@@ -63,7 +63,7 @@ def evaluate_laq(
 def quality_clips(
     source: ClipSource, spec: LatentSpec, train: Int[Tensor, " _"], held_out: Int[Tensor, " _"], *, seed: int
 ) -> QualityClips:
-    """Draw the clips on which a quantizer with the geometry `spec` is measured.
+    """Sample the clips on which a quantizer with the geometry `spec` is measured.
 
     Raises:
         ValueError: If no episode of `train`, or none of `held_out`, is long enough for a clip.

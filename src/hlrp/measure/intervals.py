@@ -14,9 +14,9 @@ _RESAMPLES = 1000
 
 
 def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "x e"]:
-    """Draw bootstrap samples of episodes with replacement (Efron, 1979).
+    """Bootstrap samples of episodes with replacement (Efron, 1979).
 
-    Episodes are drawn rather than clips, since clips of one episode are similar.
+    Episodes are resampled rather than clips, since clips of one episode are similar.
 
     Returns:
         How often each sample contains each episode.

@@ -1,4 +1,4 @@
-"""Linear probes: how much of the robot's actions a linear map can read from latents. This number ranks quantizers.
+"""Linear probes: how well ridge regression predicts the robot's actions from latents. This number ranks quantizers.
 
 Probes are fitted on clips of training episodes and scored on clips of held-out episodes.
 

@@ -1,4 +1,4 @@
-"""Two checks of what a latent action tells about motion: codes of clips without motion, and of clips played backwards.
+"""Two checks of what a latent action encodes of motion: codes of clips without motion, and of clips played backwards.
 
 Shapes: b clips, g = h*a targets.
 """
@@ -35,9 +35,10 @@ class ReversalMetrics:
     """Share of codes that differ between a transition and the same transition played backwards; 0 for codes that ignore
     direction. None for a quantizer without codes."""
     reversal_correlation: float | None
-    """Correlation between the actions read by the probe from clips played backwards, and the actions read from the same
-    clips played forwards, negated and in reverse order. 1: latents tell the direction; -1: they ignore it. Meaningful
-    for displacements and velocities only: a gripper or an absolute position keeps its sign. None without actions."""
+    """Correlation between the actions that the probe predicts from clips played backwards, and those that it predicts
+    from the same clips played forwards, negated and in reverse order. 1: latents encode the direction; -1: they ignore
+    it. Meaningful for displacements and velocities only: a gripper or an absolute position keeps its sign. None without
+    actions."""
 
 
 def still_metrics(still: LatentActions) -> StillMetrics:

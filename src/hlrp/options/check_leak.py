@@ -24,7 +24,7 @@ class CheckLeakConfig:
     samples: int = 8
     """Frames of the dataset that are checked together, in one batch; 2 or more."""
     seed: int = 0
-    """Seed of the drawn frames, of new weights, and of the noise of every run of the policy."""
+    """Seed of the sampled frames, of new weights, and of the noise of every run of the policy."""
     target_keys: list[str] = field(default_factory=list)
     """Observations whose later values are targets of the training loss alone, as in a world model that predicts
     frames. The loss may depend on these values, the action never: it is computed without them."""

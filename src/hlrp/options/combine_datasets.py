@@ -11,7 +11,7 @@ from hlrp.runtime.checks import require_numbers
 
 @dataclass
 class CombineDatasetsConfig:
-    """Add episodes without known actions, from other LeRobotDatasets or from films, to a dataset with actions.
+    """Add episodes without known actions, from other LeRobotDatasets or plain videos, to a dataset with actions.
 
     The result is one LeRobotDataset with the cameras, frame rate, states and actions of the first dataset. Its column
     `is_action_valid` says which frames have a known action. Other frames hold the mean action and state.

@@ -42,8 +42,8 @@ class InspectConfig:
     """Also measure three baselines with codes of the same size: an untrained LAQ, codes of an inverse-dynamics model,
     and clusters of the true actions. They are measured on the held-out episodes whose actions are known."""
     labelled_fraction: float = 0.025
-    """Share of the episodes not measured on whose actions the inverse-dynamics baseline learns from, in (0, 1]; at
-    least one episode."""
+    """Share of the episodes, among those that are not measured on, from whose actions the inverse-dynamics baseline
+    learns, in (0, 1]; at least one episode."""
     labeller_steps: int = 300
     """Optimizer steps of the inverse-dynamics baseline."""
     held_out: float = 0.1
@@ -52,7 +52,7 @@ class InspectConfig:
     cache_gib: float = 2.0
     """Size of the cache of decoded frames in memory, in GiB; a larger dataset is decoded on demand."""
     seed: int | None = None
-    """Seed of all random draws; default: the seed of the LAQ's training."""
+    """Seed of all random choices; default: the seed of the LAQ's training."""
     device: str | None = None
     """Device: cpu, cuda or mps; default: the best device of this machine."""
 

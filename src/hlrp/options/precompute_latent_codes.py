@@ -15,7 +15,7 @@ _DEFAULT_LAQ = "outputs/laq"
 
 @dataclass
 class PrecomputeConfig:
-    """Label every frame of a LeRobotDataset, or of a folder of films, with the codes of the clip that starts there.
+    """Label every frame of a LeRobotDataset, or of plain videos, with the codes of the clip that starts there.
 
     The dataset itself is never changed. Labels are written in shards: an interrupted run that is started again keeps
     the shards that it has finished.
@@ -67,9 +67,9 @@ class PrecomputeConfig:
     """Where shards are labelled: none (in this process), local (processes of this machine), slurm or ray (a cluster).
     All but none need the extra `scale`."""
     tasks: int | None = None
-    """Tasks among which an executor divides the shards; default: one a shard."""
+    """Tasks among which an executor divides the shards; default: one per shard."""
     workers: int | None = None
-    """Tasks that an executor runs at the same time; default: one a core of this machine, all tasks on a cluster."""
+    """Tasks that an executor runs at the same time; default: one per core of this machine, all tasks on a cluster."""
     resources: TaskResources = field(default_factory=TaskResources)
     """What each task gets on a Slurm or Ray cluster."""
     log_json: str | None = None

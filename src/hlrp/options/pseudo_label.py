@@ -11,16 +11,16 @@ from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.runtime.checks import require_numbers
 
 Start = Literal["laq", "scratch"]
-"""What inverse dynamics models start from."""
+"""Initial weights of the inverse dynamics models: the encoder of a LAQ, or random weights."""
 
 
 @dataclass
 class PseudoLabelConfig:
     """Fill in the actions of a LeRobotDataset of which few episodes have actions, for any policy of LeRobot.
 
-    Models that read actions from video are trained on the known actions. They read all other actions, also those of
-    further datasets or films. The result is an ordinary LeRobotDataset: `action` is complete, `action_confidence` says
-    how sure the models are, and `is_action_known` which actions are true.
+    Inverse dynamics models are trained on the known actions. They predict all other actions from video, also those of
+    further datasets or plain videos. The result is an ordinary LeRobotDataset: `action` is complete,
+    `action_confidence` is the probability that an action is right, and `is_action_known` marks the true actions.
     """
 
     output_dir: Path
@@ -32,13 +32,13 @@ class PseudoLabelConfig:
     dataset_root: str | None = None
     """Folder of the dataset; default: $HF_LEROBOT_HOME/<repo_id>, then the hub."""
     sources: list[AddedSourceConfig] = field(default_factory=list)
-    """Further datasets or folders of films, which join the new dataset; written as for hlrp-combine-datasets. Their
-    actions are read from video, except those of a dataset that keeps `action`, which count as known."""
+    """Further datasets or folders of plain videos, which join the new dataset; written as for hlrp-combine-datasets.
+    Their actions are predicted from video, except those of a dataset that keeps `action`, which count as known."""
     labelled_episodes: list[int] = field(default_factory=list)
     """Numbers of the dataset's episodes whose actions are known; default: all with finite actions, or those that the
     column `is_action_valid` marks."""
     labelled_fraction: float = 1.0
-    """Share of the episodes with actions, drawn at random, whose actions are known, in (0, 1]."""
+    """Share of the episodes with actions, chosen at random, whose actions count as known, in (0, 1]."""
     action_valid_column: str | None = None
     """Boolean column that is true where the action is known, instead of the two options above."""
     cameras: list[str] = field(default_factory=list)

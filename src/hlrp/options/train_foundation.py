@@ -69,7 +69,7 @@ class TrainFoundationConfig:
     """Continue an interrupted run with the same settings. Only steps, save_every, validate_every, paths, device,
     num_workers, cache_gib and, of trainer, devices, num_nodes, strategy, compile, loggers and gates may differ."""
     seed: int = 0
-    """Seed of the split into training and held-out episodes, of the initial weights and of all random draws."""
+    """Seed of the split into training and held-out episodes, of the initial weights and of all random choices."""
     license: str | None = None
     """Licence of the weights for the model card, in the hub's spelling; default: the licence of the pretrained
     backbone, or apache-2.0 for a backbone trained from scratch."""

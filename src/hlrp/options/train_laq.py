@@ -98,17 +98,17 @@ class TrainLAQConfig:
     views: ViewConfig = field(default_factory=ViewConfig)
     """Augmentation of the encoder's input (shift, brightness, contrast); the decoder predicts the original clip."""
     idle_weight: float = 1.0
-    """Probability of drawing an idle clip, relative to other clips; 1 draws all clips equally often."""
+    """Probability of sampling an idle clip, relative to other clips; 1 samples all clips equally often."""
     idle_share: float = 0.25
     """Share of each source's clips, those with the least motion, that count as idle, in (0, 1)."""
     labelled_fraction: float = 0.0
-    """Share of the training episodes, drawn by the seed, whose actions are an extra training target of the codes, in
+    """Share of the training episodes, chosen by the seed, whose actions are an extra training target of the codes, in
     [0, 1]; 0 uses no actions."""
     labelled_episodes: list[int] = field(default_factory=list)
     """Numbers of the episodes whose actions are used, instead of `labelled_fraction`; only with a single source."""
     labelled_clips: int = 16
-    """Clips of every batch that are drawn from the labelled episodes alone, neither reversed nor stretched; without
-    labelled episodes it has no effect. 0 draws them like all other clips."""
+    """Clips of every batch that are sampled from the labelled episodes alone, neither reversed nor stretched. Without
+    labelled episodes the option has no effect. 0: labelled clips are sampled like all others."""
     held_out: float = 0.1
     """Share of the episodes of each source that is held out to measure the quality, in (0, 1)."""
     cache_gib: float = 2.0
@@ -126,7 +126,7 @@ class TrainLAQConfig:
     """Continue an interrupted run with the same settings. Only steps, save_every, paths, device, num_workers, cache_gib
     and, of trainer, devices, num_nodes, strategy, compile, loggers and gates may differ."""
     seed: int = 0
-    """Seed of the split into training and held-out episodes, of the initial weights and of all random draws."""
+    """Seed of the split into training and held-out episodes, of the initial weights and of all random choices."""
     license: str | None = None
     """Licence of the weights for the model card, in the hub's spelling; default: apache-2.0."""
     device: str | None = None
@@ -179,11 +179,11 @@ class TrainLAQConfig:
         )
 
     def code_fit_step(self) -> int:
-        """Return the step before which a quantizer that fits its codes does so."""
+        """Return the optimizer step before which the quantizer `kmeans` fits its codes."""
         return min(round((1 - self.code_fit_share) * self.steps), self.steps - 1)
 
     def idle_clips(self) -> IdleClips:
-        """Return how often clips with almost no motion are drawn."""
+        """Return how often clips with almost no motion are sampled."""
         return IdleClips(weight=self.idle_weight, share=self.idle_share)
 
     def labelled_share(self) -> LabelledShare:

@@ -77,7 +77,7 @@ def baseline_cells(row: BaselineRow) -> list[str]:
 
 
 def source_pairs_table(pairs: Sequence[SourcePair]) -> str:
-    """Return a table that tells whether codes mean the same on all sources of a quantizer."""
+    """Return a table that shows whether codes mean the same on all sources of a quantizer."""
     return table(SOURCE_PAIRS_HEADER, [source_pair_cells(pair) for pair in pairs])
 
 

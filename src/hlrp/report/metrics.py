@@ -50,7 +50,7 @@ def collapsed_below(codebook_size: int) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """Texts that describe one metric to readers."""
+    """Name, meaning and threshold of one metric, as tables show them."""
 
     name: str
     """Name for readers; in JSON, the metric is named by its key in the tables below."""
@@ -78,7 +78,7 @@ def _probed(features: str) -> str:
 LAQ_METRICS = {
     "probe_r2": Metric(
         _probed("codes"),
-        "how much of the coming actions a linear map reads from one-hot codes; 1 is all",
+        "R² of the next actions, predicted by a linear map from one-hot codes; 1 is perfect",
         f"≥ {GOOD_PROBE_R2:g}",
     ),
     "probe_r2_quantized": Metric(_probed("quantized"), "R² of a linear map from the decoder's code vectors"),
@@ -97,11 +97,11 @@ LAQ_METRICS = {
         "R² of relative actions, each minus the first of its chunk: how the robot moves, not where it is",
     ),
     "probe_r2_relative_vectors": Metric(
-        "relative R² of vectors", "R² of relative actions, read by a linear map from the encoder's vectors"
+        "relative R² of vectors", "R² of relative actions, predicted by a linear map from the encoder's vectors"
     ),
     "probe_gain": Metric(
         "gain over the frame",
-        "R² of pixels and codes together minus that of pixels: what codes add to all that frame t tells",
+        "R² from pixels and codes minus R² from pixels alone: what the codes add to frame t",
         "95 % interval above 0",
     ),
     "copy_gain": Metric(
@@ -110,25 +110,27 @@ LAQ_METRICS = {
     "copy_gain_moving": Metric("gain on moving pixels", "gain over copying where something moves", "> 0"),
     "permuted_gain_ratio": Metric(
         "gain kept under permuted codes",
-        "share of the gain over copying left when clips swap their codes; 1 is a decoder that ignores them",
+        "share of the gain over copying that is left when clips swap their codes; 1: codes are ignored",
         f"≤ {GOOD_PERMUTED_RATIO:g}",
     ),
     "still_change_ratio": Metric(
         "change predicted for still clips",
-        "squared change predicted where nothing moves, over that of real clips",
+        "squared change predicted for clips without motion, divided by that of real clips",
         f"≤ {GOOD_STILL_CHANGE:g}",
     ),
     "transfer_consistency": Metric(
         "transferred codes",
-        "share of codes read back after they moved the frame of another episode",
+        "share of codes that are found again after decoding them from a frame of another episode",
         "half way from chance to 1, or more",
     ),
-    "transfer_r2": Metric("transferred vectors, R²", "R² of code vectors read back in the same way; 1 is identical"),
+    "transfer_r2": Metric(
+        "transferred vectors, R²", "R² of the code vectors that are found again in this way; 1 is identical"
+    ),
     "perplexity": Metric(
-        "perplexity per slot", "how many of its k codes each slot really uses", "every slot ≥ k/2"
+        "perplexity per slot", "effective number of codes that each slot uses, of k", "every slot ≥ k/2"
     ),
     "collapsed_slots": Metric(
-        "collapsed slots", "slots that say nearly the same code whatever happens: their perplexity is under k/4", "0"
+        "collapsed slots", "slots that give nearly all clips the same code: perplexity under k/4", "0"
     ),
     "dead_codes": Metric("dead codes per slot", "codes that no measured clip uses"),
     "tuple_entropy_bits": Metric(
@@ -136,13 +138,13 @@ LAQ_METRICS = {
     ),
     "still_modal_share": Metric(
         "still clips with one name",
-        "share of the clips without motion whose codes are those that most such clips have",
+        "share of clips without motion that get the most frequent codes among such clips",
         f"≥ {GOOD_STILL_SHARE:g}",
     ),
     "reversal_correlation": Metric(
         "backwards means opposite",
-        "correlation of actions read from clips played backwards with the negated ones of the clips themselves; for "
-        "actions that are displacements",
+        "correlation of actions predicted from clips played backwards with the negated actions predicted from the same "
+        "clips; only for actions that are displacements",
         f"≥ {GOOD_REVERSAL:g}",
     ),
     "reversal_changed_codes": Metric(
@@ -154,33 +156,33 @@ LAQ_METRICS = {
 FOUNDATION_METRICS = {
     "decoded_accuracy": Metric(
         "decoded accuracy",
-        "share of codes right when decoded from one frame and the instruction, as a policy does",
+        "share of correct codes, decoded from one frame and the instruction as in a policy",
         "95 % interval above the best constant guess",
     ),
     "constant_guess_accuracy": Metric(
-        "best constant guess", "share of codes right when saying each slot's most frequent code"
+        "best constant guess", "share of correct codes when guessing each slot's most frequent code"
     ),
     "gain_over_guessing": Metric(
         "gain over guessing",
-        "share of the way from the best constant guess to all codes right; 0 is guessing, 1 is perfect",
+        "share of the way from the best constant guess to all codes correct; 0 is guessing, 1 is perfect",
         f"≥ {GOOD_GAIN_OVER_GUESSING:g}",
     ),
     "last_code_accuracy": Metric(
         "codes of the span before",
-        "accuracy of repeating the true codes of the previous span; only a reference, since a policy has no true codes",
+        "accuracy of repeating the true codes of the previous clip; only a reference, since a policy has no true codes",
     ),
     "teacher_forced_accuracy": Metric(
-        "teacher-forced accuracy", "share of codes right when the true codes before them are given"
+        "teacher-forced accuracy", "share of correct codes when the true codes before them are given"
     ),
-    "exact_sequence_accuracy": Metric("exact sequences", "share of frames whose codes are all right"),
+    "exact_sequence_accuracy": Metric("exact sequences", "share of frames whose codes are all correct"),
     "cross_entropy_bits": Metric(
         "cost of a label",
-        "bits that the true codes of a frame cost under the model's probabilities",
-        "less than by their own frequencies",
+        "cross-entropy of the true codes of a frame, in bits",
+        "below the entropy of the codes",
     ),
     "calibration_error": Metric(
         "calibration error",
-        "mean distance between the probability of a decoded code and how often such codes are right",
+        "mean difference between the probability of decoded codes and the share of them that is correct",
         f"≤ {GOOD_CALIBRATION:g}",
     ),
 }
@@ -189,7 +191,7 @@ FOUNDATION_METRICS = {
 LANGUAGE_METRICS = {
     "accuracy_drop": Metric(
         "worth of the instruction",
-        "accuracy lost with the instruction of another task; also near 0 if the scene alone tells the task",
+        "accuracy lost with the instruction of another task; also near 0 if the scene alone shows the task",
     ),
     "changed_share": Metric(
         "codes changed by other words", "share of frames whose decoded codes change with the instruction"

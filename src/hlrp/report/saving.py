@@ -1,4 +1,4 @@
-"""Save trained models with the card that the hub shows: the weights as they are, and what was measured in words."""
+"""Save trained models together with the model card that the hub shows, which has their metrics."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def save_foundation(
         laq_fingerprint: Fingerprint of the LAQ that made the labels.
         extra: Facts of the training run, as plain values for JSON.
         quality: Metrics on held-out frames for the card; None if they have not been measured.
-        language: Figures of the same frames under other instructions, for the card.
+        language: Metrics of the same frames under other instructions, for the card.
         beside: Further text files of the folder, by name, such as a report.
 
     Raises:

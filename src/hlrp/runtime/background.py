@@ -50,7 +50,7 @@ def _fill[T](items: Iterable[T], waiting: queue.Queue[T | _Failure | _End], unwa
         for item in items:
             if not put(item):
                 return
-    except BaseException as error:  # whatever it is, the thread that waits for the item has to learn of it
+    except BaseException as error:  # raised again in the thread that waits for the item
         put(_Failure(error))
     else:
         put(_End())

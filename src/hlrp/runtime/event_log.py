@@ -109,7 +109,7 @@ def _require_file(path: Path) -> None:
         raise ValueError(f"log_json {path} is a folder, expected the name of a file to write")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"the folder of log_json {path} does not exist; create it, or name another file")
-    path.open("ab").close()  # before the work, which a log that cannot be written must not end
+    path.open("ab").close()  # now, so that a log that cannot be written does not end the work later
 
 
 class _EventLog:

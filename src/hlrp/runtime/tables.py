@@ -20,7 +20,7 @@ def shortened(items: Sequence[object]) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Increasing numbers as text, runs of them in short: 0 to 4, 7, 9 to 11. Of none: none."""
+    """Increasing numbers as text, runs of them shortened: "0 to 4, 7, 9 to 11"; "none" if there is no number."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

@@ -234,7 +234,7 @@ def _quiet_libraries() -> Iterator[None]:
     try:
         yield
     finally:
-        av.logging.set_libav_level(av.logging.INFO)  # PyAV cannot tell its earlier level; INFO is its default
+        av.logging.set_libav_level(av.logging.INFO)  # PyAV does not expose the earlier level; INFO is its default
         if bars_were_on:
             datasets.enable_progress_bars()
 

@@ -1,4 +1,4 @@
-"""Checks of a file of weights before it is loaded: whether it is the file that its description was written for."""
+"""Checks of a file of weights before it is loaded: is it the file that its description was written for?"""
 
 from __future__ import annotations
 

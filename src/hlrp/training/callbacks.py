@@ -54,7 +54,8 @@ class SaveState(pl.Callback):
     """Save the state of the run between optimizer steps, and end the run after a step if a signal was received.
 
     A state counts, as the file `path`, when the metrics of its last step have been logged: `PutStateInPlace` renames
-    it then. So a run that is killed meanwhile is resumed from the state before, and no row of the curves is lost.
+    the file at that moment. A run that is killed in between is resumed from the previous state, and no row of the
+    curves is lost.
 
     All processes stop after the same step, whichever of them received the signal. Clusters give little time to end, so
     that a signal does not wait for a validation: the state is saved before each one, and a signal ends the validation

@@ -22,7 +22,7 @@ _PROJECT = "hlrp"
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedRun:
-    """What loggers know of a run."""
+    """Facts about a run that loggers need."""
 
     name: str
     folder: Path

@@ -165,8 +165,8 @@ class TrainingRun:
         start_again = f"remove {self.scratch} and run without --resume"
         if not self._settings_file.is_file():
             raise ValueError(
-                f"{self._settings_file} is missing, so it cannot be told whether the interrupted run had these "
-                f"settings; {start_again}"
+                f"{self._settings_file} is missing, so the settings of the interrupted run cannot be compared with the "
+                f"present ones; {start_again}"
             )
         values = read_json(self._settings_file, remedy=start_again)
         with reading(self._settings_file, remedy=start_again):

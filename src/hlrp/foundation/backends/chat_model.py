@@ -128,7 +128,7 @@ class ChatModelBackend(FoundationBackend):
             require_sizes(read_json(directory / "config.json"))
             try:
                 return cls.model_class.config_class.from_pretrained(directory, local_files_only=True)
-            except StrictDataclassError as error:  # of huggingface_hub, if an entry has a wrong type
+            except StrictDataclassError as error:  # raised by huggingface_hub if an entry has a wrong type
                 raise ValueError(str(error)) from error
 
     @classmethod
@@ -144,7 +144,7 @@ class ChatModelBackend(FoundationBackend):
 
         Raises:
             FileNotFoundError: If there is no such model.
-            ValueError: If it is of another kind.
+            ValueError: If the model is of another kind.
         """
         assert config.model_name is not None
         processor = pretrained_processor(config.model_name)

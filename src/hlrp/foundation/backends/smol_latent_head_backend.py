@@ -127,7 +127,7 @@ class SmolLatentHeadBackend(ChatModelBackend):
         slots = self._slots(features)
         log_p = slots.logits.log_softmax(-1)
         codes = choice.pick_slots(log_p)
-        vectors = self._predict_vectors(slots, choice)  # drawn last: codes then do not depend on this head
+        vectors = self._predict_vectors(slots, choice)  # sampled after the codes, which then do not depend on it
         return LatentPrediction(codes, log_prob_of(log_p, codes), features, vectors)
 
     def _sample(self, batch: FoundationBatch, num_samples: int, choice: Choice) -> LatentCandidates:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _SCALE = 8
-"""Factor of the cosine similarities, in place of the usual 1/sqrt(e)."""
+"""Factor of the cosine similarities, in place of the usual 1/sqrt(u)."""
 _NULL_PAIRS = 2
 """Number of learned pairs of key and value that cross-attention reads in addition to its memory."""
 

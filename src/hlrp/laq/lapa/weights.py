@@ -76,8 +76,8 @@ def infer_config(
 
     Args:
         state: State dict under LAPA's names.
-        code_seq_len: Number of code slots; None to infer it. Shapes cannot tell 4 from 16 (4 is taken, as in the
-            released weights) and 64 from 256 (64 is taken).
+        code_seq_len: Number of code slots; None to infer it. From the shapes, 4 and 16 cannot be distinguished (4 is
+            taken, as in the released weights), nor 64 and 256 (64 is taken).
         num_frames: Frames of a clip.
         frame_offset_s: Seconds between consecutive frames of a clip.
 

@@ -1,4 +1,4 @@
-"""Fit the codes of a quantizer of the kind `kmeans` to what its encoder tells about clips."""
+"""Fit the codes of a quantizer of the kind `kmeans` to the vectors of its trained encoder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CodeFit:
     """When codes are fitted, and on which clips."""
 
     step: int
-    """Training steps before it; the decoder learns the codes in the steps that remain."""
+    """Training step before which codes are fitted; in the remaining steps the decoder learns these codes."""
     clips: Callable[[], Iterable[ClipBatch]]
-    """The clips, as they will be labelled: forwards, at the nominal offset. The same on every process."""
+    """Clips as they will be labelled: forwards, at the nominal offset. They are the same on every process."""
 
 
 def fit_codes(model: LatentActionQuantizer, batches: Iterable[ClipBatch], views: ViewConfig) -> None:
@@ -35,7 +35,7 @@ def fit_codes(model: LatentActionQuantizer, batches: Iterable[ClipBatch], views:
     Args:
         model: Quantizer of the kind `kmeans`; only its codes change.
         batches: Clips, with the random numbers of the first view; the second takes those of the next clip.
-        views: How far views are altered.
+        views: Largest changes of a view in position, brightness and contrast.
     """
     assert isinstance(model.quantizer, WhitenedKMeans)
     device = next(model.parameters()).device

@@ -80,7 +80,7 @@ class LabellerConfig:
     steps: int = 300
     """Number of optimizer steps."""
     batch_size: int = 64
-    """Clips in a batch, drawn with replacement."""
+    """Clips in a batch, sampled with replacement."""
     lr: float = 1e-3
     """Constant learning rate of AdamW."""
 

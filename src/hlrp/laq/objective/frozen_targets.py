@@ -53,7 +53,7 @@ class FeatureChange(nn.Module):
                 backbone = AutoModel.from_pretrained(model, trust_remote_code=False)
         except OSError as error:
             raise FileNotFoundError(
-                f"vision model {model!r} is neither a local folder nor to be had from the hub; download it, and name "
+                f"vision model {model!r} is neither a local folder nor available on the hub; download it, and name "
                 f"its folder as feature_model ({str(error).splitlines()[0]})"
             ) from error
         except ValueError as error:

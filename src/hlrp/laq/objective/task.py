@@ -53,13 +53,13 @@ class LAQTask(pl.LightningModule):
         self._frozen[0].to(self.device)
 
     def on_train_start(self) -> None:
-        """Take codes back that were fitted before the step at which they are due: a resumed run may have more steps."""
+        """Discard codes that were fitted before the step at which they are due: a resumed run may have more steps."""
         quantizer = self.model.quantizer
         if self._code_fit and isinstance(quantizer, WhitenedKMeans) and self.global_step < self._code_fit.step:
             quantizer.forget_fit()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave what has no influence any more as it is: with a gradient of 0, AdamW would still move it."""
+        """Remove gradients of parameters without influence on the loss: AdamW would move them even at gradient 0."""
         if self.model.quantizer.is_final:
             for parameter in self._unused():
                 parameter.grad = None
@@ -99,7 +99,7 @@ class LAQTask(pl.LightningModule):
         return loss
 
     def _fit_codes_when_due(self) -> None:
-        """Fit the codes in their step; the encoder stays as it is from then on.
+        """Fit the codes if their step has come; the encoder is frozen from then on.
 
         This is a part of the training step, since the weights of a sharded encoder are there only within it.
         """

@@ -1,10 +1,10 @@
 """Codes by residual k-means of all slots together, in directions that altered views of a clip do not change.
 
-An encoder writes what moves into few directions of much variance, and what else tells the action into directions of
-little variance, which a trained rounding neglects. Here the vectors of a transition are first whitened by their noise:
-by how much they differ between two altered views of the same clip. A direction counts by what it tells beside that
-noise (as in linear discriminant analysis, with clips as classes). The first code is then the nearest of k centres, the
-second the nearest centre to what the first leaves, and so on (residual vector quantization, Juang and Gray, 1982).
+The encoder represents the largest motion in few directions of large variance. Other information about the action is in
+directions of small variance, which a trained rounding neglects. Here the vectors of a transition are first whitened by
+their noise: the difference between two altered views of the same clip. A direction then counts by its variance relative
+to this noise (as in linear discriminant analysis, with clips as classes). The first code is the nearest of k centres,
+the second the nearest centre to the residual, and so on (residual vector quantization, Juang and Gray, 1982).
 
 Shapes: i clips, z numbers of all slots together, s*v.
 """
@@ -28,9 +28,9 @@ from hlrp.training.ranks import from_first_rank
 
 _LEAST_NOISE = 1e-4
 """Noise that is added in every direction, as a share of the mean noise: a direction almost without noise and variance
-would count as much as one that tells the action."""
+would count as much as one that describes the action."""
 _LEAST_VARIANCE = 1e-6
-"""The same as a share of the mean variance, for vectors without noise."""
+"""Noise that is added in every direction, as a share of the mean variance, for vectors without any noise."""
 
 
 class WhitenedKMeans(Quantizer):

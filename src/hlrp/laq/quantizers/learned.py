@@ -131,9 +131,9 @@ class LearnedCodebooks(Quantizer):
 
 
 def _draw(vectors: Float[Tensor, "rows v"], count: int) -> Float[Tensor, "placed v"]:
-    """Draw `count` random rows of `vectors` and add a little noise; the result is the same on every process.
+    """Sample `count` random rows of `vectors` and add a little noise; the result is the same on every process.
 
-    No row is drawn twice before every row is drawn once.
+    No row is taken twice before every row is taken once.
     """
     order = torch.randperm(len(vectors), device=vectors.device)
     drawn = vectors[repeat(order, "rows -> (times rows)", times=-(-count // len(order)))[:count]]

@@ -1,8 +1,8 @@
-"""Change everything after time t in sampled items, and see whether the training loss or the action notices.
+"""Change everything after time t in sampled items, and test whether the training loss or the action changes.
 
-Allowed is: the loss depends on its targets (the action chunk, labels, rewards), and the action on what is known at t.
-Everything else must leave both the same to the last bit. Latent labels are targets, too. Where a frozen LAQ makes them
-from later frames, they are held fixed while these frames change, so that the frames can be seen through nothing else.
+The loss may depend on its targets (the action chunk, labels, rewards), and the action on what is known at time t. Any
+other change must leave both the same to the last bit. Latent labels are targets, too. Where a frozen LAQ makes them
+from later frames, the labels are held fixed while these frames change: only other uses of the frames are then detected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CALLS = ("predict_action_chunk", "select_action")
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to ask the policy for an action, which works for it."""
+    """A method of the policy and a form of the item with which it returns an action."""
 
     call: str
     form: str
@@ -49,8 +49,8 @@ def check_leak(
     Args:
         probe: The policy, with its preprocessor.
         dataset: Its dataset, opened with the windows that its configuration asks for.
-        samples: Frames that are drawn, 2 or more.
-        seed: Seed of the draw.
+        samples: Number of frames that are sampled, 2 or more.
+        seed: Seed of the sampling.
         target_keys: Observations whose values after t are targets of the training loss, as in a world model. The loss
             may depend on them; the action is computed without them.
 
@@ -89,7 +89,7 @@ def _draw(dataset: LeRobotDataset, windows: Windows, count: int, seed: int) -> l
 
 
 class _Check:
-    """The check of one policy on drawn items."""
+    """The check of one policy on sampled items."""
 
     def __init__(
         self, probe: Probe, windows: Windows, items: list[Item], cameras: list[str], target_keys: Sequence[str]
@@ -136,7 +136,7 @@ class _Check:
                 try:
                     way = _Way(call, form, cut)
                     found[way] = self._act(way, self._items)
-                except Exception as error:  # a policy of anyone, asked in a way that it may not know
+                except Exception as error:  # any policy may be checked, and this way may not suit it
                     errors.append(f"{call} with {form}: {type(error).__name__}: {' '.join(str(error).split())[:160]}")
         if not found:
             raise ValueError(f"this policy cannot act on items of the dataset; {'; '.join(errors)}")
@@ -186,7 +186,7 @@ class _Check:
         return Verdict.LEAK if sees else Verdict.NOT_SEEN
 
     def _notices(self, items: list[Item]) -> bool:
-        """Whether the action differs from that of the unchanged items, in any way of acting."""
+        """Whether any way of acting gives another action than for the unchanged items."""
         for way, expected in self._ways.items():
             if _alike([way.cut(item) for item in items], [way.cut(item) for item in self._items]):
                 continue  # the change lies in what this way leaves out
@@ -259,8 +259,8 @@ def _once(run: Callable[[], Tensor], what: str) -> Tensor:
 def _require_same(first: Tensor, second: Tensor, what: str) -> None:
     if not _same(first, second):
         raise ValueError(
-            f"two runs from the same random state differ ({what}), so that no change can be told from chance; try "
-            "--policy.device=cpu"
+            f"two runs from the same random state differ ({what}), so an effect cannot be distinguished from chance; "
+            "try --policy.device=cpu"
         )
 
 

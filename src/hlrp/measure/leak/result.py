@@ -15,13 +15,13 @@ class Verdict(StrEnum):
     """What a change did to the training loss or to the action."""
 
     LEAK = "SEEN"
-    """It changed what may not depend on it."""
+    """The change altered a result that must not depend on the changed entries."""
     NOT_SEEN = "not seen"
-    """It changed nothing: the result is the same to the last bit."""
+    """The change altered nothing: the result is the same to the last bit."""
     TARGET = "target"
-    """It changed the training loss, which may depend on it as its target."""
+    """The change altered the training loss, which may depend on these entries as its target."""
     LOOKED_UP = "looked up"
-    """It changed the training loss, which finds targets in a table by the number of the frame."""
+    """The change altered the training loss, which finds targets in a table by the number of the frame."""
     USED = "used"
     """Control: an observation at t changes the result, as it should."""
     NOT_USED = "not used"
@@ -46,7 +46,7 @@ class LeakReport:
 
     rows: tuple[Row, ...]
     ways: tuple[str, ...]
-    """The ways in which the policy was asked for actions."""
+    """Ways of acting that were tested: method of the policy, and form of the item."""
 
     @property
     def leaks(self) -> tuple[Row, ...]:
@@ -86,7 +86,7 @@ class LeakReport:
 
 
 def _listed(rows: list[Row]) -> str:
-    """Every key once; all changes together are named only if no single one was seen."""
+    """All changed keys as text; the row of all changes at once is listed only if no single change had an effect."""
     first = {row.key: row for row in reversed(rows)}
     single = [row for row in rows if first[row.key] is row and row.key != EVERYTHING]
     return ", ".join(f"{row.key} ({row.change})" for row in single or rows)

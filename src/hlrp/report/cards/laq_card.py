@@ -27,7 +27,8 @@ _CARD = """---
 
 # Latent action quantizer
 
-It says in {latents} what changed between frames {offset:g} s apart, without actions. Cameras: {cameras}.
+This model describes in {latents} what changed between two frames {offset:g} s apart. It was trained on video. Cameras:
+{cameras}.
 
 ```python
 from hlrp import load_laq
@@ -52,8 +53,9 @@ NO_HELD_OUT = (
 
 
 _SOURCE_PAIRS = (
-    "Do codes mean the same on every source? Codes of held-out clips of one source, decoded from frames of another one "
-    "and read back; and the other source's actions, told by a linear map from codes that was fitted on the first one:"
+    "Do codes mean the same on every source? Share of the codes of held-out clips of one source that are found again "
+    "after they were decoded from frames of another one; and R² of the other source's actions, predicted by a linear "
+    "map from codes that was fitted on the first one:"
 )
 
 
@@ -92,7 +94,7 @@ def _unmeasured(extra: Mapping[str, object]) -> str:
 
 
 def _across_sources(extra: Mapping[str, Any]) -> str:
-    """Markdown that tells whether codes mean the same on all sources; empty for a single source."""
+    """Markdown that shows whether codes mean the same on all sources; empty for a single source."""
     if not extra.get("across_sources"):
         return ""
     pairs = [SourcePair(**pair) for pair in extra["across_sources"]]

@@ -60,9 +60,9 @@ _ATLAS = (
     f"brightness (red brighter, blue darker), and example clips. {_OVERLAY}"
 )
 _RANKING = (
-    "Of these numbers, the relative R² of codes and the probe R² of codes agree best with the success of policies on "
-    "the codes; the gain over the frame agrees less, and the numbers on still, backwards and transferred clips not "
-    "clearly. The project's benchmarks say how this was measured (ranking)."
+    "Of these metrics, the relative R² of codes and the probe R² of codes agree best with the success of policies on "
+    "the codes. The gain over the frame agrees less; the metrics on still, backwards and transferred clips do not "
+    "clearly agree. docs/benchmarks.md describes how this was measured (ranking)."
 )
 
 

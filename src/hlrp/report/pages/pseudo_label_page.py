@@ -1,4 +1,4 @@
-"""Report of `hlrp-pseudo-label` as a single HTML file: how well actions are read from video, and how sure that is."""
+"""Report of `hlrp-pseudo-label` as a single HTML file: errors of the predicted actions, and of their confidence."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hlrp.inverse_dynamics.pseudo_actions import HeldOutActions, PseudoActions
 from hlrp.report.pages.parts import facts, figure, page, paragraph, section
 from hlrp.report.plots.pseudo_label_plots import confidence_figure, dimension_error_figure, traces_figure
 
-_TITLE = "Actions read from video"
+_TITLE = "Actions predicted from video"
 _EPISODES = 3
 """Held-out episodes whose actions are drawn over time."""
 
-_TRACES = "Episode {episode}: true actions, and those that a model read which was not trained on these frames."
+_TRACES = "Episode {episode}: true actions, and the predictions of a model that was not trained on these frames."
 _ERROR = (
-    "Error of each action dimension on held-out frames. Dimensions near 1 cannot be read from these cameras: a policy "
-    "that is trained on them learns little more than their mean."
+    "Error of each action dimension on held-out frames. Dimensions near 1 cannot be predicted from these cameras: a "
+    "policy that is trained on them learns little more than their mean."
 )
 _CONFIDENCE = (
     "Left: share of right actions among those of similar confidence; on the diagonal the confidence is a probability, "
@@ -42,7 +42,7 @@ def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int
     """Render the report as HTML.
 
     Args:
-        found: Actions that were read, and what was measured on held-out frames.
+        found: Predicted actions, and what was measured on held-out frames.
         names: Names of the action's dimensions.
         bounds: Start and end of every episode.
 
@@ -72,7 +72,7 @@ def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int
 def _facts(found: PseudoActions) -> list[tuple[str, str]]:
     measured = found.held_out.to_dict()
     return [
-        (f"{int(found.read.sum())}", f"actions read from video, from {int(found.known.sum())} known ones"),
+        (f"{int(found.read.sum())}", f"actions predicted from video, learned from {int(found.known.sum())} known ones"),
         (f"{measured['r2']:.2f}", "R² on held-out frames: explained variance of the actions; 1 is perfect"),
         (f"{measured['right']:.0%}", f"of held-out actions within {measured['tolerance']:g} standard deviations"),
         (f"{measured['calibration']['error']:.3f}", "calibration error of the confidence; 0 is perfect"),
@@ -84,19 +84,19 @@ def _basis(held_out: HeldOutActions, names: Sequence[str]) -> str:
         "whole episodes, of tasks of which other episodes were trained on"
         if held_out.unit == "episodes"
         else "short segments of the labelled episodes, since some task has only one of them. Such a model has seen the "
-        "rest of the episode, so other episodes may be harder to read"
+        "rest of the episode, so other episodes may be harder to predict"
     )
     constant = [name for name, varies in zip(names, held_out.varies, strict=True) if not varies]
     left_out = (
-        f" Left out are dimensions that never vary in the labelled episodes: {', '.join(constant)}. Every action that "
-        "was read holds their constant, also where the robot moved them."
+        f" Left out are dimensions that never vary in the labelled episodes: {', '.join(constant)}. Every "
+        "predicted action holds their constant, also where the robot moved them."
         if constant
         else ""
     )
     return (
         f"All known actions were divided into {held_out.folds} parts. For each part, a model was trained on the other "
-        f"parts and read {len(held_out.index)} actions in all. Held out were {parts}. The actions in the dataset come "
-        f"from models that were trained on all known actions.{left_out}"
+        f"parts; these models predicted {len(held_out.index)} actions in all. Held out were {parts}. The actions in "
+        f"the dataset come from models that were trained on all known actions.{left_out}"
     )
 
 

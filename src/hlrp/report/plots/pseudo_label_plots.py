@@ -1,4 +1,4 @@
-"""Plots of actions that inverse dynamics models read from video: over time, by dimension, and against their confidence.
+"""Plots of actions that inverse dynamics models predict: over time, by dimension, and against their confidence.
 
 Shapes: f held-out frames, a action dimensions.
 """
@@ -25,12 +25,12 @@ def traces_figure(
     read: Float[np.ndarray, "f a"],
     names: Sequence[str],
 ) -> bytes:
-    """Draw true and read actions of one episode over time, with a row for each of the first action dimensions.
+    """Draw true and predicted actions of one episode over time, with a row for each of the first action dimensions.
 
     Args:
         frame: Number of every frame within its episode; gaps are left open.
         true: True actions, in dataset units.
-        read: Actions that were read from video.
+        read: Actions that were predicted from video.
         names: Names of the action dimensions.
 
     Returns:
@@ -44,7 +44,7 @@ def traces_figure(
         for number, axes in enumerate(np.atleast_1d(figure.subplots(rows, 1, sharex=True))):
             axes.plot(place, np.insert(true[:, number], gaps, np.nan), color=GREY, linewidth=1.6, label="true")
             axes.plot(
-                place, np.insert(read[:, number], gaps, np.nan), color=BLUE, linewidth=1.1, label="read from video"
+                place, np.insert(read[:, number], gaps, np.nan), color=BLUE, linewidth=1.1, label="predicted from video"
             )
             axes.set_ylabel(names[number], color=FAINT, fontsize=7.5)
             axes.grid(axis="y")

@@ -69,7 +69,7 @@ def foundation_conclusion(quality: Mapping[str, Any]) -> Conclusion:
     if word == "unsure":
         return Conclusion(
             "unsure",
-            f"these episodes cannot tell whether the model does better than guessing: {compared}",
+            f"these episodes are too few to show whether the model does better than guessing: {compared}",
             "validate on more episodes, with a larger held_out",
         )
     return Conclusion(

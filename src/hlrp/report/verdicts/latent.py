@@ -128,7 +128,7 @@ def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
 
 
 def _conclusion_of_gain(r2: float, gain: Word) -> Conclusion:
-    """Judge latents that predict the actions, by whether they add to what frame t tells."""
+    """Judge latents that predict the actions, by whether they add to what frame t shows."""
     if gain == "weak":
         return Conclusion(
             "weak",
@@ -145,7 +145,7 @@ def _conclusion_of_gain(r2: float, gain: Word) -> Conclusion:
         )
     return Conclusion(
         "good",
-        f"the latents predict the actions (R² {r2:.2f}) and tell more than frame t alone",
+        f"the latents predict the actions (R² {r2:.2f}) and contain more than frame t alone",
         "label the dataset with hlrp-precompute-latent-codes",
     )
 
@@ -266,7 +266,7 @@ def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | No
     is_trivial = laq["perplexity"] is not None and _collapsed(laq) == len(laq["perplexity"])
     if row is None or row.word != "good" or not is_trivial:
         return row
-    return replace(row, meaning=f"{row.meaning}; says nothing of collapsed codes", word="unsure")
+    return replace(row, meaning=f"{row.meaning}; meaningless if the codes collapsed", word="unsure")
 
 
 def _gain_over_frame(laq: Mapping[str, Any]) -> Word:

@@ -13,7 +13,7 @@ Word = Literal["good", "weak", "unsure", "–"]
 
 SMALLEST_DIFFERENCE = 1e-3
 """Smallest difference that counts as one. Smaller ones print as 0.000, and rounding leaves about 1e-17 if nothing was
-learnt."""
+learned."""
 
 
 @dataclass(frozen=True)

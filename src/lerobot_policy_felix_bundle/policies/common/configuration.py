@@ -104,7 +104,7 @@ class HLRPConfig(PreTrainedConfig):
     that are NaN or infinite are never learned."""
     labelled_share: float | None = None
     """Least share of every training batch that has an action to learn from: surplus other frames are replaced by
-    frames with one. 0: batches are as LeRobot draws them. None: 0.5 if the VLA also learns codes, or else 1; and 0 if
+    frames with one. 0: batches are as LeRobot samples them. None: 0.5 if the VLA also learns codes, or else 1; and 0 if
     all actions are known."""
     laq_fingerprint: str | None = None
     """Fingerprint of the LAQ whose codes this policy uses. Filled in by the first training run, and then checked."""

@@ -55,11 +55,11 @@ MAY_CHANGE_ON_RESUME = (
     "latent_labels_path",
     "rtc_config",
 )
-"""Settings of a policy that leave what a resumed run learns as it is; codes are compared by their LAQ's fingerprint."""
+"""Settings of a policy that do not change what a resumed run learns; codes are compared by their LAQ's fingerprint."""
 _ADAPTER_FILE = "adapter_config.json"
 """PEFT's file with the settings of an adapter."""
 LABELLED: dict[str, Any] = {"labelled_fraction": 1.0, "labelled_episodes": [], "action_valid_column": None}
-"""Ways to choose the frames whose actions are learnt, and the value of each that chooses all."""
+"""Options that choose the frames whose actions are learned, and the value of each option that chooses all."""
 
 
 def is_resumed() -> bool:
@@ -146,13 +146,13 @@ def follow_run(config: HLRPConfig, folder: Path) -> None:
 
 
 def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
-    """Raise where a resumed run has other settings of the policy than it was saved with.
+    """Raise if a resumed run has other settings of the policy than it was saved with.
 
-    LeRobot would take some in mid-run, and others not at all: optimizer and pipelines go on as they were saved. A run
-    that was started before there was `labelled_share` goes on with batches as LeRobot draws them.
+    LeRobot would apply some changed settings in mid-run, and ignore others: optimizer and pipelines continue as they
+    were saved. A run that was started by a version without `labelled_share` keeps the batches of LeRobot's sampler.
 
     Raises:
-        ValueError: Naming them.
+        ValueError: If a setting differs; the message names all settings that do.
     """
     if "labelled_share" not in saved:
         config.labelled_share = 0.0
@@ -171,9 +171,9 @@ def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder
 
 
 def inherit_labelled(config: HLRPConfig, saved: Mapping[str, Any], folder: Path) -> None:
-    """Say that the choice of frames whose actions are learnt is a saved policy's, made for the dataset it had.
+    """Log that the choice of frames whose actions are learned comes from a saved policy, which had another dataset.
 
-    Where this run makes a choice of its own, in whatever way, the saved one gives way.
+    If this run makes such a choice itself, by any of the options, the saved choice is dropped.
     """
     made = {name: getattr(config, name) for name, every in LABELLED.items() if getattr(config, name) != every}
     inherited = {
@@ -188,7 +188,7 @@ def inherit_labelled(config: HLRPConfig, saved: Mapping[str, Any], folder: Path)
         every = "null" if LABELLED[name] is None else LABELLED[name]
         logger.warning(
             f"{name}={value} is the choice saved in {folder}, and holds for this run too: actions of other frames are "
-            f"not learnt; choose anew with --policy.{name}, where {every} is all"
+            f"not learned; choose anew with --policy.{name}, where {every} is all"
         )
 
 

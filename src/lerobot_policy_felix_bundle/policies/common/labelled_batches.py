@@ -1,6 +1,6 @@
-"""Training batches that hold enough frames with an action to learn from, whatever LeRobot's sampler draws.
+"""Training batches that hold enough frames with an action to learn from, whatever LeRobot's sampler chooses.
 
-LeRobot's sampler draws all frames of a run alike. If one episode in a hundred has actions, most of its batches have
+LeRobot's sampler chooses all frames of a run equally often. If one episode in a hundred has actions, most batches have
 none. LeRobot's training loop accepts no other sampler, but PyTorch's data loader lets a dataset read a whole batch at
 once, by the method `__getitems__`. The policy therefore gives the dataset of its run this method: `LabelledBatches`
 replaces surplus frames of a batch before they are read. Whatever LeRobot does with a frame (decoding in worker
@@ -40,8 +40,8 @@ _AS_DRAWN = "batches hold as many of them as LeRobot draws"
 class LabelledBatches:
     """Reads a batch of a dataset, with surplus unlabelled frames replaced by labelled ones.
 
-    The replacements depend only on the frames that were drawn. A resumed run therefore repeats them, with any number of
-    worker processes, and processes that draw different frames get different replacements.
+    The replacements depend only on the sampled frames. A resumed run therefore repeats them, with any number of worker
+    processes, and processes that sample different frames get different replacements.
     """
 
     def __init__(self, dataset: LeRobotDataset, labelled: Bool[Tensor, " f"], *, share: float) -> None:
@@ -104,7 +104,7 @@ def least_labelled_share(config: HLRPConfig, *, learns_codes: bool, all_known: b
 
     Args:
         config: Configuration of the policy.
-        learns_codes: Whether frames without an action teach latent codes.
+        learns_codes: Whether the run learns latent codes from frames without an action.
         all_known: Whether all frames of the run have a known action.
     """
     if not config.learns_actions:
@@ -143,7 +143,7 @@ def fill_batches(
         dataset_meta: Metadata of the run's dataset, of the same object as the dataset's.
         in_run: True for frames of the episodes that the run uses.
         labelled: True for frames with an action to learn from.
-        share: Least share of a batch that is labelled; 0 leaves batches as they are drawn.
+        share: Least share of a batch that is labelled; 0 leaves batches as they are sampled.
         all_known: Whether all frames of the run have a known action; then there is nothing to log.
     """
     labelled = labelled & in_run

@@ -23,7 +23,7 @@ PIPELINES = {
     f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json": "normalizer_processor",
     f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json": "unnormalizer_processor",
 }
-"""Files of the pipelines, each with the step that it cannot do without: actions would have another scale."""
+"""Files of the pipelines, each with its required step: without this step, actions would have another scale."""
 
 
 def require_safe_pipelines(folder: Path) -> None:

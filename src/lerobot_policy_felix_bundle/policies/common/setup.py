@@ -163,7 +163,7 @@ def _fill_batches(
     known: Bool[Tensor, " f"],
     labelled: Bool[Tensor, " f"],
 ) -> None:
-    """See that every training batch has the share of labelled frames that `labelled_share` asks for."""
+    """Ensure that every training batch has the share of labelled frames that `labelled_share` asks for."""
     all_known = bool(known[in_run].all())
     learns_codes = config.learns_codes and config.needs_labels
     share = least_labelled_share(config, learns_codes=learns_codes, all_known=all_known)

@@ -32,7 +32,7 @@ def settle_vla_cameras(config: HLRPConfig, trained: Sequence[str]) -> None:
             what = "vla_cameras names" if is_chosen else "the VLA was trained on"
             raise ValueError(
                 f"{what} {', '.join(cameras)}, but this policy has {', '.join(there)}: name the cameras that the VLA "
-                "shall see in their place, in this order, as in --policy.vla_cameras="
+                "sees in their place, in this order, as in --policy.vla_cameras="
                 f"'[{','.join(there[: len(cameras)])}]' ('[]' is all)"
             )
         logger.warning(f"the VLA sees {there[0]}, the only camera here, in place of {cameras[0]}")

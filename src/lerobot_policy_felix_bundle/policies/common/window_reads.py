@@ -43,7 +43,7 @@ class ColumnsReadAlone:
 
 
 def read_columns_alone(dataset_meta: Any) -> None:
-    """Let the datasets of this run read columns alone if they store images; a dataset that does so already is left.
+    """Let the datasets of this run read columns alone if they store images; one that does so already stays unchanged.
 
     Args:
         dataset_meta: Metadata of the run's dataset, of the same object as the dataset's.

@@ -1,6 +1,6 @@
 """Head that predicts latent vectors from slot features by conditional flow matching; see `hlrp.flow_matching`.
 
-Vectors are standardized by statistics collected in training. The letters of all shapes stand in `hlrp.latents`.
+Vectors are standardized by statistics collected in training. `hlrp.latents` explains the letters of all shapes.
 """
 
 from __future__ import annotations
