@@ -111,7 +111,7 @@ def main(config: BenchConfig) -> None:
     worlds = {name: World(name, config) for name in dict.fromkeys(cell.world for cell in cells)}
     failed: list[str] = []
     if not config.summarize:
-        require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING})
+        require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING} | _CHOICE)
     for group in [] if config.summarize else _groups(config, cells):
         # First the result that takes least time: how well every labeller predicts the actions of unlabelled episodes.
         if set(config.methods) == set(METHODS):
@@ -153,6 +153,9 @@ _LASTING = (
     "eval_episodes",
 )
 """Options on which results depend, so that they must be those of the results that are there."""
+_CHOICE = {"labelled_episodes": "in an order of their own"}
+"""How labelled episodes are chosen. Until 2026-11-26, the labelled episodes of a seed were mostly those that the
+quantizer and the foundation model of this seed had held out."""
 
 
 def _groups(config: BenchConfig, cells: list[Cell]) -> list[list[Cell]]:

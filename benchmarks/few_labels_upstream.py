@@ -199,13 +199,21 @@ def _probe(
     return float(linear_probe(features[fit], actions[fit], features[test], actions[test]).pooled())
 
 
+_ORDER_OF_LABELLED = 1000
+"""Added to the seed of the choice of labelled episodes."""
+
+
 def choose_episodes(dataset: Path, *, budget: int, seed: int) -> list[int]:
     """Indices of the labelled episodes: `budget` of each task, in an order that `seed` shuffles; a larger budget
-    contains a smaller one."""
+    contains a smaller one.
+
+    The order is not the one by which quantizers and foundation models of the same seed choose the episodes that they
+    hold out: their held-out episodes would be the labelled ones.
+    """
     meta = open_dataset("local/hlrp_demos", dataset).meta
     assert meta.episodes is not None
     tasks = [episode[0] for episode in meta.episodes["tasks"]]
-    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(_ORDER_OF_LABELLED + seed)).tolist()
     chosen: list[int] = []
     for task in dict.fromkeys(tasks):
         chosen += [number for number in order if tasks[number] == task][:budget]
