@@ -24,6 +24,7 @@ from hlrp.data.dataset import (
     read_instructions,
     require_camera,
 )
+from hlrp.data.episode_split import split_episodes
 from hlrp.data.known_actions import known_actions
 from tiny_datasets import CAMERA, LENGTHS, TASKS, create_dataset, moving_square
 
@@ -56,6 +57,20 @@ def test_a_mark_of_known_actions_that_is_not_boolean_is_refused(image_dataset_ro
         read_actions(marked)
     with pytest.raises(ValueError, match=message):
         known_actions(marked.meta)
+
+
+def test_episodes_that_are_labelled_at_random_are_not_those_that_the_quantizer_holds_out(
+    image_dataset_root: Path,
+) -> None:
+    # Otherwise neither LAQ nor VLA would have seen the video of the few labelled episodes.
+    meta = open_dataset("local/x", image_dataset_root).meta
+    episode = episode_of_frame(episode_bounds(meta))
+
+    def labelled_are_held_out(seed: int) -> bool:
+        labelled = episode[known_actions(meta, fraction=0.3, seed=seed)].unique()
+        return torch.equal(labelled, split_episodes(len(LENGTHS), held_out=0.3, seed=seed)[1])
+
+    assert sum(labelled_are_held_out(seed) for seed in range(20)) < 10
 
 
 def test_every_frame_has_its_own_instruction(image_dataset_root: Path) -> None:
