@@ -97,6 +97,20 @@ def test_what_stands_in_frames_without_actions_changes_no_gradient(workshop: Wor
         assert torch.equal(one, other)
 
 
+def test_the_action_head_may_learn_at_a_rate_of_its_own(workshop: Workshop, kind: str) -> None:
+    policy = workshop.policy(kind, optimizer_lr=1e-5, optimizer_lr_action=1e-2)
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    policy.config.get_scheduler_preset().build(optimizer, num_training_steps=100)
+    of_head = {id(value) for name in policy.action_modules for value in getattr(policy, name).parameters()}
+    peak = {id(value): group["initial_lr"] for group in optimizer.param_groups for value in group["params"]}
+    trained = {id(value) for value in policy.parameters() if value.requires_grad}
+    assert peak == {number: 1e-2 if number in of_head else 1e-5 for number in trained}
+    assert of_head & trained
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(trained)
+    decays = {id(value): group["weight_decay"] > 0 for group in optimizer.param_groups for value in group["params"]}
+    assert decays == {id(value): value.ndim > 1 for value in policy.parameters() if value.requires_grad}
+
+
 def test_a_frozen_vla_stays_what_it_is_and_the_rest_learns(workshop: Workshop, kind: str) -> None:
     policy = workshop.policy(kind, freeze_vla=True).train()
     assert not policy.backend.training

@@ -268,7 +268,7 @@ def test_a_run_of_an_earlier_version_resumes_with_the_batches_it_had(
     folder = pretrained(tmp_path / "run", "000001")
     for file in (folder / "config.json", folder / "train_config.json"):
         saved = json.loads(file.read_text())
-        del saved.get("policy", saved)["labelled_share"]
+        del saved.get("policy", saved)["labelled_share"], saved.get("policy", saved)["optimizer_lr_action"]
         file.write_text(json.dumps(saved))
     run_train(f"--config_path={folder / 'train_config.json'}", "--resume=true", f"--output_dir={tmp_path / 'run'}")
     assert batches[2] == batches[1]

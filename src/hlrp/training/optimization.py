@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def learn_in_float32(module: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for AdamW: matrices with weight decay, vectors (biases and norms) without.
 
     Raises:

@@ -120,6 +120,9 @@ class HLRPConfig(PreTrainedConfig):
 
     optimizer_lr: float = 5e-4
     """Peak learning rate of AdamW, reached after the warmup."""
+    optimizer_lr_action: float | None = None
+    """Peak learning rate of the action head (decoder or expert), which starts untrained while the VLA does not. None:
+    optimizer_lr."""
     optimizer_betas: tuple[float, float] = (0.9, 0.98)
     """Decay rates (betas) of AdamW's running means of the gradient and of its square."""
     optimizer_eps: float = 1e-8
@@ -162,7 +165,7 @@ class HLRPConfig(PreTrainedConfig):
         require_numbers(self, "codebook_size", limit=MOST_CODEBOOK_ENTRIES)
         require_numbers(self, "code_seq_len", limit=MOST_CODE_SLOTS)
         require_numbers(self, "random_shift_px", at_least=0)
-        require_numbers(self, "optimizer_lr", "optimizer_eps", above=0)
+        require_numbers(self, "optimizer_lr", "optimizer_lr_action", "optimizer_eps", above=0)
         require_numbers(self, "optimizer_betas", at_least=0, below=1)
         require_numbers(self, "optimizer_weight_decay", "optimizer_grad_clip_norm", at_least=0)
         require_numbers(self, "scheduler_warmup_steps", "scheduler_decay_steps", "scheduler_decay_lr", at_least=0)

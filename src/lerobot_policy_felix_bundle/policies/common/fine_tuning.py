@@ -149,13 +149,16 @@ def require_settings_of_run(config: HLRPConfig, saved: Mapping[str, Any], folder
     """Raise if a resumed run has other settings of the policy than it was saved with.
 
     LeRobot would apply some changed settings in mid-run, and ignore others: optimizer and pipelines continue as they
-    were saved. A run that was started by a version without `labelled_share` keeps the batches of LeRobot's sampler.
+    were saved. A run that was started by a version without `labelled_share` keeps the batches of LeRobot's sampler, and
+    one without `optimizer_lr_action` keeps its single learning rate.
 
     Raises:
         ValueError: If a setting differs; the message names all settings that do.
     """
     if "labelled_share" not in saved:
         config.labelled_share = 0.0
+    if "optimizer_lr_action" not in saved:
+        config.optimizer_lr_action = None
     of_host = {field.name for field in fields(PreTrainedConfig)} | {"type"}
     now = draccus.encode(config)
     other = [

@@ -231,9 +231,20 @@ class HLRPPolicy(PreTrainedPolicy):
 
     # ---- Training ----
 
-    def get_optim_params(self) -> list[dict[str, object]]:
-        """Parameter groups for the optimizer: weight matrices with weight decay, biases and norms without."""
-        return parameter_groups(self, self.config.optimizer_weight_decay)
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer: weight matrices with weight decay, biases and norms without; the action
+        head in groups of its own if it has another learning rate."""
+        groups = parameter_groups(self, self.config.optimizer_weight_decay)
+        if self.config.optimizer_lr_action is None:
+            return groups
+        parts = (getattr(self, name, None) for name in self.action_modules)
+        of_head = {id(value) for part in parts if part is not None for value in part.parameters()}
+        split = []
+        for group in groups:
+            head = [value for value in group["params"] if id(value) in of_head]
+            others = [value for value in group["params"] if id(value) not in of_head]
+            split += [{**group, "params": others}, {**group, "params": head, "lr": self.config.optimizer_lr_action}]
+        return [group for group in split if group["params"]]
 
     def train(self, mode: bool = True) -> "HLRPPolicy":
         """Set training or evaluation mode; a frozen VLA stays in evaluation mode."""

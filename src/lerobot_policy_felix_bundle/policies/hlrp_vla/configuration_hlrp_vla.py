@@ -44,6 +44,8 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     max_action_dim: int = 32
     """Largest allowed number of action dimensions; a larger action is refused."""
 
+    optimizer_lr_action: float | None = 5e-4
+    """Peak learning rate of the decoder, which starts untrained while the VLA does not. None: optimizer_lr."""
     optimizer_betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates (betas) of AdamW's running means of the gradient and of its square."""
     optimizer_weight_decay: float = 0.01
