@@ -9,7 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 # Read by the libraries when they are imported, so set before any import below.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -84,30 +84,6 @@ def log_levels() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
-
-
-@pytest.fixture(autouse=True)
-def blank_plots(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
-    """Save every plot as one pixel, except in slow tests: layout and drawing are most of the time of a short command.
-
-    Tests of plots, and one test of each command, ask for `drawn_plots`.
-    """
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    def save_pixel(figure: Figure, file: IO[bytes], *, format: str, metadata: object) -> None:
-        Image.new("RGB", (1, 1)).save(file, format=format)
-
-    with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("slow") is None:
-            patch.setattr(Figure, "savefig", save_pixel)
-        yield patch
-
-
-@pytest.fixture
-def drawn_plots(blank_plots: pytest.MonkeyPatch) -> None:
-    """Save plots as Matplotlib draws them."""
-    blank_plots.undo()
 
 
 # ---- Real LeRobotDatasets, recorded once per run; tests that write copy them first ----

@@ -18,18 +18,10 @@ from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source
 from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.laq_quality import LAQQuality
-from hlrp.report.pages import latent_page
 from tiny_datasets import create_dataset
 from tiny_videos import write_video
 
 
-@pytest.fixture
-def no_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write reports without plots, whose hundreds of axes take longer than all that is measured."""
-    monkeypatch.setattr(latent_page, "latent_gallery", lambda *_: {})
-
-
-@pytest.mark.usefixtures("drawn_plots")
 def test_the_report_holds_the_card_of_the_checkpoint(
     laq_path: Path, image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +53,6 @@ def other_seed(image_dataset_root: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-@pytest.mark.usefixtures("no_gallery")
 def test_the_dataset_of_the_training_is_measured_on_the_split_of_the_training(
     other_seed: Path, image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +84,6 @@ def test_another_dataset_is_never_called_held_out(
     assert "unseen" not in printed
 
 
-@pytest.mark.usefixtures("no_gallery")
 def test_baselines_are_measured_on_request(laq_path: Path, image_dataset_root: Path, tmp_path: Path) -> None:
     output = tmp_path / "report"
     config = InspectConfig(
@@ -144,7 +134,6 @@ def forget_actions(monkeypatch: pytest.MonkeyPatch, episodes: list[int]) -> None
     monkeypatch.setattr(command, "open_source", without_actions)
 
 
-@pytest.mark.usefixtures("no_gallery")
 def test_chosen_episodes_are_measured_alone(other_seed: Path, image_dataset_root: Path, tmp_path: Path) -> None:
     held_out = load_laq(other_seed).extra["sources"][0]["held_out_episodes"]
     trained = [number for number in range(6) if number not in held_out]
@@ -196,7 +185,6 @@ def test_a_dataset_without_actions_is_inspected_but_not_compared(laq_path: Path,
         inspect_latents(InspectConfig(laq_path=str(laq_path), dataset_root=str(root), baselines=True, device="cpu"))
 
 
-@pytest.mark.usefixtures("no_gallery")
 def test_plain_videos_are_inspected_from_the_command_line(
     laq_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,6 @@ def test_videos_are_the_same_files(video_dataset_root: Path, tmp_path: Path) -> 
         assert (output / path.relative_to(video_dataset_root)).samefile(path)
 
 
-@pytest.mark.usefixtures("drawn_plots")
 def test_the_report_holds_what_was_measured(
     image_dataset_root: Path,
     tmp_path: Path,

@@ -227,7 +227,6 @@ def test_no_episode_is_held_out_of_one_source_and_trained_on_in_another(
     train_foundation(replace(config, sources=both([0, 1, 2], [3, 4, 5]), **settings))
 
 
-@pytest.mark.usefixtures("drawn_plots")
 def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> None:
     train_foundation(replace(config, steps=2))
     metrics = json.loads((Path(config.output_dir) / METRICS_FILE).read_text())

@@ -13,11 +13,6 @@ from lerobot.utils.io_utils import write_video
 WriteVideo = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def plots_of_reports_are_drawn(drawn_plots: None) -> None:
-    """Draw the plots of this folder's tests as users see them."""
-
-
 @pytest.fixture
 def report() -> dict[str, Any]:
     return {
