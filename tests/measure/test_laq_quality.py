@@ -141,8 +141,8 @@ def test_clips_and_episodes_without_known_actions_are_not_counted() -> None:
     card = probed(features(fit), features(test), fit_actions, test_actions)
     assert (card.probe_fit_clips, card.probe_clips, card.probe_episodes) == (36, 9, 3)
     sentence = basis_of_r2(card)
-    assert "9 clips of 3 held-out episodes whose actions are known" in sentence
-    assert "fitted on 36 clips of training episodes" in sentence
+    assert "9 clips of 3 episodes whose actions are known" in sentence
+    assert "fitted on 36 clips of other episodes" in sentence
     assert basis_of_r2(NO_PROBE) == ""
 
 

@@ -35,10 +35,10 @@ def basis_of_r2(probe: ProbeMetrics) -> str:
     actions."""
     if probe.probe_clips is None or probe.probe_episodes is None or probe.probe_fit_clips is None:
         return ""
-    episodes = with_noun(probe.probe_episodes, "held-out episode")
+    episodes = with_noun(probe.probe_episodes, "episode")
     return (
         f"Every R² of actions is computed on {with_noun(probe.probe_clips, 'clip')} of {episodes} whose actions are "
-        f"known, with linear maps fitted on {with_noun(probe.probe_fit_clips, 'clip')} of training episodes."
+        f"known, with linear maps fitted on {with_noun(probe.probe_fit_clips, 'clip')} of other episodes."
     )
 
 
