@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from hlrp.runtime.signals import StopRequest
 from hlrp.training.callbacks import (
     AveragedWeights,
+    ContinueCurves,
     DrawsByStep,
     PutStateInPlace,
     QualityGates,
@@ -170,6 +171,7 @@ class TrainingLoop:
             *([self._average] if self._average else []),
             self._gates,
             *([ValidateAfterLastStep(steps)] if self._schedule.validate_every else []),
+            ContinueCurves(),
             save,  # last, so that it saves the state after all other callbacks have changed it
             TQDMProgressBar(refresh_rate=10),
         ]
