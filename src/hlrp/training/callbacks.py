@@ -21,20 +21,8 @@ from hlrp.runtime.event_log import log_event
 from hlrp.runtime.signals import Stopped, StopRequest
 from hlrp.storage.files import new_file, put_in_place
 from hlrp.training.config import QualityGate
-from hlrp.training.curves import CurveLogger
 
 logger = logging.getLogger(__name__)
-
-
-class ContinueCurves(pl.Callback):
-    """Drop the rows of the curves that an earlier attempt logged after the state that is resumed."""
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        for log in trainer.loggers:
-            if isinstance(log, CurveLogger):
-                log.continue_at(checkpoint["global_step"])
 
 
 class DrawsByStep(pl.Callback):

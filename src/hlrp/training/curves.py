@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
@@ -58,6 +59,17 @@ class CurveLogger(RowLogger):
         """
         if self._lines.path.is_file():
             self._lines.add({_CONTINUED_AT: step})
+
+
+class ContinueCurves(pl.Callback):
+    """Drop the rows of the curves that an earlier attempt logged after the state that is resumed."""
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for log in trainer.loggers:
+            if isinstance(log, CurveLogger):
+                log.continue_at(checkpoint["global_step"])
 
 
 def curves_as_csv(path: Path) -> str:

@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from hlrp.runtime.signals import StopRequest
 from hlrp.training.callbacks import (
     AveragedWeights,
-    ContinueCurves,
     DrawsByStep,
     PutStateInPlace,
     QualityGates,
@@ -27,6 +26,7 @@ from hlrp.training.callbacks import (
     ValidateAfterLastStep,
 )
 from hlrp.training.config import TrainerConfig
+from hlrp.training.curves import ContinueCurves
 from hlrp.training.sharding import gather_weights, sharding_strategy
 from hlrp.training.step_data import StepData
 
