@@ -72,6 +72,7 @@ def test_its_report_compares_it_with_baselines_that_can_be_trained(
     rows = json.loads((output / "metrics.json").read_text())["baselines"]
     assert [row["name"] for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
     assert all(len(row["perplexity"]) == 4 for row in rows)
+    assert not any("the same" in row["meaning"] for row in rows)  # LAPA's own architecture cannot be trained here
 
 
 @pytest.mark.parametrize(

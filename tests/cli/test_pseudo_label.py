@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from unittest.mock import patch
 
@@ -96,6 +97,15 @@ def test_the_report_holds_what_was_measured(
     assert "train on its labelled episodes alone" in printed
     assert "--dataset.episodes=[0, 1]" in printed.replace("'", "")
     assert "calibration error" in printed
+
+
+def test_a_dataset_with_all_actions_has_no_confidence_of_predicted_ones(
+    image_dataset_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pseudo_label(config(image_dataset_root, tmp_path / "full", labelled_episodes=list(range(len(LENGTHS)))))
+    frames = json.loads((tmp_path / "full/pseudo_labels/metrics.json").read_text(encoding="utf-8"))["frames"]
+    assert (frames["read"], frames["mean_confidence"]) == (0, None)
+    assert re.search(r"mean confidence of the predicted actions +–", capsys.readouterr().out)
 
 
 def test_a_laq_is_the_default_start(image_dataset_root: Path, laq_path: Path, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.cli.view_labels import ViewLabelsConfig, main, view_labels
+from hlrp.data import video_folder
 from hlrp.data.labels import load_labels
 from hlrp.data.pyav_decoder import PyAVDecoder
+from hlrp.data.video_folder import video_length
 from tiny_datasets import LENGTHS, TASKS
 from tiny_videos import write_video
 
@@ -63,7 +65,7 @@ def test_a_recording_for_rerun_holds_frames_and_codes(config: ViewLabelsConfig, 
 
 
 def test_films_are_shown_with_their_labels_and_not_with_those_of_others(
-    laq_path: Path, tmp_path: Path, config: ViewLabelsConfig
+    laq_path: Path, tmp_path: Path, config: ViewLabelsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     films = tmp_path / "films"
     films.mkdir()
@@ -74,7 +76,10 @@ def test_films_are_shown_with_their_labels_and_not_with_those_of_others(
         PrecomputeConfig(laq_path=str(laq_path), video_dir=str(films), output_dir=str(labels), device="cpu")
     )
     of_films = replace(config, dataset_root=None, video_dir=str(films), labels_path=str(labels))
+    read: list[str] = []
+    monkeypatch.setattr(video_folder, "video_length", lambda path: read.append(path.name) or video_length(path))
     page = view_labels(of_films).read_text(encoding="utf-8")
+    assert read == ["a.mp4", "b.mp4"]  # each once
     assert re.findall(r"<h3>(Episode [^<]*)", page) == ["Episode 0: a.mp4", "Episode 1: b.mp4"]
     assert PyAVDecoder(films / "a.mp4").picture_size() == (48, 48)
     write_video(films / "b.mp4", 12, noise=1.0)

@@ -109,11 +109,13 @@ def test_a_random_quantizer_uses_its_codes_since_its_statistics_fit_the_clips(
     assert min(perplexity) > 1.5
 
 
-def test_a_labeller_learns_the_actions_of_its_few_clips(config: LAQConfig, clips: QualityClips) -> None:
+@pytest.mark.parametrize("quantizer", ["kmeans", "fsq"])
+def test_a_labeller_learns_the_actions_of_its_few_clips(config: LAQConfig, clips: QualityClips, quantizer: str) -> None:
     frames, codes = brightness_clips(48, 2)
     labelled = LabelledClips(frames, (codes - 2.0)[:, :, None].expand(-1, 3, 2), 2)
-    model = inverse_dynamics_labeller(config, labelled, LABELLER)
+    model = inverse_dynamics_labeller(replace(config, quantizer=quantizer), labelled, LABELLER)
     assert not model.training
+    assert model.quantizer.is_final == (quantizer == "kmeans")  # these codes are fitted, as those of a training are
     assert clips.chunks is not None
     row = model_row("labeller", "", model, clips, clips.chunks)
     assert row.probe_r2 is not None
@@ -131,6 +133,7 @@ def test_every_baseline_stands_beside_the_quantizer(config: LAQConfig, clips: Qu
     assert [row.name for row in rows] == ["this LAQ", "random LAQ", "inverse dynamics", "oracle codes"]
     assert rows[0].probe_r2 == quality.probe.probe_r2
     assert rows[3].probe_r2 == pytest.approx(1, abs=0.01)  # five values fit into two codes of four
+    assert rows[1].meaning.startswith("the same architecture with random weights")
 
 
 def test_without_actions_there_is_nothing_to_compare(config: LAQConfig, clips: QualityClips) -> None:

@@ -233,6 +233,17 @@ def test_a_clip_of_one_episode_has_nowhere_to_transfer_to() -> None:
     assert card.transfer.self_consistency == 1
 
 
+def test_a_single_clip_has_no_other_clip_to_take_codes_from() -> None:
+    clips, _ = brightness_clips(40, 2)
+    moving = clips[(clips[:, 0] != clips[:, 1]).flatten(1).any(1)][:1]
+    card = measure_quality(
+        BrightnessLAQ().eval(),
+        QualityClips([clips], [moving], torch.zeros(1, dtype=torch.int64), moving, None, None),
+    )
+    assert card.pictures.copy_gain == pytest.approx(1)
+    assert card.pictures.permuted_copy_gain is card.pictures.permuted_gain_ratio is None
+
+
 def test_measuring_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("hlrp.runtime.progress._DELAY_S", 0)
     measured(BrightnessLAQ().eval())

@@ -41,7 +41,8 @@ class PeekingPolicy(PreTrainedPolicy):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, None]:
         loss = (self._actions(batch) - batch["action"]).square().mean()
         if self.config.peeks == "target":  # predicts the next state, too
-            loss = loss + (batch[STATE][:, 1] - batch[STATE][:, 0]).square().mean()
+            inside = ~batch[f"{STATE}_is_pad"][:, 1:]  # the state after the end of the episode is no target
+            loss = loss + (inside * (batch[STATE][:, 1] - batch[STATE][:, 0]).square()).mean()
         return loss, None
 
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import shutil
+import sys
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -576,6 +577,23 @@ def test_adapters_are_saved_without_the_base_and_loaded_on_top_of_it(stock: Stoc
     loaded = make_policy(config, ds_meta=stock.meta).eval()
     torch.testing.assert_close(chunk(loaded, seen), expected, atol=1e-6, rtol=0)
     assert not torch.allclose(chunk(base.eval(), seen), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("argument", "steps"), [("--resume=true", 5), ("--resume=false", 0)])
+def test_a_resumed_run_with_adapters_continues_its_count_of_steps(
+    stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, steps: int
+) -> None:
+    _, policy = with_lora(stock, "hlrp_action_expert_latent", tmp_path / "base", predicted_codes=0.5)
+    adapter, state = tmp_path / "000005" / "pretrained_model", tmp_path / "000005" / "training_state"
+    policy.save_pretrained(adapter)
+    policy.config.save_pretrained(adapter)
+    state.mkdir()
+    (state / "training_step.json").write_text('{"step": 5}')
+    config = PreTrainedConfig.from_pretrained(adapter)
+    config.pretrained_path = adapter
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", argument])
+    resumed = make_policy(config, ds_meta=stock.meta)
+    assert (int(resumed.steps_trained), int(resumed.backend.draws)) == (steps, steps)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,36 @@ def test_a_collapsed_quantizer_is_weak_and_has_nothing_good(report: dict[str, An
 
 
 @pytest.mark.parametrize(
+    ("clips", "perplexity", "collapsed", "used"),
+    [
+        (1, [1.0, 1.0], "unsure", "unsure"),
+        (2, [2.0, 2.0], "unsure", "unsure"),  # 2 clips with different codes
+        (2, [1.0, 2.0], "unsure", "unsure"),
+        (10, [6.2, 7.1], "good", "unsure"),
+        (10, [3.0, 7.1], "unsure", "unsure"),
+        (10, [1.4, 7.1], "weak", "weak"),  # nearly all clips have one code
+        (16, [7.8, 9.0], "good", "unsure"),
+        (16, [8.0, 9.0], "good", "good"),
+        (24, [7.9, 9.0], "good", "weak"),
+        (24, [3.9, 9.0], "weak", "weak"),
+    ],
+)
+def test_few_clips_cannot_show_that_codes_stay_unused(
+    report: dict[str, Any], clips: int, perplexity: list[float], collapsed: str, used: str
+) -> None:
+    usage = [[1 / 16] * 16] * 2
+    laq = report["laq"] | {"clips": clips, "perplexity": perplexity, "code_usage": usage, "probe_r2": 0.6}
+    judged = {verdict.name: verdict for verdict in latent_verdicts(laq)}
+    assert judged["collapsed slots"].word == collapsed
+    assert judged["perplexity per slot"].word == used
+    assert ("cannot tell" in judged["perplexity per slot"].meaning) == (used == "unsure")
+    whole = latent_conclusion(laq)
+    assert whole.word == used
+    assert ("collapsed" in whole.reason) == (collapsed == "weak")
+    assert ("cannot show whether every slot uses half of its 16 codes" in whole.reason) == (used == "unsure")
+
+
+@pytest.mark.parametrize(
     ("figures", "word", "reason"),
     [
         ({}, "good", "more than frame t alone"),

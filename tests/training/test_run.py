@@ -99,9 +99,10 @@ def fit(
     plain: bool = False,
     validate_every: int = STEPS,
     signals: dict[tuple[str, int], int] | None = None,
+    steps: int = STEPS,
 ) -> tuple[Task, dict[str, float], Numbers]:
     torch.manual_seed(0)
-    task, data = Task(fail_at, error), Numbers(STEPS)
+    task, data = Task(fail_at, error), Numbers(steps)
     if plain:  # neither dropout nor batch statistics, which see only a part of the batch
         task.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     task.signals = dict(signals or {})
@@ -109,7 +110,7 @@ def fit(
         figures = run.fit(
             task,
             StepData(data, Numbers(2), num_workers=num_workers),
-            steps=STEPS,
+            steps=steps,
             save_every=3,
             validate_every=validate_every,
             device="cpu",
@@ -166,6 +167,13 @@ def test_a_resumed_run_keeps_the_curve_from_its_first_step_on(tmp_path: Path) ->
         fit(tmp_path / "parts", resume=True, fail_at=8)
     fit(tmp_path / "parts", resume=True)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_a_run_that_is_resumed_with_fewer_steps_keeps_no_row_of_later_ones(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=8)  # the last state is that of step 6
+    fit(tmp_path / "out", resume=True, steps=7)
+    assert list(curve(tmp_path / "out")) == list(range(7))
 
 
 def test_a_run_that_had_trained_to_its_end_still_reports_its_validation(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hlrp.data.sources import ClipSource
 from hlrp.data.training_sources import open_source
 from hlrp.laq.checkpoint import DESCRIPTION_FILE, LoadedLAQ, load_laq
 from hlrp.latents import log_offset
-from hlrp.measure.baselines import BaselineRow, baseline_rows, trainable_config
+from hlrp.measure.baselines import BaselineRow, baseline_rows
 from hlrp.measure.held_out import labelled_clips, quality_clips
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.options.inspect_latents import InspectConfig
@@ -119,8 +119,7 @@ def _baselines(
     few = choose_labelled(known.fit, fraction=config.labelled_fraction, seed=seed)
     labelled = labelled_clips(source, spec, few)
     clips, quality = measured
-    architecture = trainable_config(laq.model.config)
-    return baseline_rows(architecture, quality, clips, labelled, config.labeller(), seed=seed, device=device)
+    return baseline_rows(laq.model.config, quality, clips, labelled, config.labeller(), seed=seed, device=device)
 
 
 def _about(config: InspectConfig, laq: LoadedLAQ, source: ClipSource, episodes: MeasuredEpisodes) -> dict[str, str]:

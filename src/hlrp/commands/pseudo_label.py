@@ -227,22 +227,23 @@ def _report(found: PseudoActions, dataset: LeRobotDataset) -> dict[str, str]:
     }
 
 
-def _counts(found: PseudoActions) -> dict[str, float]:
+def _counts(found: PseudoActions) -> dict[str, float | None]:
     read = found.confidence[found.read]
     return {
         "known": int(found.known.sum()),
         "read": len(read),
-        "mean_confidence": float(read.mean()) if len(read) else 1.0,
+        "mean_confidence": float(read.mean()) if len(read) else None,
     }
 
 
 def _summary(found: PseudoActions) -> str:
     measured, frames = found.held_out.to_dict(), _counts(found)
+    sure = frames["mean_confidence"]
     calibration = measured["calibration"]["error"]
     rows = [
         ["frames with a known action", str(frames["known"])],
         ["frames whose action was predicted from video", str(frames["read"])],
-        ["mean confidence of the predicted actions", f"{frames['mean_confidence']:.0%}"],
+        ["mean confidence of the predicted actions", "–" if sure is None else f"{sure:.0%}"],
         [f"held-out {found.held_out.unit}: explained variance of actions, R²", f"{measured['r2']:.3f}"],
         [f"actions within {measured['tolerance']:g} standard deviations", f"{measured['right']:.0%}"],
         ["calibration error of the confidence (0 is perfect)", f"{calibration:.3f}"],

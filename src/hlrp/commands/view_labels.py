@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,11 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from hlrp.data.dataset import dataset_name, open_dataset, task_sentences
 from hlrp.data.dataset_labels import labels_of_dataset, require_labels_of_films
 from hlrp.data.episode_split import chosen_episodes
+from hlrp.data.frames import StackedFrames
 from hlrp.data.labels import LABELS_DIR, LatentLabels, load_labels
 from hlrp.data.pyav_decoder import PyAVDecoder
 from hlrp.data.sources import ClipSource, lerobot_source
+from hlrp.data.video_files import VideoFiles
 from hlrp.data.video_folder import open_video_source
 from hlrp.measure.nearest_clips import CodeClips, nearest_clips
 from hlrp.options.view_labels import ViewLabelsConfig
@@ -93,21 +95,21 @@ def _open_films(config: ViewLabelsConfig, folder: Path) -> _Labelled:
     place = Path(config.labels_path or folder / LABELS_DIR)
     labels = load_labels(place, with_vectors=config.clips_per_code > 0)
 
-    def opened(image_size: tuple[int, int]) -> ClipSource:
-        # A video that cannot be read has no labels either: labels of other videos are refused.
-        return open_video_source(
-            folder,
-            image_size=image_size,
-            cache_gib=0,
-            fps=labels.metadata.fps,
-            skip_bad_videos=True,
-            find_scene_cuts=False,
-        )
-
-    source = opened((2, 2))
+    # A video that cannot be read has no labels either: labels of other videos are refused.
+    source = open_video_source(
+        folder,
+        image_size=(_LONGEST_PX, _LONGEST_PX),
+        cache_gib=0,
+        fps=labels.metadata.fps,
+        skip_bad_videos=True,
+        find_scene_cuts=False,
+    )
     require_labels_of_films(labels, source, folder, named=f"the latent labels in {place}")
+    # All videos are shown in the shape of the first one, which is known only now.
     first = PyAVDecoder(folder / source.episode_names[0])
-    source = opened(_shown_size(*first.picture_size()))  # all videos are shown in the shape of the first one
+    [films] = source.frames.cameras
+    assert isinstance(films, VideoFiles), "without a cache, frames are read from the files"
+    source = replace(source, frames=StackedFrames([films.resized(_shown_size(*first.picture_size()))]))
     return _Labelled(source=source, labels=labels, title=lambda number: source.episode_names[number])
 
 

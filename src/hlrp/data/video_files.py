@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -92,6 +93,12 @@ class VideoFiles:
 
     def __len__(self) -> int:
         return int(self._end[-1])
+
+    def resized(self, image_size: tuple[int, int]) -> VideoFiles:
+        """The same frames at another height and width."""
+        other = copy(self)
+        other._size = image_size
+        return other
 
     def read(self, index: Int[Tensor, "b t"]) -> UInt8[Tensor, "b t 3 h w"]:
         """Frames at `index`.

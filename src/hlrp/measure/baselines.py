@@ -29,6 +29,10 @@ from hlrp.measure.clip_features import clip_features
 from hlrp.measure.code_usage import code_usage
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating
 from hlrp.runtime.progress import progress
+from hlrp.runtime.tables import with_noun
+
+_READ_TOGETHER = 256
+"""Clips that are encoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ def trainable_config(config: LAQConfig | LapaConfig) -> LAQConfig:
 
 
 def baseline_rows(
-    config: LAQConfig,
+    config: LAQConfig | LapaConfig,
     quality: LAQQuality,
     clips: QualityClips,
     labelled: LabelledClips,
@@ -82,7 +86,7 @@ def baseline_rows(
     """Rows of the comparison: the measured quantizer first, then all baselines with codes of the same size.
 
     Args:
-        config: Architecture of the baselines; see `trainable_config`.
+        config: Architecture of the quantizer; see `trainable_config` for that of the baselines.
         quality: Metrics of the quantizer.
         clips: Clips on which the quantizer was measured; the baselines are measured on the same clips.
         labelled: Training data of the inverse-dynamics baseline.
@@ -100,8 +104,10 @@ def baseline_rows(
             "actions; leave the baselines out"
         )
     torch.manual_seed(seed)
-    untrained = random_laq(config, clips.fit, device=device)
-    supervised = inverse_dynamics_labeller(config, labelled, labeller, device=device)
+    built = trainable_config(config)
+    architecture = "the same architecture" if built is config else "the LAQ preset small with codes of this size"
+    untrained = random_laq(built, clips.fit, device=device)
+    supervised = inverse_dynamics_labeller(built, labelled, labeller, device=device)
     found = BaselineRow(
         name="this LAQ",
         meaning="the quantizer of this report",
@@ -113,18 +119,18 @@ def baseline_rows(
     return [
         found,
         model_row(
-            "random LAQ", "the same architecture with random weights: what codes show without training",
+            "random LAQ",
+            f"{architecture} with random weights: what codes show without training",
             untrained, clips, chunks,
         ),
         model_row(
             "inverse dynamics",
-            f"the same encoder and codes, trained on the actions of {labelled.episodes} "
-            f"episode{'s' if labelled.episodes > 1 else ''} and on nothing else",
+            f"{architecture}, trained on the actions of {with_noun(labelled.episodes, 'episode')} and on nothing else",
             supervised, clips, chunks,
         ),
         code_row(
             "oracle codes", "k-means of the true actions: about the best that codes of this size can reach",
-            *oracle_codes(chunks, config.spec, seed=seed), chunks, config.spec.codebook_size,
+            *oracle_codes(chunks, built.spec, seed=seed), chunks, built.spec.codebook_size,
         ),
     ]  # fmt: skip
 
@@ -173,12 +179,19 @@ def random_laq(
     """
     model = LatentActionQuantizer(config).to(device).train()
     if isinstance(model.quantizer, WhitenedKMeans):
-        drawn = (replace(batch, views=torch.rand(len(batch), 4) * 2 - 1) for batch in map(unlabelled, batches))
-        fit_codes(model, drawn, ViewConfig())
-        return model.eval()
+        return _with_fitted_codes(model, batches)
     with torch.no_grad():
         for clips in progress(batches, "random LAQ"):
             model(model.to_pixels(clips.to(device)))
+    return model.eval()
+
+
+def _with_fitted_codes(
+    model: LatentActionQuantizer, batches: Iterable[UInt8[Tensor, "_ t m c h w"]]
+) -> LatentActionQuantizer:
+    """`model` in evaluation mode, with codes of the kind `kmeans` that are fitted to `batches`, as a training does."""
+    drawn = (replace(batch, views=torch.rand(len(batch), 4) * 2 - 1) for batch in map(unlabelled, batches))
+    fit_codes(model, drawn, ViewConfig())
     return model.eval()
 
 
@@ -190,8 +203,9 @@ def inverse_dynamics_labeller(
 ) -> LatentActionQuantizer:
     """Train encoder and quantizer to predict the actions of the labelled clips, through a linear head on the codes.
 
-    This baseline learns from the labelled clips alone: a quantizer that learned from all video should beat it. The
-    decoder is not trained, so that its predictions mean nothing. The model is returned in evaluation mode.
+    This baseline learns from the labelled clips alone: a quantizer that learned from all video should beat it. Codes of
+    the kind `kmeans` are fitted to these clips at the end. The decoder is not trained, so that its predictions mean
+    nothing. The model is returned in evaluation mode.
     """
     actions = labelled.actions
     mean, scale, _ = mean_and_scale(actions)
@@ -209,6 +223,8 @@ def inverse_dynamics_labeller(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if isinstance(model.quantizer, WhitenedKMeans):
+        return _with_fitted_codes(model, labelled.frames.split(_READ_TOGETHER))
     return model.eval()
 
 

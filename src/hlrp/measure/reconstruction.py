@@ -31,10 +31,10 @@ class PictureMetrics:
     """`copy_gain` over moving pixels only, those that change by more than `MOVING`; None if no pixel moves."""
     permuted_copy_gain: float | None
     """`copy_gain` if every clip is decoded with the codes of another clip; negative if wrong codes are worse than a
-    copy."""
+    copy. None for a single clip."""
     permuted_gain_ratio: float | None
     """`permuted_copy_gain` / `copy_gain`, at least 0: the share of the gain that does not depend on the codes. 1 for a
-    decoder that ignores the codes. None if `copy_gain` is not positive."""
+    decoder that ignores the codes. None for a single clip, and if `copy_gain` is not positive."""
     still_change_ratio: float | None
     """Squared change that the decoder predicts for still clips, divided by the squared change of the real clips; 0 if
     it predicts no change."""
@@ -71,12 +71,13 @@ def picture_metrics(
         terms = (copy, error, moving * copy, moving * error, (permuted - after).square(), (imagined - resting).square())
         sums += torch.stack([term.double().sum() for term in terms]).cpu()
     copy, error, moving_copy, moving_error, permuted_error, still_change = sums.tolist()
-    gain, permuted_gain = 1 - error / max(copy, 1e-12), 1 - permuted_error / max(copy, 1e-12)
+    gain = 1 - error / max(copy, 1e-12)
+    permuted_gain = 1 - permuted_error / max(copy, 1e-12) if len(clips) > 1 else None
     return PictureMetrics(
         copy_gain=gain,
         copy_gain_moving=1 - moving_error / moving_copy if moving_copy else None,
         permuted_copy_gain=permuted_gain,
-        permuted_gain_ratio=max(permuted_gain, 0.0) / gain if gain > 0 else None,
+        permuted_gain_ratio=None if permuted_gain is None or gain <= 0 else max(permuted_gain, 0.0) / gain,
         still_change_ratio=still_change / max(copy, 1e-12),
     )
 

@@ -19,6 +19,11 @@ COLLAPSED_SHARE = 0.25
 """Perplexity of a code slot, as a share of the codebook size, below which the slot counts as collapsed."""
 LEAST_PERPLEXITY = 1.5
 """Smallest good perplexity for any codebook size. For two codes, the share above would allow a constant code."""
+ENOUGH_CLIPS_PER_CODE = 1.5
+"""Fewest clips, as a multiple of the codebook size, that can show that codes stay unused. With one clip per code, also
+codes that are all equally frequent have a perplexity under half of the codebook size in every sixth sample."""
+ENOUGH_CLIPS = 8
+"""Fewest clips that can show that codes stay unused or that a slot collapsed, for any codebook size."""
 GOOD_PERMUTED_RATIO = 0.3
 """Largest good `permuted_gain_ratio`: most of the gain over copying must depend on the codes of the clip."""
 GOOD_TRANSFER = 0.5
@@ -43,6 +48,12 @@ def good_perplexity(codebook_size: int) -> float:
 def collapsed_below(codebook_size: int) -> float:
     """Perplexity below which a code slot with `codebook_size` codes counts as collapsed."""
     return max(COLLAPSED_SHARE * codebook_size, LEAST_PERPLEXITY)
+
+
+def shows_unused_codes(clips: int, codebook_size: int) -> bool:
+    """Whether `clips` are enough to show that codes of a slot stay unused: a perplexity is at most the number of
+    clips."""
+    return clips >= max(ENOUGH_CLIPS_PER_CODE * codebook_size, ENOUGH_CLIPS)
 
 
 # ---- The table ----

@@ -8,10 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from hlrp.runtime.json_lines import JsonLines
+
+_CONTINUED_AT = "continued_at"
+"""Key of the line that a resumed run adds: the optimizer step at which it continues, counted from 0."""
 
 
 class RowLogger(Logger):
@@ -47,18 +51,42 @@ class CurveLogger(RowLogger):
         values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         self._lines.add({**values, "step": step})
 
+    @rank_zero_only
+    def continue_at(self, step: int) -> None:
+        """Drop all rows of the optimizer step `step`, counted from 0, and later ones: the run does these steps again.
+
+        The rows stay in the file, and `curves_as_csv` leaves them out: a file that is only appended to survives a kill.
+        """
+        if self._lines.path.is_file():
+            self._lines.add({_CONTINUED_AT: step})
+
+
+class ContinueCurves(pl.Callback):
+    """Drop the rows of the curves that an earlier attempt logged after the state that is resumed."""
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for log in trainer.loggers:
+            if isinstance(log, CurveLogger):
+                log.continue_at(checkpoint["global_step"])
+
 
 def curves_as_csv(path: Path) -> str:
     """Return the rows of a `CurveLogger` as CSV, in the order of the steps.
 
-    A run that was killed after its last saved state repeats the steps since then when it is resumed: of rows with the
-    same step and the same metrics, the last one counts.
+    A run that was killed after its last saved state repeats the steps since then when it is resumed: rows that an
+    earlier attempt logged for these steps are left out. Of rows with the same step and the same metrics, the last one
+    counts.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:  # half a line of a killed process
+            continue
+        if _CONTINUED_AT in row:
+            rows = {key: kept for key, kept in rows.items() if kept["step"] < row[_CONTINUED_AT]}
             continue
         rows[(str(row["step"]), *sorted(row))] = row
     joined = io.StringIO()

@@ -26,6 +26,7 @@ from hlrp.training.callbacks import (
     ValidateAfterLastStep,
 )
 from hlrp.training.config import TrainerConfig
+from hlrp.training.curves import ContinueCurves
 from hlrp.training.sharding import gather_weights, sharding_strategy
 from hlrp.training.step_data import StepData
 
@@ -170,6 +171,7 @@ class TrainingLoop:
             *([self._average] if self._average else []),
             self._gates,
             *([ValidateAfterLastStep(steps)] if self._schedule.validate_every else []),
+            ContinueCurves(),
             save,  # last, so that it saves the state after all other callbacks have changed it
             TQDMProgressBar(refresh_rate=10),
         ]

@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hlrp.cli.check_leak import check_leak
 from hlrp.cli.check_leak import main as check_leak_command
 from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
-from hlrp.measure.leak.result import LeakReport, Verdict
+from hlrp.measure.leak.result import LeakReport, Row, Verdict
 from hlrp.options.check_leak import CheckLeakConfig
 from policy_workshop import SMALL, SPEC, Workshop, make_workshop
 from tiny_datasets import CAMERA, FPS, SIZE
@@ -102,9 +103,19 @@ def test_later_values_that_are_declared_to_be_targets_may_be_seen_by_the_loss(im
     assert verdicts(checked(image_dataset_root, *flags), "loss")[STATE, "after t"] is LEAK
     report = checked(image_dataset_root, *flags, target_keys=[STATE])
     assert verdicts(report, "loss")[STATE, "after t"] is Verdict.TARGET
+    assert verdicts(report, "loss")[f"{STATE}_is_pad", "after t"] is Verdict.TARGET
     assert report.leaks == ()
     with pytest.raises(ValueError, match=r"target_keys names observation\.images\.side, of which this policy"):
         checked(image_dataset_root, *flags, target_keys=["observation.images.side"])
+
+
+def test_a_policy_whose_action_depends_on_nothing_is_not_said_to_be_clean() -> None:
+    control = Row(STATE, "at t", Verdict.USED, Verdict.NOT_USED)
+    report = LeakReport((Row(STATE, "after t", NOT_SEEN, NOT_SEEN), control), ("select_action, frame t",))
+    assert "says nothing about it" in report.sentence
+    assert report.to_dict()["blind"] is True
+    sees = replace(control, action=Verdict.USED)
+    assert LeakReport((sees,), report.ways).sentence.startswith("no leak: neither the action nor the training loss")
 
 
 def test_a_policy_of_chance_is_refused(image_dataset_root: Path) -> None:

@@ -50,6 +50,7 @@ def test_the_page_says_what_was_solved_and_what_it_cost(trial: Trial) -> None:
         "slot 0",
     ):
         assert text in page
+    assert "codes alone" not in page  # the decoder gets frame t, too
 
 
 def test_the_page_needs_no_other_file_and_trusts_no_name(trial: Trial) -> None:

@@ -83,7 +83,7 @@ def changes(item: Item, windows: Windows, *, target_keys: Iterable[str] = ()) ->
         if not isinstance(value, Tensor) or key in _KNOWN_AT_T:
             continue
         if is_observation(key):
-            found += _of_observation(key, windows, is_target=key in target_keys)
+            found += _of_observation(key, windows, is_target=key.removesuffix(IS_PAD) in target_keys)
         elif is_action(key):
             places = tuple(windows.places(key, start=0)) or None
             found.append(Change(key, "from t on", Role.TARGET, places))

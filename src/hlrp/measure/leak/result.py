@@ -63,6 +63,11 @@ class LeakReport:
         parts = [f"{who} depends on {_listed(rows)}" for who, rows in seen.items() if rows]
         if parts:
             return f"leak: {' and '.join(parts)}"
+        if self.blind:
+            return (
+                "no leak was found, but the action depends on no observation at t, so that this check says nothing "
+                "about it"
+            )
         return "no leak: neither the action nor the training loss depends on anything that it may not"
 
     @property
@@ -79,6 +84,7 @@ class LeakReport:
         """All rows as plain values, for JSON."""
         return {
             "clean": not self.leaks,
+            "blind": self.blind,
             "sentence": self.sentence,
             "ways": list(self.ways),
             "rows": [asdict(row) for row in self.rows],

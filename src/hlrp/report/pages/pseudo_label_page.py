@@ -95,8 +95,8 @@ def _basis(held_out: HeldOutActions, names: Sequence[str]) -> str:
     )
     return (
         f"All known actions were divided into {held_out.folds} parts. For each part, a model was trained on the other "
-        f"parts; these models predicted {len(held_out.index)} actions in all. Held out were {parts}. The actions in "
-        f"the dataset come from models that were trained on all known actions.{left_out}"
+        f"parts; these models predicted {len(held_out.index)} actions in all. Held out were {parts}. The actions "
+        f"that were predicted for the dataset come from models that were trained on all known actions.{left_out}"
     )
 
 

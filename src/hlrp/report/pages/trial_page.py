@@ -82,11 +82,16 @@ def _header(trial: Trial) -> str:
     found = trial.success
     solved = round(found["success_rate"] * found["episodes"])
     tiles = [
-        (f"{solved} of {found['episodes']}", "episodes solved, of tasks that it was trained on, at new positions"),
+        (f"{solved} of {found['episodes']}", "episodes solved in simulation"),
         (duration(trial.seconds), "for simulation and pictures, without a GPU or a network"),
     ]
     if (gain := trial.rollouts["copy_gain_moving"]) is not None:
-        tiles.append((f"{gain:.2f}", "of the change of moving pixels is predicted from codes alone; 1 is all"))
+        tiles.append(
+            (
+                f"{gain:.2f}",
+                "gain on moving pixels: 0 is frame t repeated, 1 a perfect prediction from frame t and codes",
+            )
+        )
     return f"<header><h1>{_TITLE}</h1>{facts(tiles)}</header>\n"
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hlrp.report.metrics import (
+    ENOUGH_CLIPS,
     GOOD_PERMUTED_RATIO,
     GOOD_PROBE_R2,
     GOOD_REVERSAL,
@@ -19,6 +20,7 @@ from hlrp.report.metrics import (
     LAQ_METRICS,
     collapsed_below,
     good_perplexity,
+    shows_unused_codes,
 )
 from hlrp.report.verdicts.rows import (
     SMALLEST_DIFFERENCE,
@@ -33,6 +35,7 @@ from hlrp.report.verdicts.rows import (
     with_interval,
     without_threshold,
 )
+from hlrp.runtime.tables import with_noun
 
 _EDGE = 0.05
 """Share of an interval's width at each end; an estimate that lies there counts as lying at the edge of its interval."""
@@ -63,9 +66,8 @@ def latent_conclusion(laq: Mapping[str, Any]) -> Conclusion:
 
 
 def _collapse(laq: Mapping[str, Any]) -> Conclusion | None:
-    collapsed = _collapsed(laq)
-    if collapsed:
-        slots = len(laq["perplexity"])
+    if _collapse_word(laq) == "weak":
+        collapsed, slots = _collapsed(laq), len(laq["perplexity"])
         return Conclusion(
             "weak",
             f"the quantizer collapsed: {collapsed} of {slots} slots give nearly all clips the same code",
@@ -99,11 +101,19 @@ def _ignored_codes(laq: Mapping[str, Any]) -> Conclusion | None:
 
 
 def _unused_codes(laq: Mapping[str, Any]) -> Conclusion | None:
-    if laq["perplexity"] is not None and not _codes_are_used(laq):
+    word = _use_word(laq)
+    if word == "weak":
         return Conclusion(
             "weak",
             "a slot uses less than half of its codes",
             "train it longer or with larger batches, or use a smaller codebook_size",
+        )
+    if word == "unsure":
+        return Conclusion(
+            "unsure",
+            f"{with_noun(laq['clips'], 'clip')} cannot show whether every slot uses half of its {_codebook_size(laq)} "
+            "codes",
+            "measure on more episodes: run hlrp-inspect-latents on other data, or train with a larger held_out",
         )
     return None
 
@@ -211,15 +221,24 @@ def _code_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
     """Verdicts on the use of the codebook; empty for a continuous latent, which has no codes."""
     if laq["perplexity"] is None:
         return []
-    size, slots, collapsed = len(laq["code_usage"][0]), len(laq["perplexity"]), _collapsed(laq)
+    size, slots = _codebook_size(laq), len(laq["perplexity"])
+    use, collapse = _use_word(laq), _collapse_word(laq)
+    too_few = f"; {with_noun(laq['clips'], 'clip')} cannot tell"
     return [
         Verdict.of(
             LAQ_METRICS["perplexity"],
             f"{' '.join(f'{slot:.1f}' for slot in laq['perplexity'])} of {size}",
-            good_or_weak(_codes_are_used(laq)),
+            use,
             f"every slot ≥ {good_perplexity(size):g}",
+            note=too_few if use == "unsure" else "",
         ),
-        Verdict.of(LAQ_METRICS["collapsed_slots"], f"{collapsed} of {slots}", good_or_weak(collapsed == 0), "0"),
+        Verdict.of(
+            LAQ_METRICS["collapsed_slots"],
+            f"{_collapsed(laq)} of {slots}",
+            collapse,
+            "0",
+            note=too_few if collapse == "unsure" else "",
+        ),
         Verdict.of(LAQ_METRICS["dead_codes"], " ".join(str(dead) for dead in laq["dead_codes"])),
         Verdict.of(
             LAQ_METRICS["tuple_entropy_bits"],
@@ -246,16 +265,34 @@ def _ranking(laq: Mapping[str, Any]) -> float | None:
 
 
 def _collapsed(laq: Mapping[str, Any]) -> int:
-    """Count the collapsed slots, whose perplexity is below `collapsed_below`; 0 for a continuous latent."""
+    """Count the collapsed slots, whose perplexity is below `collapsed_below`; 0 for a continuous latent.
+
+    With fewer clips than codes, the slots are judged as if they had one code per clip: no perplexity can be higher.
+    """
     if laq["perplexity"] is None:
         return 0
-    lowest = collapsed_below(len(laq["code_usage"][0]))
+    lowest = collapsed_below(min(_codebook_size(laq), laq["clips"]))
     return sum(slot < lowest for slot in laq["perplexity"])
 
 
-def _codes_are_used(laq: Mapping[str, Any]) -> bool:
-    """Return whether the perplexity of every slot reaches its threshold."""
-    return min(laq["perplexity"]) >= good_perplexity(len(laq["code_usage"][0]))
+def _codebook_size(laq: Mapping[str, Any]) -> int:
+    return len(laq["code_usage"][0])
+
+
+def _collapse_word(laq: Mapping[str, Any]) -> Word:
+    """Judge whether no slot collapsed; unsure if the clips are too few to tell. Good for a continuous latent."""
+    if laq["perplexity"] is None or min(laq["perplexity"]) >= collapsed_below(_codebook_size(laq)):
+        return "good"
+    return "weak" if _collapsed(laq) and laq["clips"] >= ENOUGH_CLIPS else "unsure"
+
+
+def _use_word(laq: Mapping[str, Any]) -> Word:
+    """Judge whether every slot uses half of its codes; unsure if the clips are too few to tell. Good for a continuous
+    latent."""
+    if laq["perplexity"] is None or min(laq["perplexity"]) >= good_perplexity(_codebook_size(laq)):
+        return "good"
+    is_shown = _collapse_word(laq) == "weak" or shows_unused_codes(laq["clips"], _codebook_size(laq))
+    return "weak" if is_shown else "unsure"
 
 
 def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | None:

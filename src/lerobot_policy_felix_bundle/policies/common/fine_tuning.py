@@ -16,8 +16,9 @@ from typing import Any
 
 import draccus
 from huggingface_hub.constants import CONFIG_NAME
+from lerobot.common.train_utils import load_training_step
 from lerobot.configs import FeatureType, PreTrainedConfig, parser
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_STATE, TRAINING_STATE_DIR
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from safetensors import safe_open
 from torch import nn
@@ -134,6 +135,16 @@ def require_loadable_adapter(config: HLRPConfig) -> None:
         if (adapter / _ADAPTER_FILE).is_file():
             settings = read_json(adapter / _ADAPTER_FILE)
             require_current_names(settings.get("modules_to_save") or [], adapter)
+
+
+def steps_of_resumed_adapter(config: HLRPConfig) -> int:
+    """Training steps that a resumed run has done with its PEFT adapter; 0 for any other run.
+
+    The weights of the base policy are those before the run, and an adapter holds no buffers that count steps.
+    """
+    if not (config.use_peft and config.pretrained_path is not None and is_resumed()):
+        return 0
+    return load_training_step(Path(config.pretrained_path).parent / TRAINING_STATE_DIR)
 
 
 def follow_run(config: HLRPConfig, folder: Path) -> None:

@@ -36,6 +36,7 @@ from .fine_tuning import (
     require_new_layers,
     require_no_other_vla,
     saved_settings,
+    steps_of_resumed_adapter,
 )
 from .imagination import Imagination, as_video
 from .labelled_batches import IdleSteps
@@ -163,6 +164,7 @@ class HLRPPolicy(PreTrainedPolicy):
             )
         saved = saved_settings(folder)
         require_safe_pipelines(folder)
+        steps = 0
         if config is None:
             config = saved_config(folder, str(cls.name))
         else:
@@ -171,10 +173,17 @@ class HLRPPolicy(PreTrainedPolicy):
             if kwargs.get("dataset_meta") is not None:
                 follow_dataset(config, kwargs["dataset_meta"])
                 follow_run(config, folder)
+                steps = steps_of_resumed_adapter(config)
         kwargs["strict"] = True
-        return super().from_pretrained(
+        policy = super().from_pretrained(
             pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
         )
+        policy._count_steps(steps)
+        return policy
+
+    def _count_steps(self, steps: int) -> None:
+        """Add `steps` to the buffers that count training steps, for weights that were saved so many steps earlier."""
+        self.backend.draws += steps
 
     @classmethod
     def _load_as_safetensor(cls, model: "HLRPPolicy", model_file: str, map_location: str, strict: bool) -> "HLRPPolicy":

@@ -58,6 +58,10 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
         # A buffer, so that it is saved and a resumed run continues the schedule of predicted codes.
         self.register_buffer("steps_trained", torch.zeros((), dtype=torch.int64))
 
+    def _count_steps(self, steps: int) -> None:
+        super()._count_steps(steps)
+        self.steps_trained += steps
+
     def reset(self) -> None:
         """Discard the queued actions and the predicted codes; LeRobot calls this at the start of every episode."""
         super().reset()
