@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.running import run_command
 from hlrp.commands.pseudo_label import CONFIDENCE
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_actions, read_vectors
+from hlrp.data.known_actions import ORDER_OF_LABELLED
 from hlrp.data.labels import load_labels, save_labels
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.inverse_dynamics.confidence import Calibration
@@ -199,10 +200,6 @@ def _probe(
     return float(linear_probe(features[fit], actions[fit], features[test], actions[test]).pooled())
 
 
-_ORDER_OF_LABELLED = 1000
-"""Added to the seed of the choice of labelled episodes."""
-
-
 def choose_episodes(dataset: Path, *, budget: int, seed: int) -> list[int]:
     """Indices of the labelled episodes: `budget` of each task, in an order that `seed` shuffles; a larger budget
     contains a smaller one.
@@ -213,7 +210,7 @@ def choose_episodes(dataset: Path, *, budget: int, seed: int) -> list[int]:
     meta = open_dataset("local/hlrp_demos", dataset).meta
     assert meta.episodes is not None
     tasks = [episode[0] for episode in meta.episodes["tasks"]]
-    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(_ORDER_OF_LABELLED + seed)).tolist()
+    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(ORDER_OF_LABELLED + seed)).tolist()
     chosen: list[int] = []
     for task in dict.fromkeys(tasks):
         chosen += [number for number in order if tasks[number] == task][:budget]

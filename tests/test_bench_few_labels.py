@@ -19,6 +19,7 @@ from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
 from benchmarks.running import merge_json, require_same_settings
 from benchmarks.train_in_memory import keep_in_memory
+from hlrp.data.episode_split import split_episodes
 from tiny_datasets import LENGTHS
 
 
@@ -121,6 +122,14 @@ def test_a_larger_budget_contains_a_smaller_one(image_dataset_root: Path) -> Non
     assert set(one) < set(two)
     assert (len(one), len(two)) == (2, 4)  # of two tasks
     assert max(two) < len(LENGTHS)
+
+
+def test_the_labelled_episodes_of_a_seed_are_not_those_that_its_quantizer_holds_out(image_dataset_root: Path) -> None:
+    def are_held_out(seed: int) -> bool:
+        held_out = split_episodes(len(LENGTHS), held_out=0.5, seed=seed)[1]
+        return set(choose_episodes(image_dataset_root, budget=1, seed=seed)) <= set(held_out.tolist())
+
+    assert sum(are_held_out(seed) for seed in range(20)) < 10  # by chance, one in five
 
 
 def test_tables_and_plots_put_all_labels_last() -> None:

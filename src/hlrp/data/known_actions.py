@@ -25,7 +25,7 @@ from hlrp.data.episode_split import choose_labelled
 logger = logging.getLogger(__name__)
 
 
-_ORDER_OF_LABELLED = 1000
+ORDER_OF_LABELLED = 1000
 """Added to the seed of the choice of labelled episodes. `split_episodes` holds out the first episodes of the random
 order of the seed itself: with the same order, the labelled episodes would be those whose video LAQ and VLA never saw.
 """
@@ -78,7 +78,7 @@ def known_actions(
     elif fraction == 0:
         known = torch.zeros_like(known)
     elif fraction < 1:
-        chosen = choose_labelled(episode[in_run & known].unique(), fraction=fraction, seed=_ORDER_OF_LABELLED + seed)
+        chosen = choose_labelled(episode[in_run & known].unique(), fraction=fraction, seed=ORDER_OF_LABELLED + seed)
         known = known & (torch.isin(episode, chosen) | ~in_run)
     if fraction > 0 and not (known & in_run).any():
         raise ValueError(
