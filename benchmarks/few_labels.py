@@ -19,18 +19,9 @@ from typing import Any
 
 import draccus
 
-from benchmarks.few_labels_cells import (
-    BALL,
-    CLEAN,
-    METHODS,
-    Cell,
-    World,
-    budget_name,
-    cell_jobs,
-    labeller_jobs,
-    planned_cells,
-)
+from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs
 from benchmarks.few_labels_jobs import run_jobs
+from benchmarks.few_labels_methods import BALL, CLEAN, METHODS, Cell, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.running import merge_json, require_known, require_same_settings

@@ -1,32 +1,23 @@
-"""Methods of the few-labels benchmark, what each needs, and the commands that train and evaluate its policy."""
+"""What the methods of the few-labels benchmark need, and the commands that train and evaluate their policies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from benchmarks import few_labels_upstream as upstream
 from benchmarks.few_labels_jobs import Job
+from benchmarks.few_labels_methods import ALL, BY_BUDGET, CLEAN, METHODS, WITHOUT_VIDEO, Cell
+from benchmarks.forked import run_forked
 from benchmarks.laq import TASKS
 from benchmarks.policy_runs import train_and_evaluate
 from benchmarks.policy_success import POLICIES
-from benchmarks.running import run_command
 from hlrp.storage.files import write_json
 
-CLEAN, BALL = "clean", "ball"
-"""Worlds: the tasks alone, or with a large ball that moves on its own."""
 EPISODES_PER_TASK = 30
 """Episodes of each task that are available as video."""
-_ALL = 0
-"""Budget of cells that use all labels."""
-
-
-def budget_name(budget: int) -> str:
-    """Name of a budget in results: the labelled episodes of each task, or all."""
-    return "all" if budget == _ALL else str(budget)
 
 
 class Settings(Protocol):
@@ -47,99 +38,6 @@ class Settings(Protocol):
     def runs(self) -> Path: ...
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a policy is trained."""
-
-    policy: str
-    """`bc`: the latent policy's expert without latents; `act`; or one of our policy types."""
-    data: str = "labelled"
-    """Where the policy's actions come from: `labelled` episodes, `all` episodes, or actions that an inverse dynamics
-    model predicted, which started from random weights (`scratch`) or from the LAQ's encoder (`laq`)."""
-    codes: str | None = None
-    """Labels and foundation model that the policy starts from: those of the LAQ (`laq`), of an untrained LAQ
-    (`random`), of the true actions (`oracle`), or of a LAQ that learns from the actions that the inverse dynamics model
-    `scratch` predicted (`student`); None for a policy without latent labels."""
-
-    def label_set(self, budget: int) -> str | None:
-        """Name of the method's labels, None without; `student` has labels for every number of labelled episodes."""
-        return f"{_STUDENT}{budget}" if self.codes == "student" else self.codes
-
-    @property
-    def learns_from(self) -> str:
-        """What the policy learns from, in words for plots."""
-        if self.data == "all":
-            return "all true actions, for comparison"
-        if self.codes in ("random", "oracle"):
-            return "labelled episodes, codes of a control"
-        if self.data == "labelled":
-            return "labelled episodes" if self.codes is None else "labelled episodes, latents of all video"
-        return "actions predicted from all video"
-
-
-_STUDENT = "student_"
-
-METHODS = {
-    "bc": Method("bc"),
-    "act": Method("act"),
-    "idm_bc": Method("bc", data="scratch"),
-    "pseudo_bc": Method("bc", data="laq"),
-    "pseudo_act": Method("act", data="laq"),
-    "pseudo_latent": Method("hlrp_action_expert_latent", data="laq", codes="laq"),
-    "random_laq": Method("hlrp_action_expert_latent", codes="random"),
-    "hlrp_vla_direct": Method("hlrp_vla_direct", codes="laq"),
-    "hlrp_action_expert_latent": Method("hlrp_action_expert_latent", codes="laq"),
-    "hlrp_action_expert_direct": Method("hlrp_action_expert_direct", codes="laq"),
-    "student_vla_direct": Method("hlrp_vla_direct", codes="student"),
-    "student_latent": Method("hlrp_action_expert_latent", codes="student"),
-    "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
-    "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
-    "all_labels_bc": Method("bc", data="all"),
-    "all_labels_act": Method("act", data="all"),
-}
-"""Methods by their name in the results. `idm_bc` and `pseudo_bc` differ in the weights from which the inverse dynamics
-model starts. `random_laq` and `oracle` are the lower and the upper bound: codes of an untrained quantizer, and codes
-of the true actions."""
-
-_THREE = ("bc", "pseudo_bc", "hlrp_action_expert_latent")
-_BALL_ROWS = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "hlrp_action_expert_latent", "student_latent")
-_QUICK = ("bc", "idm_bc", "pseudo_bc", "hlrp_action_expert_latent")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One policy to train and to evaluate."""
-
-    world: str
-    method: str
-    budget: int
-    """Labelled episodes of each task; 0 for methods that use all labels."""
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of the cell's files."""
-        return f"{self.method}_{self.budget}_{self.seed}"
-
-
-def planned_cells(*, quick: bool, seeds: int) -> list[Cell]:
-    """All cells, the most informative first: one labelled episode, then three, then the ball, then ten."""
-    if quick:
-        return [Cell(CLEAN, method, 1, 0) for method in _QUICK]
-    few = [name for name, method in METHODS.items() if method.data != "all"]
-    cells: list[Cell] = []
-    for seed in range(seeds):
-        cells += [Cell(CLEAN, method, 1, seed) for method in few]
-        cells += [Cell(CLEAN, name, _ALL, seed) for name, method in METHODS.items() if method.data == "all"]
-    for seed in range(seeds):
-        cells += [Cell(CLEAN, method, 3, seed) for method in few]
-    for seed in range(seeds):
-        cells += [Cell(BALL, method, 1, seed) for method in _BALL_ROWS]
-    for seed in range(seeds):
-        cells += [Cell(CLEAN, method, 10, seed) for method in _THREE]
-    return cells
-
-
 class World:
     """Files of one world, and the jobs that write them."""
 
@@ -158,7 +56,7 @@ class World:
         return self.folder / "labellers" / f"{budget}_{seed}.json"
 
     def quantizer(self, kind: str, seed: int) -> Path:
-        """Folder of a LAQ, `laq` or `random`."""
+        """Folder of the LAQ of a label set."""
         return self.folder / f"laq_{kind}_{seed}"
 
     def labels(self, kind: str, seed: int) -> Path:
@@ -173,10 +71,18 @@ class World:
         """Folder of a pseudo-labelled dataset."""
         return self.folder / f"pseudo_{start}_{budget}_{seed}"
 
+    def labels_of_pseudo(self, start: str, budget: int, seed: int) -> Path:
+        """Folder of the LAQ's labels of a pseudo-labelled dataset: labels belong to a dataset with its actions."""
+        return self.folder / f"labels_pseudo_{start}_{budget}_{seed}"
+
     def labelled_dataset(self, kind: str, seed: int) -> Path:
         """Folder of the dataset whose frames have the label set `kind`."""
-        budget = _student_budget(kind)
-        return self.dataset if budget is None else self.pseudo("scratch", budget, seed)
+        name, budget = _parts(kind)
+        return self.pseudo("scratch", budget, seed) if name == "student" else self.dataset
+
+    def labelled_episodes(self, budget: int, seed: int) -> list[int]:
+        """Indices of the labelled episodes; the dataset must have been recorded."""
+        return upstream.choose_episodes(self.dataset, budget=budget, seed=seed)
 
     def record(self) -> Job:
         """Job that records the dataset."""
@@ -187,66 +93,68 @@ class World:
             f"--nuisance={'none' if self.name == CLEAN else 'distractor'}",
         ]
         log = self.dataset.with_suffix(".log")
-        run = partial(run_command, "hlrp.cli.collect_demos", *flags, log=log)
+        run = partial(run_forked, "hlrp.cli.collect_demos", *flags, log=log)
         return Job(f"recording {self.dataset.name}", self.dataset, run)
 
     def label_jobs(self, kind: str, seed: int) -> list[Job]:
-        """Jobs that write a label set: codes of a trained LAQ, of an untrained one, or of the true actions."""
-        if _student_budget(kind) is not None:
-            return self._student_jobs(kind, seed)
-        trained, labels = self.quantizer("laq", seed), self.labels(kind, seed)
-        title = f"{self.name}, seed {seed}"
-        steps = self.settings.laq_steps
-        jobs = [
-            self._job(
-                f"LAQ, {title}",
-                trained,
-                upstream.train_quantizer,
-                steps=steps,
+        """Jobs that write a label set."""
+        name, budget = _parts(kind)
+        labels, quantizer = self.labels(kind, seed), self.quantizer(kind, seed)
+        title = f"{kind}, {self.name}, seed {seed}"
+        if name in ("oracle", "action_codes"):
+            like = "laq" if name == "oracle" else f"no_video_{budget}"
+
+            def run() -> None:
+                episodes = self.labelled_episodes(budget, seed) if budget else None
+                like_labels = self.labels(like, seed)
+                upstream.write_action_codes(self.dataset, like_labels, labels, seed=seed, episodes=episodes)
+
+            return [*self.label_jobs(like, seed), Job(f"codes of {title}", labels, run, (self.labels(like, seed),))]
+        data = self.labelled_dataset(kind, seed)
+        write = partial(upstream.write_codes, data, quantizer, labels, device=self.settings.device)
+        return [*self._quantizer_jobs(kind, seed), Job(f"codes of {title}", labels, write, (quantizer,))]
+
+    def _quantizer_jobs(self, kind: str, seed: int) -> list[Job]:
+        """Jobs that write the LAQ of a label set."""
+        name, budget = _parts(kind)
+        data, quantizer = self.labelled_dataset(kind, seed), self.quantizer(kind, seed)
+        title = f"LAQ {kind}, {self.name}, seed {seed}"
+        if name == "random":
+            like = self.quantizer("laq", seed)
+            untrained = partial(upstream.random_quantizer, data, quantizer, like=like, seed=seed)
+            return [*self._quantizer_jobs("laq", seed), Job(title, quantizer, untrained, (like,))]
+
+        def run() -> None:
+            flags = [f"--episodes={self.labelled_episodes(budget, seed)}"] if name == "no_video" else []
+            upstream.train_quantizer(
+                data,
+                quantizer,
+                steps=self.settings.laq_steps,
                 seed=seed,
                 device=self.settings.device,
-                after=[self.dataset],
+                labelled=name == "student",
+                flags=flags,
             )
-        ]
-        if kind == "random":
-            untrained = self.quantizer(kind, seed)
-            run = partial(upstream.random_quantizer, like=trained, seed=seed)
-            jobs.append(self._job(f"random LAQ, {title}", untrained, run, after=[trained]))
-        if kind == "oracle":
-            like = self.labels("laq", seed)
-            run = partial(upstream.write_oracle_codes, self.dataset, like, labels, seed=seed)
-            return [*self.label_jobs("laq", seed), Job(f"oracle codes, {title}", labels, run, (like,))]
-        quantizer = self.quantizer(kind, seed)
-        run = partial(upstream.write_codes, self.dataset, quantizer, labels, device=self.settings.device)
-        return [*jobs, Job(f"codes of {kind}, {title}", labels, run, (quantizer,))]
 
-    def _student_jobs(self, kind: str, seed: int) -> list[Job]:
-        """Jobs that write the codes of a LAQ that learned from predicted actions."""
-        budget, completed = _student_budget(kind), self.labelled_dataset(kind, seed)
-        assert budget is not None
-        quantizer, labels = self.quantizer(kind, seed), self.labels(kind, seed)
-        title = f"{kind}, {self.name}, seed {seed}"
-        options = {"steps": self.settings.laq_steps, "seed": seed, "device": self.settings.device, "labelled": True}
-        train = partial(upstream.train_quantizer, completed, quantizer, **options)
-        write = partial(upstream.write_codes, completed, quantizer, labels, device=self.settings.device)
-        return [
-            *self.pseudo_jobs("scratch", budget, seed),
-            Job(f"LAQ {title}", quantizer, train, (completed,)),
-            Job(f"codes of {title}", labels, write, (quantizer,)),
-        ]
+        before = self.pseudo_jobs("scratch", budget, seed) if name == "student" else [self.record()]
+        return [*before, Job(title, quantizer, run, (data,))]
 
     def foundation_jobs(self, kind: str, seed: int) -> list[Job]:
         """Jobs that train a foundation model on the label set `kind`."""
         labels, output = self.labels(kind, seed), self.foundation(kind, seed)
-        run = partial(
-            upstream.train_foundation,
-            self.labelled_dataset(kind, seed),
-            labels,
-            output,
-            steps=self.settings.foundation_steps,
-            seed=seed,
-            device=self.settings.device,
-        )
+        name, budget = _parts(kind)
+
+        def run() -> None:
+            upstream.train_foundation(
+                self.labelled_dataset(kind, seed),
+                labels,
+                output,
+                steps=self.settings.foundation_steps,
+                seed=seed,
+                device=self.settings.device,
+                episodes=self.labelled_episodes(budget, seed) if name in WITHOUT_VIDEO else None,
+            )
+
         title = f"foundation on {kind}, {self.name}, seed {seed}"
         return [*self.label_jobs(kind, seed), Job(title, output, run, (labels,))]
 
@@ -256,12 +164,11 @@ class World:
         output = self.pseudo(start, budget, seed)
 
         def run() -> None:
-            episodes = upstream.choose_episodes(self.dataset, budget=budget, seed=seed)
             upstream.write_pseudo_actions(
                 self.dataset,
                 output,
                 laq=laq,
-                episodes=episodes,
+                episodes=self.labelled_episodes(budget, seed),
                 steps=self.settings.labeller_steps,
                 batch_size=self.settings.labeller_batch_size,
                 frames=self.settings.labeller_frames,
@@ -273,23 +180,36 @@ class World:
         before = self.label_jobs("laq", seed) if start == "laq" else [self.record()]
         return [*before, Job(title, output, run, (laq or self.dataset,))]
 
-    def _job(self, name: str, output: Path, run: Callable[..., None], *, after: Sequence[Path], **options: Any) -> Job:
-        return Job(name, output, partial(run, self.dataset, output, **options), tuple(after))
+    def pseudo_label_jobs(self, start: str, budget: int, seed: int) -> list[Job]:
+        """Jobs that write a pseudo-labelled dataset and the LAQ's labels of it."""
+        data, laq = self.pseudo(start, budget, seed), self.quantizer("laq", seed)
+        labels = self.labels_of_pseudo(start, budget, seed)
+        run = partial(upstream.write_codes, data, laq, labels, device=self.settings.device)
+        title = f"codes of pseudo-actions from {start}, {budget} labelled, {self.name}, seed {seed}"
+        before = [*self.pseudo_jobs(start, budget, seed), *self.label_jobs("laq", seed)]
+        return [*before, Job(title, labels, run, (data, laq))]
 
 
-_LAQ_NAMES = {"laq": "LAQ", "random": "random LAQ"}
+_LAQ_NAMES = {
+    "laq": "LAQ",
+    "random": "random LAQ",
+    "student": "student LAQ",
+    "no_video": "LAQ of the labelled episodes alone",
+}
+"""Label sets whose codes are probed; the others are codes of the true actions."""
 
 
-def _student_budget(kind: str) -> int | None:
-    """Labelled episodes of each task of the label set of a student; None for other label sets."""
-    return int(kind.removeprefix(_STUDENT)) if kind.startswith(_STUDENT) else None
+def _parts(kind: str) -> tuple[str, int]:
+    """Name of a label set without the number of labelled episodes, and this number; 0 if it depends on none."""
+    name, _, budget = kind.rpartition("_")
+    return (name, int(budget)) if name in BY_BUDGET else (kind, 0)
 
 
 def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
     """Jobs of all labellers (inverse dynamics models, and probes of codes), and of their scores."""
     jobs: list[Job] = []
     for name, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
-        if budget == _ALL:
+        if budget == ALL:
             continue
         world = worlds[name]
         methods = [
@@ -297,12 +217,12 @@ def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         ]
         starts = sorted({method.data for method in methods} & {"scratch", "laq"})
         found = {method.label_set(budget) for method in methods}
-        kinds = sorted(kind for kind in found if kind not in (None, "oracle"))
+        kinds = sorted(kind for kind in found if kind is not None and _parts(kind)[0] in _LAQ_NAMES)
         parts = [world.pseudo_jobs(start, budget, seed) for start in starts]
         parts += [world.label_jobs(kind, seed) for kind in kinds]
         jobs += [world.record(), *(job for part in parts for job in part)]
         read = {f"pseudo-actions from {start}": world.pseudo(start, budget, seed) for start in starts}
-        codes = {_LAQ_NAMES.get(kind, "student LAQ"): world.labels(kind, seed) for kind in kinds}
+        codes = {_LAQ_NAMES[_parts(kind)[0]]: world.labels(kind, seed) for kind in kinds}
 
         def run(
             world: World = world,
@@ -311,7 +231,7 @@ def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
             codes: dict[str, Path] = codes,
             read: dict[str, Path] = read,
         ) -> None:
-            episodes = upstream.choose_episodes(world.dataset, budget=budget, seed=seed)
+            episodes = world.labelled_episodes(budget, seed)
             output = world.labeller_scores(budget, seed)
             upstream.write_labeller_scores(world.dataset, output, episodes=episodes, codes=codes, read=read)
 
@@ -337,6 +257,9 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         if method.data in ("scratch", "laq"):
             jobs += world.pseudo_jobs(method.data, cell.budget, cell.seed)
             needed.append(world.pseudo(method.data, cell.budget, cell.seed))
+            if kind is not None:
+                jobs += world.pseudo_label_jobs(method.data, cell.budget, cell.seed)
+                needed.append(world.labels_of_pseudo(method.data, cell.budget, cell.seed))
         run = partial(_train_and_evaluate, world, cell)
         title = f"{cell.method}, {cell.budget or 'all'} labelled, {cell.world}, seed {cell.seed}"
         jobs.append(Job(title, world.result(cell), run, tuple(needed)))
@@ -361,22 +284,23 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     """Options of lerobot-train that describe the policy of a cell and its data."""
     method = METHODS[cell.method]
     kind = method.label_set(cell.budget) or "laq"
-    root = world.labelled_dataset(kind, cell.seed)
+    root, labels = world.labelled_dataset(kind, cell.seed), world.labels(kind, cell.seed)
     if method.data in ("scratch", "laq"):
         root = world.pseudo(method.data, cell.budget, cell.seed)
+        labels = world.labels_of_pseudo(method.data, cell.budget, cell.seed)
     flags = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={root}"]
     episodes: list[int] = []
     if method.data == "labelled":
-        episodes = upstream.choose_episodes(world.dataset, budget=cell.budget, seed=cell.seed)
+        episodes = world.labelled_episodes(cell.budget, cell.seed)
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
         return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
+    option = "--policy.labelled_episodes" if method.sees_video else "--dataset.episodes"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",
-        *([f"--policy.labelled_episodes={episodes}"] if episodes else []),
+        *([f"{option}={episodes}"] if episodes else []),
     ]
     if method.policy == "bc":
         return [*flags, "--policy.type=hlrp_action_expert_latent", "--policy.latent_conditioning=false"]
     frozen = ["--policy.freeze_vla=true"] if method.policy == "hlrp_action_expert_latent" else []
-    labels = f"--policy.latent_labels_path={world.labels(kind, cell.seed)}"
-    return [*flags, f"--policy.type={method.policy}", labels, *frozen]
+    return [*flags, f"--policy.type={method.policy}", f"--policy.latent_labels_path={labels}", *frozen]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from benchmarks.running import run_command
+from benchmarks.forked import run_forked
 from hlrp.commands.pseudo_label import CONFIDENCE
 from hlrp.data.dataset import episode_bounds, episode_of_frame, open_dataset, read_actions, read_vectors
 from hlrp.data.known_actions import ORDER_OF_LABELLED
@@ -73,18 +73,24 @@ def random_quantizer(dataset: Path, output: Path, *, like: Path, seed: int) -> N
 def write_codes(dataset: Path, laq: Path, output: Path, *, device: str) -> None:
     """Label every frame with the codes of a LAQ."""
     flags = [f"--dataset_root={dataset}", f"--laq_path={laq}", f"--output_dir={output}", f"--device={device}"]
-    run_command("hlrp.cli.precompute_latent_codes", *flags, log=output.with_suffix(".log"))
+    run_forked("hlrp.cli.precompute_latent_codes", *flags, log=output.with_suffix(".log"))
 
 
-def write_oracle_codes(dataset: Path, like: Path, output: Path, *, seed: int) -> None:
+def write_action_codes(
+    dataset: Path, like: Path, output: Path, *, seed: int, episodes: Sequence[int] | None = None
+) -> None:
     """Replace the codes of the label set `like` by residual k-means of the true actions over the same time.
 
-    No quantizer of video can say more about the actions with codes of this size, up to the greedy search.
+    No quantizer of video can say more about the actions with codes of this size, up to the greedy search. Without
+    `episodes`, all clips get codes; with them, only their clips.
     """
     labels = load_labels(like, with_vectors=True)
     actions = read_actions(open_dataset("local/hlrp_demos", dataset))
     steps = labels.metadata.spec.offset_frames(labels.metadata.fps) * labels.metadata.spec.num_transitions
-    starts = labels.valid.nonzero()[:, 0]
+    valid = labels.valid
+    if episodes is not None:
+        valid = valid & torch.isin(labels.episode_index, torch.tensor(episodes))
+    starts = valid.nonzero()[:, 0]
     left = actions[starts[:, None] + torch.arange(steps)].flatten(1).double()
     generator = torch.Generator().manual_seed(seed)
     codes = torch.full_like(labels.codes, NO_LABEL)
@@ -94,11 +100,20 @@ def write_oracle_codes(dataset: Path, like: Path, output: Path, *, seed: int) ->
         codes[starts, slot] = nearest
         left = left - centres[nearest]
     metadata = replace(labels.metadata, laq_fingerprint=f"oracle{seed:010d}")
-    save_labels(replace(labels, codes=codes, metadata=metadata), output)
+    save_labels(replace(labels, codes=codes, valid=valid, metadata=metadata), output)
 
 
-def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, seed: int, device: str) -> None:
-    """Train a foundation model on the codes of all frames."""
+def train_foundation(
+    dataset: Path,
+    labels: Path,
+    output: Path,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    episodes: Sequence[int] | None = None,
+) -> None:
+    """Train a foundation model on the codes of all frames, or of the frames of some episodes."""
     flags = [
         f"--dataset_root={dataset}",
         f"--labels_path={labels}",
@@ -107,6 +122,7 @@ def train_foundation(dataset: Path, labels: Path, output: Path, *, steps: int, s
         f"--batch_size={_FOUNDATION_BATCH}",
         f"--seed={seed}",
         f"--device={device}",
+        *([] if episodes is None else [f"--episodes={list(episodes)}"]),
     ]
     _resumable("hlrp.cli.train_foundation", output, flags)
 
@@ -137,14 +153,14 @@ def write_pseudo_actions(
         f"--device={device}",
         *(["--start=scratch"] if laq is None else ["--start=laq", f"--laq_path={laq}"]),
     ]
-    run_command("hlrp.cli.pseudo_label", *flags, log=output.with_suffix(".log"))
+    run_forked("hlrp.cli.pseudo_label", *flags, log=output.with_suffix(".log"))
 
 
 def _resumable(module: str, output: Path, flags: list[str]) -> None:
     """Run a training command, or continue what an interrupted benchmark left of it."""
     state = output.with_name(f"{output.name}.training") / "last.ckpt"
     resume = ["--resume=true"] if state.is_file() else []
-    run_command(module, *flags, *resume, log=output.with_suffix(".log"), append=bool(resume))
+    run_forked(module, *flags, *resume, log=output.with_suffix(".log"), append=bool(resume))
 
 
 # ---- How well every labeller predicts the actions of unlabelled episodes, before any policy is trained ----

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.running import run_command
+from benchmarks.forked import run_forked
 from hlrp.demo.pipeline import EVAL_SEED, evaluation_flags
 
 _EVAL_STEPS = 120
@@ -60,7 +60,7 @@ def train_and_evaluate(
         folder / "train", steps=settings.steps, batch_size=settings.batch_size, seed=seed, device=settings.device
     )
     flags = [*flags, *shared]
-    trained = run_command("benchmarks.train_in_memory", *flags, log=folder / "train.log")
+    trained = run_forked("benchmarks.train_in_memory", *flags, log=folder / "train.log")
     policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
     evaluation = eval_flags(
         policy,
@@ -70,7 +70,7 @@ def train_and_evaluate(
         steps=_EVAL_STEPS,
         device=settings.device,
     )
-    evaluated = run_command("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
+    evaluated = run_forked("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
     outcomes = read_outcomes(folder / "eval" / "eval_info.json")
     for part in ("train", "eval"):
         shutil.rmtree(folder / part)

@@ -48,10 +48,15 @@ def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: b
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        end = " / ".join(log.read_text(encoding="utf-8").replace("\r", "\n").splitlines()[-4:])
-        raise RuntimeError(f"{module} failed with status {process.returncode}: {end} (all of it: {log})")
+        raise command_failed(module, process.returncode, log)
     wall = (time.perf_counter() - start) / 60
     return Cost((usage.ru_utime + usage.ru_stime) / 60, wall, usage.ru_maxrss / 2**20)
+
+
+def command_failed(module: str, status: int, log: Path) -> RuntimeError:
+    """The error of a command that failed, with the end of its log."""
+    end = " / ".join(log.read_text(encoding="utf-8").replace("\r", "\n").splitlines()[-4:])
+    return RuntimeError(f"{module} failed with status {status}: {end} (all of it: {log})")
 
 
 def train_laq(output: Path, *flags: str) -> None:

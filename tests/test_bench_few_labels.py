@@ -12,8 +12,9 @@ from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.few_labels import BenchConfig, _groups, main, success_table
-from benchmarks.few_labels_cells import METHODS, World, budget_name, cell_jobs, labeller_jobs, planned_cells
+from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs
 from benchmarks.few_labels_jobs import Job, run_jobs
+from benchmarks.few_labels_methods import METHODS, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
