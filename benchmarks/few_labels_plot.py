@@ -51,8 +51,9 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> byte
         return png(figure)
 
 
-_ALONE, _READ, _SCRATCH, _ALL_TRUE = (
+_ALONE, _LATENTS, _READ, _SCRATCH, _ALL_TRUE = (
     "labelled episodes alone",
+    "labelled episodes + latent actions of all video",
     "labelled episodes + actions predicted from all video",
     "… predicted by a model that did not start from the LAQ",
     "all true actions, for comparison",
@@ -60,21 +61,27 @@ _ALONE, _READ, _SCRATCH, _ALL_TRUE = (
 _NETWORKS = {
     "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _ALL_TRUE: "all_labels_act"},
     "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _ALL_TRUE: "all_labels_bc"},
+    "hlrp_vla_direct": {
+        _ALONE: "no_video_vla_direct",
+        _LATENTS: "hlrp_vla_direct",
+        _READ: "pseudo_vla_direct",
+        _ALL_TRUE: "all_labels_vla_direct",
+    },
 }
-"""Methods that train the same network on different actions, by network and by the source of the actions."""
-_COLOURS = {_ALONE: PALETTE[0], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _ALL_TRUE: FAINT}
+"""Methods that train the same network on different data, by network and by what it learns from."""
+_COLOURS = {_ALONE: PALETTE[0], _LATENTS: PALETTE[3], _READ: PALETTE[1], _SCRATCH: PALETTE[2], _ALL_TRUE: FAINT}
 
 
 def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes | None:
-    """Draw success with the labelled episodes alone and with actions predicted from video: a plot for each network.
+    """Draw success with the labelled episodes alone and with video: a plot for each network.
 
     Args:
         cells: `success` and `interval` by method and budget.
 
     Returns:
-        A PNG file; None if no network was trained both on the labelled episodes alone and with predicted actions.
+        A PNG file; None if no network was trained in more than one way.
     """
-    shown = {name: rows for name, rows in _NETWORKS.items() if rows[_ALONE] in cells and rows[_READ] in cells}
+    shown = {name: rows for name, rows in _NETWORKS.items() if len(set(rows.values()) & cells.keys()) > 1}
     if not shown:
         return None
     found_rows = [cells[name] for rows in shown.values() for name in rows.values() if name in cells]
@@ -93,7 +100,11 @@ def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes 
             axes.yaxis.set_major_formatter("{x:.0%}")
             axes.grid(axis="y")
         plots[0].set_ylabel("success", color=FAINT)
-        figure.legend(*_legend(plots), loc="outside lower center", ncols=2, fontsize=8)
+        handles, labels = _legend(plots)
+        order = sorted(range(len(labels)), key=lambda number: list(_COLOURS).index(labels[number]))
+        figure.legend(
+            [handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=2, fontsize=8
+        )
         return png(figure)
 
 
@@ -112,7 +123,7 @@ def _draw_network(axes: Any, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
         axes.plot(places, rates, "-o", color=colour, label=learns_from)
         axes.vlines(places, *zip(*(found[budget]["interval"] for budget in known), strict=True), color=colour)
         if learns_from != _SCRATCH:
-            offset = (7, -14 if learns_from == _ALONE else 5)
+            offset = (7, -14 if learns_from in (_ALONE, _LATENTS) else 5)
             for place, rate in zip(places, rates, strict=True):
                 axes.annotate(f"{rate:.0%}", (place, rate), offset, textcoords="offset points", fontsize=8)
 

@@ -49,17 +49,22 @@ def paired_difference(
     the choice of the evaluation episodes for the seeds that were run, and not other seeds.
 
     Returns:
-        `difference`, `interval` (95 %) and `episodes`; None if the methods share no seed.
+        `difference`, `interval` (95 %), `seeds` (difference by seed) and `episodes`; None if the methods share no seed.
     """
-    pairs = [
-        (bool(a), bool(b))
+    by_seed = {
+        seed: [
+            float(a) - float(b) for task in one[seed] for a, b in zip(one[seed][task], other[seed][task], strict=True)
+        ]
         for seed in sorted(set(one) & set(other))
-        for task in one[seed]
-        for a, b in zip(one[seed][task], other[seed][task], strict=True)
-    ]
-    if not pairs:
+    }
+    if not by_seed:
         return None
-    gaps = np.array([a - b for a, b in pairs], dtype=np.float64)
+    gaps = np.concatenate([np.array(found) for found in by_seed.values()])
     draws = np.random.default_rng(0).integers(len(gaps), size=(_RESAMPLES, len(gaps)))
     low, high = np.quantile(gaps[draws].mean(1), [0.025, 0.975])
-    return {"difference": float(gaps.mean()), "interval": [float(low), float(high)], "episodes": len(gaps)}
+    return {
+        "difference": float(gaps.mean()),
+        "interval": [float(low), float(high)],
+        "seeds": {str(seed): sum(found) / len(found) for seed, found in by_seed.items()},
+        "episodes": len(gaps),
+    }

@@ -70,6 +70,7 @@ def test_a_cell_counts_all_seeds_and_a_difference_pairs_the_episodes() -> None:
     assert found is not None
     assert found["difference"] == 0.5  # only the seed that both have counts
     assert found["episodes"] == 4
+    assert found["seeds"] == {"0": 0.5}
     assert found["interval"][0] <= 0.5 <= found["interval"][1]
     assert paired_difference(one, {2: {"a": [True]}}) is None
 
