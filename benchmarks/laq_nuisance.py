@@ -50,8 +50,8 @@ class Variant:
     labelled: bool = False
     """Whether the LAQ learns from actions; then several seeds are trained."""
     has_teacher: bool = False
-    """Whether `hlrp-pseudo-label` first predicts the actions of all video, trained on the labelled episodes of the
-    previous variant; the LAQ then learns from all these actions."""
+    """Whether `hlrp-pseudo-label` first predicts the actions of all video, trained on the labelled episodes of
+    `_LABELLED`; the LAQ then learns from all these actions."""
 
 
 VARIANTS = (
@@ -61,7 +61,11 @@ VARIANTS = (
     Variant("+ altered view (default)", ()),
     Variant("default + 2.5 % labels", (f"--labelled_fraction={LABELLED_SHARE}",), labelled=True),
     Variant("+ a teacher that labels all video", ("--labelled_fraction=1",), labelled=True, has_teacher=True),
+    Variant("+ codes fitted to these actions", ("--labelled_fraction=1", "--fit_codes_to=actions"), labelled=True,
+            has_teacher=True),
 )  # fmt: skip
+_LABELLED = 3
+"""Number of the variant that chooses the labelled episodes."""
 
 
 def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dict[str, Any]:
@@ -77,17 +81,21 @@ def run(roots: Mapping[str, Path], runs: Path, *, steps: int, seeds: int) -> dic
         `{"<kind>: <variant>": {"action_r2_codes", "action_r2_vectors", "nuisance_r2", "seeds": …}}`, means over seeds.
     """
     jobs: dict[tuple[str, str, int], Path] = {}
-    trainings: dict[bool, list[Callable[[], None]]] = {False: [], True: []}
+    trainings: list[Callable[[], None]] = []
+    teachers: list[Callable[[], None]] = []
+    students: list[Callable[[], None]] = []
     for kind, root in roots.items():
+        for seed in range(seeds):
+            teachers.append(partial(_predict_actions, root, runs / f"nuisance_{kind}_{_LABELLED}_{seed}"))
         for number, variant in enumerate(VARIANTS):
             for seed in range(seeds if variant.labelled else 1):
                 output = runs / f"nuisance_{kind}_{number}_{seed}"
                 jobs[kind, variant.name, seed] = output
                 flags = (f"--steps={steps}", f"--seed={seed}", *variant.flags)
-                before = runs / f"nuisance_{kind}_{number - 1}_{seed}"
-                train = partial(_train_with_teacher, before) if variant.has_teacher else _train
-                trainings[variant.has_teacher].append(partial(train, root, output, *flags))
-    for group in trainings.values():  # with a teacher last: it uses the labelled episodes that a run without chose
+                completed = _completed(runs / f"nuisance_{kind}_{_LABELLED}_{seed}")
+                data = completed if variant.has_teacher else root
+                (students if variant.has_teacher else trainings).append(partial(_train, data, output, *flags))
+    for group in (trainings, teachers, students):  # each uses what the one before made
         side_by_side(group)
     results: dict[str, Any] = {}
     for kind, root in roots.items():
@@ -105,14 +113,18 @@ def _train(root: Path, output: Path, *flags: str) -> None:
     train_laq(output, f"--dataset_root={root}", *flags)
 
 
-def _train_with_teacher(before: Path, root: Path, output: Path, *flags: str) -> None:
-    """Train a LAQ on actions predicted from video, by a model trained on the labelled episodes of the LAQ `before`."""
-    episodes = load_laq(before).extra["sources"][0]["labelled_episodes"]
-    completed = output.with_name(f"{output.name}_actions")
+def _completed(laq: Path) -> Path:
+    """Folder of the dataset whose actions are predicted from the labelled episodes of the LAQ `laq`."""
+    return laq.with_name(f"{laq.name}_actions")
+
+
+def _predict_actions(root: Path, laq: Path) -> None:
+    """Predict the actions of all video, by a model trained on the labelled episodes of the LAQ `laq`."""
+    completed = _completed(laq)
     if not completed.exists():
+        episodes = load_laq(laq).extra["sources"][0]["labelled_episodes"]
         options = (f"--dataset_root={root}", f"--output_dir={completed}", f"--labelled_episodes={episodes}")
         run_command("hlrp.cli.pseudo_label", *options, "--start=scratch", log=completed.with_suffix(".log"))
-    _train(completed, output, *flags)
 
 
 def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:

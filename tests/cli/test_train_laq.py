@@ -375,6 +375,8 @@ def test_several_sources_are_named_on_the_command_line_or_in_a_file(
         (["--labelled_fraction=0.1", "--labelled_episodes=[1]"], "labelled_episodes names episodes of a single source"),
         (["--idle_weight=0"], "idle_weight must be above 0, got 0.0"),
         (["--quantizer=lfq"], "quantizer must be one of kmeans, fsq, nsvq, vq, simvq, rvq, continuous, got 'lfq'"),
+        (["--fit_codes_to=robot"], "fit_codes_to must be video or actions, got 'robot'"),
+        (["--fit_codes_to=actions"], "fit_codes_to=actions needs the quantizer kmeans and labelled episodes"),
         (["--step=5"], "unrecognized arguments: --step=5"),
         (["--device=tpu9"], "this machine has no device 'tpu9'; use "),
         (

@@ -11,7 +11,7 @@ from hlrp.laq.model import LatentActionQuantizer
 from hlrp.laq.objective.code_fit import fit_codes
 from hlrp.laq.objective.config import LAQTrainingConfig, ViewConfig
 from hlrp.laq.objective.task import LAQTask
-from hlrp.laq.quantizers.kmeans import WhitenedKMeans, discriminant_directions
+from hlrp.laq.quantizers.kmeans import WhitenedKMeans, action_directions, discriminant_directions
 from hlrp.latents import LatentSpec
 
 SPEC = LatentSpec(codebook_size=4, code_seq_len=2, code_dim=6)
@@ -41,6 +41,38 @@ def test_codes_tell_what_is_faint_but_the_same_in_all_views() -> None:
     for number in range(4):
         assert len(first[motion == number].unique()) == 1
     assert len(first.unique()) == 4
+
+
+def test_codes_that_are_fitted_to_actions_leave_out_what_moves_without_the_robot() -> None:
+    """Robot and nuisance are the same in both views; the robot moves in faint directions, the nuisance in loud ones."""
+    robot, nuisance = torch.randint(0, 2, (2, 2048, 2)).float()
+    vectors = 0.01 * torch.randn(2048, 2, 6)
+    vectors[:, 0, :2] += 0.1 * robot
+    vectors[:, 1, :2] += nuisance
+    actions = torch.cat([robot, -robot], dim=1)
+    actions[1024:] = torch.nan  # unknown, and not looked at
+    labelled = torch.arange(2048) < 1024
+    quantizer = WhitenedKMeans(SPEC).eval()
+    quantizer.fit(vectors, vectors + 0.001 * torch.randn_like(vectors), actions, labelled)
+    first = quantizer(vectors).ids[:, 0]
+    state = (robot @ torch.tensor([1.0, 2.0])).long()
+    assert all(len(first[state == number].unique()) == 1 for number in range(4))
+    assert len(first.unique()) == 4
+    follows_video = fitted(vectors, vectors + 0.001 * torch.randn_like(vectors))(vectors).ids[:, 0]
+    assert max(len(follows_video[state == number].unique()) for number in range(4)) == 4
+
+
+def test_action_directions_predict_the_actions_and_fall_in_variance() -> None:
+    points = torch.randn(4096, 8).double()
+    points = points - points.mean(0)
+    actions = points[:, :3] * torch.tensor([1.0, 3.0, 2.0]) + 0.1 * torch.randn(4096, 3).double()
+    directions = action_directions(points, actions, torch.ones(4096, dtype=torch.bool))
+    torch.testing.assert_close(directions.norm(dim=0), torch.tensor([3.0, 2.0, 1.0]).double(), atol=0.1, rtol=0)
+    assert directions[3:].abs().max() < 0.05
+    still = action_directions(
+        torch.zeros(16, 8).double(), torch.zeros(16, 3).double(), torch.ones(16, dtype=torch.bool)
+    )
+    assert not still.any()
 
 
 def test_k_means_without_whitening_would_follow_the_noise() -> None:

@@ -112,7 +112,16 @@ def _open(config: TrainLAQConfig, size: LAQConfig) -> list[TrainingSource]:
 
 
 def _task(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[TrainingSource], batches: ClipBatches) -> LAQTask:
-    """Build the model for the cameras of the sources, and its training task."""
+    """Build the model for the cameras of the sources, and its training task.
+
+    Raises:
+        ValueError: If codes shall be fitted to actions, and no training episode has any.
+    """
+    if config.fit_codes_to == "actions" and not batches.action_size:
+        raise ValueError(
+            "fit_codes_to=actions needs training episodes with known actions, and none is labelled; raise "
+            "labelled_fraction, name labelled_episodes, or fit the codes to the video"
+        )
     # The networks that make frozen targets also set the decoder's output sizes, so they are loaded before the model.
     frozen = frozen_targets(
         config.targets, grid=size.grid, feature_model=config.feature_model, flow_weights=config.flow_weights
@@ -141,6 +150,7 @@ def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[Trainin
     step = _code_fit_step(config)
     if step is None:
         return None
+    to_actions = config.fit_codes_to == "actions"
 
     def clips() -> Iterator[ClipBatch]:
         batches = ClipBatches(
@@ -150,11 +160,12 @@ def _code_fit(config: TrainLAQConfig, size: LAQConfig, sources: Sequence[Trainin
             num_batches=_FIT_CLIPS // _FIT_BATCH,
             seed=config.seed,
             augmentation=ClipAugmentation(reverse_probability=0),
+            labelled_clips=_FIT_BATCH // 2 if to_actions else 0,
             idle=config.idle_clips(),
         )
         return (batches[number] for number in range(min(len(batches), math.ceil(batches.num_clips / _FIT_BATCH))))
 
-    return CodeFit(step, clips)
+    return CodeFit(step, clips, to_actions=to_actions)
 
 
 def _measure(model: LatentActionQuantizer, sources: Sequence[TrainingSource], *, seed: int) -> LAQQuality | None:

@@ -77,6 +77,10 @@ class TrainLAQConfig:
     code_fit_share: float = 0.2
     """Share of the steps that is left when the quantizer kmeans fits its codes, in (0, 1). From then on the encoder
     stays as it is, and the decoder learns the new codes. Other quantizers learn their codes at every step."""
+    fit_codes_to: str = "video"
+    """What the quantizer kmeans fits its codes to: `video`, all motion that altered views of a clip have in common; or
+    `actions`, the motion that predicts the actions of the labelled episodes, without what else moves. `actions` needs
+    many labelled episodes; those of `hlrp-pseudo-label` count."""
     batch_size: int = 64
     """Clips per optimizer step, summed over all processes."""
     optimizer: LAQOptimizerConfig = field(default_factory=LAQOptimizerConfig)
@@ -139,6 +143,14 @@ class TrainLAQConfig:
         require_numbers(self, "num_workers", "cache_gib", "labelled_clips", at_least=0)
         require_numbers(self, "held_out", "code_fit_share", above=0, below=1)
         require_seed(self.seed)
+        if self.fit_codes_to not in ("video", "actions"):
+            raise ValueError(f"fit_codes_to must be video or actions, got {self.fit_codes_to!r}")
+        has_labels = self.labelled_fraction > 0 or bool(self.labelled_episodes)
+        if self.fit_codes_to == "actions" and (self.quantizer != "kmeans" or not has_labels):
+            raise ValueError(
+                "fit_codes_to=actions needs the quantizer kmeans and labelled episodes: set labelled_fraction or "
+                f"labelled_episodes; got quantizer={self.quantizer}, labelled_fraction={self.labelled_fraction:g}"
+            )
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be one or more, each once, got {self.targets}")
         self.trainer.require_divisible(self.batch_size)

@@ -105,7 +105,8 @@ class LAQTask(pl.LightningModule):
         """
         quantizer, due = self.model.quantizer, self._code_fit
         if due and isinstance(quantizer, WhitenedKMeans) and not quantizer.is_final and self.global_step >= due.step:
-            torch.compiler.disable()(fit_codes)(self.model, due.clips(), self.config.views)
+            fit = torch.compiler.disable()(fit_codes)
+            fit(self.model, due.clips(), self.config.views, to_actions=due.to_actions)
             self._encoder_is_new = True
 
     def losses(

@@ -6,7 +6,10 @@ their noise: the difference between two altered views of the same clip. A direct
 to this noise (as in linear discriminant analysis, with clips as classes). The first code is the nearest of k centres,
 the second the nearest centre to the residual, and so on (residual vector quantization, Juang and Gray, 1982).
 
-Shapes: i clips, z numbers of all slots together, s*v.
+If actions of enough clips are known, codes can be fitted in the directions that predict these actions instead
+(reduced-rank regression, Izenman, 1975): they then leave out what moves without the robot.
+
+Shapes: i clips, z numbers of all slots together, s*v; g action values of a clip.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -31,6 +35,10 @@ _LEAST_NOISE = 1e-4
 would count as much as one that describes the action."""
 _LEAST_VARIANCE = 1e-6
 """Noise that is added in every direction, as a share of the mean variance, for vectors without any noise."""
+_LEAST_SHARE = 1e-6
+"""Least variance of a direction that may predict actions, as a share of the largest."""
+_RIDGE = 0.01
+"""Penalty on the coefficients that predict actions from vectors of variance 1, relative to the number of clips."""
 
 
 class WhitenedKMeans(Quantizer):
@@ -87,17 +95,32 @@ class WhitenedKMeans(Quantizer):
         return torch.stack([centres[ids[:, slot]] for slot, centres in enumerate(self.centres)], dim=1)
 
     @torch.no_grad()
-    def fit(self, view: Float[Tensor, "i s v"], other_view: Float[Tensor, "i s v"]) -> None:
+    def fit(
+        self,
+        view: Float[Tensor, "i s v"],
+        other_view: Float[Tensor, "i s v"],
+        actions: Float[Tensor, "i g"] | None = None,
+        labelled: Bool[Tensor, " i"] | None = None,
+    ) -> None:
         """Find directions and centres, the same on every process.
 
         Args:
             view: Vectors of clips.
             other_view: Vectors of the same clips, altered in another way.
+            actions: Standardized actions of the clips, to fit the codes to them; None: fit the codes to the video.
+            labelled: Which clips have actions; None: all.
         """
         one, other = (rearrange(vectors, "i s v -> i (s v)").double().cpu() for vectors in (view, other_view))
         points = torch.cat([one, other])
         mean = points.mean(0)
-        directions = discriminant_directions(points - mean, one - other)[:, : self.directions.shape[1]]
+        if actions is None:
+            directions = discriminant_directions(points - mean, one - other)
+        else:
+            known = torch.ones(len(actions), dtype=torch.bool) if labelled is None else labelled.cpu()
+            both = actions.double().cpu()[known].repeat(2, 1)
+            directions = action_directions(points - mean, both, known.repeat(2))
+        directions = directions[:, : self.directions.shape[1]]
+        directions = F.pad(directions, (0, self.directions.shape[1] - directions.shape[1]))
         left = (points - mean) @ directions
         scale = left.square().mean().sqrt().clamp_min(1e-12)  # numbers of about 1, which suit the decoder
         left, directions = left / scale, directions / scale
@@ -152,6 +175,30 @@ def discriminant_directions(centred: Float[Tensor, "i z"], differences: Float[Te
     values, vectors = torch.linalg.eigh(noise)
     whitening = vectors / values.sqrt()
     _, rotation = torch.linalg.eigh(whitening.T @ variance @ whitening)
-    directions = (whitening @ rotation).flip(1)
-    # A direction may point either way: its largest number is made positive, so that small errors do not turn it.
+    return _turned((whitening @ rotation).flip(1))
+
+
+def action_directions(
+    centred: Float[Tensor, "i z"], actions: Float[Tensor, "j g"], labelled: Bool[Tensor, " i"]
+) -> Float[Tensor, "z g"]:
+    """Directions in which a linear map of the points predicts actions, by falling variance of the predicted actions.
+
+    Args:
+        centred: Points with mean 0.
+        actions: Actions of the labelled points.
+        labelled: Which points have actions.
+    """
+    variance = centred.T @ centred / len(centred)
+    values, vectors = torch.linalg.eigh(variance)
+    whitening = vectors / values.clamp_min((_LEAST_SHARE * values.max()).clamp_min(1e-12)).sqrt()
+    inputs = (centred @ whitening)[labelled]
+    gram = inputs.T @ inputs / len(inputs) + _RIDGE * torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    predict = whitening @ torch.linalg.solve(gram, inputs.T @ (actions - actions.mean(0)) / len(inputs))
+    _, rotation = torch.linalg.eigh(predict.T @ variance @ predict)
+    return _turned((predict @ rotation).flip(1))
+
+
+def _turned(directions: Float[Tensor, "z x"]) -> Float[Tensor, "z x"]:
+    """The directions with their largest number positive: a direction may point either way, and small errors would turn
+    it."""
     return directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
