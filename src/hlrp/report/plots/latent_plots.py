@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from hlrp.report.metrics import PROBED
 from hlrp.report.plots.bars import draw_group, draw_scores
-from hlrp.report.plots.images import draw_row, title_columns
+from hlrp.report.plots.images import heat, mosaic
 from hlrp.report.plots.style import (
     BLUE,
     FAINT,
@@ -30,11 +31,9 @@ from hlrp.report.plots.style import (
     RULE,
     SKY,
     VERMILLION,
-    bare,
     figure_style,
     new_figure,
     png,
-    tighten,
 )
 
 _LOWEST_R2 = -0.2
@@ -61,17 +60,12 @@ def prediction_figure(
         codes: Codes of the transition, printed below the prediction; None for a latent without codes.
     """
     pictures = [_rgb(frames) for frames in (before, after, predicted)]
-    errors = [_motion(frames, after) for frames in (before, predicted)]
+    errors = heat(*(_motion(frames, after) for frames in (before, predicted)))
     titles = ("frame t", "truth", "prediction", "error of a copy", "error of prediction")
     with figure_style():
-        figure = new_figure(0.25 + 1.42 * len(before))
-        grid = figure.subplots(len(before), len(titles), squeeze=False)
-        for row, cells in enumerate(grid):
-            draw_row(cells, [frames[row] for frames in pictures], [error[row] for error in errors])
-            if codes is not None:
-                cells[2].set_xlabel(_name(codes[row]), fontsize=7.5, color=FAINT, labelpad=2)
-        title_columns(grid, titles)
-        tighten(figure, 0.025)
+        figure, axes = mosaic([*pictures, *errors], titles, below=0 if codes is None else 22)
+        for row, name in enumerate([] if codes is None else codes.tolist()):
+            axes.text(2.5, -row - 0.98, " ".join(map(str, name)), ha="center", va="bottom", fontsize=7.5, color=FAINT)
         return png(figure)
 
 
@@ -143,21 +137,13 @@ def transfer_figure(
         targets: Frames that the codes are applied to, RGB in [0, 1].
         predicted: Predicted frame for each pair of a clip's codes and a target, RGB in [0, 1].
     """
-    rows, columns = len(sources), len(targets)
+    columns: list[list[ndarray | None]] = [[None, *overlay(sources[:, 0], sources[:, 1])]]
+    for frame, results in zip(targets, predicted.transpose(0, 1), strict=True):
+        columns.append([*_rgb(frame[None]), *overlay(frame.expand_as(results), results)])
     with figure_style():
-        figure = new_figure(0.2 + 7.0 * (rows + 1) / (columns + 1))
-        grid = figure.subplots(rows + 1, columns + 1, squeeze=False)
-        for axes in grid.flat:
-            bare(axes)
-        for axes, frame in zip(grid[0, 1:], _rgb(targets), strict=True):
-            axes.imshow(frame, interpolation="nearest")
-        for row in range(rows):
-            grid[row + 1, 0].imshow(overlay(sources[row, :1], sources[row, 1:])[0], interpolation="nearest")
-            for axes, picture in zip(grid[row + 1, 1:], overlay(targets, predicted[row]), strict=True):
-                axes.imshow(picture, interpolation="nearest")
-        grid[0, 0].text(0.5, 0.62, "applied to →", ha="center", va="center", fontsize=8, transform=grid[0, 0].transAxes)
-        grid[0, 0].text(0.5, 0.3, "codes of ↓", ha="center", va="center", fontsize=8, transform=grid[0, 0].transAxes)
-        tighten(figure, 0.02)
+        figure, axes = mosaic(columns)
+        axes.text(0.5, -0.38, "applied to →", ha="center", va="center", fontsize=8)
+        axes.text(0.5, -0.7, "codes of ↓", ha="center", va="center", fontsize=8)
         return png(figure)
 
 
@@ -189,33 +175,19 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
     """
     if not entries:
         raise ValueError("expected at least one code that is used, got none")
-    # At least four columns, so that the plots of a row with few codes do not become huge.
-    columns, examples = max(len(entries), 4), max(len(entry.before) for entry in entries)
-    with_actions = any(entry.actions is not None for entry in entries)
-    rows = with_actions + 1 + examples
-    brightest = max(max(float(entry.change.abs().max()) for entry in entries), 1e-6)
+    plots = [None] if any(entry.actions is not None for entry in entries) else []  # empty cells, for axes of actions
+    strongest = max(max(float(entry.change.abs().max()) for entry in entries), 1e-6)
+    changes = [mpl.colormaps["RdBu_r"](entry.change.numpy() / (2 * strongest) + 0.5)[..., :3] for entry in entries]
+    columns = [
+        [*plots, change, *overlay(entry.before, entry.after)] for change, entry in zip(changes, entries, strict=True)
+    ]
     with figure_style():
-        figure = new_figure(0.3 + 7.1 / columns * rows)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat:
-            bare(axes)
-        for column, entry in zip(grid.T, entries, strict=False):  # there may be more columns than entries
-            column[0].set_title(f"{entry.name} · {entry.share:.0%}", loc="center", fontsize=8, pad=4)
+        figure, axes = mosaic(columns, [f"{entry.name}\n{entry.share:.0%}" for entry in entries])
+        for column, entry in enumerate(entries):
             if entry.actions is not None:
-                _draw_arrow(column[0], entry.actions)
-            _draw_entry(column[int(with_actions) :], entry, brightest)
-        for axes in grid[:, len(entries) :].flat:
-            axes.set_visible(False)
-        tighten(figure, 0.02)
+                cell = (column + 0.02, -0.98, 0.96, 0.96)
+                _draw_arrow(axes.inset_axes(cell, transform=axes.transData), entry.actions)
         return png(figure)
-
-
-def _draw_entry(cells: ndarray, entry: AtlasEntry, brightest: float) -> None:
-    """Draw the mean change of an entry in the first of the axes `cells`, and its examples in those below."""
-    cells[0].imshow(entry.change.numpy(), cmap="RdBu_r", vmin=-brightest, vmax=brightest, interpolation="nearest")
-    pictures = overlay(entry.before, entry.after)
-    for axes, picture in zip(cells[1:], pictures, strict=False):  # a rare code has few examples
-        axes.imshow(picture, interpolation="nearest")
 
 
 def checks_figure(
@@ -233,18 +205,10 @@ def checks_figure(
         backwards: Prediction from the later frame and the codes of the reversed clip; ideally frame t.
     """
     titles = ("true motion", "under 'no motion'", "change × 4", "backwards, truth", "backwards, predicted")
-    rest = _motion(still, before) * 4
+    (rest,) = heat(_motion(still, before) * 4, brightest=1)
     columns = [overlay(before, after), overlay(before, still), rest, overlay(after, before), overlay(after, backwards)]
     with figure_style():
-        figure = new_figure(0.25 + 1.42 * len(before))
-        grid = figure.subplots(len(before), len(titles), squeeze=False)
-        for row, cells in enumerate(grid):
-            for axes, pictures in zip(cells, columns, strict=True):
-                axes.imshow(pictures[row], cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
-                bare(axes)
-        title_columns(grid, titles)
-        tighten(figure, 0.025)
-        return png(figure)
+        return png(mosaic(columns, titles)[0])
 
 
 def overlay(before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"]) -> Float[ndarray, "b h w 3"]:
@@ -281,12 +245,9 @@ def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
     mean = points.mean(0)
     x, y = mean * min(1.0, 1.3 / max(np.abs(mean).max(), 1e-9))  # Matplotlib leaves out an arrow that ends outside
     axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
+    axes.set_axis_off()
     axes.axhline(0, color=RULE, linewidth=0.7)
     axes.axvline(0, color=RULE, linewidth=0.7)
     axes.scatter(*points[:150].clip(-1.4, 1.4).T, s=3, color=SKY, alpha=0.45, linewidths=0)
     arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (x, y), (0, 0), arrowprops=arrow)
-
-
-def _name(codes: Int[Tensor, " s"]) -> str:
-    return " ".join(map(str, codes.tolist()))

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from hlrp.report.plots.images import draw_row, title_columns
-from hlrp.report.plots.style import FAINT, figure_style, new_figure, png, tighten
+from hlrp.report.plots.images import heat, mosaic
+from hlrp.report.plots.style import FAINT, figure_style, png
 
 _COLUMNS = ("frame t", "frame t + offset", "prediction", "true motion", "predicted motion", "codes")
 
@@ -39,30 +39,25 @@ def reconstruction_figure(
     if not len(frames_before):
         raise ValueError("expected at least one clip to show, got none")
     before, after, guess = (frames.detach().cpu().clamp(0, 1) for frames in (frames_before, frames_after, predicted))
-    motions = [(frames - before).abs().mean(1) for frames in (after, guess)]
-    pictures = [rearrange(frames, "b c h w -> b h w c") for frames in (before, after, guess)]
+    motions = heat(*((frames - before).abs().mean(1).numpy() for frames in (after, guess)))
+    pictures = [rearrange(frames, "b c h w -> b h w c").numpy() for frames in (before, after, guess)]
     with figure_style():
-        figure = new_figure(0.25 + 1.26 * len(before))
-        grid = figure.subplots(len(before), len(_COLUMNS), squeeze=False, width_ratios=[1, 1, 1, 1, 1, 0.6])
-        for row, cells in enumerate(grid):
-            draw_row(cells, [frames[row].numpy() for frames in pictures], [motion[row].numpy() for motion in motions])
-            _draw_codes(cells[5], codes[row])
-        title_columns(grid, _COLUMNS)
-        tighten(figure, 0.025)
+        figure, axes = mosaic([*pictures, *motions, []], _COLUMNS)
+        for row, numbers in enumerate(codes.tolist()):
+            _draw_codes(axes, row, numbers)
         return png(figure)
 
 
 _CHIP = {"boxstyle": "round,pad=0.35", "facecolor": "#EEF2F6", "edgecolor": FAINT, "linewidth": 0.6}
 
 
-def _draw_codes(axes: Axes, codes: Int[Tensor, " s"]) -> None:
-    """Draw codes as labelled boxes, two in a row; they have no colour scale, since codes are nominal, not ordered."""
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    lines = [codes.tolist()[i : i + 2] for i in range(0, len(codes), 2)]
+def _draw_codes(axes: Axes, row: int, codes: list[int]) -> None:
+    """Draw codes as labelled boxes, two in a line; they have no colour scale, since codes are nominal, not ordered."""
+    lines = [codes[i : i + 2] for i in range(0, len(codes), 2)]
     for line, chips in enumerate(lines):
-        for column, code in enumerate(chips):
-            axes.text(
-                0.28 + 0.48 * column, 0.5 + 0.26 * ((len(lines) - 1) / 2 - line), str(code),
-                ha="center", va="center", fontsize=9, family="DejaVu Sans Mono",
+        for side, code in enumerate(chips):
+            axes.annotate(
+                str(code), (5.5, -row - 0.5), (26 * (side - 0.5), 22 * ((len(lines) - 1) / 2 - line)),
+                textcoords="offset points", ha="center", va="center", fontsize=9, family="DejaVu Sans Mono",
                 bbox=_CHIP,
             )  # fmt: skip

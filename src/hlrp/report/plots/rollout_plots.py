@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
 from numpy import ndarray
 from torch import Tensor
 
-from hlrp.report.plots.images import title_columns
+from hlrp.report.plots.images import mosaic
 from hlrp.report.plots.latent_plots import overlay
-from hlrp.report.plots.style import INK, bare, figure_style, new_figure, png, tighten
+from hlrp.report.plots.style import INK, figure_style, png
 
 _MOMENTS = 6
 """Frames of every film strip."""
@@ -40,15 +39,11 @@ def film_strip_figure(films: Mapping[str, Sequence[UInt8[ndarray, "h w 3"]]]) ->
     """
     if not films:
         raise ValueError("expected at least one film to show, got none")
-    with figure_style():
-        figure = new_figure(0.05 + 1.11 * len(films))
-        grid = figure.subplots(len(films), _MOMENTS + 1, squeeze=False, width_ratios=[_LABEL_SHARE, *[1] * _MOMENTS])
-        for cells, (name, frames) in zip(grid, films.items(), strict=True):
-            _write_label(cells[0], name)
-            for axes, moment in zip(cells[1:], np.linspace(0, len(frames) - 1, _MOMENTS).round(), strict=True):
-                _show(axes, frames[int(moment)])
-        tighten(figure, 0.02)
-        return png(figure)
+    rows = [
+        [frames[int(moment)] / 255 for moment in np.linspace(0, len(frames) - 1, _MOMENTS).round()]
+        for frames in films.values()
+    ]
+    return _with_labels(rows, list(films), ())
 
 
 @dataclass(frozen=True)
@@ -81,19 +76,9 @@ def imagination_figure(moments: Sequence[ImaginedMoment]) -> bytes:
     """
     if not moments:
         raise ValueError("expected at least one moment to show, got none")
-    titles = ("", "frame t", "imagined", "camera", "imagined change", "real change")
-    with figure_style():
-        figure = new_figure(0.25 + 1.29 * len(moments))
-        columns = len(titles)
-        grid = figure.subplots(len(moments), columns, squeeze=False, width_ratios=[_LABEL_SHARE, *[1] * (columns - 1)])
-        for cells, moment in zip(grid, moments, strict=True):
-            _write_label(cells[0], moment.name)
-            frames = [moment.now, moment.imagined, moment.then]
-            for axes, picture in zip(cells[1:], [*frames, *_changes(moment)], strict=True):
-                _show(axes, picture)
-        title_columns(grid, titles)
-        tighten(figure, 0.02)
-        return png(figure)
+    titles = ("frame t", "imagined", "camera", "imagined change", "real change")
+    rows = [[moment.now / 255, moment.imagined / 255, moment.then / 255, *_changes(moment)] for moment in moments]
+    return _with_labels(rows, [moment.name for moment in moments], titles)
 
 
 def _changes(moment: ImaginedMoment) -> tuple[ndarray, ndarray]:
@@ -105,13 +90,11 @@ def _as_tensor(frame: UInt8[ndarray, "h w 3"]) -> Tensor:
     return rearrange(torch.from_numpy(frame.copy()).float() / 255, "h w c -> 1 c h w")
 
 
-def _write_label(axes: Axes, name: str) -> None:
-    """Write the words of a task's name below each other."""
-    words = name.removesuffix("-v3").replace("-", "\n")
-    axes.text(0.0, 0.5, words, ha="left", va="center", fontsize=8.5, color=INK, transform=axes.transAxes)
-    bare(axes)
-
-
-def _show(axes: Axes, picture: ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    bare(axes)
+def _with_labels(rows: Sequence[Sequence[ndarray]], names: Sequence[str], titles: Sequence[str]) -> bytes:
+    """Draw rows of images, and left of each row the words of a task's name below each other."""
+    with figure_style():
+        figure, axes = mosaic(list(zip(*rows, strict=True)), titles, left=_LABEL_SHARE)
+        for row, name in enumerate(names):
+            words = name.removesuffix("-v3").replace("-", "\n")
+            axes.text(0.02 - _LABEL_SHARE, -row - 0.5, words, ha="left", va="center", fontsize=8.5, color=INK)
+        return png(figure)

@@ -8,12 +8,13 @@ from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 WIDTH = 7.2
 """Width of every plot, in inches; scaled to the page, text of 9 points is then about as large as the page's text."""
+DPI = 160
+"""Pixels of a PNG file, for each inch of the plot."""
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PINK, GREY, YELLOW = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#8C8C8C", "#F0E442"
@@ -51,7 +52,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "figure.facecolor": "white",
-    "savefig.dpi": 160,
+    "savefig.dpi": DPI,
 }
 
 
@@ -64,29 +65,14 @@ def figure_style() -> Iterator[None]:
 
 def new_figure(height: float) -> Figure:
     """Return an empty Matplotlib figure of page width and `height` inches. It needs no display, unlike `pyplot`."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    tighten(figure, 0.08)
-    return figure
-
-
-def tighten(figure: Figure, padding: float, between: float = 0.02) -> None:
-    """Set the space around every axes to `padding` inches and the space between axes to the fraction `between`."""
-    engine = figure.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(w_pad=padding, h_pad=padding, wspace=between, hspace=between)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches around each axes
+    return Figure(figsize=(WIDTH, height), layout=layout)
 
 
 def png(figure: Figure) -> bytes:
     """Return the Matplotlib figure as the bytes of a PNG file."""
     buffer = BytesIO()
-    # Without Matplotlib's version in the metadata, the same plot gives the same bytes.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Without Matplotlib's version in the metadata, the same plot gives the same bytes. At compression level 4 instead
+    # of 6, files of frames are 3 to 5 % larger, and are written in less than half the time if the frames are large.
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()
-
-
-def bare(axes: Axes) -> None:
-    """Remove ticks and frame, for axes that show an image."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
