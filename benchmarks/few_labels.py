@@ -30,7 +30,7 @@ from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
 from hlrp.storage.files import new_file
 
-_COMPARED_WITH = ("bc", "act", "idm_bc", "random_laq")
+_COMPARED_WITH = ("bc", "act", "idm_bc", "random_laq", "no_video_vla_direct", "action_codes_vla_direct")
 """Methods that every other method is compared with."""
 
 
