@@ -49,12 +49,13 @@ def train_quantizer(
     labelled: bool = False,
     flags: Sequence[str] = (),
 ) -> None:
-    """Train a LAQ on all video of the dataset: without any action, or with all actions if `labelled` is true.
+    """Train a LAQ on all video of the dataset: without any action, or if `labelled` is true with all actions, to which
+    the codes are then fitted.
 
     `flags` are more options of `hlrp-train-laq`.
     """
     common = [f"--dataset_root={dataset}", f"--output_dir={output}", f"--steps={steps}", f"--seed={seed}"]
-    actions = ["--labelled_fraction=1"] if labelled else []
+    actions = ["--labelled_fraction=1", "--fit_codes_to=actions"] if labelled else []
     _resumable("hlrp.cli.train_laq", output, [*common, f"--device={device}", *actions, *flags])
 
 

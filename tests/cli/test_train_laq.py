@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -266,6 +267,22 @@ def test_a_choice_of_episodes_is_split_and_recorded_and_lost_actions_are_no_labe
     assert len(source["held_out_episodes"]) == 1
     assert {*source["labelled_episodes"]} == {1, 2, 5} - {*source["held_out_episodes"]}
     assert all(value.isfinite().all() for value in weights(config).values())
+
+
+def test_codes_are_fitted_to_the_actions_of_labelled_clips_alone(
+    config: TrainLAQConfig, image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    root = Path(shutil.copytree(image_dataset_root, tmp_path / "lost"))
+    lose_actions(root, range(60, 78))
+    train_laq(replace(config, dataset_root=str(root), labelled_fraction=1.0, fit_codes_to="actions"))
+    [fitted] = re.findall(r"codes fitted to the actions of (\d+) of (\d+) transitions", caplog.text)
+    assert 0 < int(fitted[0]) < int(fitted[1])
+    assert bool(load_laq(config.output_dir).model.quantizer.is_final)
+    create_dataset(tmp_path / "video", video=True, lengths=(6, 6, 6), with_actions=False)
+    without = replace(config, dataset_root=str(tmp_path / "video"), output_dir=str(tmp_path / "without"))
+    with pytest.raises(ValueError, match=r"labelled"):
+        train_laq(replace(without, labelled_fraction=1.0, fit_codes_to="actions"))
 
 
 def test_videos_without_actions_are_enough(config: TrainLAQConfig, tmp_path: Path) -> None:
