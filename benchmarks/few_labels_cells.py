@@ -295,7 +295,7 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
         return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
-    option = "--policy.labelled_episodes" if method.sees_video else "--dataset.episodes"
+    option = "--dataset.episodes" if method.codes in WITHOUT_VIDEO else "--policy.labelled_episodes"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",
         *([f"{option}={episodes}"] if episodes else []),

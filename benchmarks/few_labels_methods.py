@@ -46,11 +46,6 @@ class Method:
         return f"{self.codes}_{budget}" if self.codes in BY_BUDGET else self.codes
 
     @property
-    def sees_video(self) -> bool:
-        """Whether any part of the policy sees episodes without known actions."""
-        return self.data != "labelled" or self.codes not in (None, *WITHOUT_VIDEO)
-
-    @property
     def learns_from(self) -> str:
         """What the policy learns from, in words for plots."""
         if self.data == "all":

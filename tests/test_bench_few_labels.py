@@ -12,9 +12,9 @@ from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.few_labels import BenchConfig, _groups, main, success_table
-from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs
+from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs, policy_flags
 from benchmarks.few_labels_jobs import Job, run_jobs
-from benchmarks.few_labels_methods import METHODS, budget_name, planned_cells
+from benchmarks.few_labels_methods import METHODS, Cell, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.few_labels_upstream import choose_episodes
@@ -103,6 +103,19 @@ def test_the_output_of_every_job_is_what_another_needs_or_a_result(tmp_path: Pat
     outputs = {job.output for job in jobs}
     assert all(path in outputs for job in jobs for path in job.after)
     assert all(worlds[cell.world].result(cell) in outputs for cell in cells)
+
+
+def test_only_the_controls_without_video_lose_the_other_episodes(tmp_path: Path, image_dataset_root: Path) -> None:
+    world = World("clean", BenchConfig(output=tmp_path / "few_labels.json"))
+    world.dataset.parent.mkdir()
+    world.dataset.symlink_to(image_dataset_root)
+    episodes = choose_episodes(world.dataset, budget=1, seed=0)
+    flags = {name: policy_flags(world, Cell("clean", name, 1, 0)) for name in METHODS}
+    seen = {name for name, found in flags.items() if f"--dataset.episodes={episodes}" in found}
+    assert seen == {"act", "no_video_vla_direct", "action_codes_vla_direct"}
+    known = {name for name, found in flags.items() if f"--policy.labelled_episodes={episodes}" in found}
+    assert known == {name for name, method in METHODS.items() if method.data == "labelled"} - seen
+    assert any(part.endswith("labels_no_video_1_0") for part in flags["no_video_vla_direct"])
 
 
 def test_results_of_other_steps_are_not_mixed_with_earlier_ones(tmp_path: Path) -> None:
