@@ -85,7 +85,7 @@ def _run(module: str, flags: tuple[str, ...], log: Path, cost: Connection) -> No
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = end.code
-    except BaseException:
+    except BaseException:  # as Python ends a program that raised
         traceback.print_exc()
         status = 1
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
