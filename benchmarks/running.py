@@ -32,14 +32,14 @@ class Cost:
     """Largest memory of the command, without its child processes, in GiB."""
 
 
-def run_command(module: str, *flags: str, log: Path, threads: int = 1, append: bool = False) -> Cost:
-    """Run `python -m module flags` on `threads` threads; its output goes to `log`, or with `append` to its end.
+def run_command(module: str, *flags: str, log: Path, append: bool = False) -> Cost:
+    """Run `python -m module flags` on one thread; its output goes to `log`, or with `append` to its end.
 
     Raises:
         RuntimeError: If the command fails; the message holds the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
     start = time.perf_counter()
     with log.open("a" if append else "w", encoding="utf-8") as file:
         process = subprocess.Popen(

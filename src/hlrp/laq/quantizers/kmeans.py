@@ -108,7 +108,7 @@ class WhitenedKMeans(Quantizer):
             view: Vectors of clips.
             other_view: Vectors of the same clips, altered in another way.
             actions: Standardized actions of the clips, to fit the codes to them; None: fit the codes to the video.
-            labelled: Which clips have actions; None: all.
+            labelled: Which clips have actions; given if `actions` are.
         """
         one, other = (rearrange(vectors, "i s v -> i (s v)").double().cpu() for vectors in (view, other_view))
         points = torch.cat([one, other])
@@ -116,7 +116,8 @@ class WhitenedKMeans(Quantizer):
         if actions is None:
             directions = discriminant_directions(points - mean, one - other)
         else:
-            known = torch.ones(len(actions), dtype=torch.bool) if labelled is None else labelled.cpu()
+            assert labelled is not None
+            known = labelled.cpu()
             both = actions.double().cpu()[known].repeat(2, 1)
             directions = action_directions(points - mean, both, known.repeat(2))
         directions = directions[:, : self.directions.shape[1]]
