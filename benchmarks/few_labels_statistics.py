@@ -23,7 +23,8 @@ def cell_summary(outcomes: Mapping[int, Mapping[str, Sequence[bool]]]) -> dict[s
         outcomes: Whether each evaluation episode succeeded, by seed and task.
 
     Returns:
-        `success` in [0, 1], `interval` (95 %, Wilson), `seeds` (success rate by seed) and `episodes`.
+        `success` in [0, 1], `interval` (95 %, Wilson), `seeds` (success rate by seed), `episodes`, and `outcomes`: by
+        seed and task, a string with a 1 for every episode that succeeded and a 0 for every other.
     """
     won = [bool(one) for tasks in outcomes.values() for results in tasks.values() for one in results]
     rates = {seed: _rate(tasks) for seed, tasks in outcomes.items()}
@@ -32,6 +33,10 @@ def cell_summary(outcomes: Mapping[int, Mapping[str, Sequence[bool]]]) -> dict[s
         "interval": list(wilson_interval(sum(won), len(won))),
         "seeds": {str(seed): rate for seed, rate in rates.items()},
         "episodes": len(won),
+        "outcomes": {
+            str(seed): {task: "".join(str(int(one)) for one in results) for task, results in tasks.items()}
+            for seed, tasks in outcomes.items()
+        },
     }
 
 

@@ -65,6 +65,7 @@ def test_a_cell_counts_all_seeds_and_a_difference_pairs_the_episodes() -> None:
     summary = cell_summary(one)
     assert summary["success"] == 7 / 8
     assert summary["seeds"] == {"0": 0.75, "1": 1.0}
+    assert summary["outcomes"]["0"] == {"a": "11", "b": "10"}
     assert summary["interval"][0] < 7 / 8 < summary["interval"][1]
     found = paired_difference(one, other)
     assert found is not None
