@@ -215,27 +215,3 @@ def test_a_policy_with_the_laqs_decoder_acts_without_the_laq_and_from_the_curren
 def test_the_decoder_of_another_laq_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same LAQ"):
         workshop.policy(decoder="laq", laq_checkpoint_path=str(make_laq(tmp_path / "laq", seed=9)))
-
-
-def test_averaged_actions_are_weighted_by_the_probability_of_their_codes(workshop: Workshop) -> None:
-    policy = workshop.policy(averaged_labels=3).eval()
-    batch = workshop.batch([3, 20])
-    inputs = policy._inference_inputs(batch)
-    codes = policy.backend.beam_search(inputs, beams=3).codes
-    actions, weights = [], []
-    for candidate in codes.unbind(1):
-        loss = policy.backend.loss(replace(inputs, labels=LatentActions.of_codes(candidate)))
-        weights.append(loss.logits.log_softmax(-1).gather(-1, candidate[..., None]).sum((1, 2)).exp())
-        actions.append(policy._decode(candidate, batch) * weights[-1][:, None, None])
-    expected = torch.stack(actions).sum(0) / torch.stack(weights).sum(0)[:, None, None]
-    torch.testing.assert_close(policy.predict_action_chunk(batch), expected)
-    assert not torch.allclose(expected, policy._decode(codes[:, 0], batch))
-
-
-def test_one_averaged_label_is_the_most_likely_one(workshop: Workshop) -> None:
-    policy = workshop.policy(averaged_labels=1).eval()
-    batch = workshop.batch([3, 20])
-    codes = policy.backend.predict(policy._inference_inputs(batch)).codes
-    assert torch.equal(policy.predict_action_chunk(batch), policy._decode(codes, batch))
-    with pytest.raises(ValueError, match="averaged_labels"):
-        workshop.config(averaged_labels=0)

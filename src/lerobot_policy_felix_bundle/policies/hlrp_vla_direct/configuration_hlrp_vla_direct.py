@@ -32,9 +32,6 @@ class HLRPVLADirectConfig(HLRPConfig):
     """Freeze the decoder from codes to actions; train only the foundation VLA."""
     freeze_laq_decoder: bool = True
     """Freeze the LAQ's own decoder and train only the MLP on top of it, if decoder is laq."""
-    averaged_labels: int = 1
-    """At inference, decode this many of the most likely sequences of codes, found by beam search, and average their
-    actions, weighted by probability. 1: the actions of the code that is most likely in every position."""
 
     @raises_parsing_errors
     def __post_init__(self) -> None:
@@ -42,7 +39,6 @@ class HLRPVLADirectConfig(HLRPConfig):
         if self.decoder not in ("mlp", "laq"):
             raise ValueError(f"decoder must be mlp or laq, got {self.decoder!r}")
         require_numbers(self, "decoder_layers", at_least=0, limit=MOST_LAYERS)
-        require_numbers(self, "averaged_labels", at_least=1)
         require_numbers(self, "decoder_hidden_dim", at_least=1, limit=WIDEST_LAYER)
 
     def require_effect(self) -> None:

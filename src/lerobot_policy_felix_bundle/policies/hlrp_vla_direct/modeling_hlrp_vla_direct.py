@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hlrp.experts.code_decoder import CodeToActionDecoder
 from hlrp.experts.laq_code_decoder import LAQCodeDecoder
-from hlrp.foundation.batch import FoundationBatch
 from hlrp.foundation.checkpoint import ASSETS_DIR
 from hlrp.laq.checkpoint import load_laq
 from hlrp.laq.config import LAQConfig
@@ -132,19 +129,9 @@ class HLRPVLADirectPolicy(HLRPPolicy):
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """Actions (b, chunk_size, a) from the current frame; labels and actions in `batch` are ignored."""
         inputs = self._inference_inputs(batch)
-        if self.config.averaged_labels > 1:
-            return self._average_actions(inputs, batch)
         codes = self.backend.predict(inputs).codes
         self._imagine(batch, inputs, codes)
         return self._decode(codes, batch).float()  # float, because the decoder returns bfloat16 under autocast
-
-    def _average_actions(self, inputs: FoundationBatch, batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
-        """Mean of the actions of the most likely labels, weighted by the probabilities of these labels."""
-        found = self.backend.beam_search(inputs, beams=self.config.averaged_labels)
-        self._imagine(batch, inputs, found.codes[:, 0])
-        weights = found.log_probs.sum(-1).softmax(1)
-        actions = torch.stack([self._decode(codes, batch).float() for codes in found.codes.unbind(1)], 1)
-        return einsum(weights, actions, "b x, b x h a -> b h a")
 
     def _decode(self, codes: Int[Tensor, "b q"], batch: dict[str, Any]) -> Float[Tensor, "b h a"]:
         state = self._state(batch)
