@@ -13,10 +13,11 @@ from PIL import Image
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.measure.action_probe import Chunks
 from hlrp.measure.baselines import BaselineRow
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, measure_quality
 from hlrp.report.latent_table import baseline_table, quality_table
-from hlrp.report.pages.latent_gallery import latent_gallery
+from hlrp.report.pages.latent_gallery import _drawn_actions, latent_gallery
 from hlrp.report.pages.latent_page import render_latent_page
 from hlrp.report.plots.latent_plots import AtlasEntry, atlas_figure, overlay, probe_figure
 
@@ -118,7 +119,7 @@ def test_an_atlas_has_room_for_one_code_and_for_eight() -> None:
         return AtlasEntry("code 1", 0.5, torch.zeros(8, 8), frames, frames.flip(0), torch.randn(5, 2))
 
     atlas_figure([entry(1)])
-    atlas_figure([entry(2)] * 7 + [entry(1)])
+    atlas_figure([entry(2)] * 7 + [entry(1)], [3, 25])
     with pytest.raises(ValueError, match="at least one code"):
         atlas_figure([])
 
@@ -133,3 +134,23 @@ def test_the_arrow_of_a_code_shows_also_if_its_mean_action_is_far_out() -> None:
 def test_probes_without_a_varying_action_are_refused() -> None:
     with pytest.raises(ValueError, match="an action that varies"):
         probe_figure({"codes": [None, None]})
+
+
+def test_the_atlas_draws_the_two_dimensions_that_the_codes_predict_best() -> None:
+    chunks = Chunks(
+        fit=torch.zeros(0, 8),
+        held_out=torch.arange(8.0).repeat(3, 1) + torch.arange(3.0)[:, None],
+        episode=torch.arange(3),
+        dimensions=4,
+    )
+    quality, _ = measured()
+    probe = replace(
+        quality.probe,
+        probe_r2_quantized=0.4,
+        probe_r2_per_action_by_features={"quantized": [0.1, None, 0.5, 0.3]},
+    )
+    drawn = _drawn_actions(chunks, replace(quality, probe=probe))
+    assert drawn is not None
+    assert drawn.dimensions == [2, 3]
+    assert torch.equal(drawn.actions, torch.tensor([[4.0, 5.0], [5.0, 6.0], [6.0, 7.0]]))
+    assert _drawn_actions(None, quality) is None

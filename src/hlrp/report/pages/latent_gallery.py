@@ -7,6 +7,9 @@ Shapes: g codes by which clips are grouped.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -71,9 +74,28 @@ def latent_gallery(model: LatentActionQuantizer, clips: QualityClips, quality: L
     per_action = quality.probe.probe_r2_per_action_by_features
     if per_action is not None and quality.probe.probe_r2_quantized is not None:
         plots["probes"] = probe_figure(per_action)
-    # The probes are None if no action varies; such actions are not drawn in the atlas either.
-    chunks = None if quality.probe.probe_r2_quantized is None else clips.chunks
-    return plots | _atlas(clips, latents, chunks, model.spec.codebook_size)
+    return plots | _atlas(clips, latents, _drawn_actions(clips.chunks, quality), model.spec.codebook_size)
+
+
+@dataclass(frozen=True)
+class _DrawnActions:
+    """Actions that the atlas draws: those of the two dimensions that the probe predicts best."""
+
+    dimensions: list[int]
+    """Numbers of the two dimensions, or of one if no other varies."""
+    actions: Float[Tensor, "b a"]
+    """Standardized mean action of each clip, in these dimensions; NaN if its actions are not known."""
+
+
+def _drawn_actions(chunks: Chunks | None, quality: LAQQuality) -> _DrawnActions | None:
+    """Choose the dimensions that the atlas draws; None if no action is known or varies."""
+    per_action = quality.probe.probe_r2_per_action_by_features
+    if chunks is None or per_action is None or quality.probe.probe_r2_quantized is None:
+        return None
+    known = {number: value for number, value in enumerate(per_action["quantized"]) if value is not None}
+    dimensions = sorted(sorted(known, key=known.__getitem__, reverse=True)[:2])
+    steps = rearrange(chunks.held_out, "b (h a) -> b h a", a=chunks.dimensions)
+    return _DrawnActions(dimensions, steps.float().mean(1)[:, dimensions])
 
 
 def _predictions(model: LatentActionQuantizer, clips: QualityClips, latents: LatentActions) -> dict[str, bytes]:
@@ -126,18 +148,22 @@ def _targets(clips: QualityClips, rows: Int[Tensor, " b"]) -> Int[Tensor, " _"]:
     return torch.tensor([first[episode] for episode in order[:_TARGETS]])
 
 
-def _atlas(clips: QualityClips, latents: LatentActions, chunks: Chunks | None, codebook_size: int) -> dict[str, bytes]:
+def _atlas(
+    clips: QualityClips, latents: LatentActions, drawn: _DrawnActions | None, codebook_size: int
+) -> dict[str, bytes]:
     """Draw clips grouped by code tuple and by the code of each slot; without codes, by k-means of the vectors."""
+    actions = None if drawn is None else drawn.actions
+    draw = partial(atlas_figure, dimensions=() if drawn is None else drawn.dimensions)
     if latents.codes is None:
         vectors = rearrange(latents.require_vectors()[:, 0], "b s v -> b (s v)").double()
         centres = k_means(vectors, min(_COLUMNS, len(vectors)), torch.Generator().manual_seed(0))
         group = torch.cdist(vectors, centres).argmin(1)
-        return {"atlas: groups of vectors": atlas_figure(_entries(clips, group[:, None], chunks, "group "))}
+        return {"atlas: groups of vectors": draw(_entries(clips, group[:, None], actions, "group "))}
     codes = latents.codes[:, 0]
-    plots = {"atlas: code tuples": atlas_figure(_entries(clips, codes, chunks, ""))}
+    plots = {"atlas: code tuples": draw(_entries(clips, codes, actions, ""))}
     for slot in range(codes.shape[1]):
-        plots[f"atlas: slot {slot}"] = atlas_figure(
-            _entries(clips, codes[:, slot : slot + 1], chunks, "code ", in_order=codebook_size <= _COLUMNS)
+        plots[f"atlas: slot {slot}"] = draw(
+            _entries(clips, codes[:, slot : slot + 1], actions, "code ", in_order=codebook_size <= _COLUMNS)
         )
     return plots
 
@@ -145,7 +171,7 @@ def _atlas(clips: QualityClips, latents: LatentActions, chunks: Chunks | None, c
 def _entries(
     clips: QualityClips,
     names: Int[Tensor, "b g"],
-    chunks: Chunks | None,
+    actions: Float[Tensor, "_ a"] | None,
     prefix: str,
     *,
     in_order: bool = False,
@@ -154,10 +180,7 @@ def _entries(
     kinds = most_frequent(names, _COLUMNS)
     if in_order:
         kinds = kinds[kinds[:, 0].argsort()]
-    actions = None
-    if chunks is not None:
-        steps = rearrange(chunks.held_out[: len(names)], "b (h a) -> b h a", a=chunks.dimensions)
-        actions = steps.float().mean(1)
+    actions = None if actions is None else actions[: len(names)]
     labels = [prefix + " ".join(map(str, kind)) for kind in kinds.tolist()]
     return [_entry(clips, (names == kind).all(1), label, actions) for kind, label in zip(kinds, labels, strict=True)]
 

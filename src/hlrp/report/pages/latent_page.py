@@ -52,8 +52,8 @@ _SECTIONS = {
     "code_usage": ("Use of the codes", "Share of clips with each code, for each slot."),
 }
 _ATLAS_ACTIONS = (
-    "the actions of its clips (dots) and their mean (arrow, along the first two action dimensions in standard "
-    "deviations), "
+    "the actions of its clips (dots) and their mean (arrow), in standard deviations along the two action dimensions "
+    "that the codes predict best (their numbers stand at the axes), "
 )
 _ATLAS = (
     "Every column is one code. From top to bottom: the share of clips with this code, {actions}the mean change of "

@@ -161,14 +161,17 @@ class AtlasEntry:
     after: Float[Tensor, "x c h w"]
     """Frame one offset later of the example clips, RGB in [0, 1]."""
     actions: Float[Tensor, "y a"] | None
-    """Standardized mean action of each clip with finite actions; None if no clip has any."""
+    """Standardized mean action of each clip with finite actions, in one or two dimensions; None if no clip has any."""
 
 
-def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
+def atlas_figure(entries: Sequence[AtlasEntry], dimensions: Sequence[int] = ()) -> bytes:
     """Draw a column for each entry: its actions as dots and an arrow, its mean change of brightness, and examples.
 
-    The plane of dots and arrow is that of the first two action dimensions, in standard deviations; it is left out if
-    no entry has actions. All maps of change share one colour scale.
+    The plane of dots and arrow is left out if no entry has actions. All maps of change share one colour scale.
+
+    Args:
+        entries: Codes, or code tuples, with their clips.
+        dimensions: Numbers of the action dimensions of `AtlasEntry.actions`, which are written at the axes.
 
     Raises:
         ValueError: If there is no entry.
@@ -186,7 +189,7 @@ def atlas_figure(entries: Sequence[AtlasEntry]) -> bytes:
         for column, entry in enumerate(entries):
             if entry.actions is not None:
                 cell = (column + 0.02, -0.98, 0.96, 0.96)
-                _draw_arrow(axes.inset_axes(cell, transform=axes.transData), entry.actions)
+                _draw_arrow(axes.inset_axes(cell, transform=axes.transData), entry.actions, dimensions)
         return png(figure)
 
 
@@ -235,13 +238,13 @@ def _motion(frames: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]) 
     return np.abs(_rgb(frames) - _rgb(others)).mean(-1)
 
 
-def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
+def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"], dimensions: Sequence[int]) -> None:
     """Draw actions as dots and their mean as an arrow from the origin; a single action dimension is drawn along x.
 
     What lies outside the axes is drawn at their edge, in the same direction.
     """
     points = np.zeros((len(actions), 2))
-    points[:, : min(actions.shape[1], 2)] = actions[:, :2].numpy()
+    points[:, : actions.shape[1]] = actions.numpy()
     mean = points.mean(0)
     x, y = mean * min(1.0, 1.3 / max(np.abs(mean).max(), 1e-9))  # Matplotlib leaves out an arrow that ends outside
     axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
@@ -251,3 +254,6 @@ def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"]) -> None:
     axes.scatter(*points[:150].clip(-1.4, 1.4).T, s=3, color=SKY, alpha=0.45, linewidths=0)
     arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (x, y), (0, 0), arrowprops=arrow)
+    corners = ((1.38, -0.08, "right", "top"), (0.08, 1.38, "left", "top"))
+    for number, (right, up, horizontal, vertical) in zip(dimensions, corners, strict=False):
+        axes.text(right, up, str(number), color=FAINT, fontsize=7, ha=horizontal, va=vertical)

@@ -16,9 +16,8 @@ from typing import Any
 
 import draccus
 from huggingface_hub.constants import CONFIG_NAME
-from lerobot.common.train_utils import load_training_step
 from lerobot.configs import FeatureType, PreTrainedConfig, parser
-from lerobot.utils.constants import ACTION, OBS_STATE, TRAINING_STATE_DIR
+from lerobot.utils.constants import ACTION, OBS_STATE, TRAINING_STATE_DIR, TRAINING_STEP
 from lerobot.utils.feature_utils import dataset_to_policy_features
 from safetensors import safe_open
 from torch import nn
@@ -144,7 +143,7 @@ def steps_of_resumed_adapter(config: HLRPConfig) -> int:
     """
     if not (config.use_peft and config.pretrained_path is not None and is_resumed()):
         return 0
-    return load_training_step(Path(config.pretrained_path).parent / TRAINING_STATE_DIR)
+    return int(read_json(Path(config.pretrained_path).parent / TRAINING_STATE_DIR / TRAINING_STEP)["step"])
 
 
 def follow_run(config: HLRPConfig, folder: Path) -> None:
