@@ -17,6 +17,7 @@ from hlrp.latents import LatentActions, LatentSpec
 from hlrp.measure.action_probe import NO_PROBE, ProbeMetrics, probe_metrics, standardized
 from hlrp.measure.clip_features import ClipFeatures, clip_features
 from hlrp.measure.laq_quality import LAQQuality, QualityClips, evaluating, measure_quality
+from hlrp.measure.reconstruction import NO_PICTURES
 from hlrp.report.latent_table import basis_of_r2
 
 K, SLOTS = 4, 2
@@ -316,3 +317,12 @@ def test_the_codes_of_a_still_clip_know_the_first_frame_only() -> None:
     other[:, 1] = 0
     one, two = (clip_features(model, [batch]).still.vectors for batch in (clips, other))
     assert torch.equal(one, two)
+
+
+def test_clips_in_which_nothing_changes_have_no_gain_over_copying() -> None:
+    clips = torch.randint(0, 256, (12, 1, 1, 3, 32, 32), dtype=torch.uint8).repeat(1, 2, 1, 1, 1, 1)
+    card = measure_quality(
+        LatentActionQuantizer(debug()), QualityClips([clips], [clips], torch.arange(12) % 2, clips, None, None)
+    )
+    assert card.pictures == NO_PICTURES
+    assert card.clips == 12

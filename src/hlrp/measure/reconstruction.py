@@ -22,7 +22,8 @@ PICTURE_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PictureMetrics:
-    """Squared errors of predicted frames relative to copying the frame before. None if the model predicts no pixels."""
+    """Squared errors of predicted frames relative to copying the frame before. None if the model predicts no pixels, and
+    for clips in which no pixel changes, where a copy has no error."""
 
     copy_gain: float | None
     """1 - (squared error of the prediction) / (squared error of copying the frame before); 1 is a perfect prediction, 0
@@ -43,7 +44,7 @@ class PictureMetrics:
 NO_PICTURES = PictureMetrics(
     copy_gain=None, copy_gain_moving=None, permuted_copy_gain=None, permuted_gain_ratio=None, still_change_ratio=None
 )
-"""`PictureMetrics` of a model that predicts no pixels."""
+"""`PictureMetrics` of a model that predicts no pixels, and of clips in which no pixel changes."""
 
 
 @torch.no_grad()
@@ -71,14 +72,16 @@ def picture_metrics(
         terms = (copy, error, moving * copy, moving * error, (permuted - after).square(), (imagined - resting).square())
         sums += torch.stack([term.double().sum() for term in terms]).cpu()
     copy, error, moving_copy, moving_error, permuted_error, still_change = sums.tolist()
-    gain = 1 - error / max(copy, 1e-12)
-    permuted_gain = 1 - permuted_error / max(copy, 1e-12) if len(clips) > 1 else None
+    if copy == 0:
+        return NO_PICTURES
+    gain = 1 - error / copy
+    permuted_gain = 1 - permuted_error / copy if len(clips) > 1 else None
     return PictureMetrics(
         copy_gain=gain,
         copy_gain_moving=1 - moving_error / moving_copy if moving_copy else None,
         permuted_copy_gain=permuted_gain,
         permuted_gain_ratio=None if permuted_gain is None or gain <= 0 else max(permuted_gain, 0.0) / gain,
-        still_change_ratio=still_change / max(copy, 1e-12),
+        still_change_ratio=still_change / copy,
     )
 
 
