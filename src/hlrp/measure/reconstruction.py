@@ -22,8 +22,10 @@ PICTURE_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PictureMetrics:
-    """Squared errors of predicted frames relative to copying the frame before. None if the model predicts no pixels, and
-    for clips in which no pixel changes, where a copy has no error."""
+    """Squared errors of predicted frames relative to copying the frame before.
+
+    None if the model predicts no pixels, and for clips in which no pixel changes, where a copy has no error.
+    """
 
     copy_gain: float | None
     """1 - (squared error of the prediction) / (squared error of copying the frame before); 1 is a perfect prediction, 0

@@ -18,6 +18,7 @@ from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import ASSETS_DIR, DESCRIPTION_FILE, write_assets
 from hlrp.report.cards.parts import license_entries
 from hlrp.storage.artefacts import COPY_AGAIN, follow_umask
+from hlrp.storage.weight_files import sort_metadata
 from hlrp.training.optimization import parameter_groups
 from hlrp.training.ranks import seed_by_rank
 
@@ -215,6 +216,7 @@ class HLRPPolicy(PreTrainedPolicy):
 
     def _save_pretrained(self, save_directory: Path, **kwargs: Any) -> None:
         super()._save_pretrained(save_directory, **kwargs)
+        sort_metadata(save_directory / SAFETENSORS_SINGLE_FILE)
         follow_umask(save_directory / SAFETENSORS_SINGLE_FILE)
         # The folder of a policy is a foundation checkpoint, too: others who take its VLA need to know what it sees.
         extra = {"cameras": self.config.cameras_of_vla}
