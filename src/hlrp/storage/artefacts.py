@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hlrp.storage.files import new_directory, refuse_existing
 from hlrp.storage.plain_values import from_plain
+from hlrp.storage.safetensors_header import sort_metadata
 
 COPY_AGAIN = "copy the whole folder again, or make it anew"
 
@@ -228,6 +229,7 @@ def _read_pickle(path: Path | str, *, expected: str) -> Any:
 def write_weights(model: nn.Module, path: Path | str) -> None:
     """Save the weights of `model` as safetensors, with the file permissions of an ordinary new file."""
     save_model(model, str(path))
+    sort_metadata(path)
     follow_umask(path)
 
 

@@ -1,11 +1,9 @@
-"""Files of weights: is it the file that its description was written for, and are equal weights equal files?"""
+"""Checks of a file of weights before it is loaded: is it the file that its description was written for?"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,25 +22,6 @@ def weights_digest(path: Path | str) -> str:
     """SHA-256 of a file of weights, as 64 hexadecimal digits; about a second for every gigabyte."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sort_metadata(path: Path | str) -> None:
-    """Sort the metadata of a safetensors file by name, in place, so that equal weights are equal files.
-
-    safetensors writes entries of the metadata in random order. There are several if tensors share memory, such as the
-    tied embeddings of a language model.
-    """
-    with Path(path).open("r+b") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(size))
-        metadata = header.get("__metadata__", {})
-        if list(metadata) == sorted(metadata):
-            return
-        header["__metadata__"] = dict(sorted(metadata.items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= size  # the same entries; the rest of the header is filled with blanks
-        file.seek(8)
-        file.write(text.ljust(size))
 
 
 def require_digest(path: Path | str, expected: str | None, *, described_by: str) -> None:

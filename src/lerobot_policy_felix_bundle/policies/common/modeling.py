@@ -18,7 +18,7 @@ from hlrp.foundation.batch import FoundationBatch, require_finite
 from hlrp.foundation.checkpoint import ASSETS_DIR, DESCRIPTION_FILE, write_assets
 from hlrp.report.cards.parts import license_entries
 from hlrp.storage.artefacts import COPY_AGAIN, follow_umask
-from hlrp.storage.weight_files import sort_metadata
+from hlrp.storage.safetensors_header import sort_metadata
 from hlrp.training.optimization import parameter_groups
 from hlrp.training.ranks import seed_by_rank
 

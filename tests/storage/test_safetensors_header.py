@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hlrp.storage.weight_files import sort_metadata, weights_digest
+from hlrp.storage.safetensors_header import sort_metadata
+from hlrp.storage.weight_files import weights_digest
 
 
 def order_of_metadata(path: Path) -> list[str]:
