@@ -34,6 +34,7 @@ from hlrp.report.foundation_table import foundation_table
 from hlrp.report.pages.foundation_page import foundation_report
 from hlrp.report.saving import save_foundation
 from hlrp.runtime.progress import progress
+from hlrp.runtime.tables import with_noun
 from hlrp.training.run import TrainingRun
 from hlrp.training.step_data import StepData
 
@@ -196,12 +197,17 @@ def _about(
 ) -> dict[str, str]:
     """Return what was measured on what, as rows of the report's last table."""
     spec, name = backend.spec, config.backend.model_name or f"embedded {config.backend.embedded_size}"
+    held_out, chosen = (
+        sum(len(part) for part in parts)
+        for parts in ([one.held_out_episodes for one in sources], [one.chosen for one in sources])
+    )
     return {
         "model": f"{name}, {backend.backend_type}, {size}",
         "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {sources[0].laq_fingerprint}",
         "datasets": ", ".join(dict.fromkeys(source.name for source in sources)),
         "training": f"{config.steps} steps of {batches.batch_size} frames, seed {config.seed}",
-        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
+        "held out": f"{held_out} of {with_noun(chosen, 'episode')}, seed {config.seed}; not from the LAQ that labelled "
+        "them",
     }
 
 
