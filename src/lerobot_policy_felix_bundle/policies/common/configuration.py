@@ -198,6 +198,12 @@ class HLRPConfig(PreTrainedConfig):
             raise ValueError(
                 f"labelled_share={self.labelled_share:g} has no effect in a run that learns no actions; leave it out"
             )
+        (default,) = (f.default for f in fields(self) if f.name == "optimizer_lr_action")
+        if self.optimizer_lr_action not in (None, default) and not self.learns_actions:
+            raise ValueError(
+                f"optimizer_lr_action={self.optimizer_lr_action:g} has no effect in a run that learns no actions; "
+                "leave it out"
+            )
         if self.latent_targets == "online":
             if self.latent_labels_path:
                 raise ValueError(
