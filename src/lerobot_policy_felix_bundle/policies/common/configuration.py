@@ -34,6 +34,8 @@ class HLRPConfig(PreTrainedConfig):
     """Name of the option that turns the robot's state off as an input."""
     chunk_ends_with_label: ClassVar[bool] = False
     """Whether actions are decoded from codes alone, so that a chunk cannot be longer than the span of a label."""
+    actions_teach_vla: ClassVar[bool] = False
+    """Whether the loss on actions trains the VLA, too; otherwise only the loss on latent codes does."""
 
     n_obs_steps: int = 1
     """Number of observation steps; must be 1, because the policy sees only the current frame."""
