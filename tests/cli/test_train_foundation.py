@@ -238,6 +238,16 @@ def test_the_report_lies_beside_the_weights(config: TrainFoundationConfig) -> No
     assert "://" not in page.replace("http://www.w3.org", "")
 
 
+def test_card_and_report_name_the_batches_of_a_dataset_smaller_than_one(config: TrainFoundationConfig) -> None:
+    train_foundation(replace(config, steps=1, episodes=[0, 1], batch_size=500))
+    folder = Path(config.output_dir)
+    size = json.loads((folder / "foundation.json").read_text())["extra"]["batch_size"]
+    assert 1 < size < 20
+    page = (folder / PAGE_FILE).read_text()
+    assert f"1 steps of {size} frames" in page
+    assert "1 of 2 episodes, seed 0; not from the LAQ" in page  # `held_out` is 10 %
+
+
 def test_labels_made_while_training_teach_what_labels_on_the_disk_teach(
     config: TrainFoundationConfig, laq_path: Path, tmp_path: Path
 ) -> None:

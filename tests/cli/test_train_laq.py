@@ -182,6 +182,24 @@ def test_a_run_that_is_resumed_with_more_steps_trains_its_encoder_again_and_fits
     assert not torch.equal(model.quantizer.mean, state["model.quantizer.mean"])
 
 
+def test_a_run_is_not_resumed_with_so_few_steps_that_its_codes_are_never_fitted(
+    config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = LAQTask.training_step
+
+    def cut(self: LAQTask, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
+        if self.global_step == config.save_every:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LAQTask, "training_step", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_laq(config)
+    with pytest.raises(ValueError, match=r"at step 5 already and has no fitted codes, which are due at step 4 .* more"):
+        train_laq(replace(config, resume=True, steps=config.save_every))
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_the_encoder_stays_as_it_is_once_the_codes_are_fitted(
     config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch, ema_decay: float

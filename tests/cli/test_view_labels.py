@@ -96,6 +96,7 @@ def test_films_are_shown_with_their_labels_and_not_with_those_of_others(
         (["--max_seconds=90"], "max_seconds must be in (0, 60], got 90.0"),
         (["--video_dir=films"], "video_dir and dataset_root exclude each other"),
         (["--labels_path=none"], "so this is not a folder of latent labels"),
+        (["--rerun=view/labels.rrd"], "rerun view/labels.rrd is inside output_dir view; name a file beside it"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_nothing_left_behind(

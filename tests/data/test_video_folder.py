@@ -247,6 +247,7 @@ def test_all_bad_files_are_in_one_message_and_left_out_on_request(
     assert numbers(source, 1) == list(range(7))
     left_out = [line for line in caplog.messages if line.startswith("left out: ")]
     assert [name in line for name, line in zip(("b.mp4", "c.mp4", "d.mov"), left_out, strict=True)] == [True] * 3
+    assert "the episodes are the other 2 videos, numbered from 0 in the order of their paths" in caplog.messages
 
 
 def test_a_folder_of_bad_files_alone_is_refused_in_any_case(tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_bad_episodes_are_skipped_on_request_and_recorded(
     labelled = run(replace(config, dataset_root=str(damaged), skip_bad_episodes=True))
     assert list(labelled.skipped) == ["1"]
     assert "left out: episode 1, a picture of" in labelled.report()
+    assert "cut by their episode's end, or are of an episode that was left out):" in labelled.report()
     labels = load_labels(tmp_path / "labels", with_vectors=True)
     assert labels.metadata.skipped_episodes == labelled.skipped
     assert str(tmp_path) not in (tmp_path / "labels" / "labels.json").read_text()
@@ -215,12 +216,15 @@ def test_a_folder_of_films_is_labelled_like_a_dataset(config: PrecomputeConfig, 
     write_pictures(films / "a.mp4", list(first))
     write_pictures(films / "b.mp4", [*first, *(255 - second)])  # a scene cut after 15 frames
     job = replace(config, dataset_root=None, video_dir=str(films), output_dir=None)
-    run(job)
+    assert "(the rest are cut by their episode's end or by a scene cut):" in run(job).report()
     labels = load_labels(films / "latents")
     assert labels.metadata.episode_names == ["a.mp4", "b.mp4"]
     assert torch.bincount(labels.episode_index).tolist() == [15, 30]
     assert (~labels.valid).nonzero()[:, 0].tolist() == [14, 29, 44]
-    run(replace(job, find_scene_cuts=False, overwrite=True))
+    assert (
+        "(the rest are cut by their episode's end):"
+        in run(replace(job, find_scene_cuts=False, overwrite=True)).report()
+    )
     assert (~load_labels(films / "latents").valid).nonzero()[:, 0].tolist() == [14, 44]
 
 

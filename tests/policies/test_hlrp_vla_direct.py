@@ -212,6 +212,14 @@ def test_a_policy_with_the_laqs_decoder_acts_without_the_laq_and_from_the_curren
     torch.testing.assert_close(reloaded.predict_action_chunk(seen), expected, atol=1e-6, rtol=0)
 
 
+def test_the_laqs_decoder_is_not_put_into_a_saved_policy_without_it(workshop: Workshop, tmp_path: Path) -> None:
+    policy = workshop.policy()
+    policy.save_pretrained(tmp_path)
+    policy.config.decoder = "laq"
+    with pytest.raises(ValueError, match=r"has no decoder of a LAQ; leave out --policy\.decoder=laq"):
+        HLRPVLADirectPolicy.from_pretrained(tmp_path, config=policy.config)
+
+
 def test_the_decoder_of_another_laq_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="same LAQ"):
         workshop.policy(decoder="laq", laq_checkpoint_path=str(make_laq(tmp_path / "laq", seed=9)))

@@ -626,6 +626,21 @@ def test_lora_finds_the_language_model_of_the_other_backend(stock: Stock, tmp_pa
     assert torch.isfinite(policy(stock.batch(3, 20))[0])
 
 
-def test_adapters_on_a_frozen_vla_are_refused(stock: Stock, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"learn nothing; set --policy\.freeze_vla=false"):
-        with_lora(stock, "hlrp_diffusion", tmp_path / "base", freeze_vla=True)
+@pytest.mark.parametrize(
+    ("kind", "changes", "remedy"),
+    [
+        ("hlrp_diffusion", {"freeze_vla": True}, r"learn nothing; set --policy\.freeze_vla=false"),
+        ("hlrp_vla_direct", {"freeze_vla_backbone": True}, r"train some; set --policy\.freeze_vla_backbone=false"),
+        ("hlrp_vla_direct", {"latent_loss_weight": 0.0}, r"learn nothing; set --policy\.latent_loss_weight above 0"),
+    ],
+)
+def test_adapters_on_a_vla_that_learns_nothing_are_refused(
+    stock: Stock, tmp_path: Path, kind: str, changes: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        with_lora(stock, kind, tmp_path / "base", **changes)
+
+
+def test_adapters_learn_from_actions_alone_where_these_teach_the_vla(stock: Stock, tmp_path: Path) -> None:
+    _, policy = with_lora(stock, "hlrp_action_expert_direct", tmp_path / "base", latent_loss_weight=0.0)
+    assert any("lora_" in name for name, p in policy.named_parameters() if p.requires_grad)

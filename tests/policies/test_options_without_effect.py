@@ -29,6 +29,8 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
         (DIRECT, ONLINE, "labels that nothing learns from while latent_loss_weight is 0"),
         ("hlrp_vla_direct", {"freeze_laq_decoder": False}, "freeze_laq_decoder=false is for --policy.decoder=laq"),
         ("hlrp_vla_direct", {"freeze_vla": True, "freeze_decoder": True}, "leave nothing to train"),
+        ("hlrp_vla_direct", {"optimizer_lr_action": 1e-3, "freeze_decoder": True}, "lr_action=0.001 has no effect"),
+        (LATENT, {"optimizer_lr_action": 1e-3, "action_loss_weight": 0.0}, "lr_action=0.001 has no effect"),
         ("hlrp_vla_direct", {"teacher_cameras": ["a"]}, "teacher_cameras are for --policy.latent_targets=online"),
         ("hlrp_vla_direct", {"latent_labels_path": "labels", **ONLINE}, "latent_labels_path=labels is not read with"),
         ("hlrp_vla", {"laq_decoder_type": "learned", "decoder": "mlp"}, "decoder=mlp contradicts .*means laq"),
@@ -40,6 +42,10 @@ def test_an_option_without_effect_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         workshop.policy(kind, **settings)
+
+
+def test_a_default_of_a_preset_without_effect_is_accepted(workshop: Workshop) -> None:
+    assert workshop.policy("hlrp_vla", freeze_decoder=True).config.optimizer_lr_action is not None
 
 
 def test_a_spelling_of_tokens_is_refused_where_the_vla_has_none(workshop: Workshop, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from lerobot.datasets.factory import make_dataset
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION
 from lerobot.utils.import_utils import register_third_party_plugins
 
 
@@ -31,7 +32,7 @@ def build_training(flags: Sequence[str]) -> Training:
 
     Raises:
         FileNotFoundError: If the policy or the dataset does not exist.
-        ValueError: If a flag is missing or wrong, or the dataset is streamed.
+        ValueError: If a flag is missing or wrong, or the dataset is streamed or has no actions.
     """
     register_third_party_plugins()
     config = _read(flags)
@@ -40,6 +41,8 @@ def build_training(flags: Sequence[str]) -> Training:
         raise ValueError(f"expected a policy and a dataset that is read from its folder, got {what}")
     dataset = make_dataset(config)
     assert isinstance(dataset, LeRobotDataset), "LeRobot makes no other dataset that is not streamed"
+    if ACTION not in dataset.meta.features:
+        raise ValueError(f"the dataset {config.dataset.repo_id} has no actions, which a policy is trained on")
     policy = make_policy(cfg=config.policy, ds_meta=dataset.meta, rename_map=config.rename_map)
     saved = config.policy.pretrained_path
     arguments: dict[str, Any] = {"dataset_stats": dataset.meta.stats, **_overrides(config, policy, dataset)}

@@ -34,6 +34,7 @@ from hlrp.report.foundation_table import foundation_table
 from hlrp.report.pages.foundation_page import foundation_report
 from hlrp.report.saving import save_foundation
 from hlrp.runtime.progress import progress
+from hlrp.runtime.tables import with_noun
 from hlrp.training.run import TrainingRun
 from hlrp.training.step_data import StepData
 
@@ -79,13 +80,13 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
         labelled = _read_labelled(module, held_out)
         metrics = measure_held_out(backend, _predictions(config, module, labelled), labelled, sources)
         validation |= _without_prefix(validation_log(metrics.quality))
-        report = foundation_report(backend, metrics, labelled, _about(config, backend, sources, size))
+        report = foundation_report(backend, metrics, labelled, _about(config, backend, sources, batches, size))
     run.finish(
         lambda curves: save_foundation(
             backend,
             config.output_dir,
             laq_fingerprint=sources[0].laq_fingerprint,
-            extra={**_extra(config, sources, batches.shares), "validation": validation},
+            extra={**_extra(config, sources, batches), "validation": validation},
             quality=None if metrics is None else metrics.quality,
             language=None if metrics is None else metrics.language,
             beside={**report, **curves},
@@ -169,33 +170,44 @@ def _predictions(
 
 
 def _extra(
-    config: TrainFoundationConfig, sources: Sequence[ObservationSource], shares: Sequence[float]
+    config: TrainFoundationConfig, sources: Sequence[ObservationSource], batches: ShuffledBatches
 ) -> dict[str, object]:
     """Return what the checkpoint records about its training, as JSON values."""
     return {
         "datasets": list(dict.fromkeys(source.name for source in sources)),
-        "sources": [describe_observations(source, share=share) for source, share in zip(sources, shares, strict=True)],
+        "sources": [
+            describe_observations(source, share=share) for source, share in zip(sources, batches.shares, strict=True)
+        ],
         "episodes": [one.episodes for one in config.datasets],
         "cameras": sources[0].cameras,
         "labels": "precomputed" if config.laq_path is None else "online",
         "steps": config.steps,
-        "batch_size": config.batch_size,
+        "batch_size": batches.batch_size,
         "seed": config.seed,
         "license": config.license,
     }
 
 
 def _about(
-    config: TrainFoundationConfig, backend: FoundationBackend, sources: Sequence[ObservationSource], size: str
+    config: TrainFoundationConfig,
+    backend: FoundationBackend,
+    sources: Sequence[ObservationSource],
+    batches: ShuffledBatches,
+    size: str,
 ) -> dict[str, str]:
     """Return what was measured on what, as rows of the report's last table."""
     spec, name = backend.spec, config.backend.model_name or f"embedded {config.backend.embedded_size}"
+    held_out, chosen = (
+        sum(len(part) for part in parts)
+        for parts in ([one.held_out_episodes for one in sources], [one.chosen for one in sources])
+    )
     return {
         "model": f"{name}, {backend.backend_type}, {size}",
         "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {sources[0].laq_fingerprint}",
         "datasets": ", ".join(dict.fromkeys(source.name for source in sources)),
-        "training": f"{config.steps} steps of {config.batch_size} frames, seed {config.seed}",
-        "held out": f"{config.held_out:.0%} of the episodes, seed {config.seed}; not from the LAQ that labelled them",
+        "training": f"{config.steps} steps of {batches.batch_size} frames, seed {config.seed}",
+        "held out": f"{held_out} of {with_noun(chosen, 'episode')}, seed {config.seed}; not from the LAQ that labelled "
+        "them",
     }
 
 

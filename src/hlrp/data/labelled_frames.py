@@ -107,7 +107,7 @@ class ShuffledBatches(Dataset[AnyBatch]):
 
     Args:
         pools: Labelled frames of all sources.
-        batch_size: Samples of a batch; smaller if there are fewer frames.
+        batch_size: Samples of a batch; the attribute `batch_size` is smaller if there are fewer frames.
         num_batches: Steps of the run.
         seed: Seed of all random choices.
 
@@ -125,7 +125,8 @@ class ShuffledBatches(Dataset[AnyBatch]):
         self._pool_of = torch.repeat_interleave(torch.arange(len(pools)), counts)
         self._is_weighted = any(pool.weight is not None for pool in pools) and len(pools) > 1
         self._cumulative = (shares / counts)[self._pool_of].cumsum(0)
-        self._batch_size = min(batch_size, len(self._index))
+        self.batch_size = min(batch_size, len(self._index))
+        """Samples of every batch."""
         self._num_batches = num_batches
         self._seed = seed
         self._order: tuple[int, Int[Tensor, " g"]] | None = None
@@ -142,19 +143,19 @@ class ShuffledBatches(Dataset[AnyBatch]):
         Raises:
             ValueError: If the batch size is not a multiple of `parts`.
         """
-        batch = self._read(self._draw(step)[part_rows(self._batch_size, index, parts)])
-        return _with_draws(batch, RowDraws.of_part(step, index, parts, batch_size=self._batch_size))
+        batch = self._read(self._draw(step)[part_rows(self.batch_size, index, parts)])
+        return _with_draws(batch, RowDraws.of_part(step, index, parts, batch_size=self.batch_size))
 
     def _draw(self, step: int) -> Int[Tensor, " b"]:
         """Positions, in the joint list of labelled frames, of the samples of batch `step`."""
         if self._is_weighted:
             generator = torch.Generator().manual_seed(hash((self._seed, step)) % 2**63)
-            place = torch.rand(self._batch_size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
+            place = torch.rand(self.batch_size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
             drawn = torch.searchsorted(self._cumulative, place, right=True)
             return drawn.clamp_max(len(self._index) - 1)  # rounding may make the product the length itself
-        per_epoch = len(self._index) // self._batch_size
+        per_epoch = len(self._index) // self.batch_size
         epoch, position = divmod(step, per_epoch)
-        return self._order_of(epoch)[position * self._batch_size : (position + 1) * self._batch_size]
+        return self._order_of(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _order_of(self, epoch: int) -> Int[Tensor, " g"]:
         """Random order of all positions in `epoch`; kept until the next epoch, since shuffling takes time."""

@@ -32,7 +32,8 @@ class SourceConfig:
     find_scene_cuts: bool = True
     """Leave out clips that contain a scene cut of a video file; this decodes every file once before training."""
     episodes: list[int] | None = None
-    """Numbers of the episodes to use for training and validation; video files are numbered by path. Default: all."""
+    """Numbers of the episodes to use for training and validation; video files are numbered by path,
+    without those that are skipped. Default: all."""
     weight: float | None = None
     """Weight of this source in the mix of training clips, relative to other sources; default: its number of clips."""
     tolerance_s: float = DEFAULT_TOLERANCE_S

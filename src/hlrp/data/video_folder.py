@@ -114,7 +114,8 @@ def open_video_source(
     folder = Path(folder)
     films: list[_Film] = []
     bad: list[str] = []
-    for path in progress(_find_videos(folder), "reading time stamps"):
+    paths = _find_videos(folder)
+    for path in progress(paths, "reading time stamps"):
         try:
             films.append(_Film(path, video_length(path)))
         except ValueError as error:
@@ -135,6 +136,8 @@ def open_video_source(
         assert change is not None, "measured while the films were read"
         cuts = find_cuts(frames, bounds, change, fps=rate)
     close_files()
+    if len(films) < len(paths):
+        logger.warning(f"the episodes are the other {len(films)} videos, numbered from 0 in the order of their paths")
     logger.info(f"{len(films)} videos in {folder}, read at {rate:g} frames per second: {int(bounds[-1, 1])} frames")
     return ClipSource(
         name=Path(os.path.abspath(folder)).name or "videos",

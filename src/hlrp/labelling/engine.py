@@ -42,13 +42,15 @@ class Labelled:
     """Frames with a label."""
     skipped: dict[str, str]
     """Episodes that could not be read, by number, and why."""
+    has_scenes: bool
+    """Whether clips that contain a scene cut have no label."""
 
     def report(self) -> str:
         """What was written, for the terminal."""
         share = self.labelled / self.frames
-        lines = [
-            f"{self.frames} frames, {share:.1%} with a label (the rest are cut by their episode's end): {self.target}"
-        ]
+        rest = "their episode's end" + (" or by a scene cut" if self.has_scenes else "")
+        rest += ", or are of an episode that was left out" if self.skipped else ""
+        lines = [f"{self.frames} frames, {share:.1%} with a label (the rest are cut by {rest}): {self.target}"]
         lines += [f"left out: episode {number}, {reason}" for number, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -161,7 +163,7 @@ def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool
     if note is None:
         return _finish(job, work, target)
     work.remove()
-    return Labelled(target=target, **note)
+    return Labelled(target=target, has_scenes=job.find_scene_cuts, **note)
 
 
 def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
@@ -175,7 +177,7 @@ def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
     }
     work.note_finished(job.fingerprint(), facts)
     work.remove()
-    return Labelled(target=target, **facts)
+    return Labelled(target=target, has_scenes=job.find_scene_cuts, **facts)
 
 
 def _add_all(writer: LabelWriter, work: WorkFolder, shards: Sequence[Shard]) -> None:

@@ -49,7 +49,7 @@ class TrainLAQConfig:
     """Leave out clips that contain a scene cut of a plain video; each video is decoded once beforehand to find cuts."""
     episodes: list[int] | None = None
     """Numbers of the episodes to use, for training and measuring together; plain videos are numbered from 0 in the
-    order of their paths. Default: all."""
+    order of their paths, without those left out. Default: all."""
     tolerance_s: float = DEFAULT_TOLERANCE_S
     """Largest accepted difference between a frame's time stamp and the dataset's frame rate, in seconds. Raise it for
     datasets with imprecise time stamps."""

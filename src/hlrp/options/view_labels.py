@@ -61,4 +61,6 @@ class ViewLabelsConfig:
             if named:
                 raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
         if self.rerun is not None:
+            if Path(self.output_dir).absolute() in self.rerun.absolute().parents:
+                raise ValueError(f"rerun {self.rerun} is inside output_dir {self.output_dir}; name a file beside it")
             require_packages("rerun", needed_for="a recording for Rerun")

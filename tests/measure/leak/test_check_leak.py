@@ -22,7 +22,7 @@ from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor,
 from hlrp.measure.leak.result import LeakReport, Row, Verdict
 from hlrp.options.check_leak import CheckLeakConfig
 from policy_workshop import SMALL, SPEC, Workshop, make_workshop
-from tiny_datasets import CAMERA, FPS, SIZE
+from tiny_datasets import CAMERA, FPS, SIZE, create_dataset
 
 # To write the help of every field, draccus parses sources anew for each command: seconds, which nobody reads here.
 draccus.wrappers.docstring.get_attribute_docstring = functools.cache(draccus.wrappers.docstring.get_attribute_docstring)
@@ -310,3 +310,11 @@ def test_a_mistake_is_one_line(
     captured = capsys.readouterr()
     assert [line.startswith(says) for line in captured.err.splitlines() if line.startswith("error")] == [True]
     assert captured.out == ""
+
+
+def test_a_dataset_without_actions_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_dataset(tmp_path / "data", lengths=(5,), with_actions=False)
+    assert run_command(monkeypatch, *dataset_flags(tmp_path / "data"), *ACT) == 2
+    assert "has no actions, which a policy is trained on" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -51,6 +52,19 @@ class LAQTask(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Move the frozen networks to the device of the model, since Lightning does not know them."""
         self._frozen[0].to(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a resumed run has not passed the step at which its codes are due.
+
+        Raises:
+            ValueError: If it has, so that codes would be fitted too late or never.
+        """
+        step, fitted = checkpoint["global_step"], checkpoint["state_dict"].get("model.quantizer.fitted")
+        if self._code_fit and fitted is not None and not fitted and step > self._code_fit.step:
+            raise ValueError(
+                f"the run to resume is at step {step} already and has no fitted codes, which are due at step "
+                f"{self._code_fit.step} of a run of so few steps; resume it with more steps"
+            )
 
     def on_train_start(self) -> None:
         """Discard codes that were fitted before the step at which they are due: a resumed run may have more steps."""

@@ -56,7 +56,8 @@ _SPEED = (
 _ALONG = (
     "Each row of coloured cells is one code slot, and each cell the code of the clip that starts at this frame: what "
     "changes from there to {offset:g} s later. The cursor follows the video; click or drag in the cells to go there. "
-    "Hatched frames have no label: their clip would pass the end of the episode, or they could not be read."
+    "Hatched frames have no label: their clip would pass the end of the episode or a scene cut, or they could not be "
+    "read."
 )
 _NEAREST = (
     "For every code, the clips whose vector in this slot is nearest to the mean of all clips with the code: frame t, "

@@ -14,6 +14,14 @@ def default_peft_targets(policy: nn.Module, lora_targets: str, action_modules: I
     return {"target_modules": rf"backend\.({lora_targets})", "modules_to_save": in_full}
 
 
+def adapts_vla(policy: nn.Module, peft_config: Any) -> bool:
+    """Whether the adapters that `peft_config` describes are put on layers of the foundation VLA."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    vla = policy.get_submodule("backend")
+    return any(check_target_module_exists(peft_config, name) for name, _ in vla.named_modules(prefix="backend"))
+
+
 def _trained_in_full(policy: nn.Module, name: str) -> list[str]:
     """Largest submodules of `name`, or `name` itself, whose parameters are all trained."""
     part = policy.get_submodule(name)

@@ -34,6 +34,8 @@ class HLRPConfig(PreTrainedConfig):
     """Name of the option that turns the robot's state off as an input."""
     chunk_ends_with_label: ClassVar[bool] = False
     """Whether actions are decoded from codes alone, so that a chunk cannot be longer than the span of a label."""
+    actions_teach_vla: ClassVar[bool] = False
+    """Whether the loss on actions trains the VLA, too; otherwise only the loss on latent codes does."""
 
     n_obs_steps: int = 1
     """Number of observation steps; must be 1, because the policy sees only the current frame."""
@@ -197,6 +199,12 @@ class HLRPConfig(PreTrainedConfig):
         if self.labelled_share and not self.learns_actions:
             raise ValueError(
                 f"labelled_share={self.labelled_share:g} has no effect in a run that learns no actions; leave it out"
+            )
+        (default,) = (f.default for f in fields(self) if f.name == "optimizer_lr_action")
+        if self.optimizer_lr_action not in (None, default) and not self.learns_actions:
+            raise ValueError(
+                f"optimizer_lr_action={self.optimizer_lr_action:g} has no effect in a run that learns no actions; "
+                "leave it out"
             )
         if self.latent_targets == "online":
             if self.latent_labels_path:

@@ -23,7 +23,7 @@ from hlrp.training.optimization import parameter_groups
 from hlrp.training.ranks import seed_by_rank
 
 from .action_target import ActionTarget
-from .adapters import default_peft_targets
+from .adapters import adapts_vla, default_peft_targets
 from .card import base_model, finished, safe_metadata, trained_on
 from .configuration import HLRPConfig
 from .features import keep_used_features
@@ -273,6 +273,17 @@ class HLRPPolicy(PreTrainedPolicy):
         super()._validate_peft_config(peft_config)
         if self.config.freeze_vla:
             raise ValueError("adapters on a frozen VLA would learn nothing; set --policy.freeze_vla=false")
+        if not adapts_vla(self, peft_config):
+            return
+        if self.config.freeze_vla_backbone:
+            raise ValueError(
+                "freeze_vla_backbone trains no weight of the VLM, and these adapters train some; set "
+                "--policy.freeze_vla_backbone=false"
+            )
+        if not (self.config.learns_codes or self.config.actions_teach_vla):
+            raise ValueError(
+                "adapters on a VLA without a loss would learn nothing; set --policy.latent_loss_weight above 0"
+            )
 
     def _action_target(self, batch: dict[str, Any], codes_counted: Bool[Tensor, " b"] | None = None) -> ActionTarget:
         """Target actions of a training batch; only of the samples in `codes_counted`, if it is given."""

@@ -1,6 +1,7 @@
 """Configuration of `hlrp_action_expert_direct`: a flow-matching expert that reads the foundation VLA's features."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lerobot.configs import PreTrainedConfig
 
@@ -14,6 +15,8 @@ from ..common.expert_configuration import HLRPExpertConfig
 @dataclass
 class HLRPActionExpertDirectConfig(FlowOptions, HLRPExpertConfig):
     """Flow-matching expert on the foundation VLA's features; no latent code is decoded to predict actions."""
+
+    actions_teach_vla: ClassVar[bool] = True
 
     latent_loss_weight: float = 0.0
     """Weight of the loss on latent codes. Above 0: latent labels are needed, and the VLA also learns from frames

@@ -63,6 +63,11 @@ class HLRPVLADirectPolicy(HLRPPolicy):
         """Build a decoder around the LAQ's decoder, with weights of the LAQ; a saved policy loads its weights later."""
         config = self.config
         if self._checkpoint_dir is not None:
+            if self._saved.get("decoder", "laq") != "laq":
+                raise ValueError(
+                    f"the policy in {self._checkpoint_dir} has no decoder of a LAQ; leave out --policy.decoder=laq, or "
+                    f"start a new policy with it and --policy.vla_checkpoint_path={self._checkpoint_dir}"
+                )
             path = self._checkpoint_dir / ASSETS_DIR / _LAQ_DECODER_FILE
             saved = read_json(path)
             with reading(path):
