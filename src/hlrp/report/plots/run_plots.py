@@ -202,8 +202,8 @@ def _draw_usage(axes: Axes, shares: Sequence[float]) -> None:
     unused = [code for code in codes if shares[code] == 0]
     if unused:
         axes.plot(unused, [0.005] * len(unused), "x", color=VERMILLION, markersize=6, clip_on=False)
-    if len(shares) <= 16:  # more labels would overlap
-        axes.set_xticks(list(codes))
+    if len(shares) <= 16:
+        axes.set_xticks(codes[:: 1 if len(shares) <= 8 else 2])  # more labels would overlap
 
 
 def _draw_curve(axes: Axes, series: Series) -> None:
