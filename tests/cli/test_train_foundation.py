@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +31,7 @@ from hlrp.laq.checkpoint import load_laq
 from hlrp.measure.code_accuracy import code_accuracy
 from hlrp.report.pages.foundation_page import PAGE_FILE
 from hlrp.storage.artefacts import CURVES_FILE
+from power_cut import power_cut
 from tiny_datasets import CAMERA
 
 STEPS = 10
@@ -96,17 +97,8 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights_and_figu
 ) -> None:
     figures = train_foundation(config)
     parts = replace(config, output_dir=str(tmp_path / "parts"))
-    step = VLABackendModule.training_step
-
-    def interrupted(self: VLABackendModule, batch: FoundationBatch, batch_idx: int) -> torch.Tensor:
-        if self.global_step == 6:
-            raise RuntimeError("power cut")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VLABackendModule, "training_step", interrupted)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train_foundation(parts)
+    with power_cut(monkeypatch, VLABackendModule, at_step=6):
+        train_foundation(parts)
     assert not Path(parts.output_dir).exists()
 
     resumed = train_foundation(replace(parts, resume=True))
@@ -135,13 +127,8 @@ def test_figures_are_of_the_weights_that_are_saved(config: TrainFoundationConfig
 def test_a_run_is_resumed_on_the_labels_and_with_the_settings_it_began_with(
     config: TrainFoundationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(self: VLABackendModule) -> NoReturn:
-        raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VLABackendModule, "on_train_end", cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train_foundation(config)
+    with power_cut(monkeypatch, VLABackendModule):
+        train_foundation(config)
     again = replace(config, resume=True, validate_every=2)
     with pytest.raises(ValueError, match=r"--backend\.random_shift_px was 2 in the interrupted run and is 0 now"):
         train_foundation(replace(again, backend=replace(config.backend, random_shift_px=0)))

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +30,7 @@ from hlrp.laq.batch import ClipBatch
 from hlrp.laq.checkpoint import WEIGHTS_FILE, load_laq
 from hlrp.laq.objective.task import LAQTask
 from hlrp.storage.artefacts import CURVES_FILE
+from power_cut import power_cut
 from tiny_datasets import CAMERA, LENGTHS, create_dataset
 from tiny_videos import write_video
 
@@ -128,22 +128,11 @@ def test_a_signal_after_the_last_step_keeps_the_training_and_tells_how_to_go_on(
     assert load_laq(config.output_dir).extra["steps"] == 2
 
 
-def cut_at_the_end(config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until the state of the last step is saved, and end there."""
-
-    def cut(self: LAQTask) -> NoReturn:
-        raise RuntimeError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LAQTask, "on_train_end", cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train_laq(config)
-
-
 def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
     config: TrainLAQConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut_at_the_end(config, monkeypatch)
+    with power_cut(monkeypatch, LAQTask):
+        train_laq(config)
     again = replace(config, resume=True, num_workers=0, save_every=7, cache_gib=1)
     for changes, message in [
         (
@@ -172,7 +161,8 @@ def test_a_run_is_resumed_on_the_data_and_with_the_settings_it_began_with(
 def test_a_run_that_is_resumed_with_more_steps_trains_its_encoder_again_and_fits_its_codes_later(
     config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut_at_the_end(config, monkeypatch)
+    with power_cut(monkeypatch, LAQTask):
+        train_laq(config)
     state = torch.load(Path(f"{config.output_dir}.training") / "last.ckpt", weights_only=True)["state_dict"]
     assert state["model.quantizer.fitted"]
     train_laq(replace(config, resume=True, steps=2 * STEPS))
@@ -185,17 +175,8 @@ def test_a_run_that_is_resumed_with_more_steps_trains_its_encoder_again_and_fits
 def test_a_run_is_not_resumed_with_so_few_steps_that_its_codes_are_never_fitted(
     config: TrainLAQConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = LAQTask.training_step
-
-    def cut(self: LAQTask, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
-        if self.global_step == config.save_every:
-            raise RuntimeError("power cut")
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LAQTask, "training_step", cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train_laq(config)
+    with power_cut(monkeypatch, LAQTask, at_step=config.save_every):
+        train_laq(config)
     with pytest.raises(ValueError, match=r"at step 5 already and has no fitted codes, which are due at step 4 .* more"):
         train_laq(replace(config, resume=True, steps=config.save_every))
 

@@ -197,10 +197,8 @@ def _about(
 ) -> dict[str, str]:
     """Return what was measured on what, as rows of the report's last table."""
     spec, name = backend.spec, config.backend.model_name or f"embedded {config.backend.embedded_size}"
-    held_out, chosen = (
-        sum(len(part) for part in parts)
-        for parts in ([one.held_out_episodes for one in sources], [one.chosen for one in sources])
-    )
+    held_out = sum(len(source.held_out_episodes) for source in sources)
+    chosen = sum(len(source.chosen) for source in sources)
     return {
         "model": f"{name}, {backend.backend_type}, {size}",
         "latents": f"{spec.num_codes} codes of {spec.codebook_size}, LAQ {sources[0].laq_fingerprint}",

@@ -255,5 +255,5 @@ def _draw_arrow(axes: Axes, actions: Float[Tensor, "y a"], dimensions: Sequence[
     arrow = {"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (x, y), (0, 0), arrowprops=arrow)
     corners = ((1.38, -0.08, "right", "top"), (0.08, 1.38, "left", "top"))
-    for number, (right, up, horizontal, vertical) in zip(dimensions, corners, strict=False):
+    for number, (right, up, horizontal, vertical) in zip(dimensions, corners, strict=False):  # one dimension has no y
         axes.text(right, up, str(number), color=FAINT, fontsize=7, ha=horizontal, va=vertical)

@@ -200,8 +200,7 @@ class HLRPConfig(PreTrainedConfig):
             raise ValueError(
                 f"labelled_share={self.labelled_share:g} has no effect in a run that learns no actions; leave it out"
             )
-        (default,) = (f.default for f in fields(self) if f.name == "optimizer_lr_action")
-        if self.optimizer_lr_action not in (None, default) and not self.learns_actions:
+        if self.optimizer_lr_action not in (None, type(self).optimizer_lr_action) and not self.learns_actions:
             raise ValueError(
                 f"optimizer_lr_action={self.optimizer_lr_action:g} has no effect in a run that learns no actions; "
                 "leave it out"
