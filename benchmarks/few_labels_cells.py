@@ -257,7 +257,7 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         if method.data in ("scratch", "laq"):
             jobs += world.pseudo_jobs(method.data, cell.budget, cell.seed)
             needed.append(world.pseudo(method.data, cell.budget, cell.seed))
-            if kind is not None:
+            if kind is not None and method.codes != "student":  # the student's labels belong to this dataset already
                 jobs += world.pseudo_label_jobs(method.data, cell.budget, cell.seed)
                 needed.append(world.labels_of_pseudo(method.data, cell.budget, cell.seed))
         run = partial(_train_and_evaluate, world, cell)
@@ -287,7 +287,8 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     root, labels = world.labelled_dataset(kind, cell.seed), world.labels(kind, cell.seed)
     if method.data in ("scratch", "laq"):
         root = world.pseudo(method.data, cell.budget, cell.seed)
-        labels = world.labels_of_pseudo(method.data, cell.budget, cell.seed)
+        if method.codes != "student":
+            labels = world.labels_of_pseudo(method.data, cell.budget, cell.seed)
     flags = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={root}"]
     episodes: list[int] = []
     if method.data == "labelled":

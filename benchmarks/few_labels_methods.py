@@ -71,6 +71,7 @@ METHODS = {
     "hlrp_action_expert_direct": Method("hlrp_action_expert_direct", codes="laq"),
     "student_vla_direct": Method("hlrp_vla_direct", codes="student"),
     "student_latent": Method("hlrp_action_expert_latent", codes="student"),
+    "pseudo_student_vla_direct": Method("hlrp_vla_direct", data="scratch", codes="student"),
     "no_video_vla_direct": Method("hlrp_vla_direct", codes="no_video"),
     "action_codes_vla_direct": Method("hlrp_vla_direct", codes="action_codes"),
     "oracle": Method("hlrp_action_expert_latent", codes="oracle"),
@@ -89,7 +90,15 @@ METHODS = {
 """
 
 _TEN_ROWS = ("bc", "pseudo_bc", "hlrp_vla_direct")
-_BALL_ROWS = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct", "pseudo_vla_direct", "student_vla_direct")
+_BALL_ROWS = (
+    "bc",
+    "idm_bc",
+    "pseudo_bc",
+    "hlrp_vla_direct",
+    "pseudo_vla_direct",
+    "student_vla_direct",
+    "pseudo_student_vla_direct",
+)
 _QUICK = ("bc", "idm_bc", "pseudo_bc", "hlrp_vla_direct")
 
 

@@ -120,6 +120,8 @@ def quality_metrics(output: Path) -> dict[str, Any]:
         "probe_r2_vectors": card["probe_r2_vectors"],
         "probe_r2_frame_only": card["probe_r2_frame_only"],
         "probe_r2_pixels": card["probe_r2_pixels"],
+        "probe_r2_relative": card["probe_r2_relative"],
+        "probe_r2_relative_vectors": card["probe_r2_relative_vectors"],
         "probe_gain": card["probe_gain"],
         "perplexity": card["perplexity"],
         "permuted_gain_ratio": card["permuted_gain_ratio"],
@@ -138,6 +140,7 @@ def quality_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         "probe_r2_codes",
         "probe_r2_vectors",
         "probe_r2_frame_only",
+        "probe_r2_relative",
         "probe_gain",
         "permuted_gain_ratio",
         "copy_gain",
@@ -184,16 +187,17 @@ def loader(config: BenchConfig) -> dict[str, Any]:
 
 
 def robot(config: BenchConfig) -> dict[str, Any]:
-    """Measure the quality of a LAQ trained on a real robot's recording."""
+    """Measure the quality of LAQs trained on a real robot's recording: with the default quantizer, and with FSQ."""
     if config.robot_dataset is None:
         return skipped("robot", "robot_dataset")
-    output = config.runs / "robot"
     steps = 60 if config.quick else config.steps
-    train_laq(
-        output, f"--dataset_root={config.robot_dataset}", f"--steps={steps}", "--frame_offset_s=0.25", "--held_out=0.2"
-    )
-    metrics = quality_metrics(output)
-    print(quality_table({"robot": metrics}))
+    flags = (f"--dataset_root={config.robot_dataset}", f"--steps={steps}", "--frame_offset_s=0.25", "--held_out=0.2")
+    metrics: dict[str, Any] = {}
+    for name, quantizer in {"default": (), "fsq": ("--quantizer=fsq", "--codebook_size=8")}.items():
+        output = config.runs / f"robot_{name}"
+        train_laq(output, *flags, *quantizer)
+        metrics[name] = quality_metrics(output)
+    print(quality_table(metrics))
     return metrics
 
 

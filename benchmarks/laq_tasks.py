@@ -1,7 +1,8 @@
 """Measure the quantizer's defaults on tasks that were not used to choose any default.
 
 The tasks are the first of a seeded shuffle of all Meta-World tasks. One quantizer learns from the video of all of
-them, without actions or with those of a few episodes; linear probes are fitted and scored within each task.
+them: without actions, with those of a few episodes, or with those that an inverse dynamics model predicts for all
+episodes, trained on these few. Linear probes are fitted and scored within each task.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.few_labels_jobs import Job, run_jobs
-from benchmarks.few_labels_upstream import train_quantizer
+from benchmarks.few_labels_upstream import train_quantizer, write_pseudo_actions
 from benchmarks.running import require_same_settings
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import ClipSource, lerobot_source
@@ -41,11 +42,15 @@ DRAWN_TASKS = (
 )
 """The first eight tasks after `random.Random(0).shuffle` of all 50 names in alphabetical order."""
 ALL_TASKS = "all tasks"
-"""Name in the results of the quantizer's own card, whose probes are fitted and scored on all tasks together."""
+"""Name in the results of probes that are fitted and scored on all tasks together, as those of the card are."""
 LABELLED_SHARE = 0.025
 """Share of the training episodes whose actions the labelled variant uses."""
 _VARIANTS = {"": (), "_labelled": (f"--labelled_fraction={LABELLED_SHARE}",)}
 """Options of the quantizer's training, by the ending of the names of its results."""
+_STUDENT = "_student"
+"""Ending of the names of the quantizer that learns from predicted actions, and whose codes are fitted to them."""
+_TEACHER_STEPS, _TEACHER_BATCH, _TEACHER_FRAMES = 300, 32, 3
+"""Steps, clips per step and frames per clip of the inverse dynamics model that predicts these actions."""
 _HELD_OUT = "--held_out=0.2"
 """A fifth of 20 episodes a task, so that every task has held-out episodes."""
 _FEATURES = {"codes": "probe_r2", "vectors": "probe_r2_vectors", "pixels": "probe_r2_pixels"}
@@ -73,7 +78,8 @@ def run(settings: TaskRun) -> dict[str, Any]:
 
     Returns:
         `{task: {"codes", "vectors", "pixels", "codes_labelled", …}}`: R² of the held-out episodes of each task, means
-        over seeds; the names that end with `_labelled` are those of the quantizer that learned from a few actions.
+        over seeds. Names that end with `_labelled` are those of the quantizer that learned from a few actions; names
+        that end with `_student` are those of the one that learned from the actions which these predict.
 
     Raises:
         RuntimeError: If a quantizer could not be trained or measured.
@@ -81,14 +87,20 @@ def run(settings: TaskRun) -> dict[str, Any]:
     """
     require_same_settings(settings.folder, {"steps": settings.steps})
     jobs: list[Job] = []
-    results: dict[str, list[Path]] = {ending: [] for ending in _VARIANTS}
+    results: dict[str, list[Path]] = {ending: [] for ending in (*_VARIANTS, _STUDENT)}
     for seed in range(settings.seeds):
+        options: dict[str, Any] = {"steps": settings.steps, "seed": seed, "device": settings.device}
+        laqs = {ending: settings.folder / f"laq{ending}_{seed}" for ending in results}
         for ending, flags in _VARIANTS.items():
-            laq = settings.folder / f"laq{ending}_{seed}"
+            train = partial(train_quantizer, settings.dataset, laqs[ending], **options, flags=(_HELD_OUT, *flags))
+            jobs.append(Job(f"LAQ {laqs[ending].name}", laqs[ending], train))
+        teacher, completed = laqs["_labelled"], settings.folder / f"actions_{seed}"
+        predict = partial(_predict_actions, settings, teacher, completed, seed)
+        jobs.append(Job(f"predicted actions, seed {seed}", completed, predict, (teacher,)))
+        train = partial(train_quantizer, completed, laqs[_STUDENT], **options, labelled=True, flags=(_HELD_OUT,))
+        jobs.append(Job(f"LAQ {laqs[_STUDENT].name}", laqs[_STUDENT], train, (completed,)))
+        for ending, laq in laqs.items():
             result = laq.with_suffix(".json")
-            options: dict[str, Any] = {"steps": settings.steps, "seed": seed, "device": settings.device}
-            train = partial(train_quantizer, settings.dataset, laq, **options, flags=(_HELD_OUT, *flags))
-            jobs.append(Job(f"LAQ {laq.name}", laq, train))
             jobs.append(Job(f"R² of {laq.name}", result, partial(_measure, laq, settings, result), (laq,)))
             results[ending].append(result)
     if failed := run_jobs(jobs, workers=settings.workers):
@@ -97,6 +109,21 @@ def run(settings: TaskRun) -> dict[str, Any]:
     means = join(found)
     print(_table(means))
     return means
+
+
+def _predict_actions(settings: TaskRun, teacher: Path, output: Path, seed: int) -> None:
+    """Predict the actions of all episodes, by a model trained on the labelled episodes of the LAQ `teacher`."""
+    write_pseudo_actions(
+        settings.dataset,
+        output,
+        laq=None,
+        episodes=load_laq(teacher).extra["sources"][0]["labelled_episodes"],
+        steps=_TEACHER_STEPS,
+        batch_size=_TEACHER_BATCH,
+        frames=_TEACHER_FRAMES,
+        seed=seed,
+        device=settings.device,
+    )
 
 
 def _measure(laq: Path, settings: TaskRun, output: Path) -> None:
@@ -114,9 +141,8 @@ def task_scores(laq_path: Path, dataset_root: Path) -> dict[str, dict[str, float
     source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=1)
     assert dataset.meta.episodes is not None
     tasks = [names[0] for names in dataset.meta.episodes["tasks"]]
-    card = json.loads((laq_path / "quality.json").read_text(encoding="utf-8"))
     scores = {task: _probed(laq, source, [one == task for one in tasks]) for task in dict.fromkeys(tasks)}
-    return {**scores, ALL_TASKS: {name: card[key] for name, key in _FEATURES.items()}}
+    return {**scores, ALL_TASKS: _probed(laq, source, [True] * len(tasks))}
 
 
 def _probed(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -> dict[str, float | None]:

@@ -108,11 +108,13 @@ def test_a_task_is_scored_on_its_own_held_out_episodes(laq_path: Path, image_dat
 
 
 def test_finished_quantizers_of_drawn_tasks_are_not_trained_again(tmp_path: Path) -> None:
-    for name in ("laq_0", "laq_labelled_0"):
+    (tmp_path / "actions_0").mkdir()
+    for name in ("laq_0", "laq_labelled_0", "laq_student_0"):
         (tmp_path / name).mkdir()
         write_json(tmp_path / f"{name}.json", {"a": {"codes": 0.25, "vectors": 0.5, "pixels": 0.75}})
     settings = TaskRun(tmp_path, tmp_path, steps=500, seeds=1, device="cpu", workers=1)
-    assert laq_tasks.run(settings)["a"]["codes_labelled"] == 0.25
+    found = laq_tasks.run(settings)["a"]
+    assert found["codes_labelled"] == found["codes_student"] == 0.25
     with pytest.raises(ValueError, match="--steps was 500"):
         laq_tasks.run(replace(settings, steps=60))
 

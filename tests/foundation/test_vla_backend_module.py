@@ -107,6 +107,7 @@ def test_lightning_trains_validates_and_logs(
     trainer = quiet_trainer(tmp_path, max_epochs=2)
     trainer.fit(module, loader([batch] * 12), loader([batch]))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert set(trainer.progress_bar_metrics) == {"train/loss", "train/teacher_forced_accuracy"}
     assert logged["val/teacher_forced_accuracy"] > logged["val/constant_guess_accuracy"]
     assert logged["train/loss"] < 1.5
     assert {

@@ -52,8 +52,9 @@ class VLABackendModule(pl.LightningModule):
         result = self.backend.loss(self.labelled(batch))
         slots = {f"train/teacher_forced_accuracy_slot_{slot}": value for slot, value in enumerate(result.accuracy)}
         losses = {f"train/{name}": value for name, value in _losses(result).items()}
-        accuracy = {"train/teacher_forced_accuracy": result.accuracy.mean(), **slots}
-        self.log_dict({**losses, **accuracy}, batch_size=len(batch))
+        shown = {"train/loss": losses.pop("train/loss"), "train/teacher_forced_accuracy": result.accuracy.mean()}
+        self.log_dict({**losses, **slots}, batch_size=len(batch))
+        self.log_dict(shown, prog_bar=True, batch_size=len(batch))  # the progress bar has room for these two
         return result.loss
 
     def on_validation_epoch_start(self) -> None:
