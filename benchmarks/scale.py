@@ -1,12 +1,14 @@
 """Measurements of labels at scale, in one command: `make bench-scale`.
 
 Sections: `labels` (speed of labelling a real robot's recording beside a naive loop, bare decoding and bare encoding,
-and of two workers beside one), `memory` (peak memory over the number of frames), `kills` (commands that are killed and
-started again), `mutations` (damaged files). Each section writes its part of `outputs/benchmarks/scale.json`.
+and of two workers beside one), `memory` (peak memory of labelling over the number of frames), `training_memory` (the
+same for a few steps of stages 1 and 2, which read clips and frames from the videos), `kills` (commands that are killed
+and started again), `mutations` (damaged files). Each section writes its part of `outputs/benchmarks/scale.json`.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,10 @@ from typing import Any
 from benchmarks import scale_data, scale_kills, scale_labels, scale_mutations
 from benchmarks.running import require_known, run_benchmark, run_command, run_sections
 from hlrp.runtime.tables import table
+
+_STEPS = 20
+"""Steps of a training whose memory is measured."""
+_EPISODE = scale_data.FRAMES_OF_AN_EPISODE
 
 
 @dataclass
@@ -25,11 +31,11 @@ class BenchConfig:
     """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
     """Do a part of the work, to see whether everything runs; the results are rough."""
-    sections: list[str] = field(default_factory=lambda: ["labels", "memory", "kills", "mutations"])
+    sections: list[str] = field(default_factory=lambda: ["labels", "memory", "training_memory", "kills", "mutations"])
     robot_dataset: Path = Path("../shared/data/g1_pick_bottle")
     """Folder of a real robot's LeRobotDataset with videos, which `labels` measures."""
     frames: list[int] = field(default_factory=lambda: [100_000, 1_000_000])
-    """Numbers of frames at which `memory` measures; multiples of 10,000."""
+    """Numbers of frames at which `memory` and `training_memory` measure; multiples of 10,000."""
 
     def __post_init__(self) -> None:
         require_known("sections", self.sections, SECTIONS)
@@ -51,22 +57,49 @@ def labels(config: BenchConfig) -> dict[str, Any]:
 
 
 def memory(config: BenchConfig) -> dict[str, float]:
-    """Measure the peak memory of the command in GiB, by the number of frames."""
-    laq, found = scale_data.tiny_laq(config.runs / "tiny_laq"), {}
-    for frames in [20_000, 100_000] if config.quick else config.frames:
-        data = scale_data.tiny_frames(config.runs / f"tiny_{frames}", frames=frames)
-        cost = run_command(
-            "hlrp.cli.precompute_latent_codes",
-            f"--laq_path={laq}",
-            f"--dataset_root={data}",
-            f"--output_dir={config.runs / f'tiny_{frames}_labels'}",
-            "--overwrite=true",
-            "--device=cpu",
-            log=config.runs / f"memory_{frames}.log",
-        )
-        found[str(frames)] = cost.peak_gib
-        print(f"{frames} frames: {cost.peak_gib:.3f} GiB, {cost.cpu_minutes:.1f} CPU minutes", flush=True)
+    """Measure the peak memory of labelling in GiB, by the number of frames."""
+    found: dict[str, float] = {}
+    for frames in _frames(config):
+        found[str(frames)] = _peak_gib(config, "precompute_latent_codes", frames, *_label_flags(config, frames))
     return found
+
+
+def training_memory(config: BenchConfig) -> dict[str, dict[str, float]]:
+    """Measure the peak memory of a few steps of stages 1 and 2 in GiB, by command and number of frames.
+
+    No frame is kept in memory, as for datasets that are larger than the memory.
+    """
+    found: dict[str, dict[str, float]] = {"train_laq": {}, "train_foundation": {}}
+    for frames in _frames(config):
+        labels = config.runs / f"tiny_{frames}_labels"
+        if not labels.exists():
+            _peak_gib(config, "precompute_latent_codes", frames, *_label_flags(config, frames))
+        common = (f"--steps={_STEPS}", "--cache_gib=0", "--device=cpu")
+        laq = ("--preset=debug", f"--image_size={scale_data.SIDE}", f"--held_out={2 * _EPISODE / frames}", *common)
+        vla = (f"--labels_path={labels}", f"--held_out={2 * _EPISODE / frames}", *common)
+        for command, flags in (("train_laq", laq), ("train_foundation", vla)):
+            with tempfile.TemporaryDirectory(dir=config.runs) as scratch:
+                peak = _peak_gib(config, command, frames, *flags, f"--output_dir={scratch}/model")
+            found[command][str(frames)] = peak
+    return found
+
+
+def _frames(config: BenchConfig) -> list[int]:
+    return [20_000, 100_000] if config.quick else config.frames
+
+
+def _label_flags(config: BenchConfig, frames: int) -> tuple[str, ...]:
+    laq, labels = scale_data.tiny_laq(config.runs / "tiny_laq"), config.runs / f"tiny_{frames}_labels"
+    return (f"--laq_path={laq}", f"--output_dir={labels}", "--overwrite=true", "--device=cpu")
+
+
+def _peak_gib(config: BenchConfig, command: str, frames: int, *flags: str) -> float:
+    """Run a command of `hlrp.cli` on that many frames, and return the peak of its memory in GiB."""
+    data = scale_data.tiny_frames(config.runs / f"tiny_{frames}", frames=frames)
+    log = config.runs / f"memory_{command}_{frames}.log"
+    cost = run_command(f"hlrp.cli.{command}", f"--dataset_root={data}", *flags, log=log)
+    print(f"{command}, {frames} frames: {cost.peak_gib:.3f} GiB, {cost.cpu_minutes:.1f} CPU minutes", flush=True)
+    return cost.peak_gib
 
 
 def kills(config: BenchConfig) -> dict[str, Any]:
@@ -83,6 +116,7 @@ def mutations(config: BenchConfig) -> dict[str, Any]:
 SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "labels": labels,
     "memory": memory,
+    "training_memory": training_memory,
     "kills": kills,
     "mutations": mutations,
 }

@@ -28,6 +28,7 @@ SIDE = 16
 """Height and width of a frame, in pixels."""
 _EPISODES, _LENGTH = 20, 500
 """Episodes of the short recording, and frames of each."""
+FRAMES_OF_AN_EPISODE = _LENGTH
 FRAMES_OF_A_RECORDING = _EPISODES * _LENGTH
 
 
