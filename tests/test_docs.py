@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -199,21 +199,36 @@ def test_every_option_of_every_command_in_the_documentation_exists(
 # ---- The paths from a dataset to a policy, run for real ----
 
 
+SMALL = {
+    "hlrp-train-laq": "--preset=debug --steps=2 --batch_size=4",
+    "hlrp-train-foundation": "--steps=2 --batch_size=4",
+    "hlrp-pseudo-label": "--model.steps=2 --model.batch_size=4 --model.members=1 --model.folds=2",
+    "lerobot-train": "--steps=2 --batch_size=4 --num_workers=0",
+}
+"""Options that make a command small, by command."""
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[[str], None]:
-    """Run a shell script with the commands of this checkout, in an empty folder."""
+def run(tmp_path: Path) -> Callable[..., None]:
+    """Run a shell script with the commands of this checkout, in an empty folder; with `options`, every command gets
+    further options at its end."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
-    for name in our_commands():
-        module = f"hlrp.cli.{name.removeprefix('hlrp-').replace('-', '_')}"
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        (programs / name).chmod(0o755)
+
+    def write_programs(options: Mapping[str, str]) -> None:
+        modules = {name: f"hlrp.cli.{name.removeprefix('hlrp-').replace('-', '_')}" for name in our_commands()}
+        for name, module in {**modules, "lerobot-train": "lerobot.scripts.lerobot_train"}.items():
+            command = f'exec "{sys.executable}" -m {module} "$@" {options.get(name, "")}'
+            (programs / name).write_text(f"#!/bin/sh\n{command}\n")
+            (programs / name).chmod(0o755)
+
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
 
-    def run_script(script: str) -> None:
+    def run_script(script: str, options: Mapping[str, str] | None = None) -> None:
+        write_programs(options or {})
         ended = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=tmp_path,
@@ -274,3 +289,40 @@ def test_the_tutorial_runs(run: Callable[[str], None], tmp_path: Path) -> None:
     script = "\n".join(blocks(ROOT / "docs" / "tutorial.md"))
     run(with_values(script, TASKS="button-press-topdown-v3", EPISODES=6, STEPS=2, TRIALS=1))
     assert (tmp_path / "outputs" / "tutorial" / "eval" / "eval_info.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_how_to_pages_run(
+    run: Callable[..., None], video_dataset_root: Path, films: Path, tmp_path: Path
+) -> None:
+    howto, explanation = ROOT / "docs" / "howto", ROOT / "docs" / "explanation"
+    shutil.copytree(video_dataset_root, tmp_path / "outputs" / "demos")
+    with_films, mixed = blocks(howto / "films.md")
+    pseudo_labels, student = blocks(howto / "few_labels.md")[3:5]
+    logged, _, page = blocks(howto / "watch.md")[:3]
+    policy = "--policy.push_to_hub=false --dataset.repo_id=local/demos --dataset.root=outputs/demos"
+    script = "\n".join(
+        [
+            f'DATA=outputs/demos; FILMS={films}; TASK="move the square"',
+            with_films,
+            mixed,
+            logged,
+            "hlrp-precompute-latent-codes --dataset_root=outputs/demos --laq_path=outputs/laq",
+            page.replace("[0,5,9]", "[0,1]"),
+            f"lerobot-train --policy.type=act {policy} --output_dir=outputs/policy",
+            blocks(explanation / "no_leak.md")[0],
+            pseudo_labels,
+            student.replace("outputs/completed", "outputs/completed_2").replace("outputs/laq", "outputs/laq_2"),
+        ]
+    )
+    run(script, SMALL)
+    for written in (
+        "laq_films/model.safetensors",
+        "laq_mix/model.safetensors",
+        "laq.jsonl",
+        "labels_view/index.html",
+        "act/checkpoints/last",
+        "completed_2/latents/labels.json",
+    ):
+        assert (tmp_path / "outputs" / written).exists(), written
+    assert (tmp_path / "leak.json").is_file()
