@@ -14,6 +14,8 @@ from hlrp.inverse_dynamics.clips import ActionClips, ActionScale, make_folds, wi
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.inverse_dynamics.network import InverseDynamicsNetwork
 from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
+from hlrp.inverse_dynamics.reading import read_actions
+from hlrp.inverse_dynamics.training import new_network
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 
@@ -211,6 +213,16 @@ def test_a_held_out_action_is_in_no_target() -> None:
     assert not held_out[index[usable]].any()
     assert 6 not in starts.tolist()  # both actions of this clip are held out
     assert usable.any(1).all()
+
+
+def test_a_frame_that_a_single_clip_shows_is_as_unsure_as_the_others() -> None:
+    source = moving_square()
+    clips = ActionClips(source, known_in(source, 2), [0, 2, 4])
+    network = new_network(clips, FAST, None, laq_deltas=[0, 4], image_size=(SIDE, SIDE)).eval()
+    wanted = torch.arange(EPISODES * LENGTH) < LENGTH
+    found = read_actions([network], clips, wanted, title="")
+    shown_once, several = found.spread[[0, LENGTH - 2]], found.spread[1 : LENGTH - 2]
+    torch.testing.assert_close(shown_once, several.square().mean().sqrt().expand(2))
 
 
 def test_scale_restores_actions_and_keeps_constants() -> None:
