@@ -232,6 +232,14 @@ def test_scale_restores_actions_and_keeps_constants() -> None:
     torch.testing.assert_close(scale.restore(scale.standardize(actions)), actions)
 
 
+def test_a_joint_that_is_held_at_an_angle_keeps_it_however_many_frames_show_it() -> None:
+    for frames in (10, 99, 1000):
+        actions = torch.stack([torch.linspace(0, 1, frames), torch.full((frames,), 90.3)], dim=1)
+        scale = ActionScale.of(actions)
+        assert scale.varies.tolist() == [True, False]
+        assert (scale.restore(scale.standardize(actions))[:, 1] == actions[:, 1]).all()
+
+
 @pytest.mark.parametrize(("known", "message"), [(0, "no frame with a known action"), (1, "cannot be divided")])
 def test_too_few_known_actions_are_refused(known: int, message: str) -> None:
     source = moving_square()
