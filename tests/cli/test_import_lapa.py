@@ -82,6 +82,8 @@ def test_its_report_compares_it_with_baselines_that_can_be_trained(
         (["--weights=laq_openx.pt"], "frame_offset_s is missing: give the seconds between the two frames"),
         (["--weights=laq_openx.pt", "--frame_offset_s=1", "--code_seq_len=2"], "not to code_seq_len=2"),
         (["--weights=laq_openx.pt", "--frame_offset_s=1", "--output_dir=used"], "used already exists"),
+        (["--weights=laq_openx.pt", "--frame_offset_s=1", "--cameras=[top,wrist]"], "sees one camera, got cameras="),
+        (["--weights=other.pt", "--frame_offset_s=1"], "a weight has other axes than in LAPA's quantizer"),
     ],
 )
 def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(
@@ -93,6 +95,7 @@ def test_a_mistake_ends_in_one_line_status_2_and_nothing_left_behind(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    torch.save({**lapa_state(), "vq.codebooks": torch.zeros(8)}, tmp_path / "other.pt")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "photo.png").touch()
     before = sorted(tmp_path.rglob("*"))

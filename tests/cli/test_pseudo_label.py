@@ -110,7 +110,7 @@ def test_a_dataset_with_all_actions_has_no_confidence_of_predicted_ones(
 
 def test_a_laq_is_the_default_start(image_dataset_root: Path, laq_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "full"
-    found = pseudo_label(config(image_dataset_root, output, start="laq", laq_path=str(laq_path)))
+    found = pseudo_label(config(image_dataset_root, output, start="laq", laq_path=str(laq_path), image_size=64))
     assert found.actions.isfinite().all()
     assert output.is_dir()
 
@@ -131,6 +131,19 @@ def test_bad_choices_are_refused_before_anything_is_written(image_dataset_root: 
 @pytest.mark.parametrize("changes", [{"min_confidence": 1.5}, {"labelled_fraction": 0.0}, {"image_size": 4}])
 def test_options_out_of_range_are_refused(tmp_path: Path, changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
+        config(tmp_path, tmp_path / "out", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": "laq", "image_size": 32}, "image_size has no effect with start=laq, where the LAQ has its own"),
+        ({"start": "laq", "image_size": 64, "frame_offset_s": 0.3}, "frame_offset_s has no effect with start=laq"),
+        ({"laq_path": "my_laq"}, "laq_path has no effect with start=scratch, where no LAQ is read; leave it out"),
+    ],
+)
+def test_options_of_the_other_start_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         config(tmp_path, tmp_path / "out", **changes)
 
 

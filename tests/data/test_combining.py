@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,25 @@ def test_states_and_actions_of_the_same_robot_can_be_kept(video_dataset_root: Pa
         dataset.root, tmp_path / "again", AddedSourceConfig(dataset_root=str(tmp_path / "other"), instruction="Watch")
     )
     assert int(known(again).sum()) == LENGTHS[0] + 9
+
+
+def test_values_in_another_order_are_not_kept_and_other_names_are_told(
+    image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(image_dataset_root, tmp_path / "other")
+    source = AddedSourceConfig(dataset_root=str(tmp_path / "other"), keep=[ACTION])
+    info = tmp_path / "other" / "meta" / "info.json"
+    text = json.loads(info.read_text(encoding="utf-8"))
+    text["features"][ACTION]["names"] = ["b", "a", "c", "d"]
+    info.write_text(json.dumps(text), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match="'action' of other holds b, a, c, d, that of local/first a, b, c, d: values in"
+    ):
+        combined(image_dataset_root, tmp_path / "data", source)
+    text["features"][ACTION]["names"] = {"motors": ["a", "b", "c", "gripper"]}
+    info.write_text(json.dumps(text), encoding="utf-8")
+    combined(image_dataset_root, tmp_path / "data", source)
+    assert "holds a, b, c, gripper, that of local/first a, b, c, d: values are kept as if" in caplog.text
 
 
 def test_the_mean_of_whole_numbers_is_rounded(video_dataset_root: Path, tmp_path: Path) -> None:

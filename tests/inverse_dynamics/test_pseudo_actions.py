@@ -14,6 +14,8 @@ from hlrp.inverse_dynamics.clips import ActionClips, ActionScale, make_folds, wi
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.inverse_dynamics.network import InverseDynamicsNetwork
 from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
+from hlrp.inverse_dynamics.reading import read_actions
+from hlrp.inverse_dynamics.training import new_network
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 
@@ -213,11 +215,29 @@ def test_a_held_out_action_is_in_no_target() -> None:
     assert usable.any(1).all()
 
 
+def test_a_frame_that_a_single_clip_shows_is_as_unsure_as_the_others() -> None:
+    source = moving_square()
+    clips = ActionClips(source, known_in(source, 2), [0, 2, 4])
+    network = new_network(clips, FAST, None, laq_deltas=[0, 4], image_size=(SIDE, SIDE)).eval()
+    wanted = torch.arange(EPISODES * LENGTH) < LENGTH
+    found = read_actions([network], clips, wanted, title="")
+    shown_once, several = found.spread[[0, LENGTH - 2]], found.spread[1 : LENGTH - 2]
+    torch.testing.assert_close(shown_once, several.square().mean().sqrt().expand(2))
+
+
 def test_scale_restores_actions_and_keeps_constants() -> None:
     actions = torch.tensor([[1.0, 3.0], [3.0, 3.0]])
     scale = ActionScale.of(actions)
     assert scale.varies.tolist() == [True, False]
     torch.testing.assert_close(scale.restore(scale.standardize(actions)), actions)
+
+
+def test_a_joint_that_is_held_at_an_angle_keeps_it_however_many_frames_show_it() -> None:
+    for frames in (10, 99, 1000):
+        actions = torch.stack([torch.linspace(0, 1, frames), torch.full((frames,), 90.3)], dim=1)
+        scale = ActionScale.of(actions)
+        assert scale.varies.tolist() == [True, False]
+        assert (scale.restore(scale.standardize(actions))[:, 1] == actions[:, 1]).all()
 
 
 @pytest.mark.parametrize(("known", "message"), [(0, "no frame with a known action"), (1, "cannot be divided")])

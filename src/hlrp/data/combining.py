@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -84,6 +85,9 @@ def combine(
     """
     opened = [_open_added(config) for config in added]
     columns = _vector_columns(first.meta)
+    for config, dataset in zip(added, opened, strict=True):
+        if dataset is not None:
+            _check_names(config, dataset.meta, first.meta)
     places = [_match_cameras(config, dataset, first.meta) for config, dataset in zip(added, opened, strict=True)]
     target = _target(first, _chosen_cameras(first.meta, added, places, cameras), episodes)
     own = DatasetEpisodes(
@@ -156,6 +160,31 @@ def _vector_columns(meta: LeRobotDatasetMetadata) -> dict[str, tuple[int, ...]]:
     if left_out:
         logger.info(f"columns of {meta.repo_id} that other sources cannot have are left out: {', '.join(left_out)}")
     return vectors
+
+
+def _check_names(config: AddedSourceConfig, theirs: LeRobotDatasetMetadata, first: LeRobotDatasetMetadata) -> None:
+    """Refuse kept columns whose values stand in another order than in the first dataset, and warn of other names.
+
+    Raises:
+        ValueError: If the names of the values of a column are the same, in another order.
+    """
+    for column in config.keep:
+        mine, found = (_value_names(meta.features.get(column, {})) for meta in (first, theirs))
+        if mine is None or found is None or mine == found:
+            continue
+        both = f"{column!r} of {theirs.repo_id} holds {', '.join(found)}, that of {first.repo_id} {', '.join(mine)}"
+        if sorted(mine) == sorted(found):
+            raise ValueError(f"{both}: values in another order cannot be kept; reorder them, or leave it out of keep")
+        if len(mine) == len(found):
+            logger.warning(f"{both}: values are kept as if they meant the same; if they do not, leave it out of keep")
+
+
+def _value_names(feature: Mapping[str, Any]) -> list[str] | None:
+    """Names of the values of a vector in the metadata of a dataset; None if they have none."""
+    names = feature.get("names")
+    if isinstance(names, Mapping):  # as in {"motors": ["shoulder", "elbow"]}
+        names = next((value for value in names.values() if isinstance(value, Sequence)), None)
+    return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else None
 
 
 def _match_cameras(

@@ -34,9 +34,10 @@ class ActionScale:
     @classmethod
     def of(cls, actions: Float[Tensor, "f a"]) -> ActionScale:
         """Scale of the rows of `actions`."""
-        std = actions.std(0, correction=0)
+        # In float64, since the float32 mean of equal numbers may differ from them.
+        mean, std = actions.double().mean(0), actions.double().std(0, correction=0)
         varies = std > _SMALLEST_STD
-        return cls(actions.mean(0), torch.where(varies, std, 1.0), varies)
+        return cls(mean.to(actions.dtype), torch.where(varies, std, 1.0).to(actions.dtype), varies)
 
     def standardize(self, actions: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
         """Actions in standard deviations from the mean."""

@@ -29,7 +29,8 @@ class ReadActions:
     """0, the mean of the known actions, where no clip covers a frame."""
     spread: Float[Tensor, " f"]
     """Standard deviation of the predictions of a frame's action by overlapping clips, root mean square over members and
-    dimensions that vary."""
+    dimensions that vary. A frame that a single clip covers gets the root mean square of the other frames; 0 if no frame
+    is covered by several clips."""
     covered: Bool[Tensor, " f"]
     """Whether any clip covers the frame's action; false at the end of a scene, whose last action shows no effect."""
 
@@ -47,14 +48,18 @@ def read_actions(
     """
     starts = clips.starts[wanted[clips.starts[:, None] + clips.steps].any(1)]
     found = [_read(network, clips, starts, title=title) for network in networks]
-    varies = clips.scale.varies
-    spread = torch.stack([part.variance[:, varies].mean(1) for part in found]).mean(0).sqrt()
-    return ReadActions(torch.stack([part.mean for part in found]).mean(0), spread, wanted & (found[0].count > 0))
+    varies, count = clips.scale.varies, found[0].count
+    variance = torch.stack([part.variance[:, varies].mean(1) for part in found]).mean(0)
+    compared = wanted & (count > 1)
+    if compared.any():  # a single prediction, as at both ends of an episode, agrees with itself however wrong it is
+        variance = torch.where(count > 1, variance, variance[compared].mean())
+    actions = torch.stack([part.mean for part in found]).mean(0)
+    return ReadActions(actions, variance.sqrt(), wanted & (count > 0))
 
 
 @dataclass(frozen=True)
 class _Predictions:
-    """Mean and variance of the predictions of one network over the clips that cover a frame."""
+    """Mean and unbiased variance of the predictions of one network over the clips that cover a frame."""
 
     mean: Float[Tensor, "f a"]
     variance: Float[Tensor, "f a"]
@@ -76,4 +81,6 @@ def _read(
         count.index_add_(0, index, torch.ones_like(index))
     number = count.clamp_min(1)[:, None]
     mean = total / number
-    return _Predictions(mean.float(), (squares / number - mean.square()).clamp_min(0).float(), count)
+    # Unbiased, since few clips cover the frames at both ends of an episode.
+    variance = (squares / number - mean.square()).clamp_min(0) * number / (number - 1).clamp_min(1)
+    return _Predictions(mean.float(), variance.float(), count)

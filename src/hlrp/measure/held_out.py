@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from hlrp.data.clip_starts import clip_starts
@@ -65,19 +65,24 @@ def quality_clips(
 ) -> QualityClips:
     """Sample the clips on which a quantizer with the geometry `spec` is measured.
 
+    Probes are fitted on clips with known actions, so that a few labelled episodes among many others all count.
+
     Raises:
         ValueError: If no episode of `train`, or none of `held_out`, is long enough for a clip.
     """
     deltas = torch.tensor(spec.frame_deltas(source.fps))
     generator = torch.Generator().manual_seed(seed)
 
-    def starts(episodes: Int[Tensor, " e"]) -> Int[Tensor, " b"]:
-        found = clip_starts(source, deltas.tolist(), episodes)
+    def sampled(found: Int[Tensor, " _"]) -> Int[Tensor, " b"]:
         return found[torch.randperm(len(found), generator=generator)[:_PROBE_CLIPS]]
 
-    fit, test = starts(train), starts(held_out)
+    fit, test = (clip_starts(source, deltas.tolist(), episodes) for episodes in (train, held_out))
     fit_actions = test_actions = None
     actions = source.recorded_actions
+    if actions is not None:
+        known = has_known_actions(actions, fit, int(deltas[-1]))
+        fit = fit[known] if known.any() else fit
+    fit, test = sampled(fit), sampled(test)
     if actions is not None:
         fit_actions, test_actions = (action_chunks(actions, start, int(deltas[-1])) for start in (fit, test))
     return QualityClips(
@@ -116,3 +121,8 @@ def labelled_clips(source: ClipSource, spec: LatentSpec, episodes: Int[Tensor, "
 def action_chunks(actions: Float[Tensor, "f a"], start: Int[Tensor, " b"], length: int) -> Float[Tensor, "b h a"]:
     """For each frame in `start`, the `length` actions from this frame on."""
     return actions[start[:, None] + torch.arange(length)]
+
+
+def has_known_actions(actions: Float[Tensor, "f a"], start: Int[Tensor, " b"], length: int) -> Bool[Tensor, " b"]:
+    """For each frame in `start`, whether the `length` actions from this frame on are finite."""
+    return actions.isfinite().all(1)[start[:, None] + torch.arange(length)].all(1)

@@ -32,6 +32,8 @@ class ImportLapaConfig:
                 "frame_offset_s is missing: give the seconds between the two frames to label; LAPA itself takes frames "
                 "30 apart, which is 1.0 in video of 30 Hz"
             )
+        if len(self.cameras) > 1:
+            raise ValueError(f"LAPA's quantizer sees one camera, got cameras={self.cameras}; name the one to label")
         require_numbers(self, "frame_offset_s", above=0)
         require_numbers(self, "num_frames", at_least=2)
         require_numbers(self, "code_seq_len", at_least=1)

@@ -73,3 +73,12 @@ class PseudoLabelConfig:
         require_numbers(self, "tolerance_s", "frame_offset_s", above=0)
         require_numbers(self, "image_size", at_least=16)
         require_numbers(self, "cache_gib", at_least=0)
+        ignored = ("frame_offset_s", "image_size") if self.start == "laq" else ("laq_path",)
+        changed = [name for name in ignored if getattr(self, name) != getattr(type(self), name)]
+        if changed:
+            here, remedy = (
+                ("laq, where the LAQ has its own", "--start=scratch")
+                if self.start == "laq"
+                else ("scratch, where no LAQ is read", "--start=laq")
+            )
+            raise ValueError(f"{changed[0]} has no effect with start={here}; leave it out, or set {remedy}")

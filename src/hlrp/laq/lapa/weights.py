@@ -82,7 +82,7 @@ def infer_config(
         frame_offset_s: Seconds between consecutive frames of a clip.
 
     Raises:
-        ValueError: If a tensor is missing, or the convolutions do not fit `code_seq_len`.
+        ValueError: If a tensor is missing or has other axes, or the convolutions do not fit `code_seq_len`.
     """
     try:
         dim, patch_values = state["to_patch_emb_first_frame.2.weight"].shape
@@ -91,6 +91,10 @@ def infer_config(
         head_dim = state["enc_spatial_transformer.layers.0.1.q_scale"].shape[0]
     except KeyError as error:
         raise ValueError(f"the weights lack {error}; expected a state dict of LAPA's quantizer") from error
+    except (IndexError, ValueError) as error:  # a tensor with fewer or more axes
+        raise ValueError(
+            f"a weight has other axes than in LAPA's quantizer ({error}); expected its state dict, such as laq_openx.pt"
+        ) from error
     pool = state.get("vq.cnn_encoder.2.weight")
     kernel = None if pool is None else tuple(pool.shape[2:])
     possible = [slots for slots, shape in POOL_SHAPES.items() if shape.kernel == kernel]
