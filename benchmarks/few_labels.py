@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import draccus
-
 from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs
 from benchmarks.few_labels_jobs import run_jobs
 from benchmarks.few_labels_methods import BALL, CLEAN, METHODS, Cell, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
 from benchmarks.running import merge_json, require_known, require_same_settings
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
 from hlrp.storage.files import new_file
@@ -256,4 +254,4 @@ def success_table(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
-    run_cli(lambda: main(draccus.parse(BenchConfig, args=arguments)))
+    run_cli(lambda: main(read_options(BenchConfig, args=arguments)))

@@ -14,11 +14,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import draccus
 import torch
 
 from benchmarks.laq_throughput import lapa_module
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.laq.lapa.weights import convert, infer_config
 
 
@@ -55,4 +54,4 @@ def run(config: ParityConfig) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_cli(lambda: print(json.dumps(run(draccus.parse(ParityConfig)), indent=2)))
+    run_cli(lambda: print(json.dumps(run(read_options(ParityConfig)), indent=2)))

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import draccus
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.lapa_nsvq import LapaNSVQ
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.data.clip_starts import clip_starts
 from hlrp.data.clips import ClipBatches
 from hlrp.data.episode_split import TrainingSource, split_episodes
@@ -247,4 +246,4 @@ def main(config: CollapseConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(lambda: main(draccus.parse(CollapseConfig)))
+    run_cli(lambda: main(read_options(CollapseConfig)))

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.storage.files import write_json
 from hlrp.training.settings import require_same
 
@@ -122,7 +120,7 @@ def require_same_settings(folder: Path, now: Mapping[str, Any]) -> None:
 def run_benchmark[C](config_class: type[C], main: Callable[[C], None]) -> None:
     """Entry point of a benchmark: parse the options, where `--quick` needs no value, and call `main`."""
     arguments = ["--quick=true" if argument == "--quick" else argument for argument in sys.argv[1:]]
-    run_cli(lambda: main(draccus.parse(config_class, args=arguments)))
+    run_cli(lambda: main(read_options(config_class, args=arguments)))
 
 
 def require_known(name: str, chosen: Iterable[str], known: Iterable[str]) -> None:

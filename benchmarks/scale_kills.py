@@ -25,9 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.storage.files import write_json
 
 logger = logging.getLogger("hlrp.benchmarks")
@@ -336,4 +334,4 @@ def _main(config: KillsConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(lambda: _main(draccus.parse(KillsConfig)))
+    run_cli(lambda: _main(read_options(KillsConfig)))

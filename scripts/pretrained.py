@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.commands.demo import demo
 from hlrp.demo.pretraining import PretrainingConfig, keep_models
 from hlrp.demo.results import draw_plots
@@ -24,4 +22,4 @@ def pretrain(config: PretrainingConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(lambda: pretrain(draccus.parse(PretrainingConfig)), when_stopped="; the same command continues here")
+    run_cli(lambda: pretrain(read_options(PretrainingConfig)), when_stopped="; the same command continues here")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.demo.results import success
 from hlrp.demo.stages import StageFailed
 from hlrp.demo.trial import TrialConfig, try_policy
@@ -24,4 +22,4 @@ def main(config: TrialConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(lambda: main(draccus.parse(TrialConfig)))
+    run_cli(lambda: main(read_options(TrialConfig)))

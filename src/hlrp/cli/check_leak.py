@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.check_leak import CheckLeakConfig, split_flags
 
 
@@ -21,7 +19,7 @@ def check_leak(config: CheckLeakConfig, lerobot_flags: Sequence[str]) -> Any:
 
 def _check() -> None:
     own, lerobot_flags = split_flags(sys.argv[1:])
-    report = check_leak(draccus.parse(CheckLeakConfig, args=own), lerobot_flags)
+    report = check_leak(read_options(CheckLeakConfig, args=own), lerobot_flags)
     if report.leaks:
         sys.exit(report.sentence)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.collect_demos import CollectDemosConfig
 
 
@@ -17,7 +15,7 @@ def collect_demos(config: CollectDemosConfig) -> None:
 
 def main() -> None:
     """Entry point of `hlrp-collect-demos`."""
-    run_cli(lambda: collect_demos(draccus.parse(CollectDemosConfig)))
+    run_cli(lambda: collect_demos(read_options(CollectDemosConfig)))
 
 
 if __name__ == "__main__":

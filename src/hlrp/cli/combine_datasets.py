@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.combine_datasets import CombineDatasetsConfig
 
 
@@ -17,7 +15,7 @@ def combine_datasets(config: CombineDatasetsConfig) -> None:
 
 def main() -> None:
     """Entry point of `hlrp-combine-datasets`."""
-    run_cli(lambda: combine_datasets(draccus.parse(CombineDatasetsConfig)))
+    run_cli(lambda: combine_datasets(read_options(CombineDatasetsConfig)))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import errno
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import draccus
 from draccus import ParsingError
 from draccus.cfgparsing import load_config
 from draccus.utils import DecodingError
@@ -43,7 +44,6 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
     try:
         with (
             signals_unwind(when_stopped=when_stopped) as received,
-            bools_are_no_numbers(),
             no_included_files(),
         ):
             _require_options_file()
@@ -56,6 +56,21 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
         if received:  # a library has turned the exception of the signal into another one
             sys.exit(_stopped(Stopped(received[0]), when_stopped))
         sys.exit(_report(error))
+
+
+def read_options[C](config_class: type[C], args: Sequence[str] | None = None) -> C:
+    """Read the options of a command; a bool is refused where a number is expected.
+
+    Args:
+        config_class: Dataclass of the options.
+        args: Options to read; None: those of the program.
+
+    Raises:
+        ParsingError: If an option is unknown or has a wrong value.
+    """
+    # Only here: a command may read a policy's configuration, where LeRobot saves a number of ACT as false.
+    with bools_are_no_numbers():
+        return draccus.parse(config_class, args=args)
 
 
 def _stopped(stop: Stopped, when_stopped: str) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.demo.config import DemoConfig
 from hlrp.runtime.extras import require_packages
 
@@ -21,7 +19,7 @@ def demo(config: DemoConfig) -> Path:
 
 def main() -> None:
     """Entry point of `hlrp-demo`."""
-    run_cli(lambda: demo(draccus.parse(DemoConfig)), when_stopped="; the same command continues where it stopped")
+    run_cli(lambda: demo(read_options(DemoConfig)), when_stopped="; the same command continues where it stopped")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.import_lapa import ImportLapaConfig
 
 
@@ -19,7 +17,7 @@ def import_lapa(config: ImportLapaConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-import-lapa`."""
-    run_cli(lambda: import_lapa(draccus.parse(ImportLapaConfig)))
+    run_cli(lambda: import_lapa(read_options(ImportLapaConfig)))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.inspect_latents import InspectConfig
 
 
@@ -19,7 +17,7 @@ def inspect_latents(config: InspectConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-inspect-latents`."""
-    run_cli(lambda: inspect_latents(draccus.parse(InspectConfig)))
+    run_cli(lambda: inspect_latents(read_options(InspectConfig)))
 
 
 if __name__ == "__main__":

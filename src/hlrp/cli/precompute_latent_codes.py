@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.precompute_latent_codes import PrecomputeConfig
 
 
@@ -20,7 +18,7 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Any:
 def main() -> None:
     """Entry point of `hlrp-precompute-latent-codes`."""
     run_cli(
-        lambda: precompute_latent_codes(draccus.parse(PrecomputeConfig)),
+        lambda: precompute_latent_codes(read_options(PrecomputeConfig)),
         when_stopped="; finished shards are kept, and the same command continues with the others",
     )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.pseudo_label import PseudoLabelConfig
 
 
@@ -19,7 +17,7 @@ def pseudo_label(config: PseudoLabelConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-pseudo-label`."""
-    run_cli(lambda: pseudo_label(draccus.parse(PseudoLabelConfig)))
+    run_cli(lambda: pseudo_label(read_options(PseudoLabelConfig)))
 
 
 if __name__ == "__main__":

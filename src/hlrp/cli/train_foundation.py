@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.train_foundation import TrainFoundationConfig
 
 
@@ -19,7 +17,7 @@ def train_foundation(config: TrainFoundationConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-train-foundation`."""
-    run_cli(lambda: train_foundation(draccus.parse(TrainFoundationConfig)))
+    run_cli(lambda: train_foundation(read_options(TrainFoundationConfig)))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.train_laq import TrainLAQConfig
 
 
@@ -19,7 +17,7 @@ def train_laq(config: TrainLAQConfig) -> Any:
 
 def main() -> None:
     """Entry point of `hlrp-train-laq`."""
-    run_cli(lambda: train_laq(draccus.parse(TrainLAQConfig)))
+    run_cli(lambda: train_laq(read_options(TrainLAQConfig)))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import draccus
-
-from hlrp.cli.common import run_cli
+from hlrp.cli.common import read_options, run_cli
 from hlrp.options.view_labels import ViewLabelsConfig
 
 
@@ -19,7 +17,7 @@ def view_labels(config: ViewLabelsConfig) -> Path:
 
 def main() -> None:
     """Entry point of `hlrp-view-labels`."""
-    run_cli(lambda: view_labels(draccus.parse(ViewLabelsConfig)))
+    run_cli(lambda: view_labels(read_options(ViewLabelsConfig)))
 
 
 if __name__ == "__main__":

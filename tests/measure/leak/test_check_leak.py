@@ -17,6 +17,7 @@ from lerobot.configs import PreTrainedConfig
 
 from hlrp.cli.check_leak import check_leak
 from hlrp.cli.check_leak import main as check_leak_command
+from hlrp.commands.lerobot_training import build_training
 from hlrp.foundation.backends.embedded import embedded_size
 from hlrp.foundation.backends.smolvlm.embedded_model import tiny_smol_processor, tiny_smolvlm_config
 from hlrp.measure.leak.result import LeakReport, Row, Verdict
@@ -286,6 +287,20 @@ def test_the_command_ends_with_0_if_clean_and_with_1_and_one_sentence_if_leaking
     result = json.loads((tmp_path / "leak.json").read_text())
     assert result["clean"] is False
     assert {"key": STATE, "change": "after t", "loss": "SEEN", "action": "SEEN"} in result["rows"]
+
+
+def test_the_command_checks_a_saved_act(
+    image_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lerobot.policies.factory import make_pre_post_processors
+
+    flags = dataset_flags(image_dataset_root)
+    training = build_training([*flags, *ACT])
+    training.policy.save_pretrained(tmp_path)
+    for processor in make_pre_post_processors(training.policy.config, dataset_stats=training.dataset.meta.stats):
+        processor.save_pretrained(tmp_path)
+    assert run_command(monkeypatch, *flags, f"--policy.path={tmp_path}", "--samples=4") == 0
+    assert "no leak" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
