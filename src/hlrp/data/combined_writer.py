@@ -75,6 +75,11 @@ class CombinedWriter:
         self._videos = {key: _VideoFolder(self._meta, key) for key in self._meta.video_keys}
         self._statistics: list[dict[str, Statistics]] = []
 
+    @property
+    def meta(self) -> LeRobotDatasetMetadata:
+        """Metadata of the new dataset, complete after `close`."""
+        return self._meta
+
     def add(self, episode: Episode) -> None:
         """Append an episode."""
         meta = self._meta
