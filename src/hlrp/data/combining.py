@@ -109,7 +109,7 @@ def combine(
         sources: list[EpisodeSource] = [own]
         for config, dataset, place in zip(added, opened, places, strict=True):
             sources.append(_added_episodes(config, dataset, place, target, columns))
-        writer = CombinedWriter(
+        with CombinedWriter(
             new,
             repo_id,
             first=first.meta,
@@ -117,11 +117,10 @@ def combine(
             fill=fill,
             picture_statistics=frozenset.intersection(*(source.picture_statistics for source in sources)),
             marks_recorded=any(ACTION_KNOWN in meta.features for meta in with_actions),
-        )
-        counts = []
-        for source in sources:
-            counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
-        writer.close()
+        ) as writer:
+            counts = []
+            for source in sources:
+                counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
         for name, text in ({} if beside is None else beside(writer.meta, counts)).items():
             (new / name).write_text(text, encoding="utf-8")
     _explain_fill(columns, counts)
