@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -11,14 +15,18 @@ import pytest
 import torch
 from lerobot.datasets.dataset_tools import add_features
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from safetensors.torch import load_file
 
+from hlrp.cli.combine_datasets import CombineDatasetsConfig, combine_datasets
 from hlrp.cli.pseudo_label import PseudoLabelConfig, pseudo_label
 from hlrp.data.source_config import AddedSourceConfig, LabelledShare, SourceConfig
 from hlrp.data.training_sources import open_training_sources
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
 from hlrp.latents import LatentSpec
 from hlrp.measure.held_out import quality_clips
+from policies.lerobot_commands import policy_flags, pretrained, train_flags
 from tiny_datasets import CAMERA, LENGTHS, create_dataset
+from tiny_videos import write_video
 
 TINY = InverseDynamicsConfig(members=1, steps=3, batch_size=8, width=8, folds=2)
 
@@ -260,3 +268,60 @@ def test_an_unknown_share_of_explained_variance_is_warned_of(
     with patch("hlrp.inverse_dynamics.pseudo_actions.r_squared", return_value=(float("nan"), [0.0] * 3)):
         pseudo_label(config(image_dataset_root, tmp_path / "full"))
     assert "too low to train a policy" in caplog.text
+
+
+def test_actions_of_films_that_were_combined_with_a_dataset_are_predicted(
+    image_dataset_root: Path, tmp_path: Path
+) -> None:
+    films, both, output = tmp_path / "films", tmp_path / "both", tmp_path / "full"
+    films.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(films / name, 14, noise=2.0)
+    source = AddedSourceConfig(video_dir=str(films), instruction="Open the door", camera=CAMERA)
+    combine_datasets(
+        CombineDatasetsConfig(
+            output_dir=both, dataset_root=str(image_dataset_root), labelled_episodes=[0, 1], sources=[source]
+        )
+    )
+    pseudo_label(config(both, output, labelled_episodes=[]))
+    episode, known = rows(output, "episode_index"), rows(output, "is_action_known").astype(bool)
+    np.testing.assert_array_equal(known, np.isin(episode, [0, 1]))
+    assert rows(output, "is_action_valid").all()
+    films_alone = episode >= len(LENGTHS)
+    assert films_alone.sum() == 28
+    actions = rows(output, "action")
+    assert np.isfinite(actions).all()
+    assert len(np.unique(actions[films_alone], axis=0)) > 1  # predicted, and not the mean that stood there
+    assert (rows(output, "action_confidence")[films_alone] < 1).all()
+    last: Any = LeRobotDataset("local/x", root=output)[-1]
+    assert last["task"] == "Open the door"
+
+
+@pytest.mark.slow
+def test_lerobot_trains_its_own_policy_on_the_result_without_this_package(
+    video_dataset_root: Path, tmp_path: Path
+) -> None:
+    data, output = tmp_path / "full", tmp_path / "act"
+    pseudo_label(config(video_dataset_root, data))
+    # LeRobot imports installed plugins, and goes on without those that cannot be imported.
+    train = (
+        "import sys; sys.modules.update(hlrp=None, lerobot_policy_felix_bundle=None); "
+        "from lerobot.scripts.lerobot_train import main; main()"
+    )
+    sizes = policy_flags(
+        dim_model=16, n_heads=2, dim_feedforward=32, n_encoder_layers=1, n_vae_encoder_layers=1, latent_dim=4,
+        chunk_size=4, n_action_steps=4, pretrained_backbone_weights=None,
+    )  # fmt: skip
+    found = subprocess.run(
+        [sys.executable, "-c", train, "--policy.type=act", *sizes, *train_flags(data, output, steps=2)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    saved = json.loads((pretrained(output) / "config.json").read_text(encoding="utf-8"))
+    assert saved["output_features"]["action"]["shape"] == [4]
+    assert "is_action_valid" not in {**saved["input_features"], **saved["output_features"]}
+    weights = load_file(pretrained(output) / "model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())

@@ -349,7 +349,10 @@ def test_counts_say_what_each_source_gives(video_dataset_root: Path, tmp_path: P
     source = AddedSourceConfig(video_dir=str(films(tmp_path / "films")), instruction="Watch")
     first = open_dataset("local/first", video_dataset_root)
     counts = combine(first, [source], tmp_path / "data", repo_id="local/combined", labelled_episodes=[0])
-    assert counts == [SourceCount("local/first", 6, FRAMES, LENGTHS[0], (0,)), SourceCount("films", 2, 22, 0, ())]
+    assert counts == [
+        SourceCount("local/first", 6, FRAMES, LENGTHS[0], (0,), video_dataset_root),
+        SourceCount("films", 2, 22, 0, ()),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ from hlrp.runtime.signals import Stopped, StopRequest, signals_unwind
 from hlrp.storage.files import new_directory
 
 
+@pytest.fixture
+def hangup_by_default() -> Iterator[None]:
+    """Let SIGHUP have its default effect, also if the tests were started by `nohup`, which makes them ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_by_default")
 @pytest.mark.parametrize(
     ("signum", "status"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],

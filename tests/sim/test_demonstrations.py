@@ -96,6 +96,11 @@ def test_the_recording_describes_itself(dataset: LeRobotDataset) -> None:
     assert description["options"]["rollout"]["action_noise"] == 0.1
     assert [count["task"] for count in description["counts"]] == list(TASKS)
     assert sum(count["frames"] for count in description["counts"]) == len(dataset)
+    card = (dataset.root / "README.md").read_text(encoding="utf-8")
+    first = description["counts"][0]
+    assert f"| {TASKS[0]} | {first['kept']} | {first['frames']} | {first['dropped']} |" in card
+    assert "Gaussian noise of the standard deviation 0.1" in card
+    assert "| action | float32 (4): dx, dy, dz, gripper | displacement of the hand" in card
 
 
 def test_noise_is_in_the_recorded_action() -> None:

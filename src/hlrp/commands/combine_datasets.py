@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
 from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import dataset_name, open_dataset
 from hlrp.options.combine_datasets import CombineDatasetsConfig
+from hlrp.report.cards.combined_card import combined_card
+from hlrp.report.cards.dataset_card import CARD_FILE, DatasetContent
 from hlrp.runtime.tables import ranges, table, with_noun
 from hlrp.storage.files import refuse_existing, sole_writer
 
@@ -50,4 +55,9 @@ def _combine(config: CombineDatasetsConfig) -> list[SourceCount]:
         episodes=config.episodes,
         labelled_episodes=config.labelled_episodes,
         cameras=config.cameras,
+        beside=_card,
     )
+
+
+def _card(meta: LeRobotDatasetMetadata, counts: Sequence[SourceCount]) -> Mapping[str, str]:
+    return {CARD_FILE: combined_card(DatasetContent.of(meta), counts)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from hlrp.commands.running import choose_device
 from hlrp.data.dataset import dataset_name, open_dataset
@@ -17,6 +19,7 @@ from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.foundation.checkpoint import LoadedFoundation, load_foundation
 from hlrp.labelling.cluster import LabelTask, MergeTask, local_workers, run_tasks
+from hlrp.labelling.columns import label_features
 from hlrp.labelling.engine import Labelled, label_shards, publish, published
 from hlrp.labelling.job import LabelJob
 from hlrp.labelling.labellers import Instructions, LAQLabeller, VLALabeller
@@ -25,6 +28,8 @@ from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import fingerprint, log_offset, require_same_laq
 from hlrp.options.cameras import chosen_cameras
 from hlrp.options.precompute_latent_codes import PrecomputeConfig
+from hlrp.report.cards.dataset_card import CARD_FILE, DatasetContent
+from hlrp.report.cards.labelled_card import labelled_card
 from hlrp.runtime.event_log import event_log, log_event
 from hlrp.storage.files import refuse_existing, sole_writer
 
@@ -144,7 +149,13 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
         batch_size=config.batch_size,
         shard_frames=config.shard_frames,
         skip_bad_episodes=config.skip_bad_episodes,
+        beside=partial(_card, dataset),
     )
+
+
+def _card(dataset: LeRobotDataset, labels: LabelMetadata, labelled: int) -> Mapping[str, str]:
+    content = DatasetContent.of(dataset.meta, added=label_features(labels))
+    return {CARD_FILE: labelled_card(content, labels, labelled=labelled, source=Path(dataset.root))}
 
 
 def _films_job(config: PrecomputeConfig, folder: Path, laq: LoadedLAQ, known: LabelMetadata | None) -> LabelJob:

@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,11 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from hlrp.commands.running import choose_device
-from hlrp.data.combining import combine
+from hlrp.data.combining import SourceCount, combine
 from hlrp.data.dataset import (
     ACTION_KNOWN,
     ACTION_VALID,
+    CONFIDENCE,
     dataset_name,
     episode_bounds,
     episode_of_frame,
@@ -34,6 +36,8 @@ from hlrp.inverse_dynamics.pseudo_actions import PseudoActions, pseudo_actions
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.latents import LatentSpec, log_offset
 from hlrp.options.pseudo_label import PseudoLabelConfig
+from hlrp.report.cards.dataset_card import CARD_FILE, DatasetContent
+from hlrp.report.cards.pseudo_label_card import pseudo_label_card
 from hlrp.report.pages.pseudo_label_page import action_names, render_pseudo_label_page
 from hlrp.runtime.event_log import event_log, log_event
 from hlrp.runtime.tables import shortened, table, with_noun
@@ -41,8 +45,6 @@ from hlrp.storage.files import refuse_existing, scratch_directory, sole_writer
 
 logger = logging.getLogger(__name__)
 
-CONFIDENCE = "action_confidence"
-"""Column of the probability that an action is right; 1 for known actions."""
 _USABLE_R2 = 0.5
 """R² on held-out actions below which the command warns: a policy would learn mostly errors."""
 REPORT_DIR = "pseudo_labels"
@@ -72,11 +74,15 @@ def _complete(
     config: PseudoLabelConfig, laq: LoadedLAQ | None, target: Path, scratch: Path, device: str
 ) -> PseudoActions:
     """Write the completed dataset to `target`, with intermediate files in `scratch`, and print what was found."""
-    dataset, known = _open(config, scratch)
+    dataset, known, sources = _open(config, scratch)
     found = _read(config, dataset, known, laq, device)
     _explain(found, dataset)
     columns = _columns(dataset, found, config.min_confidence)
-    write_with_columns(dataset, target, columns, beside=_report(found, dataset))
+    content = DatasetContent.of(
+        dataset.meta, repo_id=config.repo_id, added={name: column.feature for name, column in columns.items()}
+    )
+    card = _card(config, content, dataset, found, _known_of_sources(sources, found, dataset), laq)
+    write_with_columns(dataset, target, columns, beside={CARD_FILE: card, **_report(found, dataset)})
     log_event("saved", path=str(target), r2=found.held_out.to_dict()["r2"], **_counts(found))
     print(_summary(found))
     explained = found.held_out.to_dict()["r2"]
@@ -89,8 +95,8 @@ def _complete(
     return found
 
 
-def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Bool[Tensor, " f"]]:
-    """The dataset to complete and its frames with a known action; with further sources, combined in `scratch`."""
+def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Bool[Tensor, " f"], Sequence[SourceCount]]:
+    """The dataset to complete, its frames with a known action and its sources; several are combined in `scratch`."""
     name = dataset_name(config.dataset_repo_id, config.dataset_root)
     dataset = open_dataset(name, config.dataset_root, tolerance_s=config.tolerance_s)
     if ACTION_KNOWN in dataset.meta.features and config.action_valid_column is None:
@@ -106,13 +112,14 @@ def _open(config: PseudoLabelConfig, scratch: Path) -> tuple[LeRobotDataset, Boo
         seed=config.model.seed,
     )
     if not config.sources:
-        return dataset, known
+        folder = Path(dataset.root)
+        return dataset, known, [SourceCount(dataset.repo_id, dataset.num_episodes, len(known), 0, (), folder)]
     _require_recorded(config.sources)
     folder = scratch / "combined"
-    combine(dataset, config.sources, folder, repo_id=config.repo_id)
+    sources = combine(dataset, config.sources, folder, repo_id=config.repo_id)
     joined = open_dataset(config.repo_id, folder, tolerance_s=config.tolerance_s)
     kept = known_actions(joined.meta)[len(known) :]  # the frames of the first dataset come first
-    return joined, torch.cat([known, kept])
+    return joined, torch.cat([known, kept]), sources
 
 
 def _require_recorded(sources: Sequence[AddedSourceConfig]) -> None:
@@ -191,12 +198,17 @@ def _explain(found: PseudoActions, dataset: LeRobotDataset) -> None:
             f"constant in the labelled episodes, and therefore in every action that was read: {', '.join(constant)}; "
             "if the robot moves them elsewhere, label an episode in which it does"
         )
-    lacking = episode_of_frame(episode_bounds(dataset.meta))[~found.has_action].unique().tolist()
+    lacking = _episodes_without_actions(dataset, found)
     if lacking:
         logger.warning(
             f"{with_noun(len(lacking), 'episode')} shorter than a clip, of which no action can be read: "
             f"{shortened(lacking)}; {ACTION_VALID!r} is false there, and {ACTION!r} holds the mean of the known actions"
         )
+
+
+def _episodes_without_actions(dataset: LeRobotDataset, found: PseudoActions) -> list[int]:
+    """Episodes with frames of which no action is known or was predicted."""
+    return episode_of_frame(episode_bounds(dataset.meta))[~found.has_action].unique().tolist()
 
 
 def _columns(dataset: LeRobotDataset, found: PseudoActions, min_confidence: float) -> dict[str, NewColumn]:
@@ -227,6 +239,43 @@ def _report(found: PseudoActions, dataset: LeRobotDataset) -> dict[str, str]:
     }
 
 
+def _known_of_sources(
+    sources: Sequence[SourceCount], found: PseudoActions, dataset: LeRobotDataset
+) -> list[SourceCount]:
+    """`sources`, whose episodes follow one another, with the actions that count as known in this run."""
+    bounds = episode_bounds(dataset.meta).tolist()
+    counts: list[SourceCount] = []
+    for source in sources:
+        start = sum(count.episodes for count in counts)
+        own = range(start, start + source.episodes)
+        known = sum(int(found.known[slice(*bounds[episode])].sum()) for episode in own)
+        complete = tuple(episode for episode in own if found.known[slice(*bounds[episode])].all())
+        counts.append(replace(source, known=known, known_episodes=complete))
+    return counts
+
+
+def _card(
+    config: PseudoLabelConfig,
+    content: DatasetContent,
+    dataset: LeRobotDataset,
+    found: PseudoActions,
+    sources: Sequence[SourceCount],
+    laq: LoadedLAQ | None,
+) -> str:
+    return pseudo_label_card(
+        content,
+        sources,
+        found,
+        config=config.model,
+        laq=None if laq is None else laq.fingerprint,
+        cameras=config.cameras or ([] if laq is None else laq.cameras) or dataset.meta.camera_keys,
+        min_confidence=config.min_confidence,
+        without_actions=_episodes_without_actions(dataset, found),
+        episodes=_worth_training(dataset, found, config.min_confidence),
+        report=f"{REPORT_DIR}/{PAGE_FILE}",
+    )
+
+
 def _counts(found: PseudoActions) -> dict[str, float | None]:
     read = found.confidence[found.read]
     return {
@@ -251,22 +300,31 @@ def _summary(found: PseudoActions) -> str:
     return table(["pseudo-labels", ""], rows)
 
 
+def _are_usable(found: PseudoActions) -> bool:
+    """Whether the predicted actions are accurate enough to train a policy on them."""
+    return found.held_out.to_dict()["r2"] >= _USABLE_R2
+
+
+def _worth_training(dataset: LeRobotDataset, found: PseudoActions, min_confidence: float) -> list[int]:
+    """Episodes that a policy of LeRobot can learn: those that are labelled if the predicted actions are too inaccurate,
+    and else those with all actions and enough confidence."""
+    has_action = found.has_action if _are_usable(found) else found.known
+    return [
+        episode
+        for episode, (first, end) in enumerate(episode_bounds(dataset.meta).tolist())
+        if has_action[first:end].all() and found.confidence[first:end].mean() >= min_confidence
+    ]
+
+
 def _next_command(config: PseudoLabelConfig, dataset: LeRobotDataset, found: PseudoActions) -> str:
     """The command that trains a policy of LeRobot on the new dataset, or on its labelled episodes alone if the
     predicted actions are too inaccurate to train on."""
     flags = [f"--dataset.repo_id={config.repo_id}", f"--dataset.root={config.output_dir}"]
-    bounds = episode_bounds(dataset.meta).tolist()
-    are_usable = found.held_out.to_dict()["r2"] >= _USABLE_R2
-    sure = [
-        episode
-        for episode, (first, end) in enumerate(bounds)
-        if (found.has_action if are_usable else found.known)[first:end].all()
-        and found.confidence[first:end].mean() >= config.min_confidence
-    ]
-    if len(sure) < len(bounds):
+    sure = _worth_training(dataset, found, config.min_confidence)
+    if len(sure) < dataset.num_episodes:
         flags.append(f"--dataset.episodes={sure}")
     words = ["lerobot-train", "--policy.type=act", "--policy.push_to_hub=false", "--steps=20000", *flags]
     if not sure:
         return "no episode of it has actions that are worth training on"
-    advice = "train any policy of LeRobot on it" if are_usable else "train on its labelled episodes alone"
+    advice = "train any policy of LeRobot on it" if _are_usable(found) else "train on its labelled episodes alone"
     return f"{advice}, such as\n    {shlex.join(words)}"

@@ -118,6 +118,11 @@ class EpisodeSource(Protocol):
         """Name of the source in messages."""
         ...
 
+    @property
+    def folder(self) -> Path | None:
+        """Folder of a dataset; None for films."""
+        ...
+
     def __len__(self) -> int:
         """Number of episodes."""
         ...
@@ -164,7 +169,7 @@ class DatasetEpisodes:
                 f"{dataset.repo_id} has {dataset.fps:g} frames a second, the first dataset {target.fps:g}: its columns "
                 f"{', '.join(columns)} cannot be kept"
             )
-        self.name = dataset.repo_id
+        self.name, self.folder = dataset.repo_id, Path(dataset.root)
         self._dataset, self._target = dataset, target
         self._cameras = {key: cameras[key] for key in target.cameras}
         self._columns = list(columns)
@@ -283,7 +288,7 @@ class FilmEpisodes:
     """
 
     def __init__(self, source: ClipSource, *, camera: str, instructions: Sequence[str], split: bool) -> None:
-        self.name = source.name
+        self.name, self.folder = source.name, None
         self._source, self._camera, self._instructions = source, camera, list(instructions)
         scenes = source.scenes if split else source.bounds
         long_enough = scenes[:, 1] - scenes[:, 0] >= _SHORTEST_SCENE

@@ -6,6 +6,7 @@ Shapes: f frames of one episode, values the values of one column in a frame.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from hlrp.storage.files import link_or_copy
 
 
 class CombinedWriter:
-    """Writer of the new dataset.
+    """Writer of the new dataset, as a context: the dataset is complete when the block ends without an error.
 
     Args:
         root: Folder of the new dataset, which must not exist.
@@ -75,6 +76,29 @@ class CombinedWriter:
         self._videos = {key: _VideoFolder(self._meta, key) for key in self._meta.video_keys}
         self._statistics: list[dict[str, Statistics]] = []
 
+    @property
+    def meta(self) -> LeRobotDatasetMetadata:
+        """Metadata of the new dataset, complete after the block."""
+        return self._meta
+
+    def __enter__(self) -> CombinedWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._close()
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Close what an error has left open; without an error, nothing is."""
+        for end in (self._rows.close, self._meta.finalize):
+            with suppress(Exception):  # the first error is the one to report
+                end()
+        # LeRobot would finalize again when it frees the object, and make the folder anew that is removed by then.
+        setattr(self._meta, "_finalized", True)  # noqa: B010
+
     def add(self, episode: Episode) -> None:
         """Append an episode."""
         meta = self._meta
@@ -108,7 +132,7 @@ class CombinedWriter:
         with np.errstate(invalid="ignore"):  # LeRobot's running mean is undefined until the first known action
             meta.save_episode(number, length, tasks, statistics, place)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Write what is still in memory, and the statistics of the whole dataset.
 
         Statistics are taken over the frames in which a value is known: an episode without any has the count 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class SourceCount:
     """Number of frames with a known action."""
     known_episodes: tuple[int, ...]
     """Numbers, in the new dataset, of the episodes in which the action of every frame is known."""
+    folder: Path | None = None
+    """Folder of a dataset; None for films."""
+
+
+Beside = Callable[[LeRobotDatasetMetadata, Sequence[SourceCount]], Mapping[str, str]]
+"""Function that makes further files of the new dataset, by path within it, from its metadata and its sources."""
 
 
 def combine(
@@ -63,6 +69,7 @@ def combine(
     episodes: Sequence[int] | None = None,
     labelled_episodes: Sequence[int] = (),
     cameras: Sequence[str] = (),
+    beside: Beside | None = None,
 ) -> list[SourceCount]:
     """Write the episodes of `first`, followed by those of the `added` sources, as a new dataset to the folder `root`.
 
@@ -74,6 +81,7 @@ def combine(
         episodes: Numbers of the episodes of `first` to take; None for all.
         labelled_episodes: Numbers of the episodes of `first` whose actions are known; empty for all.
         cameras: Cameras of the new dataset; empty for the cameras of `first` that all sources have.
+        beside: Makes the texts of further files; None for none.
 
     Returns:
         What each source contributes, in the order of the episodes.
@@ -105,7 +113,7 @@ def combine(
         sources: list[EpisodeSource] = [own]
         for config, dataset, place in zip(added, opened, places, strict=True):
             sources.append(_added_episodes(config, dataset, place, target, columns))
-        writer = CombinedWriter(
+        with CombinedWriter(
             new,
             repo_id,
             first=first.meta,
@@ -113,11 +121,12 @@ def combine(
             fill=fill,
             picture_statistics=frozenset.intersection(*(source.picture_statistics for source in sources)),
             marks_recorded=any(ACTION_KNOWN in meta.features for meta in with_actions),
-        )
-        counts = []
-        for source in sources:
-            counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
-        writer.close()
+        ) as writer:
+            counts = []
+            for source in sources:
+                counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
+        for name, text in ({} if beside is None else beside(writer.meta, counts)).items():
+            (new / name).write_text(text, encoding="utf-8")
     _explain_fill(columns, counts)
     return counts
 
@@ -312,7 +321,7 @@ def _write(source: EpisodeSource, writer: CombinedWriter, *, first_number: int) 
         known += int(episode.known.sum())
         if episode.known.all():
             known_episodes.append(number)
-    return SourceCount(source.name, len(source), frames, known, tuple(known_episodes))
+    return SourceCount(source.name, len(source), frames, known, tuple(known_episodes), source.folder)
 
 
 def _explain_fill(columns: Mapping[str, object], counts: Sequence[SourceCount]) -> None:

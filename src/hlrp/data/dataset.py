@@ -34,6 +34,8 @@ ACTION_VALID = "is_action_valid"
 does not begin with `action`, since LeRobot takes each column whose name does for an action."""
 ACTION_KNOWN = "is_action_known"
 """Boolean column of datasets from `hlrp-pseudo-label`: false for actions that were predicted from video."""
+CONFIDENCE = "action_confidence"
+"""Column of datasets from `hlrp-pseudo-label`: probability that an action is right; 1 for known actions."""
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,8 +39,8 @@ class _StoredColumn:
 class _Mark:
     """The column `latent_laq`, which has the same value in every frame."""
 
-    def __init__(self, mark: int) -> None:
-        self.feature = _feature("int64", 1)
+    def __init__(self, mark: int, feature: dict[str, Any]) -> None:
+        self.feature = feature
         self._mark = mark
 
     def rows(self, first: int, end: int) -> Shaped[np.ndarray, "f values"]:
@@ -47,7 +48,24 @@ class _Mark:
         return np.full((end - first, 1), self._mark)
 
 
-def write_labelled_dataset(dataset: LeRobotDataset, table: Path, metadata: LabelMetadata, root: Path) -> None:
+def label_features(metadata: LabelMetadata) -> dict[str, dict[str, Any]]:
+    """Descriptions of the columns of labels that `metadata` describes, by name, as in `meta/info.json`."""
+    return {
+        CODES: {**_feature("int64", metadata.spec.num_codes), "info": _of_columns(metadata).to_dict()},
+        VECTORS: _feature("float32", metadata.width),
+        VALID: _feature("bool", 1),
+        LAQ_MARK: _feature("int64", 1),
+    }
+
+
+def write_labelled_dataset(
+    dataset: LeRobotDataset,
+    table: Path,
+    metadata: LabelMetadata,
+    root: Path,
+    *,
+    beside: Mapping[str, str] | None = None,
+) -> None:
     """Write a copy of `dataset` to the folder `root`, with labels as columns; older label columns are replaced.
 
     Args:
@@ -55,19 +73,16 @@ def write_labelled_dataset(dataset: LeRobotDataset, table: Path, metadata: Label
         table: File of the labels of all frames.
         metadata: Description of the labels.
         root: Folder of the copy.
+        beside: Texts of further files of the copy, by path within `root`.
 
     Raises:
         FileExistsError: If `root` exists and is not empty.
     """
-    kept = _of_columns(metadata)
+    features = label_features(metadata)
     with pq.ParquetFile(table) as file:
-        columns = {
-            CODES: _StoredColumn(file, CODES, {**_feature("int64", metadata.spec.num_codes), "info": kept.to_dict()}),
-            VECTORS: _StoredColumn(file, VECTORS, _feature("float32", metadata.width)),
-            VALID: _StoredColumn(file, VALID, _feature("bool", 1)),
-            LAQ_MARK: _Mark(kept.mark),
-        }
-        write_with_columns(dataset, root, columns)
+        columns = {name: _StoredColumn(file, name, features[name]) for name in (CODES, VECTORS, VALID)}
+        mark = _Mark(metadata.mark, features[LAQ_MARK])
+        write_with_columns(dataset, root, {**columns, LAQ_MARK: mark}, beside=beside)
 
 
 def is_labelled_dataset(root: Path, metadata: LabelMetadata) -> bool:

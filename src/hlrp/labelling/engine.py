@@ -140,7 +140,8 @@ def publish(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool, 
             LabelWriter(scratch, num_codes=metadata.spec.num_codes, width=metadata.width) as writer,
         ):
             _add_all(writer, work, shards)
-        write_labelled_dataset(job.dataset, table, metadata, target)
+        beside = None if job.beside is None else job.beside(metadata, _labelled(work, shards))
+        write_labelled_dataset(job.dataset, table, metadata, target, beside=beside)
     else:
         with new_labels(target, metadata, overwrite=overwrite) as writer:
             _add_all(writer, work, shards)
@@ -169,15 +170,20 @@ def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool
 def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
     """Count the labels of all shards, and remove the shards."""
     shards = job.shards()
-    tables = (table for shard in shards for table in row_groups(work.file(shard), columns=[VALID]))
     facts = {
         "frames": shards[-1].end,
-        "labelled": sum(int(table.column(VALID).to_numpy().sum()) for table in tables),
+        "labelled": _labelled(work, shards),
         "skipped": work.skipped(shards),
     }
     work.note_finished(job.fingerprint(), facts)
     work.remove()
     return Labelled(target=target, has_scenes=job.find_scene_cuts, **facts)
+
+
+def _labelled(work: WorkFolder, shards: Sequence[Shard]) -> int:
+    """Number of frames with a label in all `shards`."""
+    tables = (table for shard in shards for table in row_groups(work.file(shard), columns=[VALID]))
+    return sum(int(table.column(VALID).to_numpy().sum()) for table in tables)
 
 
 def _add_all(writer: LabelWriter, work: WorkFolder, shards: Sequence[Shard]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class LabelJob:
     """Leave out clips that contain a scene cut of a video file."""
     skip_bad_episodes: bool = False
     """Leave out episodes that cannot be read, instead of raising an error."""
+    beside: Callable[[LabelMetadata, int], Mapping[str, str]] | None = None
+    """Makes further files of a labelled copy of the dataset, by path within it, from the description of the labels and
+    the number of frames with a label; None for none."""
 
     def __post_init__(self) -> None:
         require_clip(self.source.bounds, self.deltas)

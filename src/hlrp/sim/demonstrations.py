@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
+from hlrp.report.cards.dataset_card import CARD_FILE, DatasetContent
 from hlrp.runtime.checks import require_number
 from hlrp.runtime.extras import require_packages
 from hlrp.runtime.progress import ProgressBar
 from hlrp.sim.config import SEEDS_PER_RECORDING, DemonstrationConfig
+from hlrp.sim.demonstrations_card import TaskCount, demonstrations_card
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.sim.light_metaworld import ACTION_DIM, STATE_DIM, LightMetaworldEnv
 from hlrp.sim.nuisance import STATE_NAMES
@@ -58,21 +60,6 @@ _SMALL_VIDEO = RGBEncoderConfig(vcodec="h264", pix_fmt="yuv444p", g=2, crf=10, p
 _IN_FLIGHT_PER_WORKER = 4
 """Episodes per worker that are simulated or wait to be written; bounds the memory."""
 _Submit = Callable[..., Future[Any]]
-
-
-@dataclass(frozen=True)
-class TaskCount:
-    """Numbers of kept and dropped episodes of one task, and of the kept frames."""
-
-    task: str
-    kept: int
-    dropped: int
-    """Number of episodes in which the expert did not succeed within `max_steps`."""
-    frames: int
-
-    @property
-    def attempted(self) -> int:
-        return self.kept + self.dropped
 
 
 def episode_seed(recording_seed: int, attempt: int) -> int:
@@ -118,6 +105,8 @@ def record_demonstrations(
                 _simulate(recordings, dataset, num_workers, show_progress=show_progress)
             counts = [recording.count for recording in recordings]
             _write_metadata(partial, config, counts)
+            card = demonstrations_card(DatasetContent.of(dataset.meta), config, counts)
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
     return counts
 
 

@@ -92,7 +92,7 @@ def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
         merged.setdefault(str(source["name"]), []).append(source)
     rows = [
         [
-            _source_name(name),
+            source_name(name),
             _total("share", parts, "{:.0%}"),
             _total("episodes", parts, "{}"),
             _total("held_out_episodes", parts, "{}"),
@@ -122,7 +122,8 @@ def _without_folders(value: object) -> object:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _source_name(name: str) -> str:
+def source_name(name: str) -> str:
+    """Markdown of the name of a dataset: a link if it is on the hub, and never an absolute path."""
     text = markdown_text(_without_folders(name))
     return f"[{text}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else text
 
