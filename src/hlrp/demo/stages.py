@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ from hlrp.storage.artefacts import read_json, reading
 from hlrp.storage.files import write_json
 
 _SAMPLE_S = 0.5
-"""Time between two measurements of a stage's memory, in seconds."""
+"""Least time between two measurements of a stage's memory, in seconds."""
+_SAMPLE_SHARE = 0.02
+"""Share of a core that these measurements may take; one of a large process takes a tenth of a second."""
 _SHUTDOWN_S = 15
 """Time that an interrupted stage has to end by itself, in seconds; then it is terminated."""
 _RECORD = ("command", "seconds", "peak_gib", "done")
@@ -221,16 +224,22 @@ class _MemoryMeter:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_SAMPLE_S):
-            total = 0
-            try:
-                for process in (self._process, *self._process.children(recursive=True)):
-                    memory = process.memory_full_info()
-                    # Linux has the proportional set size; elsewhere only the unshared memory is known.
-                    total += getattr(memory, "pss", memory.uss)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # a process ended during the measurement
-            self._peak = max(self._peak, total)
+        pause = _SAMPLE_S
+        while not self._stopped.wait(pause):
+            before = time.thread_time()
+            # A process may end during the measurement.
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                self._peak = max(self._peak, self._memory())
+            pause = max(_SAMPLE_S, (time.thread_time() - before) / _SAMPLE_SHARE)
+
+    def _memory(self) -> int:
+        """Memory of the process and its children, in bytes."""
+        total = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            memory = process.memory_full_info()
+            # Linux has the proportional set size; elsewhere only the unshared memory is known.
+            total += getattr(memory, "pss", memory.uss)
+        return total
 
     def stop(self) -> float:
         """Stop measuring and return the peak memory, in GiB."""
