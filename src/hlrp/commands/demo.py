@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hlrp.demo.config import DemoConfig
 from hlrp.demo.pipeline import TRAINING_STAGES, act_stages, main_stages
-from hlrp.demo.results import write_report
 from hlrp.demo.stages import Progress, StageFailed, run_stages
 from hlrp.sim.gl_backend import choose_gl_backend
 from hlrp.storage.files import sole_writer
@@ -38,6 +37,9 @@ def _run(config: DemoConfig) -> Path:
             run_stages(act_stages(config, seconds=round(seconds)), progress, logs)
     except StageFailed as error:
         sys.exit(f"error: {error}")
+    # Its libraries take half a minute on a busy machine and half a GiB, which the stages need until now.
+    from hlrp.demo.results import write_report
+
     summary, report = write_report(config, progress, logs)
     print(f"\n{summary}\n\nreport: {report}")
     return report
