@@ -32,7 +32,7 @@ class DemoConfig:
     """Optimizer steps of stage 1, the latent action quantizer (LAQ)."""
     foundation_steps: int = 1500
     """Optimizer steps of stage 2, the foundation model."""
-    policy_steps: int = 1000
+    policy_steps: int = 700
     """Optimizer steps of stage 3, the policy."""
     batch_size: int = 64
     """Clips (stage 1) or frames (stages 2 and 3) per optimizer step."""
