@@ -93,7 +93,7 @@ def test_a_pseudo_labelled_dataset_says_how_actions_were_filled_in(
     assert "the mean of the first source stands." in text
     assert "'--dataset.episodes=[0, 1]'" in text  # three steps are not enough for the other actions
 
-    pseudo_labelled(demos, tmp_path / "from_laq", start="laq", laq_path=str(laq_path))
+    pseudo_labelled(demos, tmp_path / "from_laq", start="laq", laq_path=str(laq_path), image_size=64)
     text = card(tmp_path / "from_laq", tmp_path)
     assert f"from the encoder of the latent action quantizer `{load_laq(laq_path).fingerprint}`" in text
     assert DatasetCard(text).data.to_dict()["license"] == "mit"
