@@ -132,7 +132,12 @@ def test_what_an_interruption_left_half_made_is_cleared_or_continued(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"), [({"baseline": "pi0"}, "baseline must be 'act'"), ({"tasks": []}, "at least one")]
+    ("settings", "sentence"),
+    [
+        ({"baseline": "pi0"}, "baseline must be 'act'"),
+        ({"tasks": []}, "at least one"),
+        ({"laq_steps": 19}, "laq_steps must be 20 or more, got 19"),
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):

@@ -9,6 +9,9 @@ from hlrp.laq.config import PRESETS
 from hlrp.runtime.checks import require_numbers, require_one_of, require_seed
 from hlrp.sim.config import DEFAULT_TASKS, MAX_EPISODE_STEPS
 
+LOG_STEPS = 20
+"""Steps between two points of the report's curves: shorter trainings would leave these empty."""
+
 
 @dataclass
 class DemoConfig:
@@ -49,12 +52,10 @@ class DemoConfig:
             self,
             "episodes_per_task",
             "eval_episodes_per_task",
-            "laq_steps",
-            "foundation_steps",
-            "policy_steps",
             "batch_size",
             at_least=1,
         )
+        require_numbers(self, "laq_steps", "foundation_steps", "policy_steps", at_least=LOG_STEPS)
         require_numbers(self, "episode_length", at_least=1, at_most=MAX_EPISODE_STEPS)
         require_one_of("laq_preset", self.laq_preset, PRESETS)
         # The LAQ's configuration refuses an image size that does not divide into patches: refuse it before recording.

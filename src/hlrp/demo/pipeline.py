@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hlrp.demo.config import DemoConfig
+from hlrp.demo.config import LOG_STEPS, DemoConfig
 from hlrp.demo.stages import Stage
 
 EVAL_SEED = 1000
@@ -143,7 +143,7 @@ def _lerobot_train(
         "--dataset.repo_id=local/hlrp_demos",
         f"--dataset.root={config.dataset}",
         "--num_workers=0",
-        "--log_freq=20",
+        f"--log_freq={LOG_STEPS}",
         f"--seed={EVAL_SEED + config.seed}",
         f"--output_dir={output}",
         *flags,
