@@ -257,9 +257,9 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         if method.data in ("scratch", "laq"):
             jobs += world.pseudo_jobs(method.data, cell.budget, cell.seed)
             needed.append(world.pseudo(method.data, cell.budget, cell.seed))
-            if kind is not None and method.codes != "student":  # the student's labels belong to this dataset already
-                jobs += world.pseudo_label_jobs(method.data, cell.budget, cell.seed)
-                needed.append(world.labels_of_pseudo(method.data, cell.budget, cell.seed))
+        if method.needs_labels_of_pseudo:
+            jobs += world.pseudo_label_jobs(method.data, cell.budget, cell.seed)
+            needed.append(world.labels_of_pseudo(method.data, cell.budget, cell.seed))
         run = partial(_train_and_evaluate, world, cell)
         title = f"{cell.method}, {cell.budget or 'all'} labelled, {cell.world}, seed {cell.seed}"
         jobs.append(Job(title, world.result(cell), run, tuple(needed)))
@@ -287,8 +287,8 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     root, labels = world.labelled_dataset(kind, cell.seed), world.labels(kind, cell.seed)
     if method.data in ("scratch", "laq"):
         root = world.pseudo(method.data, cell.budget, cell.seed)
-        if method.codes != "student":
-            labels = world.labels_of_pseudo(method.data, cell.budget, cell.seed)
+    if method.needs_labels_of_pseudo:
+        labels = world.labels_of_pseudo(method.data, cell.budget, cell.seed)
     flags = ["--dataset.repo_id=local/hlrp_demos", f"--dataset.root={root}"]
     episodes: list[int] = []
     if method.data == "labelled":

@@ -46,6 +46,11 @@ class Method:
         return f"{self.codes}_{budget}" if self.codes in BY_BUDGET else self.codes
 
     @property
+    def needs_labels_of_pseudo(self) -> bool:
+        """Whether the dataset with predicted actions has to be labelled; the student's labels belong to it already."""
+        return self.data in ("scratch", "laq") and self.codes not in (None, "student")
+
+    @property
     def learns_from(self) -> str:
         """What the policy learns from, in words for plots."""
         if self.data == "all":

@@ -20,7 +20,6 @@ from hlrp.runtime.tables import table
 
 _STEPS = 20
 """Steps of a training whose memory is measured."""
-_EPISODE = scale_data.FRAMES_OF_AN_EPISODE
 
 
 @dataclass
@@ -74,9 +73,10 @@ def training_memory(config: BenchConfig) -> dict[str, dict[str, float]]:
         labels = config.runs / f"tiny_{frames}_labels"
         if not labels.exists():
             _peak_gib(config, "precompute_latent_codes", frames, *_label_flags(config, frames))
-        common = (f"--steps={_STEPS}", "--cache_gib=0", "--device=cpu")
-        laq = ("--preset=debug", f"--image_size={scale_data.SIDE}", f"--held_out={2 * _EPISODE / frames}", *common)
-        vla = (f"--labels_path={labels}", f"--held_out={2 * _EPISODE / frames}", *common)
+        held_out = 2 * scale_data.FRAMES_OF_AN_EPISODE / frames
+        common = (f"--steps={_STEPS}", f"--held_out={held_out}", "--cache_gib=0", "--device=cpu")
+        laq = ("--preset=debug", f"--image_size={scale_data.SIDE}", *common)
+        vla = (f"--labels_path={labels}", *common)
         for command, flags in (("train_laq", laq), ("train_foundation", vla)):
             with tempfile.TemporaryDirectory(dir=config.runs) as scratch:
                 peak = _peak_gib(config, command, frames, *flags, f"--output_dir={scratch}/model")

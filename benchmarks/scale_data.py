@@ -26,10 +26,10 @@ from hlrp.storage.files import link_or_copy
 CAMERA = "observation.images.top"
 SIDE = 16
 """Height and width of a frame, in pixels."""
-_EPISODES, _LENGTH = 20, 500
-"""Episodes of the short recording, and frames of each."""
-FRAMES_OF_AN_EPISODE = _LENGTH
-FRAMES_OF_A_RECORDING = _EPISODES * _LENGTH
+_EPISODES = 20
+"""Episodes of the short recording."""
+FRAMES_OF_AN_EPISODE = 500
+FRAMES_OF_A_RECORDING = _EPISODES * FRAMES_OF_AN_EPISODE
 
 
 def tiny_frames(root: Path, *, frames: int) -> Path:
@@ -70,7 +70,7 @@ def _record(root: Path) -> None:
     )
     draw = np.random.default_rng(0)
     for _ in range(_EPISODES):
-        for _ in range(_LENGTH):
+        for _ in range(FRAMES_OF_AN_EPISODE):
             values = draw.random(14, dtype=np.float32)
             frame = {CAMERA: draw.integers(0, 255, shape, dtype=np.uint8), "observation.state": values}
             dataset.add_frame({**frame, "action": values, "task": "move"})

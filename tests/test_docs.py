@@ -201,7 +201,6 @@ def test_every_option_of_every_command_in_the_documentation_exists(
 
 SMALL = {
     "hlrp-train-laq": "--preset=debug --steps=2 --batch_size=4",
-    "hlrp-train-foundation": "--steps=2 --batch_size=4",
     "hlrp-pseudo-label": "--model.steps=2 --model.batch_size=4 --model.members=1 --model.folds=2",
     "lerobot-train": "--steps=2 --batch_size=4 --num_workers=0 --policy.pretrained_backbone_weights=null",
     "hlrp-check-leak": "--policy.pretrained_backbone_weights=null",

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -27,6 +26,7 @@ from hlrp.data.dataset import (
     dataset_name,
     episode_bounds,
     open_dataset,
+    value_names,
 )
 from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.source_config import AddedSourceConfig
@@ -178,7 +178,7 @@ def _check_names(config: AddedSourceConfig, theirs: LeRobotDatasetMetadata, firs
         ValueError: If the names of the values of a column are the same, in another order.
     """
     for column in config.keep:
-        mine, found = (_value_names(meta.features.get(column, {})) for meta in (first, theirs))
+        mine, found = (value_names(meta.features.get(column, {})) for meta in (first, theirs))
         if mine is None or found is None or mine == found:
             continue
         both = f"{column!r} of {theirs.repo_id} holds {', '.join(found)}, that of {first.repo_id} {', '.join(mine)}"
@@ -186,14 +186,6 @@ def _check_names(config: AddedSourceConfig, theirs: LeRobotDatasetMetadata, firs
             raise ValueError(f"{both}: values in another order cannot be kept; reorder them, or leave it out of keep")
         if len(mine) == len(found):
             logger.warning(f"{both}: values are kept as if they meant the same; if they do not, leave it out of keep")
-
-
-def _value_names(feature: Mapping[str, Any]) -> list[str] | None:
-    """Names of the values of a vector in the metadata of a dataset; None if they have none."""
-    names = feature.get("names")
-    if isinstance(names, Mapping):  # as in {"motors": ["shoulder", "elbow"]}
-        names = next((value for value in names.values() if isinstance(value, Sequence)), None)
-    return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else None
 
 
 def _match_cameras(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -35,7 +37,16 @@ does not begin with `action`, since LeRobot takes each column whose name does fo
 ACTION_KNOWN = "is_action_known"
 """Boolean column of datasets from `hlrp-pseudo-label`: false for actions that were predicted from video."""
 CONFIDENCE = "action_confidence"
-"""Column of datasets from `hlrp-pseudo-label`: probability that an action is right; 1 for known actions."""
+"""Column of datasets from `hlrp-pseudo-label`: probability that an action is right; 1 for known actions. LeRobot
+lists it among a policy's outputs, since its name begins with `action`; its policies learn `action` alone."""
+
+
+def value_names(feature: Mapping[str, Any]) -> list[str] | None:
+    """Names of the values of a vector column in the metadata of a dataset; None if they have none."""
+    names = feature.get("names")
+    if isinstance(names, Mapping):  # as in {"motors": ["shoulder", "elbow"]}
+        names = next((value for value in names.values() if isinstance(value, Sequence)), None)
+    return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else None
 
 
 def dataset_name(repo_id: str | None, root: Path | str | None) -> str:

@@ -48,13 +48,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.baseline not in (None, "act"):
             raise ValueError(f"baseline must be 'act' or left out, got {self.baseline!r}")
-        require_numbers(
-            self,
-            "episodes_per_task",
-            "eval_episodes_per_task",
-            "batch_size",
-            at_least=1,
-        )
+        require_numbers(self, "episodes_per_task", "eval_episodes_per_task", "batch_size", at_least=1)
         require_numbers(self, "laq_steps", "foundation_steps", "policy_steps", at_least=LOG_STEPS)
         require_numbers(self, "episode_length", at_least=1, at_most=MAX_EPISODE_STEPS)
         require_one_of("laq_preset", self.laq_preset, PRESETS)

@@ -22,7 +22,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.utils import create_lerobot_dataset_card
 from lerobot.utils.constants import ACTION, OBS_STATE
 
-from hlrp.data.dataset import ACTION_KNOWN, ACTION_VALID, CONFIDENCE
+from hlrp.data.dataset import ACTION_KNOWN, ACTION_VALID, CONFIDENCE, value_names
 from hlrp.data.label_file import CODES, LAQ_MARK, VALID, VECTORS
 from hlrp.report.cards.parts import markdown_table, markdown_text
 from hlrp.runtime.tables import ranges, with_noun
@@ -211,13 +211,11 @@ def _usual(feature: Mapping[str, Any]) -> str:
 
 def _type(feature: Mapping[str, Any]) -> str:
     """Type and shape of a column, and the names of its values: float32 (2): x, y."""
-    shape, names = "x".join(str(side) for side in feature["shape"]), feature.get("names")
-    if isinstance(names, Mapping):
-        names = next((value for value in names.values() if isinstance(value, Sequence)), None)
+    shape, names = "x".join(str(side) for side in feature["shape"]), value_names(feature)
     kind = str(feature["dtype"]) if shape == "1" else f"{feature['dtype']} ({shape})"
-    if not isinstance(names, Sequence) or isinstance(names, str) or feature["dtype"] in ("image", "video"):
+    if names is None or feature["dtype"] in ("image", "video"):
         return kind
-    return f"{kind}: {', '.join(str(name) for name in names[:_NAMES_SHOWN])}{', …' * (len(names) > _NAMES_SHOWN)}"
+    return f"{kind}: {', '.join(names[:_NAMES_SHOWN])}{', …' * (len(names) > _NAMES_SHOWN)}"
 
 
 def _tasks(tasks: Sequence[str]) -> str:

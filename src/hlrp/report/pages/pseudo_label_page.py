@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from hlrp.data.dataset import value_names
 from hlrp.inverse_dynamics.pseudo_actions import HeldOutActions, PseudoActions
 from hlrp.report.pages.parts import facts, figure, page, paragraph, section
 from hlrp.report.plots.pseudo_label_plots import confidence_figure, dimension_error_figure, traces_figure
@@ -30,12 +31,8 @@ _CONFIDENCE = (
 
 def action_names(feature: Mapping[str, Any], size: int) -> list[str]:
     """Names of the action's dimensions in the metadata of a dataset, or their numbers."""
-    names: Any = feature.get("names")
-    if isinstance(names, Mapping):
-        names = next((value for value in names.values() if isinstance(value, Sequence)), None)
-    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) == size:
-        return [str(name) for name in names]
-    return [f"action {number}" for number in range(size)]
+    names = value_names(feature)
+    return names if names is not None and len(names) == size else [f"action {number}" for number in range(size)]
 
 
 def render_pseudo_label_page(found: PseudoActions, names: list[str], bounds: Int[Tensor, "e 2"]) -> str:
