@@ -131,6 +131,36 @@ def test_what_an_interruption_left_half_made_is_cleared_or_continued(tmp_path: P
     assert "--resume=true" in (stages["hlrp_vla_direct"].resume() or ())
 
 
+def policy_stage(output_dir: Path) -> Stage:
+    return next(stage for stage in main_stages(DemoConfig(output_dir=output_dir)) if stage.name == "hlrp_vla_direct")
+
+
+def checkpoint(output_dir: Path, step: str) -> Path:
+    """Make a checkpoint as lerobot-train has it when everything but the link `last` is written."""
+    folder = output_dir / "hlrp_vla_direct" / "checkpoints" / step
+    (folder / "pretrained_model").mkdir(parents=True)
+    (folder / "pretrained_model" / "train_config.json").touch()
+    return folder
+
+
+def test_a_policy_killed_while_the_link_to_its_last_checkpoint_was_replaced_continues(tmp_path: Path) -> None:
+    for step in ("000140", "000280"):
+        folder = checkpoint(tmp_path, step)
+    assert "--resume=true" in (policy_stage(tmp_path).resume() or ())
+    assert (folder.parent / "last").readlink() == Path("000280")
+
+
+def test_a_half_written_checkpoint_is_not_continued(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "000140")
+    assert policy_stage(tmp_path).resume() is None  # the first one has no link yet
+    assert not folder.exists()
+    last = checkpoint(tmp_path, "000140").with_name("last")
+    last.symlink_to("000140")
+    checkpoint(tmp_path, "000280")
+    assert "--resume=true" in (policy_stage(tmp_path).resume() or ())
+    assert last.readlink() == Path("000140")
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

@@ -230,8 +230,33 @@ def _resume_hlrp(output: Path, command: tuple[str, ...]) -> tuple[str, ...] | No
 
 def _resume_lerobot(output: Path) -> tuple[str, ...] | None:
     """Return the command that resumes a lerobot-train run; None, after clearing up, if no checkpoint was saved."""
-    saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
+    flags = resume_flags(output)
+    return None if flags is None else (*_lerobot("train"), *flags)
+
+
+def resume_flags(output: Path) -> tuple[str, ...] | None:
+    """Return the options with which lerobot-train continues the run in the folder `output` from its newest checkpoint.
+
+    Returns:
+        None if no checkpoint was completed; the folder `output` is then removed, since lerobot-train refuses to start
+        in a folder that exists.
+    """
+    last = output / "checkpoints" / "last"
+    if not last.exists():
+        _restore_last(last)
+    saved = last / "pretrained_model" / "train_config.json"
     if saved.is_file():
-        return (*_lerobot("train"), f"--config_path={saved}", "--resume=true")
+        return (f"--config_path={saved}", "--resume=true")
     start_over(output)
     return None
+
+
+def _restore_last(last: Path) -> None:
+    """Make the link `last` to the newest checkpoint anew, if LeRobot was killed while it replaced the link.
+
+    LeRobot completes a checkpoint, removes the link to the one before, and makes the new link. So if there are several
+    checkpoints and no link, the newest is complete. A single checkpoint without a link may be half written.
+    """
+    steps = sorted((path.name for path in last.parent.glob("*") if path.name.isdigit()), key=int)
+    if len(steps) > 1:
+        last.symlink_to(steps[-1])
