@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.policy_runs import eval_flags, train_flags
 from benchmarks.running import Cost, run_command, side_by_side
-from hlrp.demo.pipeline import EVAL_SEED
+from hlrp.demo.pipeline import EVAL_SEED, resume_flags
 from hlrp.demo.results import success
 from hlrp.report.curves import read_lerobot_log
 from hlrp.runtime.tables import table
@@ -280,16 +280,10 @@ def _short_run(contest: Contest, folder: Path, flags: list[str], steps: int) -> 
 def _train(contest: Contest, folder: Path, plan: Plan) -> dict[str, Any]:
     """Train the policy, or resume from its last checkpoint; returns the cost of this run."""
     output, log = folder / "train", folder / "train.log"
-    saved = output / "checkpoints" / "last" / "pretrained_model" / "train_config.json"
-    resumed = saved.is_file()
-    if resumed:
-        flags = [f"--config_path={saved}", "--resume=true"]
-    else:
-        shutil.rmtree(output, ignore_errors=True)
-        save = f"--save_freq={max(plan.steps // 5, 1)}"
-        flags = [*plan.flags, *_shared_flags(contest, output, plan.steps), save]
-    cost = run_command("lerobot.scripts.lerobot_train", *flags, log=log, append=resumed)
-    return {**asdict(cost), "resumed": resumed}
+    resumed = resume_flags(output)
+    new = (*plan.flags, *_shared_flags(contest, output, plan.steps), f"--save_freq={max(plan.steps // 5, 1)}")
+    cost = run_command("lerobot.scripts.lerobot_train", *(resumed or new), log=log, append=bool(resumed))
+    return {**asdict(cost), "resumed": bool(resumed)}
 
 
 def _shared_flags(contest: Contest, output: Path, steps: int) -> list[str]:

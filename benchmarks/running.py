@@ -30,14 +30,23 @@ class Cost:
     """Largest memory of the command, without its child processes, in GiB."""
 
 
-def run_command(module: str, *flags: str, log: Path, append: bool = False) -> Cost:
-    """Run `python -m module flags` on one thread; its output goes to `log`, or with `append` to its end.
+def run_command(module: str, *flags: str, log: Path, append: bool = False, threads: int | None = 1) -> Cost:
+    """Run `python -m module flags`; its output goes to `log`, or with `append` to its end.
+
+    Args:
+        module: Module to run.
+        *flags: Options of its command line.
+        log: File of its output.
+        append: Whether the output goes to the end of an existing log.
+        threads: Number of threads for computation; None for as many as without this benchmark.
 
     Raises:
         RuntimeError: If the command fails; the message holds the end of its log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_MININTERVAL": "10"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     start = time.perf_counter()
     with log.open("a" if append else "w", encoding="utf-8") as file:
         process = subprocess.Popen(

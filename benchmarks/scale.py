@@ -3,7 +3,8 @@
 Sections: `labels` (speed of labelling a real robot's recording beside a naive loop, bare decoding and bare encoding,
 and of two workers beside one), `memory` (peak memory of labelling over the number of frames), `training_memory` (the
 same for a few steps of stages 1 and 2, which read clips and frames from the videos), `kills` (commands that are killed
-and started again), `mutations` (damaged files). Each section writes its part of `outputs/benchmarks/scale.json`.
+and started again), `mutations` (damaged files), `demo` (time and success of `hlrp-demo`, about 20 minutes). Each
+section writes its part of `outputs/benchmarks/scale.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale_data, scale_kills, scale_labels, scale_mutations
+from benchmarks import scale_data, scale_demo, scale_kills, scale_labels, scale_mutations
 from benchmarks.running import require_known, run_benchmark, run_command, run_sections
 from hlrp.runtime.tables import table
 
@@ -30,7 +31,7 @@ class BenchConfig:
     """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
     """Do a part of the work, to see whether everything runs; the results are rough."""
-    sections: list[str] = field(default_factory=lambda: ["labels", "memory", "training_memory", "kills", "mutations"])
+    sections: list[str] = field(default_factory=lambda: list(SECTIONS))
     robot_dataset: Path = Path("../shared/data/g1_pick_bottle")
     """Folder of a real robot's LeRobotDataset with videos, which `labels` measures."""
     frames: list[int] = field(default_factory=lambda: [100_000, 1_000_000])
@@ -104,7 +105,8 @@ def _peak_gib(config: BenchConfig, command: str, frames: int, *flags: str) -> fl
 
 def kills(config: BenchConfig) -> dict[str, Any]:
     """Kill commands at random moments and start them again: `[identical, tried]` by command."""
-    few = {"labels": 3, "laq": 1, "foundation": 1, "recorder": 1, "pseudo_label": 1} if config.quick else {}
+    once = dict.fromkeys(("laq", "foundation", "recorder", "pseudo_label", "policy"), 1)
+    few = {"labels": 3, **once} if config.quick else {}
     return scale_kills.kills(scale_kills.KillsConfig(work_dir=config.runs / "kills", **few))
 
 
@@ -113,12 +115,24 @@ def mutations(config: BenchConfig) -> dict[str, Any]:
     return scale_mutations.mutations(scale_mutations.MutationConfig(quick=config.quick))
 
 
+def demo(config: BenchConfig) -> dict[str, Any]:
+    """Run the demo, and return its time and what its models reached."""
+    found = scale_demo.run(config.runs / ("demo_quick" if config.quick else "demo"), quick=config.quick)
+    low, high = found["success_interval"]
+    print(
+        f"demo: {found['seconds']:.0f} s; success {found['success']:.2f} ({low:.2f} to {high:.2f}); R² of the codes "
+        f"{found['probe_r2']:.2f}"
+    )
+    return found
+
+
 SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "labels": labels,
     "memory": memory,
     "training_memory": training_memory,
     "kills": kills,
     "mutations": mutations,
+    "demo": demo,
 }
 
 

@@ -1,6 +1,6 @@
 """Kill each command while it works, run it again, and compare the result with that of an uninterrupted run.
 
-    python -m benchmarks.scale_kills --labels=50 --laq=10 --foundation=10 --recorder=10 --pseudo_label=10
+    python -m benchmarks.scale_kills --labels=50 --laq=10 --foundation=10 --recorder=10 --pseudo_label=10 --policy=10
 
 Each command is a process of its own, forked from this one after the libraries were imported, so that a kill always hits
 the command's work and never the seconds in which Python imports torch. The signals KILL, TERM and INT take turns, and
@@ -10,8 +10,6 @@ and while a half-written file grows, such as the state of a training.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import logging
 import multiprocessing
 import os
@@ -25,18 +23,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale_kills_commands import Command, PolicyTraining
 from hlrp.cli.common import read_options, run_cli
 from hlrp.storage.files import write_json
 
 logger = logging.getLogger("hlrp.benchmarks")
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
-"""Exit status that a killed command must have; negative, as in `multiprocessing`, for SIGKILL (cannot be caught)."""
 _KINDS = ("time", "operation", "growth")
-_OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.move")
-"""Audit events of Python that stand for file operations; their first argument is a path."""
-_PRELOADED = ("train_laq", "precompute_latent_codes", "train_foundation", "collect_demos", "pseudo_label")
+_OPERATIONS = {
+    **dict.fromkeys(("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"), 0),
+    **dict.fromkeys(("shutil.rmtree", "shutil.move"), 0),
+    "os.symlink": 1,
+}
+"""Audit events of Python that stand for file operations, each with the number of the argument that is a path."""
 _POLL_S = 0.0002
 """Time between two looks at files that may grow."""
 _LONGEST_S = 600
@@ -61,24 +61,10 @@ class KillsConfig:
     """Worker processes of hlrp-collect-demos. Each worker imports the libraries anew, which takes most of a run."""
     pseudo_label: int = 10
     """Kills of hlrp-pseudo-label."""
+    policy: int = 10
+    """Kills of lerobot-train with the policy hlrp_vla_direct."""
     seed: int = 0
     """Seed of the moments."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command whose result is the folder `--output_dir`."""
-
-    module: str
-    """Name of its module in `hlrp.cli`."""
-    flags: tuple[str, ...]
-    old: Path | None = None
-    """Folder that is at the place of the result before each run; None for no folder."""
-
-    def arguments(self, output: Path) -> list[str]:
-        """Return the flags of a run into the folder `output`, which continues a training whose state is there."""
-        state = output.with_name(f"{output.name}.training") / "last.ckpt"
-        return [*self.flags, f"--output_dir={output}", *(["--resume=true"] if state.is_file() else [])]
 
 
 @dataclass(frozen=True)
@@ -110,13 +96,13 @@ def kills(config: KillsConfig) -> dict[str, list[int]]:
         `[identical, all]` by command: kills after which the repeated run ended with the identical result and left no
         other files, and an older result had been whole until then; and all kills.
     """
-    _prepare_this_process()
     work = config.work_dir.resolve()
     shutil.rmtree(work, ignore_errors=True)
     commands = _commands(config, work)
+    _prepare_this_process(commands)
     whole = {name: _run_whole(command, work / name / "whole" / "result") for name, command in commands.items()}
     _write_older_labels(commands, work)
-    order = ("labels", "laq", "foundation", "pseudo_label", "recorder")
+    order = ("labels", "laq", "foundation", "pseudo_label", "recorder", "policy")
     return {name: _kill_often(name, commands[name], whole[name], config, work) for name in order}
 
 
@@ -135,7 +121,7 @@ def _kill_often(name: str, command: Command, whole: Whole, config: KillsConfig, 
 
 def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
     """Small runs of all commands; each works on the uninterrupted results of those before it."""
-    whole = {name: work / name / "whole" / "result" for name in ("recorder", "laq", "labels")}
+    whole = {name: work / name / "whole" / "result" for name in ("recorder", "laq", "labels", "foundation")}
     data, cpu = f"--dataset_root={whole['recorder']}", "--device=cpu"
     record = ("--tasks=[button-press-topdown-v3]", "--episodes_per_task=3", "--image_size=32", "--video=true")
     train = ("--batch_size=8", "--save_every=2", "--seed=1")
@@ -152,7 +138,27 @@ def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
             "train_foundation", (data, cpu, f"--labels_path={whole['labels']}", *debug, "--steps=10", *train)
         ),
         "pseudo_label": Command("pseudo_label", (data, cpu, laq, "--labelled_episodes=[0,1]", *models)),
+        "policy": PolicyTraining("lerobot_train", _policy_flags(whole)),
     }
+
+
+def _policy_flags(whole: dict[str, Path]) -> tuple[str, ...]:
+    """Options of a short lerobot-train on the results of the other commands, which are in the folders `whole`."""
+    return (
+        "--policy.type=hlrp_vla_direct",
+        f"--policy.vla_checkpoint_path={whole['foundation']}",
+        f"--policy.latent_labels_path={whole['labels']}",
+        "--policy.push_to_hub=false",
+        "--policy.device=cpu",
+        "--dataset.repo_id=local/demos",
+        f"--dataset.root={whole['recorder']}",
+        "--num_workers=0",
+        "--batch_size=8",
+        "--steps=6",
+        "--save_freq=2",
+        "--log_freq=1",
+        "--seed=1",
+    )
 
 
 def _write_older_labels(commands: dict[str, Command], work: Path) -> None:
@@ -164,14 +170,14 @@ def _write_older_labels(commands: dict[str, Command], work: Path) -> None:
     _run_whole(replace(commands["labels"], flags=(*commands["labels"].flags, f"--laq_path={laq}")), old)
 
 
-def _prepare_this_process() -> None:
+def _prepare_this_process(commands: dict[str, Command]) -> None:
     """Import what the commands need; a fork then starts within milliseconds."""
     import torch
 
     torch.set_num_threads(1)  # a process with threads cannot be forked safely
-    os.environ["OMP_NUM_THREADS"] = "1"
-    for name in _PRELOADED:
-        importlib.import_module(f"hlrp.commands.{name}")
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    for command in commands.values():
+        command.load()
 
 
 def _run_whole(command: Command, output: Path) -> Whole:
@@ -199,19 +205,21 @@ def _kill_and_repeat(command: Command, whole: Whole, moment: Moment, folder: Pat
             break
         shutil.rmtree(folder)
         share *= 0.7
-    faults = [f"status {status} after the signal"] if status != _STATUS[moment.signum] else []
-    if "Traceback" in killed.log_text():
+    faults = [f"status {status} after the signal"] if status != command.status(moment.signum) else []
+    if "Traceback" in killed.log_text() and not command.may_print_trace:
         faults.append("a traceback after the signal")
-    if command.old is not None and _content(output) not in (_content(command.old), _content(whole.output)):
-        faults.append("the older result was not whole")
-    was_complete = command.old is None and output.exists()
+    if command.old is not None:
+        older = (command.content(command.old), command.content(whole.output))
+        if command.content(output) not in older:
+            faults.append("the older result was not whole")
+    expected_status = command.status_of_repeated(output)
     again = _Run(command, output)
-    if again.wait() != (2 if was_complete else 0):
+    if again.wait() != expected_status or "Traceback" in again.log_text():
         faults.append(f"the repeated run failed: {again.log_text().splitlines()[-1:]}")
     left = sorted(path.name for path in folder.iterdir() if path.suffix != ".log")
     if left != [output.name]:
         faults.append(f"left behind: {left}")
-    ours, expected = _content(output), _content(whole.output)
+    ours, expected = command.content(output), command.content(whole.output)
     faults += [f"{name} differs" for name in sorted({*ours, *expected}) if ours.get(name) != expected.get(name)]
     if not faults:
         shutil.rmtree(folder)
@@ -229,7 +237,7 @@ class _Run:
     """
 
     def __init__(self, command: Command, output: Path, signum: int = 0, *, at: int = -1) -> None:
-        self._folder, self._signum = output.parent, signum
+        self._command, self._folder, self._signum = command, output.parent, signum
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / f"run{len(list(self._folder.glob('*.log')))}.log"
         fork: Any = multiprocessing.get_context("fork")
@@ -246,8 +254,8 @@ class _Run:
     def kill(self, after_s: float, *, when_growing: bool) -> None:
         """Send the signal after so many seconds, or then as soon as a half-written file has grown."""
         self._process.join(after_s)
-        before = _half_written(self._folder)
-        while when_growing and self._process.is_alive() and not _half_written(self._folder) - before:
+        before = self._command.half_written(self._folder)
+        while when_growing and self._process.is_alive() and not self._command.half_written(self._folder) - before:
             time.sleep(_POLL_S)
         if self._process.is_alive():
             os.kill(self._process.pid, self._signum)
@@ -266,18 +274,6 @@ class _Run:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
 
-def _half_written(folder: Path) -> set[tuple[Path, int]]:
-    """Files below `folder` that are not in place yet, with their sizes."""
-    found = set()
-    for path in folder.rglob("*"):
-        if ".partial" in str(path) and path.is_file():
-            try:
-                found.add((path, path.stat().st_size))
-            except FileNotFoundError:
-                continue
-    return found
-
-
 def _run_in_child(command: Command, output: Path, log: Path, operations: Any, signum: int, at: int) -> None:
     """Run `command` in this forked process, and count its file operations in the folder of `output`."""
     with log.open("wb") as file:
@@ -286,8 +282,8 @@ def _run_in_child(command: Command, output: Path, log: Path, operations: Any, si
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets background processes ignore it
     sys.addaudithook(_counter(str(output.parent), operations, signum, at))
-    sys.argv = [f"hlrp-{command.module.replace('_', '-')}", *command.arguments(output)]
-    importlib.import_module(f"hlrp.cli.{command.module}").main()
+    sys.argv = [command.program, *command.arguments(output)]
+    command.main()
 
 
 def _counter(folder: str, operations: Any, signum: int, at: int) -> Callable[[str, tuple[Any, ...]], None]:
@@ -295,9 +291,10 @@ def _counter(folder: str, operations: Any, signum: int, at: int) -> Callable[[st
     process = os.getpid()
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _OPERATIONS or os.getpid() != process or not arguments:
+        place = _OPERATIONS.get(event)
+        if place is None or os.getpid() != process or len(arguments) <= place:
             return
-        path = arguments[0]
+        path = arguments[place]
         if isinstance(path, (str, os.PathLike)) and os.path.abspath(os.fspath(path)).startswith(f"{folder}{os.sep}"):
             number = operations.value
             operations.value += 1
@@ -305,25 +302,6 @@ def _counter(folder: str, operations: Any, signum: int, at: int) -> Callable[[st
                 os.kill(process, signum)
 
     return count
-
-
-def _content(folder: Path) -> dict[str, str]:
-    """Digest of every file by its path within `folder`; of a file of weights, the digest of each tensor."""
-    from safetensors.torch import load_file
-
-    found: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = str(path.relative_to(folder))
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            found |= {f"{name}: {key}": _digest(value.contiguous().numpy().tobytes()) for key, value in tensors.items()}
-        else:
-            found[name] = _digest(path.read_bytes())
-    return found
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _main(config: KillsConfig) -> None:

@@ -242,7 +242,7 @@ def resume_flags(output: Path) -> tuple[str, ...] | None:
         in a folder that exists.
     """
     last = output / "checkpoints" / "last"
-    if not last.exists():
+    if not (last.exists() or last.is_symlink()):
         _restore_last(last)
     saved = last / "pretrained_model" / "train_config.json"
     if saved.is_file():
