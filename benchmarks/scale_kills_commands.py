@@ -55,7 +55,8 @@ class Command:
     def status(self, signum: int) -> int:
         """Return the exit status that is right after a signal; negative, as in `multiprocessing`, for a signal that
         the command did not handle."""
-        return {signal.SIGTERM: 143, signal.SIGINT: 130}.get(signum, -signum)
+        handled: dict[int, int] = {signal.SIGTERM: 143, signal.SIGINT: 130}
+        return handled.get(signum, -signum)
 
     def status_of_repeated(self, output: Path) -> int:
         """Return the exit status that is right for the repeated run, given what the killed run left in `output`."""
