@@ -62,7 +62,7 @@ class KillsConfig:
     pseudo_label: int = 10
     """Kills of hlrp-pseudo-label."""
     policy: int = 10
-    """Kills of lerobot-train with the policy hlrp_vla_direct."""
+    """Kills of lerobot-train with the policy hlrp_action_expert_latent, which learns from noise."""
     seed: int = 0
     """Seed of the moments."""
 
@@ -145,7 +145,7 @@ def _commands(config: KillsConfig, work: Path) -> dict[str, Command]:
 def _policy_flags(whole: dict[str, Path]) -> tuple[str, ...]:
     """Options of a short lerobot-train on the results of the other commands, which are in the folders `whole`."""
     return (
-        "--policy.type=hlrp_vla_direct",
+        "--policy.type=hlrp_action_expert_latent",
         f"--policy.vla_checkpoint_path={whole['foundation']}",
         f"--policy.latent_labels_path={whole['labels']}",
         "--policy.push_to_hub=false",

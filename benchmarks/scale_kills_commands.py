@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from hlrp.demo.pipeline import resume_flags
 
+_POLICIES = "lerobot_policy_felix_bundle.policies"
 _OF_THE_RUN = ("train_config.json", "config.json", "rng_state.safetensors")
 """Files of a LeRobot checkpoint in which an uninterrupted and a resumed run differ: the first two name the folder of
 the run and the checkpoint from which it was resumed; the data loader of a resumed run draws once more from the random
@@ -97,7 +98,7 @@ class PolicyTraining(Command):
     def load(self) -> None:
         """Import what the command needs, also the policy, which LeRobot imports when it is built."""
         importlib.import_module(f"lerobot.scripts.{self.module}")
-        importlib.import_module("lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct")
+        importlib.import_module(f"{_POLICIES}.hlrp_action_expert_latent.modeling_hlrp_action_expert_latent")
 
     def main(self) -> None:
         """Run the command with the arguments in `sys.argv`."""

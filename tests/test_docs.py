@@ -326,3 +326,47 @@ def test_the_commands_of_the_how_to_pages_run(
     ):
         assert (tmp_path / "outputs" / written).exists(), written
     assert (tmp_path / "leak.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_commands_of_usage_and_scale_run(
+    run: Callable[..., None], video_dataset_root: Path, films: Path, tmp_path: Path
+) -> None:
+    """Without those that need a simulator, which the tutorial's test runs, weights of others, or a cluster."""
+    pytest.importorskip("datatrove")
+    usage, scale = ROOT / "docs" / "usage.md", ROOT / "docs" / "scale.md"
+    shutil.copytree(video_dataset_root, tmp_path / "outputs" / "demos")
+    assert films == tmp_path / "films", "the pages call this folder films"
+    shown = "\n".join([*blocks(usage), blocks(ROOT / "docs" / "howto" / "gpus.md")[0]])
+    paragraphs = [
+        paragraph
+        for paragraph in re.split(r"\n\s*\n", shown)
+        if not any(name in paragraph for name in ("droid", "lapa", "collect-demos", "lerobot-eval"))
+    ]
+    one_process, local = blocks(scale)[0].split("\n\n")[1:3]
+    local = local.replace("--workers=16 --tasks=64", "--workers=2 --tasks=2")
+    script = "\n\n".join([*paragraphs, "DATA=outputs/demos", one_process, local])
+    script = re.sub(r"--steps=1000\b", "--steps=4", re.sub(r"--steps=500\b", "--steps=2", script))
+    one_device = "--num_workers=0 --trainer.devices=1 --trainer.precision=32-true"
+    run(
+        script,
+        {
+            "hlrp-train-laq": f"{SMALL['hlrp-train-laq']} {one_device}",
+            "hlrp-train-foundation": "--steps=2 --batch_size=4",
+            "hlrp-precompute-latent-codes": "--overwrite=true",
+            "lerobot-train": "--batch_size=4",
+        },
+    )
+    for written in (
+        "laq_mix/model.safetensors",
+        "laq_gpus/model.safetensors",
+        "demos/latents/labels.json",
+        "demos_labelled/meta/info.json",
+        "laq_report/report.html",
+        "foundation_smol/model.safetensors",
+        "foundation_online/model.safetensors",
+        "policy/checkpoints/000004/pretrained_model/model.safetensors",
+        "policy_direct/checkpoints/last",
+        "policy_latent/checkpoints/last",
+    ):
+        assert (tmp_path / "outputs" / written).exists(), written

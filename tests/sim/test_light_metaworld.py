@@ -155,3 +155,26 @@ def test_importing_the_environment_does_not_import_mujoco() -> None:
         "assert not {'mujoco', 'metaworld', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_image_of_a_video_is_rendered_once_for_each_state(
+    env: LightMetaworldEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[tuple[int, int]] = []
+    render = env._render_image
+
+    def counted(size: tuple[int, int]) -> np.ndarray:
+        rendered.append(size)
+        return render(size)
+
+    monkeypatch.setattr(env, "_render_image", counted)
+    env.reset(seed=0)
+    first = env.render()
+    first_again = env.render()
+    first_again[:] = 0  # a caller may change what it got
+    np.testing.assert_array_equal(env.render(), first)
+    for _ in range(8):
+        env.step(np.ones(4))
+    assert (env.render() != first).any()
+    sizes = [(64, 64), (240, 240)]
+    assert rendered == [*sizes, *[sizes[0]] * 8, sizes[1]]

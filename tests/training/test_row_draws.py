@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, distributed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from hlrp.training.ranks import seed_by_rank
 from hlrp.training.row_draws import RowDraws
 
 
@@ -87,37 +86,3 @@ def test_uniform_numbers_fill_the_unit_interval_evenly() -> None:
 def test_normal_numbers_of_a_step_stay_the_same_from_version_to_version() -> None:
     expected = torch.tensor([[[-0.3039, 2.3075]], [[0.6402, 2.6768]]])
     torch.testing.assert_close(whole(3, 2).normal(1, 2, stream=0), expected, rtol=0, atol=1e-4)
-
-
-# ---- Random state of processes that a host seeded alike ----
-
-
-def test_a_further_process_leaves_the_random_state_it_shares_with_the_first(second_of_two: None) -> None:
-    torch.manual_seed(5)
-    first = torch.rand(3)
-    torch.manual_seed(5)
-    seeded = seed_by_rank(None)
-    second = torch.rand(3)
-    assert not torch.equal(first, second)
-    assert seed_by_rank(seeded) == seeded  # nothing is set anew while the state is its own
-    assert not torch.equal(torch.rand(3), second)
-
-
-def test_a_random_state_that_the_host_puts_back_is_left_again(second_of_two: None) -> None:
-    torch.manual_seed(5)
-    torch.rand(7)
-    saved = torch.get_rng_state()  # as the first process writes it
-    of_the_first = torch.rand(3)
-    seeded = seed_by_rank(None)
-    at_the_start = torch.rand(3)
-    torch.set_rng_state(saved)
-    seed_by_rank(seeded)
-    resumed = torch.rand(3)
-    assert not torch.equal(resumed, of_the_first)
-    assert not torch.equal(resumed, at_the_start)
-
-
-def test_the_first_process_keeps_its_random_state() -> None:
-    state = torch.get_rng_state()
-    assert seed_by_rank(None) is None
-    assert torch.equal(torch.get_rng_state(), state)

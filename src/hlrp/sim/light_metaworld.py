@@ -92,7 +92,7 @@ class LightMetaworldEnv(gym.Env):
         self._expert: Any = None
         self._raw_observation: Any = None
         self._nuisance_path: Any = None
-        self._pixels: np.ndarray | None = None  # image of the last observation
+        self._images: dict[tuple[int, int], np.ndarray] = {}  # images of the present state, by their size
         self._steps = 0
 
     def reset(
@@ -158,23 +158,28 @@ class LightMetaworldEnv(gym.Env):
 
     def render(self) -> np.ndarray:
         """Return an image of the scene for videos, uint8 HWC in [0, 255], at the visualization size."""
-        if self._pixels is not None and self._visualization_size == self._observation_size:
-            return self._pixels.copy()  # nothing has moved since the observation
-        return self._render_image(self._visualization_size)
+        return self._image(self._visualization_size).copy()
 
     def close(self) -> None:
         """Free the cameras; a later reset builds the simulation again."""
         for camera in self._cameras.values():
             camera.close()
         self._cameras.clear()
+        self._images.clear()
         self._simulation = None
 
     def _observation(self) -> dict[str, np.ndarray]:
-        self._pixels = self._render_image(self._observation_size)
+        self._images.clear()  # the state has changed
         return {
-            "pixels": self._pixels.copy(),
+            "pixels": self._image(self._observation_size).copy(),
             "agent_pos": self._raw_observation[:STATE_DIM].copy(),
         }
+
+    def _image(self, size: tuple[int, int]) -> np.ndarray:
+        """Image of the present state, rendered once: lerobot-eval asks again and again for that of an ended episode."""
+        if size not in self._images:
+            self._images[size] = self._render_image(size)
+        return self._images[size]
 
     def _render_image(self, size: tuple[int, int]) -> np.ndarray:
         if size not in self._cameras:

@@ -56,28 +56,6 @@ def normal_rows(rows: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     return from_first_rank(drawn).chunk(world_size)[rank]
 
 
-def seed_by_rank(seeded: int | None) -> int | None:
-    """Seed torch differently on every process except the first, which keeps its random state.
-
-    Some trainers, such as accelerate's, seed all processes alike, so that dropout and noise would be the same for the
-    rows of every process.
-
-    Args:
-        seeded: Return value of the previous call, None in the first call. If torch's seed is still this one, it stays.
-
-    Returns:
-        The seed that this function has set in this or the previous call; None on the first process.
-    """
-    rank, _ = rank_and_world_size()
-    if rank == 0 or torch.initial_seed() == seeded:
-        return seeded
-    # A resumed run restores the random state but has the same initial seed as a new run: the next random number of the
-    # state makes their seeds differ.
-    seeded = hash((torch.initial_seed(), int(torch.randint(2**31, ())), rank)) % 2**63
-    torch.manual_seed(seeded)
-    return seeded
-
-
 def from_first_rank(value: Tensor) -> Tensor:
     """Return the `value` of the first process on all processes, such as for random numbers that all must share."""
     if several_ranks():

@@ -136,12 +136,9 @@ def require_loadable_adapter(config: HLRPConfig) -> None:
             require_current_names(settings.get("modules_to_save") or [], adapter)
 
 
-def steps_of_resumed_adapter(config: HLRPConfig) -> int:
-    """Training steps that a resumed run has done with its PEFT adapter; 0 for any other run.
-
-    The weights of the base policy are those before the run, and an adapter holds no buffers that count steps.
-    """
-    if not (config.use_peft and config.pretrained_path is not None and is_resumed()):
+def steps_of_resumed_run(config: HLRPConfig) -> int:
+    """Training steps that a resumed run has done before; 0 for any other run."""
+    if config.pretrained_path is None or not is_resumed():
         return 0
     return int(read_json(Path(config.pretrained_path).parent / TRAINING_STATE_DIR / TRAINING_STEP)["step"])
 

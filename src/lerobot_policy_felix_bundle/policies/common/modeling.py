@@ -2,8 +2,10 @@
 
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import ModelCard, snapshot_download
@@ -20,7 +22,7 @@ from hlrp.report.cards.parts import license_entries
 from hlrp.storage.artefacts import COPY_AGAIN, follow_umask
 from hlrp.storage.safetensors_header import sort_metadata
 from hlrp.training.optimization import parameter_groups
-from hlrp.training.ranks import seed_by_rank
+from hlrp.training.step_noise import noise_of_step
 
 from .action_target import ActionTarget
 from .adapters import adapts_vla, default_peft_targets
@@ -37,7 +39,7 @@ from .fine_tuning import (
     require_new_layers,
     require_no_other_vla,
     saved_settings,
-    steps_of_resumed_adapter,
+    steps_of_resumed_run,
 )
 from .imagination import Imagination, as_video
 from .labelled_batches import IdleSteps
@@ -48,6 +50,22 @@ from .saved_files import require_saved_weights, saved_config
 from .saved_processors import require_safe_pipelines
 from .setup import build_parts
 from .weight_names import rename_weights
+
+
+def training_step[Forward: Callable[..., Any]](forward: Forward) -> Forward:
+    """Decorator for a policy's `forward`: in training, its random numbers are those of the step (`noise_of_step`)."""
+
+    @wraps(forward)
+    def run(self: "HLRPPolicy", *args: Any, **kwargs: Any) -> Any:
+        if not (self.training and torch.is_grad_enabled()):
+            return forward(self, *args, **kwargs)
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+        step, self._step = self._step, self._step + 1
+        with noise_of_step(self._seed, step, device=self.backend.draws.device):
+            return forward(self, *args, **kwargs)
+
+    return cast(Forward, run)
 
 
 class HLRPPolicy(PreTrainedPolicy):
@@ -89,7 +107,8 @@ class HLRPPolicy(PreTrainedPolicy):
         self._checkpoint_dir, self._saved = checkpoint_dir, saved or {}
         self._is_trained = dataset_meta is not None
         self._idle_steps = IdleSteps()
-        self._seed: int | None = None  # seed of this process's random state, set in training
+        self._seed: int | None = None  # seed of the run, known from its first training step on
+        self._step = 0  # training steps of the run so far
         parts = build_parts(config, dataset_meta, checkpoint_dir)
         self.backend, self.labels, self.action_labels = parts.backend, parts.labels, parts.action_labels
         self._build_head(dataset_meta)
@@ -174,12 +193,14 @@ class HLRPPolicy(PreTrainedPolicy):
             if kwargs.get("dataset_meta") is not None:
                 follow_dataset(config, kwargs["dataset_meta"])
                 follow_run(config, folder)
-                steps = steps_of_resumed_adapter(config)
+                steps = steps_of_resumed_run(config)
         kwargs["strict"] = True
         policy = super().from_pretrained(
             pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
         )
-        policy._count_steps(steps)
+        policy._step = steps
+        if config.use_peft:
+            policy._count_steps(steps)  # an adapter holds no buffers, and those of the base are from before the run
         return policy
 
     def _count_steps(self, steps: int) -> None:
@@ -262,8 +283,6 @@ class HLRPPolicy(PreTrainedPolicy):
         super().train(mode)
         if self.config.freeze_vla:
             self.backend.eval()
-        if mode:
-            self._seed = seed_by_rank(self._seed)
         return self
 
     def _get_default_peft_targets(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hlrp.training.evaluation_mode import inference
 
 from ..common.expert_policy import HLRPExpertPolicy
 from ..common.labels import batch_labels
+from ..common.modeling import training_step
 from .configuration_hlrp_action_expert_direct import HLRPActionExpertDirectConfig
 
 
@@ -29,6 +30,7 @@ class HLRPActionExpertDirectPolicy(HLRPExpertPolicy):
     def _build_head(self, dataset_meta: Any | None) -> None:
         self._build_expert(dataset_meta, feature_dim=self.backend.feature_dim, num_tokens=None)
 
+    @training_step
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Flow-matching loss of the actions, plus the loss on latent codes if `latent_loss_weight` is above 0.
 

@@ -18,6 +18,7 @@ from hlrp.training.row_draws import RowDraws
 from ..common.expert_policy import HLRPExpertPolicy
 from ..common.fine_tuning import cameras_of
 from ..common.labels import batch_labels
+from ..common.modeling import training_step
 from ..common.observations import camera_images
 from .configuration_hlrp_action_expert_latent import HLRPActionExpertLatentConfig
 
@@ -68,6 +69,7 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
         self._plan: tuple[list[str], Int[Tensor, "b q"]] | None = None
         self._chunks_of_plan = 0
 
+    @training_step
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Loss of the action expert, given label codes or predicted codes, plus the loss on latent codes.
 

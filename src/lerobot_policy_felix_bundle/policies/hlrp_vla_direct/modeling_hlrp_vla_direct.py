@@ -20,7 +20,7 @@ from hlrp.training.evaluation_mode import inference
 from ..common.geometry import settle_laq
 from ..common.label_table import LabelTable
 from ..common.labels import batch_labels
-from ..common.modeling import HLRPPolicy
+from ..common.modeling import HLRPPolicy, training_step
 from ..common.observations import camera_images
 from ..common.online_teacher import laq_cameras
 from .configuration_hlrp_vla_direct import HLRPVLADirectConfig
@@ -109,6 +109,7 @@ class HLRPVLADirectPolicy(HLRPPolicy):
             saved = {"config": description(cast(LAQCodeDecoder, self.decoder).config), "cameras": self._laq_cameras}
             write_json(save_directory / ASSETS_DIR / _LAQ_DECODER_FILE, saved)
 
+    @training_step
     def forward(self, batch: dict[str, Any], reduction: str = "mean") -> tuple[Tensor, dict[str, float]]:
         """Loss on latent codes, plus L1 loss of the actions decoded from the true codes.
 
