@@ -3,7 +3,7 @@
 Sections: `meta_world` (quality over seeds), `collapse` (collapsed codebooks of every quantizer), `nuisance` (whether
 codes follow the robot or a nuisance), `throughput` (training speed beside LAPA's code), `loader` (speed of the clip
 loader beside the bare video decoder), `robot` (quality on a real robot's recording), `drawn_tasks` (quality on eight
-randomly chosen tasks), `sources` (whether the codes
+randomly chosen tasks), `causes` (what the loss of R² by codes on these tasks depends on), `sources` (whether the codes
 of one quantizer mean the same on two datasets and a folder of films) and `ranking` (which metric of the card predicts
 the success of policies; left out unless named, since it takes hours). Each section writes its part of
 `outputs/benchmarks/laq.json` when it is done; models that were trained earlier are used again.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    laq_causes,
     laq_collapse,
     laq_loader,
     laq_nuisance,
@@ -220,6 +221,12 @@ def drawn_tasks(config: BenchConfig) -> dict[str, Any]:
     )
 
 
+def causes(config: BenchConfig) -> dict[str, Any]:
+    """Look for the cause of the R² that codes lose on the tasks of `drawn_tasks`, whose first quantizer is measured."""
+    root = demonstrations(config, "drawn_tasks", episodes=20, tasks=laq_tasks.DRAWN_TASKS)
+    return laq_causes.run(config.runs / "drawn_tasks" / "laq_0", root)
+
+
 def sources(config: BenchConfig) -> dict[str, Any]:
     """Measure whether codes of one quantizer mean the same on two datasets and on films."""
     settings = laq_sources.SourcesRun(
@@ -260,6 +267,7 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "loader": loader,
     "robot": robot,
     "drawn_tasks": drawn_tasks,
+    "causes": causes,
     "sources": sources,
     "ranking": ranking,
 }

@@ -24,8 +24,8 @@ from benchmarks.running import require_same_settings
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
-from hlrp.measure.action_probe import ProbeMetrics, probe_metrics
-from hlrp.measure.clip_features import clip_features
+from hlrp.measure.action_probe import probe_metrics
+from hlrp.measure.clip_features import ClipFeatures, clip_features
 from hlrp.measure.held_out import quality_clips
 from hlrp.measure.laq_quality import QualityClips, evaluating
 from hlrp.runtime.tables import table
@@ -155,7 +155,8 @@ def _scores(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -> d
     clips = task_clips(laq, source, is_of_task)
     if clips is None:
         return dict.fromkeys(_FEATURES)
-    metrics = task_probes(laq, clips)
+    assert clips.chunks is not None, "recorded demonstrations have actions"
+    metrics = probe_metrics(*task_features(laq, clips), clips.chunks, laq.model.spec.codebook_size)
     return {name: getattr(metrics, key) for name, key in _FEATURES.items()}
 
 
@@ -168,12 +169,11 @@ def task_clips(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -
     return quality_clips(source, laq.model.spec, episodes[~is_held_out], episodes[is_held_out], seed=laq.extra["seed"])
 
 
-def task_probes(laq: LoadedLAQ, clips: QualityClips) -> ProbeMetrics:
-    """Metrics of linear probes that are fitted and scored on `clips`."""
-    assert clips.chunks is not None, "recorded demonstrations have actions"
+def task_features(laq: LoadedLAQ, clips: QualityClips) -> tuple[ClipFeatures, ClipFeatures]:
+    """Inputs of the probes for the clips of training episodes, and for those of held-out episodes."""
     with evaluating(laq.model):
         fit, held_out = (clip_features(laq.model, batches) for batches in (clips.fit, clips.held_out))
-    return probe_metrics(fit, held_out, clips.chunks, laq.model.spec.codebook_size)
+    return fit, held_out
 
 
 def join(found: Mapping[str, Sequence[TaskScores]]) -> dict[str, dict[str, float | None]]:
