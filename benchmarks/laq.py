@@ -3,9 +3,10 @@
 Sections: `meta_world` (quality over seeds), `collapse` (collapsed codebooks of every quantizer), `nuisance` (whether
 codes follow the robot or a nuisance), `throughput` (training speed beside LAPA's code), `loader` (speed of the clip
 loader beside the bare video decoder), `robot` (quality on a real robot's recording), `drawn_tasks` (quality on eight
-randomly chosen tasks) and `ranking` (which metric of the card predicts the success of policies; left out unless named,
-since it takes hours). Each section writes its part of `outputs/benchmarks/laq.json` when it is done; models that were
-trained earlier are used again.
+randomly chosen tasks), `causes` (what the loss of R² by codes on these tasks depends on), `sources` (whether the codes
+of one quantizer mean the same on two datasets and a folder of films) and `ranking` (which metric of the card predicts
+the success of policies; left out unless named, since it takes hours). Each section writes its part of
+`outputs/benchmarks/laq.json` when it is done; models that were trained earlier are used again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import laq_collapse, laq_loader, laq_nuisance, laq_ranking, laq_tasks, laq_throughput
+from benchmarks import (
+    laq_causes,
+    laq_collapse,
+    laq_loader,
+    laq_nuisance,
+    laq_ranking,
+    laq_sources,
+    laq_tasks,
+    laq_throughput,
+)
 from benchmarks.running import require_known, run_benchmark, run_command, run_sections, side_by_side, train_laq
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.tables import table
@@ -42,11 +52,11 @@ class BenchConfig:
     """JSON file of the results; results of sections that are not run now stay in the file."""
     quick: bool = False
     """Do a tenth of the work (one seed, few steps), to see whether everything runs; the results are rough."""
-    sections: list[str] = field(
-        default_factory=lambda: ["meta_world", "collapse", "nuisance", "throughput", "loader", "robot", "drawn_tasks"]
-    )
+    sections: list[str] = field(default_factory=lambda: [name for name in SECTIONS if name != "ranking"])
     seeds: int = 3
     """Number of seeds (0, 1, …) of `meta_world`, `drawn_tasks` and the labelled variants of `nuisance`."""
+    source_seeds: int = 1
+    """Number of seeds of `sources`."""
     steps: int = 500
     """Training steps of each run of `meta_world`, `nuisance`, `robot` and `drawn_tasks`."""
     device: str = "cpu"
@@ -62,7 +72,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         require_known("sections", self.sections, SECTIONS)
-        require_numbers(self, "seeds", "steps", "workers", at_least=1)
+        require_numbers(self, "seeds", "source_seeds", "steps", "workers", at_least=1)
 
     @property
     def data(self) -> Path:
@@ -211,6 +221,27 @@ def drawn_tasks(config: BenchConfig) -> dict[str, Any]:
     )
 
 
+def causes(config: BenchConfig) -> dict[str, Any]:
+    """Look for the cause of the R² that codes lose on the tasks of `drawn_tasks`, whose first quantizer is measured."""
+    root = demonstrations(config, "drawn_tasks", episodes=20, tasks=laq_tasks.DRAWN_TASKS)
+    return laq_causes.run(config.runs / "drawn_tasks" / "laq_0", root)
+
+
+def sources(config: BenchConfig) -> dict[str, Any]:
+    """Measure whether codes of one quantizer mean the same on two datasets and on films."""
+    settings = laq_sources.SourcesRun(
+        datasets=(
+            demonstrations(config, "six_tasks_30", episodes=30),
+            demonstrations(config, "drawn_tasks", episodes=20, tasks=laq_tasks.DRAWN_TASKS),
+        ),
+        recording=demonstrations(config, "six_tasks", episodes=40),
+        films=config.data / laq_sources.FILMS,
+        folder=config.runs / "sources",
+        seeds=config.source_seeds,
+    )
+    return laq_sources.run(replace(settings, steps=60) if config.quick else settings)
+
+
 def ranking(config: BenchConfig) -> dict[str, Any]:
     """Correlate every metric of the card with the success of policies, over quantizers trained in different ways."""
     root = demonstrations(config, "six_tasks_30", episodes=30)
@@ -236,6 +267,8 @@ SECTIONS: dict[str, Callable[[BenchConfig], dict[str, Any]]] = {
     "loader": loader,
     "robot": robot,
     "drawn_tasks": drawn_tasks,
+    "causes": causes,
+    "sources": sources,
     "ranking": ranking,
 }
 _KEYS = {"robot": "g1", "drawn_tasks": "tasks"}

@@ -16,6 +16,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_upstream import train_quantizer, write_pseudo_actions
@@ -24,9 +25,9 @@ from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.laq.checkpoint import LoadedLAQ, load_laq
 from hlrp.measure.action_probe import probe_metrics
-from hlrp.measure.clip_features import clip_features
+from hlrp.measure.clip_features import ClipFeatures, clip_features
 from hlrp.measure.held_out import quality_clips
-from hlrp.measure.laq_quality import evaluating
+from hlrp.measure.laq_quality import QualityClips, evaluating
 from hlrp.runtime.tables import table
 from hlrp.storage.files import write_json
 
@@ -139,23 +140,40 @@ def task_scores(laq_path: Path, dataset_root: Path) -> dict[str, dict[str, float
     laq = load_laq(laq_path)
     dataset = open_dataset("local/hlrp_demos", dataset_root)
     source = lerobot_source(dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=1)
+    tasks = episode_tasks(dataset)
+    scores = {task: _scores(laq, source, [one == task for one in tasks]) for task in dict.fromkeys(tasks)}
+    return {**scores, ALL_TASKS: _scores(laq, source, [True] * len(tasks))}
+
+
+def episode_tasks(dataset: LeRobotDataset) -> list[str]:
+    """Task of every episode."""
     assert dataset.meta.episodes is not None
-    tasks = [names[0] for names in dataset.meta.episodes["tasks"]]
-    scores = {task: _probed(laq, source, [one == task for one in tasks]) for task in dict.fromkeys(tasks)}
-    return {**scores, ALL_TASKS: _probed(laq, source, [True] * len(tasks))}
+    return [names[0] for names in dataset.meta.episodes["tasks"]]
 
 
-def _probed(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -> dict[str, float | None]:
+def _scores(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -> dict[str, float | None]:
+    clips = task_clips(laq, source, is_of_task)
+    if clips is None:
+        return dict.fromkeys(_FEATURES)
+    assert clips.chunks is not None, "recorded demonstrations have actions"
+    metrics = probe_metrics(*task_features(laq, clips), clips.chunks, laq.model.spec.codebook_size)
+    return {name: getattr(metrics, key) for name, key in _FEATURES.items()}
+
+
+def task_clips(laq: LoadedLAQ, source: ClipSource, is_of_task: Sequence[bool]) -> QualityClips | None:
+    """Clips of the training and held-out episodes of a task; None if it has none of either."""
     episodes = torch.tensor(is_of_task).nonzero()[:, 0]
     is_held_out = torch.isin(episodes, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
     if not is_held_out.any() or is_held_out.all():
-        return dict.fromkeys(_FEATURES)
-    clips = quality_clips(source, laq.model.spec, episodes[~is_held_out], episodes[is_held_out], seed=laq.extra["seed"])
-    assert clips.chunks is not None, "recorded demonstrations have actions"
+        return None
+    return quality_clips(source, laq.model.spec, episodes[~is_held_out], episodes[is_held_out], seed=laq.extra["seed"])
+
+
+def task_features(laq: LoadedLAQ, clips: QualityClips) -> tuple[ClipFeatures, ClipFeatures]:
+    """Inputs of the probes for the clips of training episodes, and for those of held-out episodes."""
     with evaluating(laq.model):
         fit, held_out = (clip_features(laq.model, batches) for batches in (clips.fit, clips.held_out))
-    metrics = probe_metrics(fit, held_out, clips.chunks, laq.model.spec.codebook_size)
-    return {name: getattr(metrics, key) for name, key in _FEATURES.items()}
+    return fit, held_out
 
 
 def join(found: Mapping[str, Sequence[TaskScores]]) -> dict[str, dict[str, float | None]]:

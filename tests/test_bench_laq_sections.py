@@ -1,4 +1,4 @@
-"""The sections `drawn_tasks` and `ranking` of the stage 1 benchmark: their jobs and what they compute."""
+"""The sections `drawn_tasks`, `causes` and `ranking` of the stage 1 benchmark: their jobs and what they compute."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import laq_tasks
+from benchmarks import laq_causes, laq_tasks
+from benchmarks.laq_causes import correlations, moving_share
 from benchmarks.laq_ranking import QUANTIZERS, RankingRun, card_numbers, quantizer_jobs, rank, run, spearman
 from benchmarks.laq_tasks import ALL_TASKS, TaskRun, join, task_scores
 from benchmarks.running import run_sections
@@ -117,6 +119,38 @@ def test_finished_quantizers_of_drawn_tasks_are_not_trained_again(tmp_path: Path
     assert found["codes_labelled"] == found["codes_student"] == 0.25
     with pytest.raises(ValueError, match="--steps was 500"):
         laq_tasks.run(replace(settings, steps=60))
+
+
+def test_causes_are_measured_on_the_clips_of_the_scores(
+    laq_path: Path, image_dataset_root: Path, tmp_path: Path
+) -> None:
+    scores = task_scores(laq_path, image_dataset_root)
+    ((task, row),) = laq_causes.run(laq_path, image_dataset_root)["tasks"].items()
+    assert row["codes"] == scores[task]["codes"]
+    assert row["loss"] == pytest.approx(scores[task]["vectors"] - row["codes"])
+    assert set(row["by_dimension"]) == {"a", "b", "c", "d"}
+    assert row["by_dimension"]["d"] == {"codes": None, "vectors": None, "loss": None}  # this action is always zero
+    assert 0 < row["moving_pixels"] < 1
+    with pytest.raises(FileNotFoundError, match="run the section drawn_tasks first"):
+        laq_causes.run(tmp_path / "none", image_dataset_root)
+
+
+def test_a_pixel_moves_if_its_channels_change_enough() -> None:
+    clips = torch.zeros(2, 2, 1, 3, 4, 4, dtype=torch.uint8)
+    clips[0, 1, 0, :, 0] = 8  # a row of four pixels, by 3.1 % of the range
+    clips[1, 1, 0, :, 0] = 7
+    assert moving_share(clips[:, :, 0:1]).tolist() == [0.25, 0]
+
+
+def test_causes_are_correlated_over_tasks() -> None:
+    tasks = {
+        str(number): {"loss": number, "codes": -number, "vectors": 1, "moving_pixels": number, "hand_mm": number**2,
+                      "displacement": -number}
+        for number in range(4)
+    }  # fmt: skip
+    found = correlations(tasks)
+    assert found["loss"] == pytest.approx({"moving_pixels": 1, "hand_mm": 1, "displacement": -1})
+    assert found["codes"]["displacement"] == pytest.approx(1)
 
 
 def test_a_section_is_copied_to_another_file_whose_other_keys_are_kept(tmp_path: Path) -> None:
