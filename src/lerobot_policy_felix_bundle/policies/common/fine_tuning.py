@@ -140,7 +140,8 @@ def steps_of_resumed_run(config: HLRPConfig) -> int:
     """Training steps that a resumed run has done before; 0 for any other run."""
     if config.pretrained_path is None or not is_resumed():
         return 0
-    return int(read_json(Path(config.pretrained_path).parent / TRAINING_STATE_DIR / TRAINING_STEP)["step"])
+    state = Path(config.pretrained_path).parent / TRAINING_STATE_DIR / TRAINING_STEP
+    return int(read_json(state)["step"]) if state.is_file() else 0  # LeRobot refuses to resume without this file
 
 
 def follow_run(config: HLRPConfig, folder: Path) -> None:

@@ -199,7 +199,7 @@ class HLRPPolicy(PreTrainedPolicy):
             pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
         )
         policy._step = steps
-        if config.use_peft:
+        if policy.config.use_peft:
             policy._count_steps(steps)  # an adapter holds no buffers, and those of the base are from before the run
         return policy
 
