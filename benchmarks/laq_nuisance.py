@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch import Tensor
 
@@ -141,25 +141,25 @@ def probe(laq_path: Path, dataset_root: Path) -> dict[str, Any]:
         precompute_latent_codes(options)
         labels = load_labels(f"{scratch}/labels")
     nuisance = torch.tensor(dataset.hf_dataset.with_format("numpy")["nuisance"][:])
-    length = laq.model.spec.frame_deltas(dataset.fps)[-1]
-    is_held_out = torch.isin(labels.episode_index, torch.tensor(laq.extra["sources"][0]["held_out_episodes"]))
-
-    def clips(of: Tensor) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b y"]]:
-        start = (labels.valid & of).nonzero()[:, 0]
-        one_hot = F.one_hot(labels.codes[start], laq.model.spec.codebook_size).flatten(1).double()
-        return one_hot, nuisance[start + length] - nuisance[start]
-
-    (fit, fit_moves), (test, test_moves) = clips(~is_held_out), clips(is_held_out)
-    mean_move, spread = fit_moves.mean(0), fit_moves.std(0)
-    score = linear_probe(fit, (fit_moves - mean_move) / spread, test, (test_moves - mean_move) / spread)
+    start = labels.valid.nonzero()[:, 0]
+    codes = F.one_hot(labels.codes[start], laq.model.spec.codebook_size).flatten(1)
+    moves = nuisance[start + laq.model.spec.frame_deltas(dataset.fps)[-1]] - nuisance[start]
+    held_out = torch.tensor(laq.extra["sources"][0]["held_out_episodes"])
     card = _quality(laq, dataset)
     return {
         "action_r2_codes": card.probe.probe_r2,
         "action_r2_vectors": card.probe.probe_r2_vectors,
         "action_r2_interval": card.probe.probe_r2_interval,
-        "nuisance_r2": float(score.pooled()),
+        "nuisance_r2": motion_r2(codes, moves, torch.isin(labels.episode_index[start], held_out)),
         "copy_gain": card.pictures.copy_gain,
     }
+
+
+def motion_r2(codes: Int[Tensor, "b z"], moves: Float[Tensor, "b 3"], is_held_out: Bool[Tensor, " b"]) -> float:
+    """R² of displacements in held-out episodes, predicted linearly from one-hot codes."""
+    scaled = (moves - moves[~is_held_out].mean(0)) / moves[~is_held_out].std(0)
+    fit, test = ~is_held_out, is_held_out
+    return float(linear_probe(codes[fit].double(), scaled[fit], codes[test].double(), scaled[test]).pooled())
 
 
 def _quality(laq: LoadedLAQ, dataset: LeRobotDataset) -> LAQQuality:

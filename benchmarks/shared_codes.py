@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from benchmarks.laq_nuisance import motion_r2
 from benchmarks.running import require_same_settings, run_benchmark, run_command, train_laq
 from benchmarks.shared_codes_plot import SharedCodes, shared_codes_figure
 from hlrp.data.dataset import open_dataset, read_vectors
 from hlrp.data.labels import LatentLabels, load_labels
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.laq.checkpoint import load_laq
-from hlrp.measure.linear_probe import linear_probe
 from hlrp.storage.files import new_file
 
 _QUANTIZERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -111,13 +111,6 @@ def main(config: PictureConfig) -> None:
         )
     with new_file(config.output) as scratch:
         scratch.write_bytes(shared_codes_figure(rows))
-
-
-def motion_r2(codes: Int[Tensor, "b z"], moves: Float[Tensor, "b 3"], is_held_out: Bool[Tensor, " b"]) -> float:
-    """R² of displacements in held-out episodes, predicted linearly from one-hot codes."""
-    scaled = (moves - moves[~is_held_out].mean(0)) / moves[~is_held_out].std(0)
-    fit, test = ~is_held_out, is_held_out
-    return float(linear_probe(codes[fit].double(), scaled[fit], codes[test].double(), scaled[test]).pooled())
 
 
 def most_shared(labels: LatentLabels, start: Int[Tensor, " b"], moves: Float[Tensor, "b 2"]) -> Int[Tensor, " _"]:

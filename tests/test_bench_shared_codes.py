@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.shared_codes import find_camera, fit_camera, most_shared, motion_r2, project, spread_first
+from benchmarks.laq_nuisance import motion_r2
+from benchmarks.shared_codes import find_camera, fit_camera, most_shared, project, spread_first
 from benchmarks.shared_codes_plot import SharedCodes, shared_codes_figure
 
 CAMERA = torch.tensor([[30.0, 5.0, 2.0, 20.0], [1.0, -4.0, -30.0, 40.0], [0.0, 0.2, 0.0, 1.0]], dtype=torch.float64)

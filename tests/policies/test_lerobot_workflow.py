@@ -56,9 +56,8 @@ def changed(first: Path, second: Path) -> bool:
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(workshop: Workshop, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     flags = train_flags(workshop.dataset_root, whole, steps=4)
-    run_train(
-        *new_policy(workshop, "hlrp_action_expert_latent"), *flags, "--save_freq=2"
-    )  # its expert learns from noise
+    policy = new_policy(workshop, "hlrp_action_expert_latent")  # its expert learns from noise
+    run_train(*policy, *flags, "--save_freq=2")
     resume(whole, tmp_path / "resumed", "000002")
     assert changed(pretrained(whole, "000002"), pretrained(whole))
     same_weights(pretrained(tmp_path / "resumed", "000004"), pretrained(whole))
