@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.policy_runs import eval_flags, train_flags
 from benchmarks.running import Cost, run_command, side_by_side
+from hlrp.demo.evaluation_files import success
 from hlrp.demo.pipeline import EVAL_SEED, resume_flags
-from hlrp.demo.results import success
 from hlrp.report.curves import read_lerobot_log
 from hlrp.runtime.tables import table
 from hlrp.storage.files import write_json

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from hlrp.cli.common import read_options, run_cli
-from hlrp.demo.results import success
+from hlrp.demo.evaluation_files import success
 from hlrp.demo.stages import StageFailed
 from hlrp.demo.trial import TrialConfig, try_policy
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hlrp import FoundationBatch, load_foundation, load_laq
-from hlrp.demo.pretraining import PRETRAINED_TASKS
+from hlrp.demo.config import PRETRAINED_TASKS
 from lerobot_policy_felix_bundle.policies.hlrp_vla_direct.modeling_hlrp_vla_direct import HLRPVLADirectPolicy
 
 FOLDER = Path(__file__).parents[1] / "pretrained"

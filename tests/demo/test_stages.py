@@ -92,6 +92,22 @@ finally:
     assert not half.exists()
 
 
+def test_a_module_that_is_needed_next_is_imported_while_the_stage_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needed_next.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'imported')!r}).exists(): time.sleep(0.01)"
+    stages = [
+        python(wait, name="first", imports_meanwhile="needed_next", time_limit_s=60),
+        python("pass", name="second", imports_meanwhile="no_such_module"),
+    ]
+    done = progress(tmp_path)
+    run_stages(stages, done, tmp_path / "logs")
+    assert done.stages["first"]["seconds"] < 60
+    assert done.is_done(stages[1])
+
+
 def test_output_goes_to_the_log(tmp_path: Path) -> None:
     run_stages([python("print('hello from the stage')")], progress(tmp_path), tmp_path / "logs")
     assert "hello from the stage" in (tmp_path / "logs" / "one.log").read_text()

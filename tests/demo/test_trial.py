@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from lerobot.utils.io_utils import write_video
 
-from hlrp.demo.trial import TrialConfig, imagined_moments, try_policy
+from hlrp.demo.trial import TrialConfig, try_policy
+from hlrp.demo.trial_results import imagined_moments
 from hlrp.laq.checkpoint import load_laq
 
 MODELS = Path(__file__).parents[2] / "pretrained"

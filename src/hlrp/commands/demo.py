@@ -37,7 +37,7 @@ def _run(config: DemoConfig) -> Path:
             run_stages(act_stages(config, seconds=round(seconds)), progress, logs)
     except StageFailed as error:
         sys.exit(f"error: {error}")
-    # Its libraries take half a minute on a busy machine and half a GiB, which the stages need until now.
+    # Its libraries take half a minute on a busy machine and half a GiB: the last stage imports them while it runs.
     from hlrp.demo.results import write_report
 
     summary, report = write_report(config, progress, logs)

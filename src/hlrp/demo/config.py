@@ -9,6 +9,16 @@ from hlrp.laq.config import PRESETS
 from hlrp.runtime.checks import require_numbers, require_one_of, require_seed
 from hlrp.sim.config import DEFAULT_TASKS, MAX_EPISODE_STEPS
 
+PRETRAINED_TASKS = [
+    "button-press-topdown-v3",
+    "drawer-close-v3",
+    "window-open-v3",
+    "window-close-v3",
+    "door-open-v3",
+    "plate-slide-side-v3",
+]
+"""Meta-World tasks of the models in the folder `pretrained/`."""
+
 LOG_STEPS = 20
 """Steps between two points of the report's curves: shorter trainings would leave these empty."""
 

@@ -173,6 +173,7 @@ def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
             seed=EVAL_SEED,
         ),
         resume=partial(start_over, output),
+        imports_meanwhile="hlrp.demo.results",
     )
 
 

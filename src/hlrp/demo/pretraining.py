@@ -9,23 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hlrp.demo.config import DemoConfig
+from hlrp.demo.config import PRETRAINED_TASKS, DemoConfig
+from hlrp.demo.evaluation_files import success
 from hlrp.demo.pipeline import OUR_POLICY
-from hlrp.demo.results import success
 from hlrp.report.cards.parts import markdown_table
 from hlrp.report.cards.policy_card import policy_card
 from hlrp.storage.artefacts import read_json
 from hlrp.storage.files import new_directory
-
-PRETRAINED_TASKS = [
-    "button-press-topdown-v3",
-    "drawer-close-v3",
-    "window-open-v3",
-    "window-close-v3",
-    "door-open-v3",
-    "plate-slide-side-v3",
-]
-"""Meta-World tasks of the demonstrations."""
 
 _KEPT_OUT = ("train_config.json", "tensorboard", "wandb")
 """Files in the folder of a trained model that are not copied: options to resume the training, and files of loggers."""

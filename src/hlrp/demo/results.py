@@ -13,11 +13,12 @@ from hlrp.data.clip_starts import clip_starts
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import lerobot_source
 from hlrp.demo.config import DemoConfig
+from hlrp.demo.evaluation_files import rollout_videos, success
 from hlrp.demo.pipeline import OUR_POLICY, TRAINING_STAGES
 from hlrp.demo.stages import Progress
 from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.laq.checkpoint import QUALITY_FILE, load_laq
-from hlrp.measure.success_rate import task_successes, wilson_interval
+from hlrp.measure.success_rate import task_successes
 from hlrp.report.curves import Series, read_lerobot_log, read_lightning_curves
 from hlrp.report.pages.run_page import render_report
 from hlrp.report.plots.latent_plots import first_camera
@@ -85,26 +86,6 @@ def gather(config: DemoConfig, progress: Progress) -> dict[str, Any]:
         "seed": config.seed,
         "commands": {name: shlex.join(record["command"]) for name, record in progress.stages.items()},
     }
-
-
-def success(eval_info: Path) -> dict[str, Any]:
-    """Read success rates in [0, 1] and numbers of episodes, in total and per task, from lerobot-eval's `eval_info`."""
-    per_task = read_json(eval_info)["per_task"]
-    outcomes = {task["task_group"]: [bool(won) for won in task["metrics"]["successes"]] for task in per_task}
-    won, episodes = sum(map(sum, outcomes.values())), sum(map(len, outcomes.values()))
-    return {
-        "success_rate": won / episodes,
-        "episodes": episodes,
-        "interval": list(wilson_interval(won, episodes)),
-        "tasks": {task: sum(results) / len(results) for task, results in outcomes.items()},
-        "task_episodes": {task: len(results) for task, results in outcomes.items()},
-    }
-
-
-def rollout_videos(evaluation: Path) -> dict[str, Path]:
-    """Return one rollout video per task in an output folder of lerobot-eval, that of the task's first episode."""
-    info = read_json(evaluation / "eval_info.json")
-    return {task["task_group"]: Path(task["metrics"]["video_paths"][0]) for task in info["per_task"]}
 
 
 def draw_plots(config: DemoConfig, report: dict[str, Any], logs: Path) -> dict[str, bytes]:

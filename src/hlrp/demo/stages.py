@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +54,8 @@ class Stage:
     """Return the command that continues an interrupted run, or clear up and return None to start from the beginning."""
     time_limit_s: float | None = None
     """Seconds after which the command is interrupted and the stage counts as done, for baselines; None: no limit."""
+    imports_meanwhile: str | None = None
+    """Name of a module that is imported here while the command runs, since the caller needs it next."""
 
 
 class Progress:
@@ -133,6 +136,8 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
             preexec_fn=partial(_prepare_stage, os.getpid()),
         )
         meter = _MemoryMeter(process.pid)
+        if stage.imports_meanwhile is not None:
+            threading.Thread(target=_try_import, args=(stage.imports_meanwhile,)).start()
         # An event and not the exit status says that the limit was reached: an interrupted command ends with an error.
         time_is_up = threading.Event()
         timer = _time_limit(stage, progress, process, time_is_up)
@@ -151,6 +156,11 @@ def _run(stage: Stage, progress: Progress, log: Path) -> None:
     if not ended:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL:])
         raise StageFailed(f"{tail}\nthe stage {stage.name!r} failed, see {log}; the same command continues here")
+
+
+def _try_import(module: str) -> None:
+    with suppress(Exception):  # the caller imports the module too, and reports the error
+        import_module(module)
 
 
 def _time_limit(

@@ -40,7 +40,7 @@ def policy_card(
 
     Args:
         policy: Type of the policy.
-        success: Success rates, as `hlrp.demo.results.success` returns them.
+        success: Success rates, as `hlrp.demo.evaluation_files.success` returns them.
         usage: Shell command that runs the policy.
         sources: Names of the training datasets.
         facts: Strings and numbers about the training, by name.

@@ -38,7 +38,7 @@ class Trial:
     """What the page shows."""
 
     success: Mapping[str, Any]
-    """Success rates, as `hlrp.demo.results.success` returns them."""
+    """Success rates, as `hlrp.demo.evaluation_files.success` returns them."""
     laq: Mapping[str, Any]
     """Metrics on the card of the LAQ."""
     foundation: Mapping[str, Any]
