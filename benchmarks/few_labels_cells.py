@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,14 @@ from hlrp.storage.files import write_json
 
 EPISODES_PER_TASK = 30
 """Episodes of each task that are available as video."""
+
+_SHIFT = {"type": "RandomAffine", "kwargs": {"degrees": 0, "translate": [2 / 64, 2 / 64]}}
+RANDOM_SHIFT = (
+    "--dataset.image_transforms.enable=true",
+    "--dataset.image_transforms.max_num_transforms=1",
+    f"--dataset.image_transforms.tfs={json.dumps({'shift': _SHIFT})}",
+)
+"""Options of lerobot-train that shift pictures of 64 pixels by up to 2, as our policies do by default."""
 
 
 class Settings(Protocol):
@@ -295,7 +304,8 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
         episodes = world.labelled_episodes(cell.budget, cell.seed)
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
-        return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags]
+        augmentation = RANDOM_SHIFT if method.is_augmented else ()
+        return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags, *augmentation]
     option = "--dataset.episodes" if method.codes in WITHOUT_VIDEO else "--policy.labelled_episodes"
     flags += [
         f"--policy.vla_checkpoint_path={world.foundation(kind, cell.seed)}",

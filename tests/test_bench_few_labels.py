@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import draccus
 import pytest
 import torch
+from lerobot.configs.default import DatasetConfig
 from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.transforms.transforms import ImageTransforms
 
 from benchmarks.few_labels import BenchConfig, _groups, main, success_table
-from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs, policy_flags
+from benchmarks.few_labels_cells import RANDOM_SHIFT, World, cell_jobs, labeller_jobs, policy_flags
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_methods import METHODS, Cell, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
@@ -113,10 +116,19 @@ def test_only_the_controls_without_video_lose_the_other_episodes(tmp_path: Path,
     episodes = choose_episodes(world.dataset, budget=1, seed=0)
     flags = {name: policy_flags(world, Cell("clean", name, 1, 0)) for name in METHODS}
     seen = {name for name, found in flags.items() if f"--dataset.episodes={episodes}" in found}
-    assert seen == {"act", "no_video_vla_direct", "action_codes_vla_direct"}
+    assert seen == {"act", "act_augmented", "no_video_vla_direct", "action_codes_vla_direct"}
     known = {name for name, found in flags.items() if f"--policy.labelled_episodes={episodes}" in found}
     assert known == {name for name, method in METHODS.items() if method.data == "labelled"} - seen
     assert any(part.endswith("labels_no_video_1_0") for part in flags["no_video_vla_direct"])
+
+
+def test_lerobot_shifts_the_pictures_of_augmented_act_as_far_as_our_policies_do() -> None:
+    options = [flag.replace("--dataset.", "--") for flag in RANDOM_SHIFT]
+    shift = ImageTransforms(draccus.parse(DatasetConfig, args=["--repo_id=local/demos", *options]).image_transforms)
+    picture = torch.zeros(3, 64, 64)
+    picture[:, 32, 32] = 1
+    moved = {tuple((shift(picture)[0] == 1).nonzero()[0].tolist()) for _ in range(400)}
+    assert moved == {(32 + down, 32 + right) for down in range(-2, 3) for right in range(-2, 3)}
 
 
 def test_results_of_other_steps_are_not_mixed_with_earlier_ones(tmp_path: Path) -> None:
