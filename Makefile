@@ -17,7 +17,7 @@ $(STAMP):
 	@rm -f .venv/.stamp-*
 	@touch $@
 
-try: $(STAMP) ## Evaluate the shipped policy and write a page, in two to three minutes; flags go in ARGS="--name=value ..."
+try: $(STAMP) ## Evaluate the shipped policy and write a page, in two minutes; flags go in ARGS="--name=value ..."
 	@$(PYTHON) -m scripts.try_pretrained $(ARGS)
 
 demo: $(STAMP) ## Run the whole pipeline on a laptop; flags go in ARGS="--name=value ..."

@@ -304,7 +304,7 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
         episodes = world.labelled_episodes(cell.budget, cell.seed)
     if method.policy == "act":
         chosen = [f"--dataset.episodes={episodes}"] if episodes else []
-        augmentation = RANDOM_SHIFT if method.is_augmented else ()
+        augmentation = RANDOM_SHIFT if method.random_shift else ()
         return [*flags, *chosen, "--policy.type=act", *POLICIES["act"].flags, *augmentation]
     option = "--dataset.episodes" if method.codes in WITHOUT_VIDEO else "--policy.labelled_episodes"
     flags += [

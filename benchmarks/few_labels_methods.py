@@ -40,8 +40,8 @@ class Method:
     - `no_video`: of a LAQ that sees the labelled episodes alone, as do foundation model and policy.
     - `action_codes`: of the actions of the labelled episodes; foundation model and policy see these alone.
     """
-    is_augmented: bool = True
-    """Whether every picture is shifted at random in training, as our policies do by default."""
+    random_shift: bool = False
+    """Whether LeRobot shifts every picture at random in training, as our policies always do themselves."""
 
     def label_set(self, budget: int) -> str | None:
         """Name of the method's labels, None without; with the number of labelled episodes if they depend on it."""
@@ -66,11 +66,11 @@ class Method:
 
 METHODS = {
     "bc": Method("bc"),
-    "act": Method("act", is_augmented=False),
-    "act_augmented": Method("act"),
+    "act": Method("act"),
+    "act_augmented": Method("act", random_shift=True),
     "idm_bc": Method("bc", data="scratch"),
     "pseudo_bc": Method("bc", data="laq"),
-    "pseudo_act": Method("act", data="laq", is_augmented=False),
+    "pseudo_act": Method("act", data="laq"),
     "pseudo_latent": Method("hlrp_action_expert_latent", data="laq", codes="laq"),
     "pseudo_vla_direct": Method("hlrp_vla_direct", data="laq", codes="laq"),
     "random_laq": Method("hlrp_action_expert_latent", codes="random"),
@@ -86,7 +86,7 @@ METHODS = {
     "all_labels": Method("hlrp_action_expert_latent", data="all", codes="laq"),
     "all_labels_vla_direct": Method("hlrp_vla_direct", data="all", codes="laq"),
     "all_labels_bc": Method("bc", data="all"),
-    "all_labels_act": Method("act", data="all", is_augmented=False),
+    "all_labels_act": Method("act", data="all"),
 }
 """Methods by their name in the results.
 
