@@ -17,8 +17,6 @@ from torch import Tensor
 
 from benchmarks.forked import run_forked
 from hlrp.data.dataset import (
-    ACTION_KNOWN,
-    ACTION_VALID,
     CONFIDENCE,
     episode_bounds,
     episode_of_frame,
@@ -28,7 +26,6 @@ from hlrp.data.dataset import (
 )
 from hlrp.data.known_actions import ORDER_OF_LABELLED
 from hlrp.data.labels import load_labels, save_labels
-from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.inverse_dynamics.confidence import Calibration
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
@@ -164,16 +161,6 @@ def write_pseudo_actions(
         *(["--start=scratch"] if laq is None else ["--start=laq", f"--laq_path={laq}"]),
     ]
     run_forked("hlrp.cli.pseudo_label", *flags, log=output.with_suffix(".log"))
-
-
-def leave_out_disputed(dataset: Path, output: Path, *, share: float) -> None:
-    """Write the dataset with predicted actions without the `share` of these with the lowest confidence."""
-    opened = open_dataset("local/hlrp_demos", dataset)
-    columns = {name: read_vectors(opened.meta, name) for name in (CONFIDENCE, ACTION_KNOWN, ACTION_VALID)}
-    confidence, known, valid = (column for column in columns.values() if column is not None)
-    least = confidence[known == 0].quantile(share)
-    kept = (valid == 1) & ((known == 1) | (confidence >= least))
-    write_with_columns(opened, output, {ACTION_VALID: NewColumn(kept.numpy(), opened.meta.features[ACTION_VALID])})
 
 
 def _resumable(module: str, output: Path, flags: list[str]) -> None:

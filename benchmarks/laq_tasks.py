@@ -1,8 +1,7 @@
 """Measure the quantizer's defaults on tasks that were not used to choose any default.
 
 The tasks are the first of a seeded shuffle of all Meta-World tasks. One quantizer learns from the video of all of
-them: without actions, with those of a few episodes, or with those that an inverse dynamics model predicts for all
-episodes, trained on these few. Linear probes are fitted and scored within each task.
+them, without actions or with those of a few episodes. Linear probes are fitted and scored within each task.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.few_labels_jobs import Job, run_jobs
-from benchmarks.few_labels_upstream import leave_out_disputed, train_quantizer, write_pseudo_actions
+from benchmarks.few_labels_upstream import train_quantizer
 from benchmarks.running import require_same_settings
 from hlrp.data.dataset import open_dataset
 from hlrp.data.sources import ClipSource, lerobot_source
@@ -48,11 +47,6 @@ LABELLED_SHARE = 0.025
 """Share of the training episodes whose actions the labelled variant uses."""
 _VARIANTS = {"": (), "_labelled": (f"--labelled_fraction={LABELLED_SHARE}",)}
 """Options of the quantizer's training, by the ending of the names of its results."""
-_STUDENTS = {"_student": 0.0, "_undisputed": 0.25}
-"""Share of the predicted actions, those with the lowest confidence, that is left out, by the ending of the names of the
-quantizer that learns from the others and whose codes are fitted to them."""
-_TEACHER_STEPS, _TEACHER_BATCH, _TEACHER_FRAMES = 300, 32, 3
-"""Steps, clips per step and frames per clip of the inverse dynamics model that predicts these actions."""
 _HELD_OUT = "--held_out=0.2"
 """A fifth of 20 episodes a task, so that every task has held-out episodes."""
 _FEATURES = {"codes": "probe_r2", "vectors": "probe_r2_vectors", "pixels": "probe_r2_pixels"}
@@ -80,9 +74,7 @@ def run(settings: TaskRun) -> dict[str, Any]:
 
     Returns:
         `{task: {"codes", "vectors", "pixels", "codes_labelled", …}}`: R² of the held-out episodes of each task, means
-        over seeds. Names that end with `_labelled` are those of the quantizer that learned from a few actions; names
-        that end with `_student` are those of the one that learned from the actions which these predict, and names that
-        end with `_undisputed` those of the one that learned from three quarters of them, those with most confidence.
+        over seeds. Names that end with `_labelled` are those of the quantizer that learned from a few actions.
 
     Raises:
         RuntimeError: If a quantizer could not be trained or measured.
@@ -90,24 +82,13 @@ def run(settings: TaskRun) -> dict[str, Any]:
     """
     require_same_settings(settings.folder, {"steps": settings.steps})
     jobs: list[Job] = []
-    results: dict[str, list[Path]] = {ending: [] for ending in (*_VARIANTS, *_STUDENTS)}
+    results: dict[str, list[Path]] = {ending: [] for ending in _VARIANTS}
     for seed in range(settings.seeds):
         options: dict[str, Any] = {"steps": settings.steps, "seed": seed, "device": settings.device}
         laqs = {ending: settings.folder / f"laq{ending}_{seed}" for ending in results}
         for ending, flags in _VARIANTS.items():
             train = partial(train_quantizer, settings.dataset, laqs[ending], **options, flags=(_HELD_OUT, *flags))
             jobs.append(Job(f"LAQ {laqs[ending].name}", laqs[ending], train))
-        teacher, completed = laqs["_labelled"], settings.folder / f"actions_{seed}"
-        predict = partial(_predict_actions, settings, teacher, completed, seed)
-        jobs.append(Job(f"predicted actions, seed {seed}", completed, predict, (teacher,)))
-        for ending, left_out in _STUDENTS.items():
-            data = completed
-            if left_out > 0:
-                data = completed.with_name(f"actions{ending}_{seed}")
-                select = partial(leave_out_disputed, completed, data, share=left_out)
-                jobs.append(Job(f"actions of {laqs[ending].name}", data, select, (completed,)))
-            train = partial(train_quantizer, data, laqs[ending], **options, labelled=True, flags=(_HELD_OUT,))
-            jobs.append(Job(f"LAQ {laqs[ending].name}", laqs[ending], train, (data,)))
         for ending, laq in laqs.items():
             result = laq.with_suffix(".json")
             jobs.append(Job(f"R² of {laq.name}", result, partial(_measure, laq, settings, result), (laq,)))
@@ -118,21 +99,6 @@ def run(settings: TaskRun) -> dict[str, Any]:
     means = join(found)
     print(_table(means))
     return means
-
-
-def _predict_actions(settings: TaskRun, teacher: Path, output: Path, seed: int) -> None:
-    """Predict the actions of all episodes, by a model trained on the labelled episodes of the LAQ `teacher`."""
-    write_pseudo_actions(
-        settings.dataset,
-        output,
-        laq=None,
-        episodes=load_laq(teacher).extra["sources"][0]["labelled_episodes"],
-        steps=_TEACHER_STEPS,
-        batch_size=_TEACHER_BATCH,
-        frames=_TEACHER_FRAMES,
-        seed=seed,
-        device=settings.device,
-    )
 
 
 def _measure(laq: Path, settings: TaskRun, output: Path) -> None:

@@ -13,13 +13,10 @@ import pytest
 import torch
 
 from benchmarks import laq_causes, laq_tasks
-from benchmarks.few_labels_upstream import leave_out_disputed
 from benchmarks.laq_causes import correlations, moving_share
 from benchmarks.laq_ranking import QUANTIZERS, RankingRun, card_numbers, quantizer_jobs, rank, run, spearman
 from benchmarks.laq_tasks import ALL_TASKS, TaskRun, join, task_scores
 from benchmarks.running import run_sections
-from hlrp.data.dataset import ACTION_KNOWN, ACTION_VALID, CONFIDENCE, open_dataset, read_vectors
-from hlrp.data.rewritten_dataset import NewColumn, write_with_columns
 from hlrp.storage.files import write_json
 from tiny_datasets import TASKS
 
@@ -113,39 +110,14 @@ def test_a_task_is_scored_on_its_own_held_out_episodes(laq_path: Path, image_dat
 
 
 def test_finished_quantizers_of_drawn_tasks_are_not_trained_again(tmp_path: Path) -> None:
-    for name in ("actions_0", "actions_undisputed_0"):
-        (tmp_path / name).mkdir()
-    for name in ("laq_0", "laq_labelled_0", "laq_student_0", "laq_undisputed_0"):
+    for name in ("laq_0", "laq_labelled_0"):
         (tmp_path / name).mkdir()
         write_json(tmp_path / f"{name}.json", {"a": {"codes": 0.25, "vectors": 0.5, "pixels": 0.75}})
     settings = TaskRun(tmp_path, tmp_path, steps=500, seeds=1, device="cpu", workers=1)
     found = laq_tasks.run(settings)["a"]
-    assert found["codes_labelled"] == found["codes_student"] == 0.25
+    assert found["codes"] == found["codes_labelled"] == 0.25
     with pytest.raises(ValueError, match="--steps was 500"):
         laq_tasks.run(replace(settings, steps=60))
-
-
-def test_the_predicted_actions_with_the_least_confidence_are_left_out(image_dataset_root: Path, tmp_path: Path) -> None:
-    dataset = open_dataset("local/demos", image_dataset_root)
-    frames = dataset.num_frames
-    confidence = np.linspace(1, 0, frames, dtype=np.float32)[:, None]
-    known = np.arange(frames)[:, None] >= frames - 10  # known actions stay, whatever their confidence
-    flag = {"dtype": "bool", "shape": (1,), "names": None}
-    number = {"dtype": "float32", "shape": (1,), "names": None}
-    columns = {
-        CONFIDENCE: NewColumn(confidence, number),
-        ACTION_KNOWN: NewColumn(known, flag),
-        ACTION_VALID: NewColumn(np.ones_like(known), flag),
-    }
-    write_with_columns(dataset, tmp_path / "predicted", columns)
-    leave_out_disputed(tmp_path / "predicted", tmp_path / "kept", share=0.25)
-    valid = read_vectors(open_dataset("local/kept", tmp_path / "kept").meta, ACTION_VALID)
-    assert valid is not None
-    predicted = valid[:-10, 0]
-    first_left_out = round(0.75 * len(predicted))
-    assert predicted[: first_left_out - 1].all()
-    assert not predicted[first_left_out + 1 :].any()
-    assert valid[-10:].all()
 
 
 def test_causes_are_measured_on_the_clips_of_the_scores(
