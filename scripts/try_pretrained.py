@@ -8,7 +8,8 @@ from pathlib import Path
 from hlrp.cli.common import read_options, run_cli
 from hlrp.demo.evaluation_files import success
 from hlrp.demo.stages import StageFailed
-from hlrp.demo.trial import TrialConfig, try_policy
+from hlrp.demo.trial import try_policy
+from hlrp.demo.trial_config import TrialConfig
 
 
 def main(config: TrialConfig) -> None:

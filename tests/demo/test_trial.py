@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from lerobot.utils.io_utils import write_video
 
-from hlrp.demo.trial import TrialConfig, try_policy
+from hlrp.demo.trial import try_policy
+from hlrp.demo.trial_config import TrialConfig
 from hlrp.demo.trial_results import imagined_moments
 from hlrp.laq.checkpoint import load_laq
 

@@ -13,7 +13,7 @@ import torch
 from hlrp.data.video_folder import open_video_source
 from hlrp.demo.evaluation_files import rollout_videos, success
 from hlrp.demo.pipeline import start_over
-from hlrp.demo.trial import TrialConfig
+from hlrp.demo.trial_config import TrialConfig
 from hlrp.foundation.checkpoint import METRICS_FILE
 from hlrp.laq.checkpoint import QUALITY_FILE, LoadedLAQ
 from hlrp.measure.held_out import quality_clips
