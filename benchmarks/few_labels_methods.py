@@ -41,7 +41,7 @@ class Method:
     - `action_codes`: of the actions of the labelled episodes; foundation model and policy see these alone.
     """
     random_shift: bool = False
-    """Whether LeRobot shifts every picture at random in training, as our policies always do themselves."""
+    """Whether LeRobot shifts every picture at random in training; our policies do so themselves by default."""
 
     def label_set(self, budget: int) -> str | None:
         """Name of the method's labels, None without; with the number of labelled episodes if they depend on it."""

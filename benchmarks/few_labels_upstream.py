@@ -16,14 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from benchmarks.forked import run_forked
-from hlrp.data.dataset import (
-    CONFIDENCE,
-    episode_bounds,
-    episode_of_frame,
-    open_dataset,
-    read_actions,
-    read_vectors,
-)
+from hlrp.data.dataset import CONFIDENCE, episode_bounds, episode_of_frame, open_dataset, read_actions, read_vectors
 from hlrp.data.known_actions import ORDER_OF_LABELLED
 from hlrp.data.labels import load_labels, save_labels
 from hlrp.data.sources import ClipSource, lerobot_source
