@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs
+from benchmarks.few_labels_cells import World, cell_jobs, labeller_jobs, once
 from benchmarks.few_labels_jobs import run_jobs
 from benchmarks.few_labels_methods import BALL, CLEAN, METHODS, Cell, budget_name, planned_cells
-from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
+from benchmarks.few_labels_plot import methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
+from benchmarks.few_labels_tables import labeller_table, success_table
 from benchmarks.running import merge_json, require_known, require_same_settings
 from hlrp.cli.common import read_options, run_cli
 from hlrp.runtime.checks import require_numbers
-from hlrp.runtime.tables import table
 from hlrp.storage.files import new_file
 
 _COMPARED_WITH = ("bc", "act", "idm_bc", "random_laq", "no_video_vla_direct", "action_codes_vla_direct")
@@ -103,10 +103,13 @@ def main(config: BenchConfig) -> None:
         require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING} | _CHOICE)
     for group in [] if config.summarize else _groups(config, cells):
         # First the result that takes least time: how well every labeller predicts the actions of unlabelled episodes.
-        if set(config.methods) == set(METHODS):
-            failed += run_jobs(labeller_jobs(worlds, group), workers=config.workers)
-        print(labeller_table(gather_labellers(worlds, cells)), flush=True)
-        failed += run_jobs(cell_jobs(worlds, group), workers=config.workers)
+        scored = set(config.methods) == set(METHODS)
+        jobs = [
+            *(labeller_jobs(worlds, group) if scored else []),
+            *cell_jobs(worlds, group, after_scores=scored),
+        ]
+        failed += run_jobs(once(jobs), workers=config.workers)
+        print(labeller_table(gather_labellers(worlds, cells)))
         print(success_table(gather(worlds, cells)), flush=True)
     results = gather(worlds, cells)
     # Other keys of the file are kept: sections of `benchmarks.laq` copy their results there.
@@ -215,41 +218,6 @@ def gather_labellers(worlds: dict[str, World], cells: list[Cell]) -> dict[str, A
 def _mean_scores(found: list[dict[str, float]]) -> dict[str, Any]:
     means = {key: sum(scores[key] for scores in found) / len(found) for key in found[0]}
     return {**means, "seeds": [scores["action_r2"] for scores in found]}
-
-
-def labeller_table(labellers: dict[str, Any]) -> str:
-    """Table of R², and of the calibration error in brackets, by labeller and budget."""
-    budgets = sorted({int(budget) for scores in labellers.values() for budget in scores})
-
-    def cell(scores: dict[str, Any] | None) -> str:
-        if scores is None:
-            return ""
-        error = scores.get("calibration_error")
-        return f"{scores['action_r2']:.3f}" + ("" if error is None else f" ({error:.3f})")
-
-    rows = [[name, *(cell(scores.get(str(budget))) for budget in budgets)] for name, scores in labellers.items()]
-    return table(["action R² (calibration error)", *(f"{budget} labelled" for budget in budgets)], rows)
-
-
-def success_table(results: dict[str, Any]) -> str:
-    """Table of success rates with their intervals, by method and budget."""
-    cells = results["cells"]
-    budgets = in_order({budget for found in cells.values() for budget in found})
-    rows = []
-    for name, found in cells.items():
-        shown = [found.get(budget) for budget in budgets]
-        rows.append(
-            [
-                name,
-                *(
-                    f"{one['success']:.0%} ({one['interval'][0]:.0%}–{one['interval'][1]:.0%}; {len(one['seeds'])})"
-                    if one
-                    else ""
-                    for one in shown
-                ),
-            ]
-        )
-    return table(["success (95 %; seeds)", *(f"{budget} labelled" for budget in budgets)], rows)
 
 
 if __name__ == "__main__":

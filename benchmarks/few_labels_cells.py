@@ -11,9 +11,10 @@ from typing import Protocol
 from benchmarks import few_labels_upstream as upstream
 from benchmarks.few_labels_jobs import Job
 from benchmarks.few_labels_methods import ALL, BY_BUDGET, CLEAN, METHODS, WITHOUT_VIDEO, Cell
+from benchmarks.few_labels_tables import labeller_table
 from benchmarks.forked import run_forked
 from benchmarks.laq import TASKS
-from benchmarks.policy_runs import train_and_evaluate
+from benchmarks.policy_runs import evaluate_policy, train_policy, trained_record
 from benchmarks.policy_success import POLICIES
 from hlrp.storage.files import write_json
 
@@ -59,6 +60,10 @@ class World:
     def result(self, cell: Cell) -> Path:
         """JSON file of a finished cell."""
         return self.folder / "cells" / f"{cell.name}.json"
+
+    def run(self, cell: Cell) -> Path:
+        """Folder in which the policy of a cell is trained and evaluated."""
+        return self.folder / "runs" / cell.name
 
     def labeller_scores(self, budget: int, seed: int) -> Path:
         """JSON file of R² of every labeller."""
@@ -215,7 +220,7 @@ def _parts(kind: str) -> tuple[str, int]:
 
 
 def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
-    """Jobs of all labellers (inverse dynamics models, and probes of codes), and of their scores."""
+    """Jobs of all labellers (inverse dynamics models, and probes of codes), and of their scores, which are printed."""
     jobs: list[Job] = []
     for name, budget, seed in dict.fromkeys((cell.world, cell.budget, cell.seed) for cell in cells):
         if budget == ALL:
@@ -242,18 +247,27 @@ def labeller_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         ) -> None:
             episodes = world.labelled_episodes(budget, seed)
             output = world.labeller_scores(budget, seed)
-            upstream.write_labeller_scores(world.dataset, output, episodes=episodes, codes=codes, read=read)
+            scores = upstream.write_labeller_scores(world.dataset, output, episodes=episodes, codes=codes, read=read)
+            print(labeller_table({name: {str(budget): found} for name, found in scores.items()}), flush=True)
 
         title = f"scores of labellers, {name}, {budget} labelled, seed {seed}"
         jobs.append(Job(title, world.labeller_scores(budget, seed), run, (*codes.values(), *read.values())))
-    return _once(jobs)
+    return once(jobs)
 
 
-def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
-    """Jobs that train and evaluate every cell, after everything that it needs."""
+def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell], *, after_scores: bool = False) -> list[Job]:
+    """Jobs that train and evaluate every cell without a result, and that write what it needs.
+
+    Args:
+        worlds: Worlds by name.
+        cells: Cells, the most urgent first.
+        after_scores: Evaluate a policy only after its labellers are scored (see `labeller_jobs`).
+    """
     jobs: list[Job] = []
     for cell in cells:
         world, method = worlds[cell.world], METHODS[cell.method]
+        if world.result(cell).is_file():
+            continue
         jobs.append(world.record())
         needed = [world.dataset]
         kind = method.label_set(cell.budget)
@@ -269,13 +283,16 @@ def cell_jobs(worlds: dict[str, World], cells: Sequence[Cell]) -> list[Job]:
         if method.needs_labels_of_pseudo:
             jobs += world.pseudo_label_jobs(method.data, cell.budget, cell.seed)
             needed.append(world.labels_of_pseudo(method.data, cell.budget, cell.seed))
-        run = partial(_train_and_evaluate, world, cell)
+        trained = trained_record(world.run(cell))
         title = f"{cell.method}, {cell.budget or 'all'} labelled, {cell.world}, seed {cell.seed}"
-        jobs.append(Job(title, world.result(cell), run, tuple(needed)))
-    return _once(jobs)
+        jobs.append(Job(f"training {title}", trained, partial(_train, world, cell), tuple(needed)))
+        scores = [world.labeller_scores(cell.budget, cell.seed)] if after_scores and cell.budget != ALL else []
+        evaluate = partial(_evaluate, world, cell)
+        jobs.append(Job(f"evaluating {title}", world.result(cell), evaluate, (trained, *scores)))
+    return once(jobs)
 
 
-def _once(jobs: Sequence[Job]) -> list[Job]:
+def once(jobs: Sequence[Job]) -> list[Job]:
     """The first job of each output, in order."""
     first: dict[Path, Job] = {}
     for job in jobs:
@@ -283,10 +300,12 @@ def _once(jobs: Sequence[Job]) -> list[Job]:
     return list(first.values())
 
 
-def _train_and_evaluate(world: World, cell: Cell) -> None:
-    folder = world.folder / "runs" / cell.name
-    flags = policy_flags(world, cell)
-    write_json(world.result(cell), train_and_evaluate(folder, flags, world.settings, tasks=TASKS, seed=cell.seed))
+def _train(world: World, cell: Cell) -> None:
+    train_policy(world.run(cell), policy_flags(world, cell), world.settings, seed=cell.seed)
+
+
+def _evaluate(world: World, cell: Cell) -> None:
+    write_json(world.result(cell), evaluate_policy(world.run(cell), world.settings, tasks=TASKS))
 
 
 def policy_flags(world: World, cell: Cell) -> list[str]:

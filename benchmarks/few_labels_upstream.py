@@ -168,15 +168,18 @@ def _resumable(module: str, output: Path, flags: list[str]) -> None:
 
 def write_labeller_scores(
     dataset: Path, output: Path, *, episodes: list[int], codes: dict[str, Path], read: dict[str, Path]
-) -> None:
+) -> dict[str, dict[str, float]]:
     """Measure R² of the actions of unlabelled episodes, pooled over dimensions in units of their standard deviation.
 
     Args:
         dataset: Dataset with the true actions.
-        output: JSON file to write: R² by name of the labeller, and the calibration error of a confidence.
+        output: JSON file to write what is returned to.
         episodes: Labelled episodes, on which the probes of codes and vectors are fitted.
         codes: Label sets by name; a ridge regression predicts the action of the first frame of every clip from them.
         read: Pseudo-labelled datasets by name; the actions in them are compared with the true ones.
+
+    Returns:
+        `action_r2` and, for pseudo-labelled datasets, `calibration_error` of the confidence, by name of the labeller.
     """
     opened = open_dataset("local/hlrp_demos", dataset)
     actions = read_actions(opened)
@@ -205,6 +208,7 @@ def write_labeller_scores(
             "calibration_error": Calibration.of(confidence[~labelled, 0].numpy(), right.numpy()).error,
         }
     write_json(output, scores)
+    return scores
 
 
 def _probe(

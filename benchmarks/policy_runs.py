@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from benchmarks.forked import run_forked
 from hlrp.demo.pipeline import EVAL_SEED, evaluation_flags
+from hlrp.storage.files import write_json
 
 _EVAL_STEPS = 120
 """Steps that an evaluation episode may take; the experts need fewer than 100."""
@@ -42,40 +43,63 @@ class PolicySettings(Protocol):
 def train_and_evaluate(
     folder: Path, flags: Sequence[str], settings: PolicySettings, *, tasks: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Train a policy and evaluate it; the weights are deleted afterwards, and the logs stay in `folder`.
+    """Train a policy and evaluate it; see `train_policy` and `evaluate_policy`."""
+    train_policy(folder, flags, settings, seed=seed)
+    return evaluate_policy(folder, settings, tasks=tasks)
+
+
+def trained_record(folder: Path) -> Path:
+    """JSON file that `train_policy` writes last: `command` (options) and `train_minutes` (CPU time)."""
+    return folder / "trained.json"
+
+
+def train_policy(folder: Path, flags: Sequence[str], settings: PolicySettings, *, seed: int) -> None:
+    """Train a policy.
 
     Args:
         folder: Folder of this run; what an interrupted run left there is removed.
         flags: Options of lerobot-train that describe the policy and its data.
         settings: Steps, sizes and device.
-        tasks: Meta-World tasks of the evaluation.
-        seed: Seed of the weights and of the training batches. Evaluation episodes are the same for all seeds.
-
-    Returns:
-        `outcomes` (whether each evaluation episode succeeded, by task), `train_minutes` and `eval_minutes` (CPU time),
-        and the `command` of the training.
+        seed: Seed of the weights and of the training batches.
     """
     shutil.rmtree(folder, ignore_errors=True)
     shared = train_flags(
         folder / "train", steps=settings.steps, batch_size=settings.batch_size, seed=seed, device=settings.device
     )
-    flags = [*flags, *shared]
-    trained = run_forked("benchmarks.train_in_memory", *flags, log=folder / "train.log")
-    policy = folder / "train" / "checkpoints" / "last" / "pretrained_model"
+    command = [*flags, *shared]
+    cost = run_forked("benchmarks.train_in_memory", *command, log=folder / "train.log")
+    write_json(trained_record(folder), {"command": command, "train_minutes": cost.cpu_minutes})
+
+
+def evaluate_policy(folder: Path, settings: PolicySettings, *, tasks: Sequence[str]) -> dict[str, Any]:
+    """Evaluate the policy that `train_policy` left in `folder`, and delete its weights; the logs stay.
+
+    Args:
+        folder: Folder of the run.
+        settings: Episodes of each task, and the device.
+        tasks: Meta-World tasks of the evaluation. Their episodes are the same for all seeds of the training.
+
+    Returns:
+        `outcomes` (whether each evaluation episode succeeded, by task), `train_minutes` and `eval_minutes` (CPU time),
+        and the `command` of the training.
+    """
+    shutil.rmtree(folder / "eval", ignore_errors=True)
     evaluation = eval_flags(
-        policy,
+        folder / "train" / "checkpoints" / "last" / "pretrained_model",
         folder / "eval",
         tasks=tasks,
         episodes=settings.eval_episodes,
         steps=_EVAL_STEPS,
         device=settings.device,
     )
-    evaluated = run_forked("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
+    cost = run_forked("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
     outcomes = read_outcomes(folder / "eval" / "eval_info.json")
+    trained = json.loads(trained_record(folder).read_text(encoding="utf-8"))
+    # The record goes first: if the deletion is interrupted, the policy counts as not trained.
+    trained_record(folder).unlink()
     for part in ("train", "eval"):
         shutil.rmtree(folder / part)
-    cost = {"train_minutes": trained.cpu_minutes, "eval_minutes": evaluated.cpu_minutes}
-    return {"outcomes": outcomes, "command": flags, **cost}
+    return {"outcomes": outcomes, "eval_minutes": cost.cpu_minutes, **trained}
 
 
 def train_flags(output: Path, *, steps: int, batch_size: int, seed: int, device: str) -> list[str]:

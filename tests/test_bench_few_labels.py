@@ -14,12 +14,13 @@ from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.transforms.transforms import ImageTransforms
 
-from benchmarks.few_labels import BenchConfig, _groups, main, success_table
+from benchmarks.few_labels import BenchConfig, _groups, main
 from benchmarks.few_labels_cells import RANDOM_SHIFT, World, cell_jobs, labeller_jobs, policy_flags
 from benchmarks.few_labels_jobs import Job, run_jobs
 from benchmarks.few_labels_methods import METHODS, Cell, budget_name, planned_cells
 from benchmarks.few_labels_plot import in_order, methods_figure, success_figure, video_figure
 from benchmarks.few_labels_statistics import cell_summary, paired_difference
+from benchmarks.few_labels_tables import success_table
 from benchmarks.few_labels_upstream import choose_episodes
 from benchmarks.running import merge_json, require_same_settings
 from benchmarks.train_in_memory import keep_in_memory
@@ -107,6 +108,17 @@ def test_the_output_of_every_job_is_what_another_needs_or_a_result(tmp_path: Pat
     outputs = {job.output for job in jobs}
     assert all(path in outputs for job in jobs for path in job.after)
     assert all(worlds[cell.world].result(cell) in outputs for cell in cells)
+
+
+def test_policies_train_while_labellers_run_but_are_evaluated_after_the_scores(tmp_path: Path) -> None:
+    world = World("clean", BenchConfig(output=tmp_path / "few_labels.json"))
+    cell, finished = Cell("clean", "bc", 1, 0), Cell("clean", "bc", 1, 1)
+    world.result(finished).parent.mkdir(parents=True)
+    world.result(finished).touch()
+    jobs = {job.output: job for job in cell_jobs({"clean": world}, [cell, finished], after_scores=True)}
+    scores = world.labeller_scores(1, 0)
+    assert [path for path, job in jobs.items() if scores in job.after] == [world.result(cell)]
+    assert not any(path.name.endswith("_1") for path in jobs)
 
 
 def test_only_the_controls_without_video_lose_the_other_episodes(tmp_path: Path, image_dataset_root: Path) -> None:
