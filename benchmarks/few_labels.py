@@ -123,12 +123,13 @@ def main(config: BenchConfig) -> None:
 
 def _draw(config: BenchConfig, cells: dict[str, Any]) -> None:
     """Write the plots: all methods over all budgets, what video adds, and each world at the smallest budget."""
-    figures = {"": success_figure(cells), "_video": video_figure(cells)}
+    kinds = {name: method.learns_from for name, method in METHODS.items()}
+    figures = {"": success_figure(cells, kinds), "_video": video_figure(cells)}
     rows = {name: found.get("1", found.get("all")) for name, found in cells.items()}
     for title, suffix in (("_methods", ""), ("_ball", f" ({BALL})")):
         shown = {name: rows[name + suffix] for name in METHODS if rows.get(name + suffix) is not None}
         if shown:
-            figures[title] = methods_figure(shown, {name: METHODS[name].learns_from for name in shown})
+            figures[title] = methods_figure(shown, kinds)
     for name, png in figures.items():
         if png is not None:
             with new_file(config.results.with_name(f"{config.results.stem}{name}.png")) as scratch:

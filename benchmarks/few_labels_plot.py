@@ -9,46 +9,71 @@ from typing import Any
 from hlrp.report.plots.style import FAINT, INK, PALETTE, figure_style, new_figure, png
 
 
-def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes:
-    """Draw success rates with their 95 % intervals over the labelled episodes of a task.
+def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], kinds: Mapping[str, str]) -> bytes | None:
+    """Draw success rates with 95 % intervals over the labelled episodes of a task: a plot for each kind of method.
 
     Args:
-        cells: `success` and `interval` by method and budget. Methods whose name ends with a world in brackets are drawn
-            in a plot of their own.
+        cells: `success` and `interval` by method and budget.
+        kinds: What each method learns from. Methods without a kind are left out.
 
     Returns:
-        A PNG file.
+        A PNG file; None if there is nothing to draw.
     """
-    worlds: dict[str, dict[str, Mapping[str, Mapping[str, Any]]]] = {}
-    for name, budgets in cells.items():
-        method, world = name.partition(" ")[::2]
-        worlds.setdefault(world, {})[method] = budgets
+    lines = _with_all_labels({name: cells[name] for name in kinds if name in cells})
+    shown = [kind for kind in dict.fromkeys(kinds.values()) if any(kinds[name] == kind for name in lines)]
+    if not shown:
+        return None
+    budgets = in_order({budget for line in lines.values() for budget in line})
     with figure_style():
-        figure = new_figure(4.2)
-        plots = figure.subplots(1, max(len(worlds), 1), sharey=True, squeeze=False)[0]
-        colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(_methods(worlds)))}
-        # Colours repeat after the palette; methods of one colour differ in line and marker, also at a single budget.
-        styles = {name: "-o" if i < len(PALETTE) else "--s" for i, name in enumerate(colours)}
-        every = in_order({budget for budgets in cells.values() for budget in budgets})
-        for axes, (world, methods) in zip(plots, sorted(worlds.items()), strict=False):
-            for number, (name, budgets) in enumerate(methods.items()):
-                known = [(budget, budgets[budget]) for budget in in_order(budgets)]
-                # Points of one budget are moved apart, so that their intervals do not cover each other.
-                places = [every.index(budget) + 0.035 * (number - len(methods) / 2) for budget, _ in known]
-                rates = [found["success"] for _, found in known]
-                low, high = zip(*(found["interval"] for _, found in known), strict=True)
-                axes.plot(places, rates, styles[name], markersize=4, color=colours[name], label=name)
-                axes.vlines(places, low, high, color=colours[name], linewidth=1, alpha=0.5)
-            axes.set_title("with a large ball" if world else "the tasks alone", fontsize=9)
-            axes.set_xticks(range(len(every)), every)
-            axes.set_xlim(-0.4, len(every) - 0.6)
-            axes.set_xlabel("labelled episodes of each task", color=FAINT)
-            axes.set_ylim(0, 1.03)
-            axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], color=INK)
-            axes.grid(axis="y")
-        plots[0].set_ylabel("success", color=FAINT)
-        figure.legend(*_legend(plots), loc="outside right upper", fontsize=7.5)
+        figure = new_figure(0.6 + 2.1 * math.ceil(len(shown) / 2))
+        plots = figure.subplots(math.ceil(len(shown) / 2), 2, sharex=True, sharey=True, squeeze=False).flatten()
+        for axes, kind in zip(plots, shown, strict=False):
+            _draw_lines(axes, {name: line for name, line in lines.items() if kinds[name] == kind}, budgets)
+            axes.set_title(kind, fontsize=9)
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+        for axes in plots[len(shown) :]:
+            axes.set_visible(False)
+        figure.supxlabel("labelled episodes of each task", color=FAINT, fontsize=9)
+        figure.supylabel("success", color=FAINT, fontsize=9)
         return png(figure)
+
+
+_SAME_WITH_ALL_LABELS = {
+    "bc": "all_labels_bc",
+    "act": "all_labels_act",
+    "hlrp_vla_direct": "all_labels_vla_direct",
+    "hlrp_action_expert_latent": "all_labels",
+}
+"""Methods that train the same policy on the true actions of all episodes."""
+
+
+def _with_all_labels(
+    cells: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Budgets of each method; those of methods that use all labels belong to the same policy with fewer labels."""
+    lines = {name: dict(found) for name, found in cells.items()}
+    for name, same in _SAME_WITH_ALL_LABELS.items():
+        if name in lines and same in lines:
+            lines[name] |= lines.pop(same)
+    return lines
+
+
+def _draw_lines(axes: Any, lines: Mapping[str, Mapping[str, Mapping[str, Any]]], budgets: list[str]) -> None:
+    """Draw the success of methods over the budgets."""
+    for number, (name, found) in enumerate(lines.items()):
+        known = [budget for budget in budgets if budget in found]
+        # Points of one budget are moved apart, so that their intervals do not cover each other.
+        places = [budgets.index(budget) + 0.06 * (number - (len(lines) - 1) / 2) for budget in known]
+        rates = [found[budget]["success"] for budget in known]
+        colour = PALETTE[number % len(PALETTE)]
+        axes.plot(places, rates, "-o", markersize=4, color=colour, label=name)
+        low, high = zip(*(found[budget]["interval"] for budget in known), strict=True)
+        axes.vlines(places, low, high, color=colour, linewidth=1, alpha=0.5)
+    axes.set_xticks(range(len(budgets)), budgets)
+    axes.set_xlim(-0.4, len(budgets) - 0.6)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"], color=INK)
+    axes.grid(axis="y")
 
 
 _ALONE, _LATENTS, _READ, _SCRATCH, _ALL_TRUE = (
@@ -133,7 +158,8 @@ def methods_figure(rows: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, st
 
     Args:
         rows: `success` and `interval` by method.
-        kinds: What each method learns from, which gives the colours.
+        kinds: What each method learns from, which gives the colours. It lists all methods, so that a kind has the same
+            colour in every plot.
 
     Returns:
         A PNG file.
@@ -163,10 +189,6 @@ def methods_figure(rows: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, st
 def in_order(budgets: Iterable[str]) -> list[str]:
     """Budgets by their number of labelled episodes; all labels come last."""
     return sorted(budgets, key=lambda budget: math.inf if budget == "all" else int(budget))
-
-
-def _methods(worlds: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [name for methods in worlds.values() for name in methods]
 
 
 def _legend(plots: Any) -> tuple[list[Any], list[str]]:

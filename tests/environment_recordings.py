@@ -22,6 +22,7 @@ from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
 from hlrp.latents import LatentSpec
+from hlrp.options.train_laq import TrainLAQConfig
 from hlrp.report.saving import save_laq
 from policy_workshop import make_foundation
 
@@ -76,8 +77,13 @@ def features_of(frame: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def prepare_stages(dataset: LeRobotDataset, folder: Path) -> None:
-    """What comes before a policy, untrained and of debug size: a LAQ, its labels of the dataset, a foundation model."""
-    spec = LatentSpec(frame_offset_s=LABEL_FRAMES / dataset.fps)
+    """What comes before a policy, untrained and of debug size: a LAQ, its labels of the dataset, a foundation model.
+
+    The codes have the default geometry of `hlrp-train-laq`.
+    """
+    default = TrainLAQConfig()
+    offset = LABEL_FRAMES / dataset.fps
+    spec = LatentSpec(codebook_size=default.codebook_size, code_seq_len=default.code_seq_len, frame_offset_s=offset)
     torch.manual_seed(0)
     model = LatentActionQuantizer(replace(debug(), spec=spec))
     height, width = model.config.image_size

@@ -181,10 +181,13 @@ def test_tables_and_plots_put_all_labels_last() -> None:
     header = success_table({"cells": cells}).splitlines()[0]
     assert header.index("1 labelled") < header.index("10 labelled") < header.index("all labelled")
     assert in_order(["all", "10", "3"]) == ["3", "10", "all"]
-    assert success_figure(cells).startswith(b"\x89PNG")
     rows = {name: {"success": 0.5, "interval": [0.4, 0.6]} for name in METHODS}
     kinds = {name: method.learns_from for name, method in METHODS.items()}
     assert methods_figure(rows, kinds).startswith(b"\x89PNG")
+    drawn = success_figure(cells, kinds)
+    assert drawn is not None
+    assert drawn.startswith(b"\x89PNG")
+    assert success_figure({"bc (ball)": cells["bc (ball)"]}, kinds) is None
     assert kinds["bc"] == kinds["act"] != kinds["pseudo_bc"] == kinds["idm_bc"]
     assert [budget_name(0), budget_name(3)] == ["all", "3"]
 

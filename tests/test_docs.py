@@ -24,7 +24,7 @@ from mkdocs.config.defaults import MkDocsConfig
 import hlrp
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
 from hlrp.options.check_leak import split_flags
-from tiny_datasets import moving_square
+from tiny_datasets import CAMERA, moving_square
 from tiny_videos import write_pictures
 
 ROOT = Path(__file__).parents[1]
@@ -303,7 +303,7 @@ def test_the_commands_of_the_how_to_pages_run(
     policy = "--policy.push_to_hub=false --dataset.repo_id=local/demos --dataset.root=outputs/demos"
     script = "\n".join(
         [
-            f'DATA=outputs/demos; FILMS={films}; TASK="move the square"',
+            f'DATA=outputs/demos; FILMS={films}; TASK="move the square"; CAMERA={CAMERA}',
             with_films,
             mixed,
             logged,

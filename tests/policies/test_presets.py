@@ -27,8 +27,8 @@ def test_hlrp_vla_has_the_plans_defaults() -> None:
         "n_obs_steps": 1,
         "chunk_size": 1,
         "n_action_steps": 1,
-        "codebook_size": 8,
-        "code_seq_len": 4,
+        "codebook_size": None,  # the plan has the numbers of one LAQ; today they are read from the LAQ
+        "code_seq_len": None,
         "action_start_token": "<ACTION>",
         "action_end_token": "</ACTION>",
         "action_token_fmt": "<ACT_{i}>",
@@ -60,8 +60,8 @@ def test_hlrp_diffusion_has_the_plans_defaults() -> None:
     expected = {
         "vla_model_name": "nvidia/Cosmos-Reason2-2B",
         "laq_checkpoint_path": "",
-        "codebook_size": 8,
-        "code_seq_len": 4,
+        "codebook_size": None,  # the plan has the numbers of one LAQ; today they are read from the LAQ
+        "code_seq_len": None,
         "latent_embed_dim": 64,
         "freeze_vla": True,
         "horizon": 16,

@@ -22,10 +22,6 @@ class HLRPDiffusionConfig(VLAPreset, HLRPActionExpertLatentConfig):
     """Actions executed before the next prediction. None: half of horizon, rounded up."""
     chunk_size: int | None = None
     """Set from horizon; leave it out."""
-    codebook_size: int | None = 8
-    """Codebook size k; must equal that of the LAQ. None: read it from the LAQ."""
-    code_seq_len: int | None = 4
-    """Code slots s per transition; must equal those of the LAQ. None: read them from the LAQ."""
     latent_embed_dim: int | None = 64
     """Width of learned vectors, one per code, that represent codes. None: use the LAQ's own code vectors, frozen."""
     freeze_vla: bool = True

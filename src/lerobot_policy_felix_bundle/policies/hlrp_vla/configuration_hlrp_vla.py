@@ -27,10 +27,6 @@ class HLRPVLAConfig(VLAPreset, HLRPVLADirectConfig):
     """Actions predicted at once. None: the number of frames that one latent action spans, which is also the maximum."""
     n_action_steps: int | None = 1
     """Actions executed before the next prediction. None: half of chunk_size, rounded up."""
-    codebook_size: int | None = 8
-    """Codebook size k; must equal that of the LAQ. None: read it from the LAQ."""
-    code_seq_len: int | None = 4
-    """Code slots s per transition; must equal those of the LAQ. None: read them from the LAQ."""
     laq_decoder_type: str = "learned"
     """Decoder from codes to actions. learned: an MLP on the tokens of the LAQ's decoder. codebook_lookup: a linear map
     of the code vectors."""
