@@ -333,4 +333,6 @@ def policy_flags(world: World, cell: Cell) -> list[str]:
     if method.policy == "bc":
         return [*flags, "--policy.type=hlrp_action_expert_latent", "--policy.latent_conditioning=false"]
     frozen = ["--policy.freeze_vla=true"] if method.policy == "hlrp_action_expert_latent" else []
-    return [*flags, f"--policy.type={method.policy}", f"--policy.latent_labels_path={labels}", *frozen]
+    if method.policy != "hlrp_action_expert_direct":  # by default, it learns nothing from labels
+        flags.append(f"--policy.latent_labels_path={labels}")
+    return [*flags, f"--policy.type={method.policy}", *frozen]

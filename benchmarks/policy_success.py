@@ -36,27 +36,37 @@ class PolicyEntry:
 
     policy_type: str
     on_foundation: bool
-    """Whether the policy starts from the foundation checkpoint, with latent labels."""
+    """Whether the policy starts from the foundation checkpoint."""
+    reads_labels: bool
+    """Whether the policy learns from latent labels."""
     pays_upstream: bool
     """Whether the time of LAQ, labels and foundation model counts as training time of the policy."""
     flags: tuple[str, ...] = ()
 
 
-def _ours(policy_type: str, *flags: str, pays_upstream: bool = True) -> PolicyEntry:
-    return PolicyEntry(policy_type=policy_type, on_foundation=True, pays_upstream=pays_upstream, flags=flags)
+def _ours(policy_type: str, *flags: str, reads_labels: bool = True, pays_upstream: bool = True) -> PolicyEntry:
+    return PolicyEntry(
+        policy_type=policy_type,
+        on_foundation=True,
+        reads_labels=reads_labels,
+        pays_upstream=pays_upstream,
+        flags=flags,
+    )
 
 
 def _theirs(policy_type: str, *flags: str) -> PolicyEntry:
-    return PolicyEntry(policy_type=policy_type, on_foundation=False, pays_upstream=False, flags=flags)
+    return PolicyEntry(
+        policy_type=policy_type, on_foundation=False, reads_labels=False, pays_upstream=False, flags=flags
+    )
 
 
 POLICIES = {
     "hlrp_vla_direct": _ours("hlrp_vla_direct"),
     "hlrp_action_expert_latent": _ours("hlrp_action_expert_latent", "--policy.freeze_vla=true"),
-    "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct"),
+    "hlrp_action_expert_direct": _ours("hlrp_action_expert_direct", reads_labels=False),
     # The VLM is loaded but not used: without latent conditioning, nothing of stages 1 and 2 affects the actions.
     "hlrp_action_expert_latent_without": _ours(
-        "hlrp_action_expert_latent", "--policy.latent_conditioning=false", pays_upstream=False
+        "hlrp_action_expert_latent", "--policy.latent_conditioning=false", reads_labels=False, pays_upstream=False
     ),
     "act": _theirs(
         "act",
@@ -199,13 +209,10 @@ def _train_and_evaluate(contest: Contest, upstream: Upstream, name: str) -> None
 
 def policy_flags(entry: PolicyEntry, upstream: Upstream) -> list[str]:
     """Return the options of lerobot-train that describe the policy."""
-    on_foundation = (
-        f"--policy.vla_checkpoint_path={upstream.foundation}",
-        f"--policy.latent_labels_path={upstream.labels}",
-    )
     return [
         f"--policy.type={entry.policy_type}",
-        *(on_foundation if entry.on_foundation else ()),
+        *([f"--policy.vla_checkpoint_path={upstream.foundation}"] if entry.on_foundation else ()),
+        *([f"--policy.latent_labels_path={upstream.labels}"] if entry.reads_labels else ()),
         *entry.flags,
     ]
 

@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.labels import LABELS_DIR, LatentLabels, load_labels, save_labels
+from hlrp.experts.registry import options_of_other_experts
 from hlrp.foundation.backends import BackendConfig, QwenVLChatConfig, SmolLatentHeadConfig, build_backend
 from hlrp.laq.config import debug
 from hlrp.laq.model import LatentActionQuantizer
@@ -91,7 +92,9 @@ class Workshop:
             },
             "output_features": {"action": PolicyFeature(type=FeatureType.ACTION, shape=(4,))},
         }
-        return PreTrainedConfig.get_choice_class(kind)(**{**settings, **SMALL[kind], **changes})
+        unused = options_of_other_experts(changes["expert"]) if "expert" in changes else []
+        small = {name: value for name, value in SMALL[kind].items() if name not in unused}
+        return PreTrainedConfig.get_choice_class(kind)(**{**settings, **small, **changes})
 
     def policy(self, kind: str = "hlrp_vla_direct", **changes: Any) -> Any:
         """A fresh policy, as lerobot-train builds it."""

@@ -108,8 +108,9 @@ def test_the_policy_without_latents_differs_in_that_and_pays_for_no_stage_before
         POLICIES["hlrp_action_expert_latent_without"],
     )
     changed = set(policy_flags(without, upstream)) ^ set(policy_flags(with_latents, upstream))
-    # Where no VLA is asked there is none to freeze.
-    assert changed == {"--policy.latent_conditioning=false", "--policy.freeze_vla=true"}
+    # Where no VLA is asked there is none to freeze, and no labels are read.
+    unread = f"--policy.latent_labels_path={upstream.labels}"
+    assert changed == {"--policy.latent_conditioning=false", "--policy.freeze_vla=true", unread}
     assert with_latents.pays_upstream
     assert not without.pays_upstream
     for name in ("act", "diffusion"):

@@ -19,6 +19,18 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
     [
         (LATENT, {"latent_conditioning": False, "predicted_codes": 0.5}, "predicted_codes=0.5 has no effect"),
         (LATENT, {"latent_conditioning": False, "replan_every": 2}, "replan_every=2 has no effect"),
+        (
+            LATENT,
+            {"latent_conditioning": False, "latent_labels_path": "labels"},
+            "latent_labels_path=labels has no eff",
+        ),
+        (LATENT, {"expert_width": 64}, "expert_width=64 has no effect with the diffusion expert"),
+        (LATENT, {"expert": "flow", "down_dims": (8, 16)}, r"down_dims=\(8, 16\) has no effect with the flow expert"),
+        (LATENT, {"use_amp": True}, "use_amp=true has no effect in training"),
+        (LATENT, {"vla_checkpoint_path": None, "freeze_vla": True}, "a VLA that never learned codes"),
+        ("hlrp_vla_direct", {"vla_checkpoint_path": None, "latent_loss_weight": 0.0}, "a VLA that never learned codes"),
+        ("hlrp_diffusion", {"vla_checkpoint_path": None, "freeze_vla": True}, "a VLA that never learned codes"),
+        (DIRECT, {"latent_labels_path": "labels"}, "latent_labels_path=labels has no effect"),
         (LATENT, {"latent_conditioning": False, **ONLINE}, "latent_targets=online has no effect"),
         (
             LATENT,

@@ -4,7 +4,7 @@ LeRobot's commands import this file for the options, so experts import slow or o
 This file must not use `from __future__ import annotations`, because LeRobot reads the types of the fields.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from hlrp.experts.diffusion import DiffusionExpert, DiffusionOptions
 from hlrp.experts.flow import FlowExpert, FlowOptions
@@ -12,6 +12,10 @@ from hlrp.experts.interface import ActionExpert
 
 EXPERTS: dict[str, type[ActionExpert]] = {"diffusion": DiffusionExpert, "flow": FlowExpert}
 """Action experts by the value of the option `expert`."""
+
+
+_OPTIONS: dict[str, type] = {"diffusion": DiffusionOptions, "flow": FlowOptions}
+"""Options of the experts of this repository. An expert of another package may use any of them."""
 
 
 def register_expert(name: str, expert: type[ActionExpert]) -> None:
@@ -33,6 +37,13 @@ class ExpertOptions(DiffusionOptions, FlowOptions):
     """Type of the action expert. diffusion: LeRobot's FiLM-conditioned UNet. flow: a flow-matching transformer."""
     num_inference_steps: int | None = 10
     """Denoising steps of the expert at inference. None: as many as num_train_timesteps (diffusion expert only)."""
+
+
+def options_of_other_experts(expert: str) -> list[str]:
+    """Options that the expert of this name does not use, because they belong to others."""
+    if expert not in _OPTIONS:
+        return []
+    return [option.name for name, options in _OPTIONS.items() if name != expert for option in fields(options)]
 
 
 def shaping_options() -> tuple[str, ...]:

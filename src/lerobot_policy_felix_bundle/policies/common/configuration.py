@@ -205,6 +205,17 @@ class HLRPConfig(PreTrainedConfig):
                 f"optimizer_lr_action={self.optimizer_lr_action:g} has no effect in a run that learns no actions; "
                 "leave it out"
             )
+        if self.use_amp:
+            raise ValueError(
+                "use_amp=true has no effect in training, where LeRobot takes the precision from dtype; leave it out, "
+                "and set --policy.dtype=bfloat16 to compute in bfloat16"
+            )
+        if self.latent_labels_path and not self.needs_labels:
+            raise ValueError(
+                f"latent_labels_path={self.latent_labels_path} has no effect: with latent_loss_weight="
+                f"{self.latent_loss_weight:g} and freeze_vla={str(self.freeze_vla).lower()}, this run learns nothing "
+                "from latent codes; leave it out, or let the VLA learn them"
+            )
         if self.latent_targets == "online":
             if self.latent_labels_path:
                 raise ValueError(

@@ -75,7 +75,14 @@ def build_parts(config: HLRPConfig, dataset_meta: Any | None, checkpoint_dir: Pa
         if config.needs_labels:
             labels = _find_labels(config, dataset_meta, vla, checkpoint_dir)
         action_labels = _find_action_labels(config, dataset_meta, labels, checkpoint_dir)
-    backend = _build_vla(config, folder, vla, labels, is_saved=checkpoint_dir is not None)
+    backend = _build_vla(
+        config,
+        folder,
+        vla,
+        labels,
+        is_saved=checkpoint_dir is not None,
+        is_training=dataset_meta is not None,
+    )
     if config.freeze_vla:
         backend.requires_grad_(False)
     if dataset_meta is not None:
@@ -96,13 +103,26 @@ def _build_vla(
     labels: LabelSource | None,
     *,
     is_saved: bool,
+    is_training: bool,
 ) -> FoundationBackend:
+    """Build the VLA: from a foundation checkpoint, or a new one.
+
+    Raises:
+        ValueError: If actions would follow the codes of a VLA that has never learned codes and does not learn them in
+            this run, or if the VLA has codes of another LAQ.
+    """
     spec = None if labels is None else labels.spec
     if not is_saved and config.laq_checkpoint_path and config.latent_targets != "online":
         laq = load_laq(config.laq_checkpoint_path)
         settle_laq(config, laq.fingerprint, config.laq_checkpoint_path)
         spec = spec or laq.model.spec
     if vla is None:
+        if is_training and folder is None and config.actions_need_codes and not config.learns_codes:
+            raise ValueError(
+                f"the actions of {config.type} follow codes that the VLA predicts, and a VLA that never learned codes "
+                "would stay as it is in this run; name a trained one with --policy.vla_checkpoint_path, or train it "
+                "with --policy.freeze_vla=false and latent_loss_weight above 0"
+            )
         return new_vla(config, spec, lightning=folder)
     settle_laq(config, vla.laq_fingerprint, str(folder))
     return saved_vla(config, str(folder), vla, with_weights=not is_saved)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 
 from hlrp.experts.interface import ActionExpert
-from hlrp.experts.registry import EXPERTS, ExpertOptions
+from hlrp.experts.registry import EXPERTS, ExpertOptions, options_of_other_experts
 from hlrp.runtime.checks import raises_parsing_errors, require_numbers, require_one_of
 from hlrp.runtime.size_limits import WIDEST_LAYER
 
@@ -68,24 +68,33 @@ class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
         Raises:
             ValueError: If an option has no effect; the message names it.
         """
-        super().require_effect()
         if not self.latent_conditioning:
             idle = {
                 "predicted_codes": self.predicted_codes > 0,
                 "replan_every": self.replan_every > 1,
                 "latent_targets": self.latent_targets == "online",
+                "latent_labels_path": bool(self.latent_labels_path),
             }
             for name in (name for name, is_asked in idle.items() if is_asked):
                 raise ValueError(
                     f"{name}={getattr(self, name)} has no effect with latent_conditioning=false, where there are no "
                     "codes; leave it out"
                 )
+        super().require_effect()
+        if self.pretrained_path is None:  # a saved policy holds the defaults of its time
+            self._require_no_option_of_other_experts()
         if self.rtc_config is not None and not self.expert_class.supports_rtc:
             able = ", ".join(name for name, expert in EXPERTS.items() if expert.supports_rtc)
             raise ValueError(
                 f"rtc_config has no effect with the {self.expert} expert, which does not support real-time chunking; "
                 f"leave it out, or train a policy with another --policy.expert: {able}"
             )
+
+    def _require_no_option_of_other_experts(self) -> None:
+        for name in options_of_other_experts(self.expert):
+            value = getattr(self, name)
+            if value != getattr(type(self), name):
+                raise ValueError(f"{name}={value} has no effect with the {self.expert} expert; leave it out")
 
     @property
     def needs_labels(self) -> bool:
