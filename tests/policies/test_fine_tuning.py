@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -161,6 +162,16 @@ def test_a_resumed_run_keeps_its_settings(
     with pytest.raises(ValueError, match="a resumed run keeps the settings it was started with") as refused:
         tuned(saved(kind), workshop.dataset_root, **other)
     assert all(f"--policy.{name}={value} (was" in str(refused.value) for name, value in other.items())
+
+
+def test_a_run_that_its_file_resumes_keeps_its_settings_without_the_flag(
+    saved: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "train_config.json"
+    file.write_text(json.dumps({"resume": True}))
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={file}", "--policy.action_loss_weight=3"])
+    with pytest.raises(ValueError, match=r"--policy\.action_loss_weight=3 \(was 1"):
+        tuned(saved("hlrp_vla_direct"), workshop.dataset_root, action_loss_weight=3)
 
 
 @pytest.mark.parametrize("choice", [{"labelled_fraction": 0.5}, {"labelled_episodes": [1]}], ids=["share", "numbers"])

@@ -27,6 +27,7 @@ from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
 from hlrp.storage.artefacts import read_json
 
 from .configuration import HLRPConfig
+from .run_settings import is_resumed
 from .weight_names import current_name, require_current_names
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,6 @@ _ADAPTER_FILE = "adapter_config.json"
 """PEFT's file with the settings of an adapter."""
 LABELLED: dict[str, Any] = {"labelled_fraction": 1.0, "labelled_episodes": [], "action_valid_column": None}
 """Options that choose the frames whose actions are learned, and the value of each option that chooses all."""
-
-
-def is_resumed() -> bool:
-    """Whether this command goes on with a run of `lerobot-train`."""
-    return parser.parse_arg("resume") not in (None, "false", "False")
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:
