@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from hub_cache import cache_model
-from lerobot_policy_felix_bundle.policies.common.run_settings import is_resumed
+from lerobot_policy_felix_bundle.policies.common.run_settings import is_resumed, rename_map
+
+FRONT, TOP, WRIST = (f"observation.images.{name}" for name in ("front", "top", "wrist"))
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
@@ -35,7 +37,7 @@ def test_the_file_of_a_resumed_run_resumes_it_without_a_flag(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / name
-    file.write_text(json.dumps({"resume": True}))  # JSON is YAML, too
+    file.write_text(json.dumps({"resume": True, "rename_map": {FRONT: TOP}}))  # JSON is YAML, too
     command(monkeypatch, f"--config_path={file}")
     assert is_resumed()
     command(monkeypatch, f"--config_path={file}", "--resume=false")
@@ -56,3 +58,12 @@ def test_a_repository_on_the_hub_says_so_too(monkeypatch: pytest.MonkeyPatch, tm
     assert is_resumed()
     command(monkeypatch, "--config_path=me/nowhere")
     assert not is_resumed()
+
+
+def test_names_are_mapped_by_the_file_and_by_the_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "train_config.json"
+    file.write_text(json.dumps({"rename_map": {FRONT: TOP, WRIST: TOP}}))
+    command(monkeypatch, f"--config_path={file}", f"--rename_map={json.dumps({WRIST: FRONT, 'action': 'move'})}")
+    assert rename_map() == {FRONT: TOP, WRIST: FRONT}  # LeRobot renames observations alone
+    command(monkeypatch)
+    assert rename_map() == {}

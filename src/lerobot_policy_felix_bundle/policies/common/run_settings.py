@@ -1,7 +1,7 @@
-"""Setting `resume` of a `lerobot-train` command, which LeRobot keeps from its policies.
+"""Settings of a `lerobot-train` command that LeRobot keeps from its policies: `resume` and `rename_map`.
 
-It is read as LeRobot reads it: from the flag, or from the file that `--config_path` names. A resumed run saves `resume`
-as true in its train_config.json, so that the next command with this file resumes without the flag.
+Both are read as LeRobot reads them: from the flag, and from the file that `--config_path` names. A resumed run saves
+`resume` as true in its train_config.json, so that the next command with this file resumes without the flag.
 """
 
 from __future__ import annotations
@@ -16,13 +16,40 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import parser
 from lerobot.configs.train import TRAIN_CONFIG_NAME
-from lerobot.utils.constants import CHECKPOINTS_DIR, PRETRAINED_MODEL_DIR
+from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_PREFIX, PRETRAINED_MODEL_DIR
 
 
 def is_resumed() -> bool:
     """Whether this command goes on with a run of `lerobot-train`."""
     flag = _flag("resume")
     return (_config_file().get("resume") if flag is None else flag) in (True, "true")
+
+
+def rename_map() -> dict[str, str]:
+    """Name in the policy by the name in the dataset, for every observation that LeRobot's `rename_map` renames.
+
+    LeRobot adds the entries of the flag to those of the file. Names that are no observation stay as they are.
+    """
+    maps = [one for one in (_config_file().get("rename_map"), _flag("rename_map")) if isinstance(one, dict)]
+    return {name: new for one in maps for name, new in one.items() if name.startswith(OBS_PREFIX)}
+
+
+def columns_by_name(dataset_meta: Any) -> dict[str, str]:
+    """Columns of a dataset by the name that each has in the policy, after `rename_map`.
+
+    Raises:
+        ValueError: If two columns get the same name: LeRobot would take whichever comes last in a batch.
+    """
+    renamed, columns = rename_map(), {}
+    for column in dataset_meta.features:
+        name = renamed.get(column, column)
+        if name in columns:
+            raise ValueError(
+                f"after --rename_map, the columns {columns[name]!r} and {column!r} of the dataset are both called "
+                f"{name!r}; map the one that the policy should not see to another name"
+            )
+        columns[name] = column
+    return columns
 
 
 def _flag(name: str) -> Any | None:
