@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_acting_in_training_mode_changes_nothing_and_acts_as_in_evaluation(works
     ],
 )
 def test_steps_of_the_presets_size_move_the_weights_of_a_policy_in_bfloat16(
-    workshop: Workshop, kind: str, half: dict[str, str], tmp_path: Path
+    workshop: Workshop, kind: str, half: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = workshop.policy(kind, **half, optimizer_lr=1e-5).train()
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
@@ -224,6 +225,7 @@ def test_steps_of_the_presets_size_move_the_weights_of_a_policy_in_bfloat16(
         assert policy.select_action(seen).dtype == torch.float32
 
     policy.save_pretrained(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", "--resume=true"])
     resumed = get_policy_class(kind).from_pretrained(tmp_path, dataset_meta=workshop.dataset.meta)
     torch.testing.assert_close(dict(resumed.state_dict()), dict(policy.state_dict()), rtol=0, atol=0)
     acting = get_policy_class(kind).from_pretrained(tmp_path)

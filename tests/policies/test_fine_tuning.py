@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
@@ -17,7 +21,9 @@ from lerobot.configs.default import PeftConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
 from lerobot.policies.factory import get_policy_class, make_policy
 from safetensors.torch import load_file, save_file
+from torch.utils.data import default_collate
 
+from hlrp.commands.lerobot_training import build_training
 from hlrp.data.labels import LABELS_DIR, save_labels
 from hlrp.foundation.checkpoint import load_foundation
 from policies.lerobot_commands import pretrained, run_train, train_flags
@@ -29,20 +35,20 @@ STATE, ACTION = "observation.state", "action"
 
 
 def record_robot(
-    root: Path, *, joints: int, cameras: Sequence[str] = (CAMERA,), with_state: bool = True, fps: int = 10
+    root: Path, *, joints: int, cameras: Sequence[str] = (CAMERA,), state: str | None = STATE, fps: int = 10
 ) -> Path:
     """A dataset of another robot: two episodes of noise."""
     image = {"dtype": "image", "shape": (SIZE, SIZE, 3), "names": ["height", "width", "channels"]}
     vector = {"dtype": "float32", "shape": (joints,), "names": [f"joint{i}" for i in range(joints)]}
     features: dict[str, Any] = {**dict.fromkeys(cameras, image), ACTION: vector}
-    if with_state:
-        features[STATE] = vector
+    if state is not None:
+        features[state] = vector
     dataset = LeRobotDataset.create("local/moving_square", fps=fps, features=features, root=root, use_videos=False)
     draw = np.random.default_rng(0)
     for task in ("Stir the soup", "Salt the soup"):
         for _ in range(12):
             frame: dict[str, Any] = {camera: draw.integers(0, 256, (SIZE, SIZE, 3), np.uint8) for camera in cameras}
-            frame |= {key: draw.normal(size=joints).astype(np.float32) for key in (STATE, ACTION) if key in features}
+            frame |= {key: draw.normal(size=joints).astype(np.float32) for key in (ACTION, state) if key is not None}
             dataset.add_frame({**frame, "task": task})
         dataset.save_episode()
     dataset.finalize()
@@ -163,6 +169,16 @@ def test_a_resumed_run_keeps_its_settings(
     assert all(f"--policy.{name}={value} (was" in str(refused.value) for name, value in other.items())
 
 
+def test_a_run_that_its_file_resumes_keeps_its_settings_without_the_flag(
+    saved: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "train_config.json"
+    file.write_text(json.dumps({"resume": True}))
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--config_path={file}", "--policy.action_loss_weight=3"])
+    with pytest.raises(ValueError, match=r"--policy\.action_loss_weight=3 \(was 1"):
+        tuned(saved("hlrp_vla_direct"), workshop.dataset_root, action_loss_weight=3)
+
+
 @pytest.mark.parametrize("choice", [{"labelled_fraction": 0.5}, {"labelled_episodes": [1]}], ids=["share", "numbers"])
 def test_a_saved_choice_of_labelled_frames_holds_until_another_is_made_and_the_log_says_so(
     workshop: Workshop, six_joints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, choice: dict[str, Any]
@@ -228,7 +244,7 @@ def test_another_length_of_the_chunk_starts_what_depends_on_it_anew(
 
 
 def test_a_robot_without_a_state_gets_a_head_without_it(saved: Any, tmp_path: Path) -> None:
-    root = record_robot(tmp_path / "dataset", joints=4, with_state=False)
+    root = record_robot(tmp_path / "dataset", joints=4, state=None)
     policy = tuned(saved("hlrp_action_expert_direct"), root)
     assert policy.expert.from_state is None
     assert policy.eval().predict_action_chunk({CAMERA: torch.rand(1, 3, SIZE, SIZE), "task": "Go"}).shape == (1, 4, 4)
@@ -278,6 +294,54 @@ def test_adapters_trained_on_another_robot_act_there(
     third = LeRobotDatasetMetadata("local/moving_square", root=record_robot(tmp_path / "third", joints=3))
     with pytest.raises(ValueError, match=r"action values 6 -> 3.*adapters do not move on"):
         make_policy(config, ds_meta=third)
+
+
+# ---- Other names in the dataset ----
+
+JOINTS, FRONT = "observation.joints", "observation.images.front"
+NAMES = f"--rename_map={json.dumps({JOINTS: STATE, FRONT: CAMERA})}"
+
+
+@pytest.fixture(scope="module")
+def other_names(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dataset of a robot with six joints, whose state and camera have other names; read only."""
+    root = record_robot(tmp_path_factory.mktemp("names") / "dataset", joints=6, cameras=(FRONT,), state=JOINTS)
+    save_labels(make_labels(root, workshop.laq, camera=FRONT), root / LABELS_DIR)
+    return root
+
+
+def test_a_state_of_another_name_is_normalized_by_its_statistics(saved: Any, other_names: Path) -> None:
+    flags = train_flags(other_names, other_names.parent / "out", steps=1)
+    training = build_training([f"--policy.path={saved('hlrp_vla_direct')}", *flags, NAMES])
+    states = training.preprocessor(default_collate([training.dataset[i] for i in range(24)]))[STATE]
+    torch.testing.assert_close(states.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(states.std(0, correction=0), torch.ones(6), atol=1e-5, rtol=0)
+
+
+def test_a_state_without_statistics_is_refused(saved: Any, other_names: Path) -> None:
+    with pytest.raises(ValueError, match=r"no statistics of 'observation\.state'.*--rename_map.*decoder_uses_state"):
+        tuned(saved("hlrp_vla_direct"), other_names)
+
+
+def test_a_state_of_another_name_is_checked(
+    saved: Any, other_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", NAMES])
+    root = Path(shutil.copytree(other_names, tmp_path / "dataset"))
+    path = root / "data" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(path)
+    joints = np.stack(table[JOINTS].to_numpy())
+    joints[3] = np.nan
+    column = pa.array(list(joints), table.schema.field(JOINTS).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(JOINTS), table.schema.field(JOINTS), column), path)
+    with pytest.raises(ValueError, match=r"'observation\.joints' is NaN or infinite in 1 of the 24 frames"):
+        tuned(saved("hlrp_vla_direct"), root)
+
+
+def test_two_columns_of_one_name_are_refused(saved: Any, six_joints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", f"--rename_map={json.dumps({CAMERA: STATE})}"])
+    with pytest.raises(ValueError, match=r"are both called 'observation\.state'"):
+        tuned(saved("hlrp_vla_direct"), six_joints)
 
 
 # ---- The VLA of a policy in another policy ----

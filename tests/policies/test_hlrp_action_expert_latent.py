@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lerobot.configs import NormalizationMode
+from lerobot.configs import NormalizationMode, PreTrainedConfig
+from lerobot.policies.factory import make_policy
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from policy_workshop import Workshop
@@ -88,6 +91,19 @@ def test_predicted_codes_take_the_place_of_labels_by_schedule(workshop: Workshop
     assert int(policy.steps_trained) == 6
     assert policy.eval()(batch)[1]["predicted_share"] == 0
     assert int(policy.steps_trained) == 6
+
+
+@pytest.mark.parametrize(("flags", "steps"), [([], 0), (["--resume=true"], 6)])
+def test_the_schedule_of_predicted_codes_starts_anew_unless_the_run_is_resumed(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], steps: int
+) -> None:
+    policy = workshop.policy(KIND, predicted_codes=1.0, predicted_codes_after=1000)
+    policy.steps_trained += 6
+    policy.save_pretrained(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lerobot-train", *flags])
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    config.pretrained_path = tmp_path
+    assert int(make_policy(config, ds_meta=workshop.dataset.meta).steps_trained) == steps
 
 
 def test_a_chunk_need_not_be_what_the_unet_can_halve(workshop: Workshop) -> None:

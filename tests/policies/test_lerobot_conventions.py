@@ -579,7 +579,7 @@ def test_adapters_are_saved_without_the_base_and_loaded_on_top_of_it(stock: Stoc
     assert not torch.allclose(chunk(base.eval(), seen), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("argument", "steps"), [("--resume=true", 5), ("--resume=false", 0)])
+@pytest.mark.parametrize(("argument", "steps"), [("--resume=true", 5), ("--resume=off", 0)])
 def test_a_resumed_run_with_adapters_continues_its_count_of_steps(
     stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, steps: int
 ) -> None:

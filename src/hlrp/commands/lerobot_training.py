@@ -35,7 +35,12 @@ def build_training(flags: Sequence[str]) -> Training:
         ValueError: If a flag is missing or wrong, or the dataset is streamed or has no actions.
     """
     register_third_party_plugins()
-    config = _read(flags)
+    # LeRobot and the policies read --policy.path and --rename_map from the command line of the process.
+    with _command_line(*flags, "--policy.push_to_hub=false"):
+        return _build(_read(flags))
+
+
+def _build(config: TrainPipelineConfig) -> Training:
     if config.policy is None or config.dataset.streaming:
         what = "--dataset.streaming=true" if config.dataset.streaming else "no policy"
         raise ValueError(f"expected a policy and a dataset that is read from its folder, got {what}")
@@ -58,13 +63,11 @@ def _read(flags: Sequence[str]) -> TrainPipelineConfig:
             raise ValueError(f"{' or '.join(names)} is missing; name policy and dataset as for lerobot-train")
     whole: Any = lambda cfg: cfg  # noqa: E731  LeRobot wants a function with the class itself as annotation
     whole.__annotations__["cfg"] = TrainPipelineConfig
-    # LeRobot reads --policy.path from the command line of the process.
-    with _command_line(*flags, "--policy.push_to_hub=false"):
-        try:
-            config: TrainPipelineConfig = parser.wrap()(whole)()
-        except SystemExit as end:  # LeRobot has printed the reason; 1 is the status of a policy that leaks
-            raise SystemExit(2 if end.code == 1 else end.code) from end
-        config.validate()
+    try:
+        config: TrainPipelineConfig = parser.wrap()(whole)()
+    except SystemExit as end:  # LeRobot has printed the reason; 1 is the status of a policy that leaks
+        raise SystemExit(2 if end.code == 1 else end.code) from end
+    config.validate()
     return config
 
 

@@ -10,6 +10,7 @@ from lerobot.configs import FeatureType
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from .configuration import HLRPConfig
+from .run_settings import columns_by_name
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def keep_used_features(config: HLRPConfig, dataset_meta: Any | None, *, state_op
         ValueError: If no colour camera is left, or a camera, the state or the action has an unusable type or shape.
     """
     given = config.input_features or {}
-    depth = [] if dataset_meta is None else [key for key in given if key in dataset_meta.depth_keys]
+    columns = {} if dataset_meta is None else columns_by_name(dataset_meta)
+    depth = [] if dataset_meta is None else [key for key in given if columns.get(key) in dataset_meta.depth_keys]
     kept = {
         key: feature
         for key, feature in given.items()
@@ -47,12 +49,12 @@ def keep_used_features(config: HLRPConfig, dataset_meta: Any | None, *, state_op
     if left_out:
         logger.info(f"{config.type} does not use the features {', '.join(left_out)}")
     for key in kept:
-        if key not in dataset_meta.features:
-            continue  # in the dataset under another name, which LeRobot's rename_map maps
+        if key not in columns:
+            continue
         if key == OBS_STATE:
-            _require_vector(key, dataset_meta, remedy=f"or do without it: --policy.{state_option}=false")
+            _require_vector(columns[key], dataset_meta, remedy=f"or do without it: --policy.{state_option}=false")
         else:
-            _require_picture(key, dataset_meta)
+            _require_picture(columns[key], dataset_meta)
     if ACTION in dataset_meta.features:
         _require_vector(ACTION, dataset_meta, remedy="and record the dataset again")
 

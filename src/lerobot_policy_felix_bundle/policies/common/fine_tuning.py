@@ -27,6 +27,7 @@ from hlrp.foundation.checkpoint import POLICY_PREFIX, load_weights
 from hlrp.storage.artefacts import read_json
 
 from .configuration import HLRPConfig
+from .run_settings import columns_by_name, is_resumed, rename_map
 from .weight_names import current_name, require_current_names
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,6 @@ LABELLED: dict[str, Any] = {"labelled_fraction": 1.0, "labelled_episodes": [], "
 """Options that choose the frames whose actions are learned, and the value of each option that chooses all."""
 
 
-def is_resumed() -> bool:
-    """Whether this command goes on with a run of `lerobot-train`."""
-    return parser.parse_arg("resume") not in (None, "false", "False")
-
-
 def saved_settings(folder: Path) -> dict[str, Any]:
     """Configuration of the policy saved in `folder`, as plain values."""
     return read_json(folder / CONFIG_NAME)
@@ -75,14 +71,15 @@ def saved_settings(folder: Path) -> dict[str, Any]:
 def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
     """Adapt the input features of a saved policy to the dataset that it is fine-tuned on, in place.
 
-    A state of another width replaces the saved one, and a state or camera that the dataset lacks is removed. If the
-    dataset has other camera names, the saved names are kept: LeRobot's `rename_map` may map them, and LeRobot refuses
-    names that do not match.
+    The dataset's names are those after LeRobot's `rename_map`. A state of another width replaces the saved one, and a
+    state or camera that the dataset lacks is removed. If the dataset has other camera names, the saved names are kept:
+    LeRobot refuses names that do not match.
 
     Raises:
-        ValueError: If the dataset has no camera.
+        ValueError: If the dataset has no camera, or `rename_map` gives two of its columns the same name.
     """
-    features = dataset_to_policy_features(dataset_meta.features)
+    columns = columns_by_name(dataset_meta)
+    features = dataset_to_policy_features({name: dataset_meta.features[column] for name, column in columns.items()})
     known = dict(config.input_features or {})
     if OBS_STATE in known and OBS_STATE in features:
         known[OBS_STATE] = features[OBS_STATE]
@@ -94,7 +91,7 @@ def follow_dataset(config: HLRPConfig, dataset_meta: Any) -> None:
         raise ValueError(f"{config.type} needs a camera, and the dataset has none")
     if there < mine:
         known = {name: feature for name, feature in known.items() if name not in mine - there}
-    elif there != mine and parser.parse_arg("rename_map") is None:
+    elif there != mine and not rename_map():
         logger.warning(
             f"this policy sees the cameras {', '.join(sorted(mine))}, and the dataset has {', '.join(sorted(there))}: "
             "the policy uses only the former; map names with --rename_map, or take all of the dataset's cameras with "

@@ -46,6 +46,7 @@ from .labelled_batches import IdleSteps
 from .losses import total_loss
 from .observations import foundation_batch
 from .robot_state import robot_state
+from .run_settings import is_resumed
 from .saved_files import require_saved_weights, saved_config
 from .saved_processors import require_safe_pipelines
 from .setup import build_parts
@@ -160,7 +161,7 @@ class HLRPPolicy(PreTrainedPolicy):
         """Load a saved policy; a local folder needs no network.
 
         All weights must fit. Only in training, layers of the action head whose shapes do not fit the dataset's actions,
-        state or cameras are started anew, with a warning in the log.
+        state or cameras are started anew, with a warning in the log, and steps count from 0 unless a run is resumed.
 
         Args:
             pretrained_name_or_path: Folder, or name of a repository on the hub.
@@ -199,12 +200,12 @@ class HLRPPolicy(PreTrainedPolicy):
             pretrained_name_or_path, config=config, checkpoint_dir=folder, saved=saved, **kwargs
         )
         policy._step = steps
-        if policy.config.use_peft:
-            policy._count_steps(steps)  # an adapter holds no buffers, and those of the base are from before the run
+        if policy._is_trained and (policy.config.use_peft or not is_resumed()):
+            policy._count_steps(steps)  # an adapter holds no buffers, and those loaded are from before the run
         return policy
 
     def _count_steps(self, steps: int) -> None:
-        """Add `steps` to the buffers that count training steps, for weights that were saved so many steps earlier."""
+        """Count the `steps` that this run has done in the buffers that count steps; their values are from before it."""
         self.backend.draws += steps
 
     @classmethod

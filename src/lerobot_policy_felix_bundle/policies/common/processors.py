@@ -23,6 +23,7 @@ from lerobot.utils.constants import ACTION, OBS_STATE, POLICY_PREPROCESSOR_DEFAU
 from torch import Tensor
 
 from .configuration import HLRPConfig
+from .run_settings import columns_by_name
 from .statistics import require_finite_statistics
 
 FLOAT_STEP = "hlrp_float_vectors_processor"
@@ -62,11 +63,11 @@ def require_float_step(folder: Path, dataset_meta: Any) -> None:
         ValueError: If the dataset has states or actions that are not float32, and the pipelines do not convert them.
     """
     file = folder / f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
-    others = [
-        f"{key!r} ({dataset_meta.features[key]['dtype']})"
-        for key in (OBS_STATE, ACTION)
-        if key in dataset_meta.features and dataset_meta.features[key]["dtype"] != "float32"
-    ]
+    columns = columns_by_name(dataset_meta)
+    dtypes = {
+        columns[key]: dataset_meta.features[columns[key]]["dtype"] for key in (OBS_STATE, ACTION) if key in columns
+    }
+    others = [f"{column!r} ({dtype})" for column, dtype in dtypes.items() if dtype != "float32"]
     if others and file.is_file() and FLOAT_STEP not in file.read_text(encoding="utf-8"):
         raise ValueError(
             f"the pipelines saved in {folder} take float32 alone, and the dataset has {', '.join(others)}; start a new "

@@ -27,7 +27,7 @@ from .labels import LabelSource
 from .online_teacher import OnlineTeacher
 from .processors import require_float_step
 from .run_episodes import frames_of_run
-from .statistics import use_statistics_of_run
+from .statistics import require_statistics, use_statistics_of_run
 from .vla import needs_vectors, new_vla, saved_vla
 from .vla_cameras import settle_vla_cameras
 from .window_reads import read_columns_alone
@@ -145,7 +145,7 @@ def _find_action_labels(
     """Mask of the frames with a known action, or None if every frame has one; also corrects the statistics.
 
     Raises:
-        ValueError: If no frame has a known action, or a state of the run is not finite.
+        ValueError: If no frame has a known action, or a state of the run is not finite or has no statistics.
     """
     if checkpoint_dir is not None:
         require_float_step(checkpoint_dir, dataset_meta)
@@ -171,6 +171,7 @@ def _find_action_labels(
     use_statistics_of_run(
         dataset_meta, in_run=in_run, known=found.known, state_option=config.state_option if uses_state else None
     )
+    require_statistics(config, dataset_meta)
     _fill_batches(config, dataset_meta, in_run, found.known, learnable)
     read_columns_alone(dataset_meta)
     return None if found.known.all() else found

@@ -41,7 +41,7 @@ class HLRPActionExpertLatentConfig(ExpertOptions, HLRPExpertConfig):
     """Final share of training samples for which the expert gets the VLA's predicted codes instead of the labels. This
     makes training resemble inference, but every step has to decode codes."""
     predicted_codes_after: int = 1000
-    """Training steps over which the share of predicted codes grows from 0 to predicted_codes."""
+    """Training steps of a run over which the share of predicted codes grows from 0 to predicted_codes."""
     replan_every: int = 1
     """Number of action chunks that use the same predicted codes before the VLA predicts new ones. A new instruction or
     a new episode always triggers a new prediction."""

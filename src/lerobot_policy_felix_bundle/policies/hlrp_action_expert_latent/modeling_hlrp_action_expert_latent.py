@@ -31,7 +31,7 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
     name = "hlrp_action_expert_latent"  # pyright: ignore[reportAssignmentType]
     action_modules = ("expert", "image_encoders", "codes")
     steps_trained: Int[Tensor, ""]
-    """Training batches so far, on which the share of predicted codes depends."""
+    """Training batches of the run so far, on which the share of predicted codes depends."""
 
     def __init__(self, config: HLRPActionExpertLatentConfig, *args: Any, **kwargs: Any) -> None:
         """Build the policy; see `HLRPPolicy`."""
@@ -61,7 +61,7 @@ class HLRPActionExpertLatentPolicy(HLRPExpertPolicy):
 
     def _count_steps(self, steps: int) -> None:
         super()._count_steps(steps)
-        self.steps_trained += steps
+        self.steps_trained.fill_(steps)  # of this run alone, whatever the saved policy was trained for
 
     def reset(self) -> None:
         """Discard the queued actions and the predicted codes; LeRobot calls this at the start of every episode."""
