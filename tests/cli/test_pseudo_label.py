@@ -89,7 +89,8 @@ def test_the_report_holds_what_was_measured(
 ) -> None:
     output = tmp_path / "full"
     log = tmp_path / "log.jsonl"
-    pseudo_label(config(image_dataset_root, output, min_confidence=0.99, log_json=str(log)))
+    options = {"min_confidence": 0.99, "frame_offset_s": 0.2, "log_json": str(log)}
+    pseudo_label(config(image_dataset_root, output, **options))
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     # Messages and, on a busy machine, progress are left out.
     kinds = [event["event"] for event in events if event["event"] not in ("message", "progress")]
@@ -134,6 +135,15 @@ def test_bad_choices_are_refused_before_anything_is_written(image_dataset_root: 
     (output / "mine.txt").write_text("kept", encoding="utf-8")
     with pytest.raises(FileExistsError):
         pseudo_label(config(image_dataset_root, output))
+
+
+def test_one_model_on_clips_of_one_action_cannot_choose_by_confidence(
+    image_dataset_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"min_confidence=0.5 would keep all of them or none; use a --frame_offset_s"):
+        pseudo_label(config(image_dataset_root, tmp_path / "full", min_confidence=0.5))
+    pseudo_label(config(image_dataset_root, tmp_path / "full"))
+    assert "all predicted actions get the same confidence; use a --frame_offset_s of 0.2 or more" in caplog.text
 
 
 @pytest.mark.parametrize("changes", [{"min_confidence": 1.5}, {"labelled_fraction": 0.0}, {"image_size": 4}])

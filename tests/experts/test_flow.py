@@ -92,6 +92,28 @@ def test_codes_reach_the_actions() -> None:
     assert not torch.equal(expert.act(observation, -codes, None, noise=noise), base)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([[0.5, 1.0], [-1.0, 2.0]], id="another order"),
+        pytest.param([[-2.0, 4.0], [0.5, 1.0]], id="another length"),
+    ],
+)
+def test_order_and_length_of_code_vectors_reach_the_actions(other: list[list[float]]) -> None:
+    expert = perturbed(make_expert(num_codes=2, code_dim=2, state_dim=None))
+    observation, noise = ObservationTokens(torch.randn(1, 4, 8)), torch.randn(1, 5, 2)
+    codes = torch.tensor([[[-1.0, 2.0], [0.5, 1.0]]])
+    base = expert.act(observation, codes, None, noise=noise)
+    assert (expert.act(observation, torch.tensor([other]), None, noise=noise) - base).abs().max() > 1e-3
+
+
+def test_without_codes_every_weight_is_used() -> None:
+    expert = perturbed(make_expert())
+    observation = ObservationTokens(torch.randn(2, 4, 8))
+    expert.loss(torch.randn(2, 5, 2), observation, None, torch.randn(2, 3)).sum().backward()
+    assert [name for name, parameter in expert.named_parameters() if parameter.grad is None] == []
+
+
 def test_it_works_without_a_state() -> None:
     expert = make_expert(state_dim=None)
     assert expert.act(ObservationTokens(torch.randn(2, 4, 8)), None, None).shape == (2, 5, 2)

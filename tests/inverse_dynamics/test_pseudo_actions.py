@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,9 +58,9 @@ def known_in(source: ClipSource, episodes: int) -> torch.Tensor:
     return known
 
 
-def read(source: ClipSource, known: torch.Tensor, **changes: object) -> PseudoActions:
+def read(source: ClipSource, known: torch.Tensor, *, last: int = 2, **changes: object) -> PseudoActions:
     config = replace(FAST, **changes)
-    return pseudo_actions(source, known, deltas=[0, 2], image_size=(SIDE, SIDE), config=config, laq=None)
+    return pseudo_actions(source, known, deltas=[0, last], image_size=(SIDE, SIDE), config=config, laq=None)
 
 
 def test_actions_are_read_and_known_ones_stay_as_they_are() -> None:
@@ -223,6 +224,13 @@ def test_a_frame_that_a_single_clip_shows_is_as_unsure_as_the_others() -> None:
     found = read_actions([network], clips, wanted, title="")
     shown_once, several = found.spread[[0, LENGTH - 2]], found.spread[1 : LENGTH - 2]
     torch.testing.assert_close(shown_once, several.square().mean().sqrt().expand(2))
+
+
+def test_clips_of_one_action_get_their_confidence_from_the_members() -> None:
+    source = moving_square()
+    found = read(source, known_in(source, 4), last=1, members=2, steps=20)
+    assert len(found.confidence[found.read].unique()) > 5
+    assert len(np.unique(found.held_out.confidence)) > 5  # of as many models, so that both spreads are alike
 
 
 def test_scale_restores_actions_and_keeps_constants() -> None:

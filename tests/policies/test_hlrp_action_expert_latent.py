@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+<<<<<<< HEAD
 import sys
+=======
+import logging
+>>>>>>> fix-flow
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +165,24 @@ def test_learned_code_vectors_are_trained(workshop: Workshop) -> None:
     assert policy.codes.codebook.shape == (4, 8, 6)
     fresh = workshop.policy(KIND, latent_embed_dim=6)
     assert not torch.equal(policy.codes.codebook, fresh.codes.codebook)
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_a_saved_flow_expert_acts_as_it_did_also_if_an_earlier_version_saved_it(
+    workshop: Workshop, tmp_path: Path, caplog: pytest.LogCaptureFixture, is_earlier: bool
+) -> None:
+    policy = workshop.policy(KIND, expert="flow")
+    if is_earlier:
+        policy.expert.from_codes = None
+    policy = trained(policy, workshop)
+    policy.save_pretrained(tmp_path / "policy")
+    with caplog.at_level(logging.WARNING):
+        loaded = type(policy).from_pretrained(tmp_path / "policy").eval()
+    assert ("it ignores the order of the codes" in caplog.text) == is_earlier
+    assert loaded.state_dict().keys() == policy.state_dict().keys()
+    given = {"codes": torch.tensor([[1, 2, 3, 4]]), "noise": torch.randn(1, 4, 4)}
+    chunks = [each.predict_action_chunk(observation(workshop, [3]), **given) for each in (policy, loaded)]
+    assert torch.equal(*chunks)
 
 
 def test_the_flow_expert_continues_the_chunk_being_executed(workshop: Workshop) -> None:

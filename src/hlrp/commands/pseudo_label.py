@@ -150,6 +150,9 @@ def _read(
     if laq is not None:
         laq.require_cameras(source.num_cameras)
     log_offset(spec, source.fps, of=source.name)
+    deltas = spec.frame_deltas(source.fps)
+    if deltas[-1] == 1 and config.model.members == 1:
+        _explain_equal_confidence(config.min_confidence, spec, source.fps)
     known = _known_and_finite(source, known, column=config.action_valid_column)
     episodes = episode_of_frame(source.bounds)[known].unique().tolist()
     logger.info(
@@ -159,13 +162,31 @@ def _read(
     return pseudo_actions(
         source,
         known,
-        deltas=spec.frame_deltas(source.fps),
+        deltas=deltas,
         image_size=image_size,
         config=config.model,
         laq=None if laq is None else laq.model,
         instructions=read_instructions(dataset),
         device=device,
     )
+
+
+def _explain_equal_confidence(min_confidence: float, spec: LatentSpec, fps: float) -> None:
+    """Warn that a single model on clips of one action gives all predicted actions the same confidence.
+
+    Raises:
+        ValueError: If `min_confidence` is above 0, since it would keep all predicted actions or none.
+    """
+    text = (
+        f"clips of {spec.frame_offset_s:g} s at {fps:g} fps span a single action each, and a single model predicts it, "
+        "so that nothing shows how unsure it is and all predicted actions get the same confidence"
+    )
+    remedy = (
+        f"use a --frame_offset_s of {2 / fps:.3g} or more (with start=laq, in the LAQ), or --model.members=2 or more"
+    )
+    if min_confidence > 0:
+        raise ValueError(f"{text}: min_confidence={min_confidence:g} would keep all of them or none; {remedy}")
+    logger.warning(f"{text}; {remedy}")
 
 
 def _known_and_finite(source: ClipSource, known: Bool[Tensor, " f"], *, column: str | None) -> Bool[Tensor, " f"]:

@@ -87,6 +87,23 @@ class FlowBlock(nn.Module):
         return rearrange(x, pattern, parts=parts, heads=self.heads)
 
 
+class CodeTokens(nn.Module):
+    """Code vectors, projected without normalization, plus a learned vector for each position in the label.
+
+    Attention has no order of its own, and slots or transitions may share their code vectors. A layer norm would make
+    codes equal that differ only in the length of their vectors, as those of FSQ on one axis.
+    """
+
+    def __init__(self, num_codes: int, code_dim: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(code_dim, width, bias=False)
+        self.positions = nn.Parameter(0.02 * torch.randn(num_codes, width))
+
+    def forward(self, codes: Float[Tensor, "b q v"]) -> Float[Tensor, "b q d"]:
+        """One token per code of a label."""
+        return self.project(codes) + self.positions
+
+
 @dataclass(frozen=True)
 class Prefix:
     """Observation as used in every denoising step: keys and values of each block, embedded state, token mask."""
@@ -125,6 +142,8 @@ class FlowExpert(ActionExpert):
         # The initial prediction is 0 everywhere, as usual for diffusion transformers (arXiv:2212.09748).
         nn.init.zeros_(self.to_velocity.weight)
         nn.init.zeros_(self.to_velocity.bias)
+        # Added to what `from_features` makes of the codes. None without codes, and in policies of earlier versions.
+        self.from_codes = CodeTokens(sizes.num_codes, sizes.code_dim, d) if sizes.num_codes else None
 
     @classmethod
     def check(cls, options: FlowOptions, *, num_inference_steps: int | None, largest_action: float) -> None:
@@ -147,6 +166,9 @@ class FlowExpert(ActionExpert):
         """Precompute what denoising needs of observation, codes and state."""
         tokens, mask = _tokens(observation, codes)
         context = self.from_features(tokens.to(self.steps.dtype))
+        if codes is not None and self.from_codes is not None:
+            before = context.shape[1] - codes.shape[1]  # the code tokens follow those of the observation
+            context = context + F.pad(self.from_codes(codes.to(self.steps.dtype)), (0, 0, before, 0))
         state_features = None
         if self.from_state is not None:
             assert state is not None, "this expert was built with a state"

@@ -106,6 +106,11 @@ class ActionClips:
         """Number of actions of a clip."""
         return len(self.steps)
 
+    @property
+    def overlap(self) -> bool:
+        """Whether clips share actions, so that their predictions of an action can be compared."""
+        return self.chunk_steps > 1
+
     def frames(self, starts: Int[Tensor, " b"]) -> UInt8[Tensor, "b t ..."]:
         """Frames of the clips that start at `starts`."""
         return self.source.frames.read(starts[:, None] + self.deltas)

@@ -12,7 +12,8 @@ class InverseDynamicsConfig:
     """Size and training of an ensemble of inverse dynamics models."""
 
     members: int = 3
-    """Models of the ensemble, whose predictions are averaged."""
+    """Models of the ensemble, whose predictions are averaged. If a clip spans a single action, as many are trained per
+    fold, and the confidence rests on how much they disagree."""
     steps: int = 300
     """Training steps of each model."""
     batch_size: int = 64

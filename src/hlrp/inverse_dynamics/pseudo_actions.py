@@ -106,6 +106,8 @@ def pseudo_actions(
 
     First, one model per fold is trained on the other folds, to measure errors on held-out actions and to calibrate the
     confidence. Then `config.members` models are trained on all known actions; they predict the remaining actions.
+    If a clip spans a single action, the confidence rests on how much these models disagree, and as many are trained per
+    fold.
 
     Args:
         source: Frames, episodes and actions.
@@ -146,13 +148,15 @@ def pseudo_actions(
 def _cross_validated(
     clips: ActionClips, folds: Folds, config: InverseDynamicsConfig, trained: _Train
 ) -> tuple[HeldOutActions, Confidence]:
-    """Predict every known action by a model that was not trained on it, and fit the confidence to the errors."""
+    """Predict every known action by models that were not trained on it, and fit the confidence to the errors."""
+    # Overlapping clips show the spread of one model; clips of one action only that of as many models as predict later.
+    models = 1 if clips.overlap else config.members
     read, spread = torch.zeros_like(clips.actions), torch.zeros(len(clips.actions))
     covered = torch.zeros_like(clips.known)
     for number in range(folds.count):
-        inside = folds.number == number
-        network = trained(inside, config.members + number, f"fold {number + 1} of {folds.count}")
-        found = read_actions([network], clips, inside, title="predicting held-out actions")
+        inside, title = folds.number == number, f"fold {number + 1} of {folds.count}"
+        networks = [trained(inside, config.members + number + folds.count * model, title) for model in range(models)]
+        found = read_actions(networks, clips, inside, title="predicting held-out actions")
         read[found.covered], spread[found.covered] = found.actions[found.covered], found.spread[found.covered]
         covered |= found.covered
     scale, index = clips.scale, covered.nonzero()[:, 0]

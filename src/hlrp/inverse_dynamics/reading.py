@@ -1,7 +1,8 @@
 """Predict the action of every frame with an ensemble of inverse dynamics models.
 
 Each clip gives the actions of all its steps, so that every action is predicted from several overlapping clips. The mean
-of these predictions is the action; their spread measures how unsure the models are.
+of these predictions is the action; their spread measures how unsure the models are. Clips of a single action do not
+overlap: the spread is then that of the members' predictions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class ReadActions:
     spread: Float[Tensor, " f"]
     """Standard deviation of the predictions of a frame's action by overlapping clips, root mean square over members and
     dimensions that vary. A frame that a single clip covers gets the root mean square of the other frames; 0 if no frame
-    is covered by several clips."""
+    is covered by several clips. If clips span a single action: standard deviation of the members' predictions, root
+    mean square over dimensions that vary; 0 for a single member."""
     covered: Bool[Tensor, " f"]
     """Whether any clip covers the frame's action; false at the end of a scene, whose last action shows no effect."""
 
@@ -48,13 +50,24 @@ def read_actions(
     """
     starts = clips.starts[wanted[clips.starts[:, None] + clips.steps].any(1)]
     found = [_read(network, clips, starts, title=title) for network in networks]
-    varies, count = clips.scale.varies, found[0].count
+    actions, count = torch.stack([part.mean for part in found]), found[0].count
+    if clips.overlap:
+        variance = _variance_over_clips(found, clips.scale.varies, wanted)
+    else:
+        variance = actions[..., clips.scale.varies].var(0, correction=min(1, len(found) - 1)).mean(1)
+    return ReadActions(actions.mean(0), variance.sqrt(), wanted & (count > 0))
+
+
+def _variance_over_clips(
+    found: Sequence[_Predictions], varies: Bool[Tensor, " a"], wanted: Bool[Tensor, " f"]
+) -> Float[Tensor, " f"]:
+    """Variance of the predictions of each frame's action by overlapping clips, mean over members and dimensions."""
+    count = found[0].count
     variance = torch.stack([part.variance[:, varies].mean(1) for part in found]).mean(0)
     compared = wanted & (count > 1)
     if compared.any():  # a single prediction, as at both ends of an episode, agrees with itself however wrong it is
         variance = torch.where(count > 1, variance, variance[compared].mean())
-    actions = torch.stack([part.mean for part in found]).mean(0)
-    return ReadActions(actions, variance.sqrt(), wanted & (count > 0))
+    return variance
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,10 @@ def _basis(held_out: HeldOutActions, names: Sequence[str]) -> str:
         else ""
     )
     return (
-        f"All known actions were divided into {held_out.folds} parts. For each part, a model was trained on the other "
-        f"parts; these models predicted {len(held_out.index)} actions in all. Held out were {parts}. The actions "
-        f"that were predicted for the dataset come from models that were trained on all known actions.{left_out}"
+        f"All known actions were divided into {held_out.folds} parts. The actions of each part, "
+        f"{len(held_out.index)} in all, were predicted by models that were trained on the other parts. Held out were "
+        f"{parts}. The actions that were predicted for the dataset come from models that were trained on all known "
+        f"actions.{left_out}"
     )
 
 

@@ -50,7 +50,7 @@ from .run_settings import is_resumed
 from .saved_files import require_saved_weights, saved_config
 from .saved_processors import require_safe_pipelines
 from .setup import build_parts
-from .weight_names import rename_weights
+from .weight_names import follow_saved_expert, rename_weights
 
 
 def training_step[Forward: Callable[..., Any]](forward: Forward) -> Forward:
@@ -212,6 +212,7 @@ class HLRPPolicy(PreTrainedPolicy):
     def _load_as_safetensor(cls, model: "HLRPPolicy", model_file: str, map_location: str, strict: bool) -> "HLRPPolicy":
         """Load the weights of a saved policy; see `from_pretrained`."""
         require_saved_weights(model._checkpoint_dir, model_file)
+        follow_saved_expert(getattr(model, "expert", None), model_file)
         comparison = compare(model, model_file, model.saved_name)
         differences = changes(model._saved, model.config)
         parts = {name.split(".")[0] for name in (*comparison.anew, *comparison.dropped)}
