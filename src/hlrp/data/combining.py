@@ -30,8 +30,9 @@ from hlrp.data.dataset import (
 )
 from hlrp.data.episode_split import chosen_episodes
 from hlrp.data.episode_table import require_sound_metadata
+from hlrp.data.film_files import video_names
 from hlrp.data.source_config import AddedSourceConfig
-from hlrp.data.video_folder import open_video_source, video_names
+from hlrp.data.video_folder import open_video_source
 from hlrp.runtime.progress import progress
 from hlrp.storage.files import new_directory
 
