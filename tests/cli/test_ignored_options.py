@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import draccus
 import pytest
+from draccus import ParsingError
 
+from hlrp.cli.common import read_options
 from hlrp.data.source_config import AddedSourceConfig, ObservationConfig, SourceConfig
 from hlrp.labelling.config import TaskResources
 from hlrp.options.combine_datasets import CombineDatasetsConfig
@@ -74,6 +78,61 @@ def test_an_option_without_effect_is_refused(kind: Any, options: dict[str, Any],
 def test_resources_that_the_executor_does_not_read(executor: Any, resources: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         PrecomputeConfig(executor=executor, resources=TaskResources(**resources))
+
+
+@pytest.mark.parametrize("text", ["007", "no", "1e3", "2:00:00", "2026-11-27", "a: b", "a #b", "[a]", "größe", 'a"b'])
+def test_a_flag_keeps_its_text(text: str, tmp_path: Path) -> None:
+    for flags in ([f"--dataset_root={text}", f"--output_dir={text}"], ["--dataset_root", text, "--output_dir", text]):
+        config = read_options(PseudoLabelConfig, flags)
+        assert (config.dataset_root, config.output_dir) == (text, Path(text))
+    assert read_options(PrecomputeConfig, [f"--output_dir={text}"]).output_dir == text
+    slurm = ["--executor=slurm", "--resources.partition=gpu", f"--resources.time={text}"]
+    assert read_options(PrecomputeConfig, slurm).resources.time == text
+    model = read_options(TrainFoundationConfig, [f"--backend.system_prompt={text}"]).backend
+    assert getattr(model, "system_prompt") == text  # noqa: B009  an option of this kind of backend alone
+
+
+def test_quotes_and_no_value_are_read_as_before() -> None:
+    assert read_options(TrainLAQConfig, ["--dataset_root='007'"]).dataset_root == "007"
+    assert read_options(TrainLAQConfig, ['--dataset_root="a b"', "--seed", "3"]).dataset_root == "a b"
+    assert read_options(TrainLAQConfig, ["--dataset_root=null"]).dataset_root is None
+    assert read_options(TrainLAQConfig, ["--cameras=[a, 'no']"]).cameras == ["a", "no"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        ({"dataset_root": 7}, "dataset_root", "7"),
+        ({"output_dir": True}, "output_dir", "true"),
+        ({"sources": [{"video_dir": "films", "instruction": False}]}, "sources.0.instruction", "false"),
+        ({"cameras": ["a", 7]}, "cameras.1", "7"),
+    ],
+)
+def test_a_file_whose_value_is_no_text(options: dict[str, Any], name: str, value: str, tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps({"output_dir": "all", "sources": [{"dataset_root": "more"}], **options}))
+    with pytest.raises(ParsingError, match=f"without quotes it is read as {value}; put the text in quotes") as refused:
+        read_options(CombineDatasetsConfig, [f"--config_path={file}"])
+    assert str(refused.value).startswith(f"`{name}`: ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--sources=[{video_dir: films, instruction: No}]", "sources.0.instruction"),
+        ("--sources=[{dataset_root: more, camera_map: {a: 7}}]", "sources.0.camera_map.a"),
+        ("--cameras=[a, off]", "cameras.1"),
+    ],
+)
+def test_a_list_or_mapping_whose_value_is_no_text(flag: str, name: str) -> None:
+    with pytest.raises(ParsingError, match="put the text in quotes") as refused:
+        read_options(CombineDatasetsConfig, ["--output_dir=all", "--sources=[{dataset_root: more}]", flag])
+    assert str(refused.value).startswith(f"`{name}`: ")
+
+
+def test_lerobot_reads_its_own_text_as_before() -> None:
+    read_options(TrainLAQConfig, ["--steps=3"])
+    assert draccus.decode(SourceConfig, {"dataset_root": 7}).dataset_root == "7"
 
 
 def test_options_with_an_effect_are_read() -> None:
