@@ -23,6 +23,7 @@ from mkdocs.config.defaults import MkDocsConfig
 
 import hlrp
 import lerobot_policy_felix_bundle  # noqa: F401  registers the policies
+from hlrp.cli.common import read_options
 from hlrp.options.check_leak import split_flags
 from tiny_datasets import CAMERA, moving_square
 from tiny_videos import write_pictures
@@ -178,7 +179,7 @@ def validated(command: list[str], generated: ModuleType) -> bool:
     if name == "lerobot-train" and "--help" not in flags:
         parse_training(flags)
     elif name in generated.commands():
-        draccus.parse(generated.commands()[name], args=flags)
+        read_options(generated.commands()[name], flags)
     else:
         return False
     return True

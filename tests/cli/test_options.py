@@ -353,7 +353,9 @@ def test_a_command_of_ours_ends_with_the_innermost_reason(
     assert capsys.readouterr().err.startswith(says)
 
 
-@pytest.mark.parametrize("flag", ["--laq_path=!include {}", "--cameras=[!include {}]", "--laq_path=include {}"])
+@pytest.mark.parametrize(
+    "flag", ["--laq_path=!include {}", "--cameras=[!include {}]", "--laq_path=include {}", "--laq_path=include/{}"]
+)
 def test_no_option_reads_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:

@@ -5,6 +5,7 @@ import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -130,6 +131,32 @@ def test_lerobots_own_tools_take_the_result(with_films: LeRobotDataset, tmp_path
     assert stats is not None
     assert before is not None
     np.testing.assert_allclose(stats[ACTION]["mean"], before[ACTION]["mean"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "added"), [([0, 2, 4], [1, 3, 5]), ([4, 5], [0, 1, 2, 3]), ([0, 1], [0, 1])])
+def test_one_video_dataset_may_be_several_sources(
+    video_dataset_root: Path, tmp_path: Path, own: list[int], added: list[int]
+) -> None:
+    source = AddedSourceConfig(dataset_root=str(video_dataset_root), episodes=added)
+    dataset = combined(video_dataset_root, tmp_path / "data", source, episodes=own)
+    original = open_dataset("local/first", video_dataset_root)
+    starts = np.cumsum([0, *LENGTHS])
+    row = 0
+    for number in [*own, *added]:
+        for frame in (0, LENGTHS[number] - 1):
+            shown = value(original, int(starts[number]) + frame, CAMERA)
+            assert torch.equal(value(dataset, row + frame, CAMERA), shown)
+        row += LENGTHS[number]
+
+
+def test_a_result_that_could_not_be_opened_gets_no_place(
+    video_dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hlrp.data.combining.require_sound_metadata", Mock(side_effect=ValueError("overlaps")))
+    source = AddedSourceConfig(dataset_root=str(video_dataset_root))
+    with pytest.raises(RuntimeError, match="could not be combined to a dataset that can be opened: overlaps"):
+        combined(video_dataset_root, tmp_path / "data", source)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_films_keep_their_proportions(video_dataset_root: Path, tmp_path: Path) -> None:

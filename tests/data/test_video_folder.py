@@ -59,6 +59,38 @@ def test_films_behind_links_to_folders_are_found_and_loops_are_left(tmp_path: Pa
     assert open_source(tmp_path / "films").bounds.tolist() == [[0, 5], [5, 11]]
 
 
+def test_hidden_folders_are_not_entered(tmp_path: Path) -> None:
+    films = tmp_path / ".cache" / "films"  # the folder that the user names may be hidden
+    write_video(films / "a.mp4", 5)
+    write_video(films / ".Trash-1000" / "files" / "deleted.mp4", 6)
+    assert open_source(films).episode_names == ("a.mp4",)
+
+
+def test_a_film_with_several_paths_is_one_episode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    films = tmp_path / "films"
+    film = write_video(films / "season" / "b.mp4", 5)
+    (films / "a.mp4").symlink_to(film)
+    (films / "z.mp4").hardlink_to(film)
+    (films / "again").symlink_to(films / "season")
+    elsewhere = write_video(tmp_path / "disk" / ".store" / "c.mp4", 6)
+    (films / "c.mp4").symlink_to(elsewhere)
+    assert open_source(films).episode_names == ("c.mp4", "season/b.mp4")
+    named = [line for line in caplog.messages if line.startswith("left out of ")]
+    assert len(named) == 1
+    assert named[0].endswith("they are links to films that are read anyway: a.mp4, z.mp4")
+
+
+def test_a_dataset_among_films_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_video(tmp_path / "films" / "a.mp4", 5)
+    write_video(tmp_path / "films" / "robot" / "videos" / "camera" / "file-000.mp4", 6)
+    (tmp_path / "films" / "robot" / "meta").mkdir()
+    (tmp_path / "films" / "robot" / "meta" / "info.json").write_text("{}")
+    assert open_source(tmp_path / "films").episode_names == ("a.mp4",)
+    named = [line for line in caplog.messages if line.startswith("left out of ")]
+    assert len(named) == 1
+    assert named[0].endswith("for a LeRobotDataset is a source of its own (dataset_root): robot")
+
+
 def test_frames_come_in_the_order_asked_for_repeated_and_across_files(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 30)
     write_video(tmp_path / "b.webm", 30, fps=10)

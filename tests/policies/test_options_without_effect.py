@@ -44,6 +44,8 @@ DIRECT, LATENT = "hlrp_action_expert_direct", "hlrp_action_expert_latent"
         ("hlrp_vla_direct", {"optimizer_lr_action": 1e-3, "freeze_decoder": True}, "lr_action=0.001 has no effect"),
         (LATENT, {"optimizer_lr_action": 1e-3, "action_loss_weight": 0.0}, "lr_action=0.001 has no effect"),
         ("hlrp_vla_direct", {"teacher_cameras": ["a"]}, "teacher_cameras are for --policy.latent_targets=online"),
+        ("hlrp_vla_direct", {"teacher_cameras": ["a", "a"], **ONLINE}, "teacher_cameras names a camera twice"),
+        ("hlrp_vla_direct", {"vla_cameras": ["a", "b", "a"]}, "vla_cameras names a camera twice"),
         ("hlrp_vla_direct", {"latent_labels_path": "labels", **ONLINE}, "latent_labels_path=labels is not read with"),
         ("hlrp_vla", {"laq_decoder_type": "learned", "decoder": "mlp"}, "decoder=mlp contradicts .*means laq"),
         ("hlrp_vla", {"decoder_layers": 4}, "decoder_layers=4 contradicts .*laq_decoder_type=codebook_lookup"),

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from hlrp.runtime.included_files import no_included_files
 from hlrp.runtime.number_options import bools_are_no_numbers
 from hlrp.runtime.signals import Stopped, signals_unwind
+from hlrp.runtime.text_options import exact_text, values_are_no_text
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 """Exceptions that stand for a mistake of the user: a command reports them in one line, without a traceback."""
@@ -59,7 +60,7 @@ def run_cli(command: Callable[[], object], *, when_stopped: str = "") -> None:
 
 
 def read_options[C](config_class: type[C], args: Sequence[str] | None = None) -> C:
-    """Read the options of a command; a bool is refused where a number is expected.
+    """Read the options of a command; a bool is refused where a number is expected, and a number where a text is.
 
     Args:
         config_class: Dataclass of the options.
@@ -69,8 +70,8 @@ def read_options[C](config_class: type[C], args: Sequence[str] | None = None) ->
         ParsingError: If an option is unknown or has a wrong value.
     """
     # Only here: a command may read a policy's configuration, where LeRobot saves a number of ACT as false.
-    with bools_are_no_numbers():
-        return draccus.parse(config_class, args=args)
+    with bools_are_no_numbers(), values_are_no_text():
+        return draccus.parse(config_class, args=exact_text(config_class, sys.argv[1:] if args is None else args))
 
 
 def _stopped(stop: Stopped, when_stopped: str) -> int:

@@ -232,6 +232,16 @@ class _RowFiles:
 
 
 @dataclass
+class _LinkedVideo:
+    """Video file of a source that is part of the new dataset."""
+
+    place: tuple[int, int]
+    """Numbers of the file in the new dataset: of its folder, and within this folder."""
+    end_s: float
+    """End of the last episode that was taken from the file, in seconds."""
+
+
+@dataclass
 class _VideoFolder:
     """Video files of one camera: files of the sources, linked or copied, and one new file per decoded episode."""
 
@@ -239,17 +249,14 @@ class _VideoFolder:
     key: str
 
     def __post_init__(self) -> None:
-        self._places: dict[Path, tuple[int, int]] = {}
+        self._linked: dict[Path, _LinkedVideo] = {}
         self._next = (0, 0)
         self._encoder = _encoder(self.meta.features[self.key].get("info"))
 
     def add(self, frames: StoredVideo | DecodedFrames) -> tuple[dict[str, float], Statistics | None]:
         """Store the frames of an episode; returns its metadata about the file, and the statistics of the frames."""
         if isinstance(frames, StoredVideo):
-            if frames.path not in self._places:
-                path, self._places[frames.path] = self._new_file()
-                link_or_copy(frames.path, path)
-            place, (start_s, end_s) = self._places[frames.path], (frames.from_s, frames.to_s)
+            place, (start_s, end_s) = self._link(frames), (frames.from_s, frames.to_s)
             statistics = frames.statistics
         else:
             path, place = self._new_file()
@@ -258,6 +265,18 @@ class _VideoFolder:
             start_s, end_s = 0.0, len(frames.index) / fps
         values = {"chunk_index": place[0], "file_index": place[1], "from_timestamp": start_s, "to_timestamp": end_s}
         return {f"videos/{self.key}/{name}": value for name, value in values.items()}, statistics
+
+    def _link(self, frames: StoredVideo) -> tuple[int, int]:
+        """Numbers of the file of the new dataset that is the source's video file, which is linked if it is not yet."""
+        linked = self._linked.get(frames.path)
+        # Two sources may be the same dataset, and in each video file LeRobot expects one episode after the other. So an
+        # episode from an earlier part of the file than the last one gets a second link to the file.
+        if linked is None or frames.from_s < linked.end_s - 0.5 / self.meta.fps:
+            path, place = self._new_file()
+            link_or_copy(frames.path, path)
+            linked = self._linked[frames.path] = _LinkedVideo(place, frames.to_s)
+        linked.end_s = frames.to_s
+        return linked.place
 
     def _new_file(self) -> tuple[Path, tuple[int, int]]:
         """Path of the next video file, and its numbers."""

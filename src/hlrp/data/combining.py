@@ -29,8 +29,10 @@ from hlrp.data.dataset import (
     value_names,
 )
 from hlrp.data.episode_split import chosen_episodes
+from hlrp.data.episode_table import require_sound_metadata
+from hlrp.data.film_files import video_names
 from hlrp.data.source_config import AddedSourceConfig
-from hlrp.data.video_folder import open_video_source, video_names
+from hlrp.data.video_folder import open_video_source
 from hlrp.runtime.progress import progress
 from hlrp.storage.files import new_directory
 
@@ -125,6 +127,7 @@ def combine(
             counts = []
             for source in sources:
                 counts.append(_write(source, writer, first_number=sum(count.episodes for count in counts)))
+        _require_sound(LeRobotDatasetMetadata(repo_id, root=new))
         for name, text in ({} if beside is None else beside(writer.meta, counts)).items():
             (new / name).write_text(text, encoding="utf-8")
     _explain_fill(columns, counts)
@@ -314,6 +317,18 @@ def _write(source: EpisodeSource, writer: CombinedWriter, *, first_number: int) 
         if episode.known.all():
             known_episodes.append(number)
     return SourceCount(source.name, len(source), frames, known, tuple(known_episodes), source.folder)
+
+
+def _require_sound(meta: LeRobotDatasetMetadata) -> None:
+    """Raise if the new dataset could not be opened, before it gets its place.
+
+    Raises:
+        RuntimeError: If its metadata is wrong, which is a fault of this module: the sources were checked when opened.
+    """
+    try:
+        require_sound_metadata(meta, episode_bounds(meta).numpy(), whole=True)
+    except (ValueError, FileNotFoundError) as error:
+        raise RuntimeError(f"the sources could not be combined to a dataset that can be opened: {error}") from error
 
 
 def _explain_fill(columns: Mapping[str, object], counts: Sequence[SourceCount]) -> None:

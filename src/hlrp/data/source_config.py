@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from hlrp.runtime.checks import require_number, require_numbers
+from hlrp.runtime.checks import changed_options, require_cameras, require_number, require_numbers
 
 DEFAULT_REPO_ID = "local/hlrp_demos"
 """Repo id of the dataset that `hlrp-collect-demos` records by default."""
@@ -45,13 +46,9 @@ class SourceConfig:
         named = [name for name in ("dataset_repo_id", "dataset_root", "cameras") if getattr(self, name)]
         if self.video_dir is not None and named:
             raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
-        if self.video_dir is not None and self.tolerance_s != DEFAULT_TOLERANCE_S:
-            raise ValueError("tolerance_s goes with a dataset; plain videos are read by their own time stamps")
+        require_cameras("cameras", self.cameras)
         require_episode_numbers(self.episodes)
-        if self.video_dir is None and self.video_fps is not None:
-            raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
-        if self.video_dir is None and self.skip_bad_videos:
-            raise ValueError("skip_bad_videos goes with video_dir; no video of a dataset may be left out")
+        require_fitting_options(self)
         require_numbers(self, "video_fps", "weight", above=0)
 
 
@@ -78,6 +75,7 @@ class ObservationConfig:
 
     def __post_init__(self) -> None:
         require_numbers(self, "weight", "tolerance_s", above=0)
+        require_cameras("cameras", self.cameras)
         require_episode_numbers(self.episodes)
 
 
@@ -125,9 +123,14 @@ class AddedSourceConfig:
             raise ValueError("name the cameras of a source with camera or with camera_map, not both")
         if self.instruction is not None and not self.instruction.strip():
             raise ValueError("instruction is empty; say in words what is done in the episodes")
-        for name in ("skip_bad_videos", "instructions") if is_dataset else ("episodes", "keep", "camera_map"):
-            if getattr(self, name):
-                raise ValueError(f"{name} does not go with {'a dataset' if is_dataset else 'video_dir'}")
+        of_films, of_datasets = ("skip_bad_videos", "instructions"), ("episodes", "keep", "camera_map")
+        for name in changed_options(self, *(of_films if is_dataset else of_datasets)):
+            raise ValueError(f"{name} does not go with {'a dataset' if is_dataset else 'video_dir'}")
+        require_fitting_options(self)
+        if len(set(self.camera_map.values())) < len(self.camera_map):
+            raise ValueError(
+                f"camera_map maps two cameras to the same one, got {self.camera_map}; leave out one of them"
+            )
         if not is_dataset and self.instruction is None and self.instructions is None:
             raise ValueError(f"the videos in {self.video_dir} need an instruction: name instruction or instructions")
 
@@ -179,6 +182,32 @@ class IdleClips:
     def __post_init__(self) -> None:
         require_number("idle_weight", self.weight, above=0)
         require_number("idle_share", self.share, above=0, below=1)
+
+
+_OF_VIDEOS = {
+    "video_fps": "a dataset has its own frame rate",
+    "skip_bad_videos": "no video of a dataset may be left out",
+    "find_scene_cuts": "a dataset is not searched for scene cuts",
+}
+"""Options that have an effect on plain videos alone, and why they have none on a dataset."""
+
+
+def require_fitting_options(config: Any) -> None:
+    """Raise if an option was given that has an effect on plain videos alone, or on datasets alone, for the other kind.
+
+    Args:
+        config: Options of one source, with `video_dir`, `tolerance_s` and any of the options in `_OF_VIDEOS`.
+
+    Raises:
+        ValueError: If such an option does not have its default.
+    """
+    if config.video_dir is not None:
+        if config.tolerance_s != DEFAULT_TOLERANCE_S:
+            raise ValueError("tolerance_s goes with a dataset; plain videos are read by their own time stamps")
+        return
+    for name, reason in _OF_VIDEOS.items():
+        if hasattr(config, name) and changed_options(config, name):
+            raise ValueError(f"{name} goes with video_dir; {reason}")
 
 
 def require_episode_numbers(numbers: Sequence[int] | None) -> None:

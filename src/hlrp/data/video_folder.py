@@ -19,6 +19,7 @@ from av.error import FFmpegError
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from hlrp.data.film_files import find_videos
 from hlrp.data.frames import CachedFrames, FrameSource, StackedFrames, fits_in_memory
 from hlrp.data.pyav_decoder import PyAVDecoder, open_video
 from hlrp.data.scene_cuts import cuts_of_film, differences, find_cuts, reduced
@@ -29,25 +30,6 @@ from hlrp.runtime.progress import ProgressBar, progress
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (
-    ".avi", ".mkv", ".mov", ".mp4", ".webm", ".3g2", ".3gp", ".asf", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m4v",
-    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".wmv",
-)  # fmt: skip
-_OTHER_VIDEO_SUFFIXES = (
-    ".av1",
-    ".dv",
-    ".h264",
-    ".h265",
-    ".hevc",
-    ".ivf",
-    ".m1v",
-    ".m2v",
-    ".mjpeg",
-    ".rm",
-    ".rmvb",
-    ".y4m",
-)
-"""Suffixes of video files that are skipped with a warning, since most of these files have no time stamps."""
 _READ_TOGETHER = 64
 """Frames that are decoded between two updates of the progress bar."""
 _FIRST_FRAMES = 16
@@ -114,7 +96,7 @@ def open_video_source(
     folder = Path(folder)
     films: list[_Film] = []
     bad: list[str] = []
-    paths = _find_videos(folder)
+    paths = find_videos(folder)
     for path in progress(paths, "reading time stamps"):
         try:
             films.append(_Film(path, video_length(path)))
@@ -149,11 +131,6 @@ def open_video_source(
         cuts=cuts,
         episode_names=tuple(film.path.relative_to(folder).as_posix() for film in films),
     )
-
-
-def video_names(folder: Path | str) -> list[str]:
-    """Paths, within `folder`, of all video files in it and in its subfolders, also of those that cannot be read."""
-    return [path.relative_to(folder).as_posix() for path in _files_below(Path(folder)) if _is_read(path)]
 
 
 def video_length(path: Path) -> VideoLength:
@@ -208,43 +185,6 @@ def _announced_s(container: InputContainer, stream: av.VideoStream) -> float:
         return float(stream.duration * stream.time_base)
     is_alone = len(container.streams) == 1  # otherwise the duration may be that of a longer audio stream
     return (container.duration or 0) / av.time_base if is_alone else 0.0
-
-
-def _find_videos(folder: Path) -> list[Path]:
-    """Video files in `folder` and its subfolders, sorted by path; a warning names other video files that are skipped.
-
-    Raises:
-        FileNotFoundError: If `folder` does not exist or holds no video.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"video_dir {folder} is not a folder")
-    found: list[Path] = []
-    left_out: list[Path] = []
-    for path in sorted(_files_below(folder)):
-        if _is_read(path):
-            found.append(path)
-        elif path.suffix.lower() in (*VIDEO_SUFFIXES, *_OTHER_VIDEO_SUFFIXES):
-            left_out.append(path)
-    if left_out:
-        names = ", ".join(str(path.relative_to(folder)) for path in left_out)
-        logger.warning(f"left out of {folder}, for only {', '.join(VIDEO_SUFFIXES)} are read: {names}")
-    if not found:
-        raise FileNotFoundError(f"video_dir {folder} holds no video; expected files in {', '.join(VIDEO_SUFFIXES)}")
-    return found
-
-
-def _is_read(path: Path) -> bool:
-    # macOS leaves a "._film.mp4" beside "film.mp4" on other disks.
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Every file in `folder` and the folders in it, also those that links lead to, each folder once."""
-    entered: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        entered.add(os.path.realpath(place))
-        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(place, name)) not in entered]
-        yield from (path for path in (Path(place, name) for name in files) if path.is_file())
 
 
 def _report_bad(bad: Sequence[str], folder: Path, *, left: int, skip: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.checks import changed_options, require_numbers
 
 Executor = Literal["none", "local", "slurm", "ray"]
 """Where shards are labelled."""
+_ONLY_SLURM = ("time", "partition", "qos", "env_command", "sbatch_args")
+"""Resources that the executor ray does not read."""
 
 
 @dataclass(kw_only=True)
@@ -53,5 +55,17 @@ class ClusterConfig:
         require_numbers(self, "tasks", "workers", at_least=1)
         if self.executor == "none" and (self.tasks is not None or self.workers is not None):
             raise ValueError("tasks and workers go with an executor; set executor to local, slurm or ray")
+        self._require_effect_of_resources()
         if self.executor == "slurm" and not self.resources.partition:
             raise ValueError("resources.partition is empty; name the Slurm partition of the tasks")
+
+    def _require_effect_of_resources(self) -> None:
+        """Raise if a resource was given that the executor does not read."""
+        readers = ("slurm", "ray")
+        for resource in fields(self.resources):
+            able = readers[:1] if resource.name in _ONLY_SLURM else readers
+            if self.executor not in able and changed_options(self.resources, resource.name):
+                raise ValueError(
+                    f"resources.{resource.name} has no effect with executor={self.executor}; leave it out, or set "
+                    f"executor to {' or '.join(able)}"
+                )

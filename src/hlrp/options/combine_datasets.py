@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, AddedSourceConfig, require_episode_numbers
-from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.checks import require_cameras, require_numbers
 
 
 @dataclass
@@ -51,5 +51,4 @@ class CombineDatasetsConfig:
         lost = sorted(set(self.labelled_episodes) - set(self.episodes or self.labelled_episodes))
         if lost:
             raise ValueError(f"labelled_episodes has {lost}, which are not among episodes")
-        if len(set(self.cameras)) < len(self.cameras):
-            raise ValueError(f"cameras names a camera twice, got {self.cameras}")
+        require_cameras("cameras", self.cameras)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, SourceConfig
 from hlrp.laq.objective.config import LabellerConfig
-from hlrp.runtime.checks import require_numbers, require_seed
+from hlrp.runtime.checks import changed_options, require_numbers, require_seed
 
 
 @dataclass
@@ -61,9 +61,12 @@ class InspectConfig:
         require_numbers(self, "held_out", above=0, below=1)
         require_numbers(self, "cache_gib", at_least=0)
         require_numbers(self, "tolerance_s", above=0)
+        without_effect = [] if self.baselines else changed_options(self, "labelled_fraction", "labeller_steps")
         if self.seed is not None:
             require_seed(self.seed)
         self.labeller()
+        if without_effect:
+            raise ValueError(f"{without_effect[0]} goes with baselines; set baselines to true, or leave it out")
         self.source(trained_on=[])
 
     def labeller(self) -> LabellerConfig:
@@ -80,24 +83,15 @@ class InspectConfig:
         Raises:
             ValueError: If options of a dataset and of plain videos are mixed.
         """
-        if self.video_dir is not None:
-            return SourceConfig(
-                video_dir=self.video_dir,
-                video_fps=self.video_fps,
-                skip_bad_videos=self.skip_bad_videos,
-                find_scene_cuts=self.find_scene_cuts,
-                dataset_repo_id=self.dataset_repo_id,
-                dataset_root=self.dataset_root,
-                cameras=self.cameras,
-                episodes=self.episodes,
-                tolerance_s=self.tolerance_s,
-            )
+        default = list(trained_on) if self.video_dir is None else []
         return SourceConfig(
             dataset_repo_id=self.dataset_repo_id,
             dataset_root=self.dataset_root,
+            cameras=self.cameras or default,
+            video_dir=self.video_dir,
             video_fps=self.video_fps,
             skip_bad_videos=self.skip_bad_videos,
-            cameras=self.cameras or list(trained_on),
+            find_scene_cuts=self.find_scene_cuts,
             episodes=self.episodes,
             tolerance_s=self.tolerance_s,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hlrp.data.source_config import DEFAULT_TOLERANCE_S
+from hlrp.data.source_config import DEFAULT_TOLERANCE_S, require_fitting_options
 from hlrp.labelling.config import ClusterConfig, Executor, TaskResources
 from hlrp.options.cameras import chosen_cameras
 from hlrp.runtime.checks import require_numbers
@@ -108,9 +108,8 @@ class PrecomputeConfig:
 
     def _check_source(self) -> None:
         """Raise if options of a dataset and of plain videos are mixed."""
+        require_fitting_options(self)
         if self.video_dir is None:
-            if self.video_fps is not None:
-                raise ValueError("video_fps goes with video_dir; a dataset has its own frame rate")
             return
         further = ("dataset_root", "dataset_repo_id", "camera", "cameras", "output_dataset", "vla_checkpoint")
         named = [name for name in further if getattr(self, name)]

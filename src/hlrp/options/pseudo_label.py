@@ -8,7 +8,7 @@ from typing import Literal
 
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, AddedSourceConfig
 from hlrp.inverse_dynamics.config import InverseDynamicsConfig
-from hlrp.runtime.checks import require_numbers
+from hlrp.runtime.checks import changed_options, require_cameras, require_numbers
 
 Start = Literal["laq", "scratch"]
 """Initial weights of the inverse dynamics models: the encoder of a LAQ, or random weights."""
@@ -73,8 +73,9 @@ class PseudoLabelConfig:
         require_numbers(self, "tolerance_s", "frame_offset_s", above=0)
         require_numbers(self, "image_size", at_least=16)
         require_numbers(self, "cache_gib", at_least=0)
+        require_cameras("cameras", self.cameras)
         ignored = ("frame_offset_s", "image_size") if self.start == "laq" else ("laq_path",)
-        changed = [name for name in ignored if getattr(self, name) != getattr(type(self), name)]
+        changed = changed_options(self, *ignored)
         if changed:
             here, remedy = (
                 ("laq, where the LAQ has its own", "--start=scratch")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hlrp.data.source_config import DEFAULT_TOLERANCE_S, ObservationConfig, require_episode_numbers
 from hlrp.foundation.backends import BackendConfig
 from hlrp.foundation.config import FoundationOptimizerConfig
-from hlrp.runtime.checks import require_numbers, require_seed
+from hlrp.runtime.checks import require_cameras, require_numbers, require_seed
 from hlrp.training.config import TrainerConfig
 
 
@@ -83,6 +83,7 @@ class TrainFoundationConfig:
         require_seed(self.seed)
         require_numbers(self, "tolerance_s", above=0)
         require_episode_numbers(self.episodes)
+        require_cameras("cameras", self.cameras)
         single = self.dataset_repo_id or self.dataset_root or self.labels_path or self.cameras or self.episodes
         if self.sources and (single or self.tolerance_s != DEFAULT_TOLERANCE_S):
             raise ValueError("name all datasets, labels, cameras and episodes inside sources, or use none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hlrp.data.source_config import DEFAULT_TOLERANCE_S, require_episode_numbers
+from hlrp.data.source_config import DEFAULT_TOLERANCE_S, require_episode_numbers, require_fitting_options
 from hlrp.runtime.checks import require_numbers
 from hlrp.runtime.extras import require_packages
 
@@ -60,6 +60,7 @@ class ViewLabelsConfig:
             named = [name for name in ("dataset_root", "dataset_repo_id", "camera") if getattr(self, name)]
             if named:
                 raise ValueError(f"video_dir and {named[0]} exclude each other: plain videos are no dataset")
+        require_fitting_options(self)
         if self.rerun is not None:
             if Path(self.output_dir).absolute() in self.rerun.absolute().parents:
                 raise ValueError(f"rerun {self.rerun} is inside output_dir {self.output_dir}; name a file beside it")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from draccus import ParsingError
@@ -94,6 +95,25 @@ def require_one_of(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def require_cameras(name: str, cameras: Sequence[str] | None) -> None:
+    """Raise if `cameras` names a camera twice; None, an option without value, passes.
+
+    Raises:
+        ValueError: If a camera occurs twice.
+    """
+    if cameras is not None and len(set(cameras)) < len(cameras):
+        raise ValueError(f"{name} names a camera twice, got {list(cameras)}; name each camera once")
+
+
+def changed_options(config: Any, *names: str) -> list[str]:
+    """Those of the fields `names` of a configuration whose value is not the default."""
+    defaults = {
+        option.name: option.default if option.default_factory is MISSING else option.default_factory()
+        for option in fields(config)
+    }
+    return [name for name in names if getattr(config, name) != defaults[name]]
 
 
 def _range(*, at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from draccus.parsers.yaml_loader import FullLoaderWithInclusion, SafeLoaderWithInclusion, include_constructor
 
-_TAG, _PREFIX = "!include", "include "
+_TAG, _PREFIX = "!include", "include"
+"""Beginnings of a value for which draccus reads a file: for `include/x` and `include_x` it reads the file `x`."""
 _REASON = "no option reads another file; give the value itself"
 _LOADERS: tuple[Any, ...] = (FullLoaderWithInclusion, SafeLoaderWithInclusion)
 
@@ -25,7 +26,7 @@ def no_included_files() -> Iterator[None]:
     for flag in sys.argv[1:]:
         value = flag.partition("=")[2] if flag.startswith("--") else flag
         if value.strip().strip("'\"").startswith(_PREFIX):
-            raise ValueError(f"{flag} is refused: {_REASON}")
+            raise ValueError(f"{flag} is refused: {_REASON}, or a path that begins with {_PREFIX} as ./{_PREFIX}…")
     _register(_refuse)
     try:
         yield

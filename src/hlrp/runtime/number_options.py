@@ -23,14 +23,15 @@ def bools_are_no_numbers() -> Iterator[None]:
     configuration checks its own values, the bool is gone. So the check is registered where draccus reads a number.
     Afterwards draccus reads numbers as before: LeRobot declares an option of ACT as an int and saves it as false.
     """
-    _register({kind: partial(_number, read) for kind, read in _READERS.items()})
+    register_readers({kind: partial(_number, read) for kind, read in _READERS.items()})
     try:
         yield
     finally:
-        _register(_READERS)
+        register_readers(_READERS)
 
 
-def _register(readers: dict[type, Any]) -> None:
+def register_readers(readers: dict[type, Any]) -> None:
+    """Let draccus read values of each type with the function given for it."""
     for kind, read in readers.items():
         decode.register(kind, read)
     get_decoding_fn.cache_clear()  # draccus keeps the decoder of a type that it has decoded before

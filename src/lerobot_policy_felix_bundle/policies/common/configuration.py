@@ -14,7 +14,13 @@ from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
 import hlrp.foundation.backends  # noqa: F401  registers the backends
 from hlrp.foundation.config import BACKENDS, DTYPE_NAMES
-from hlrp.runtime.checks import raises_parsing_errors, require_number, require_numbers, require_one_of
+from hlrp.runtime.checks import (
+    raises_parsing_errors,
+    require_cameras,
+    require_number,
+    require_numbers,
+    require_one_of,
+)
 from hlrp.runtime.size_limits import LARGEST_SIDE_PX, LONGEST_CHUNK, MOST_CODE_SLOTS, MOST_CODEBOOK_ENTRIES
 
 from .open_chunk import open_window
@@ -189,13 +195,15 @@ class HLRPConfig(PreTrainedConfig):
             )
 
     def require_effect(self) -> None:
-        """Refuse an option that has no effect in training, given the other options.
+        """Refuse a camera that is named twice, and an option that has no effect in training, given the other options.
 
         `__post_init__` does not call this, because a saved policy must load for inference with any of them.
 
         Raises:
-            ValueError: If an option has no effect; the message names it.
+            ValueError: If an option has no effect, or names a camera twice; the message names the option.
         """
+        for name in ("vla_cameras", "teacher_cameras"):
+            require_cameras(name, getattr(self, name))
         if self.labelled_share and not self.learns_actions:
             raise ValueError(
                 f"labelled_share={self.labelled_share:g} has no effect in a run that learns no actions; leave it out"
