@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-<<<<<<< HEAD
-import sys
-=======
 import logging
->>>>>>> fix-flow
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
