@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +22,8 @@ import torch
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.label_file import LabelRows, LabelWriter, row_groups
 from hlrp.data.labels import LatentLabels, find_labels, load_labels
-from hlrp.labelling import engine, work_folder
+from hlrp.labelling import cluster, engine, work_folder
+from hlrp.labelling.config import TaskResources
 from hlrp.labelling.engine import Labelled
 from hlrp.latents import NO_LABEL
 from policy_workshop import make_foundation, make_laq
@@ -281,6 +284,70 @@ def test_finished_shards_and_the_result_are_events(config: PrecomputeConfig, tmp
     assert (saved["event"], saved["frames"], end["event"]) == ("saved", sum(LENGTHS), "end")
 
 
+# ---- Executors ----
+
+
+class QuietExecutor:
+    """Runs its tasks one after the other, and raises no error if one fails, like datatrove's executor of Ray."""
+
+    def __init__(self, *, pipeline, tasks: int, logging_dir: str, depends: QuietExecutor | None = None) -> None:  # type: ignore[no-untyped-def]
+        self.pipeline, self.tasks, self.depends = pipeline, tasks, depends
+
+    def run(self) -> None:
+        if self.depends is not None:
+            self.depends.run()
+        for rank in range(self.tasks):
+            with suppress(Exception):
+                self.pipeline[0](None, rank, self.tasks)
+
+
+@pytest.fixture
+def quiet(config: PrecomputeConfig, monkeypatch: pytest.MonkeyPatch) -> PrecomputeConfig:
+    """Label with a `QuietExecutor` in place of datatrove's executors."""
+    makers = dict.fromkeys(["local", "ray", "slurm"], lambda config: QuietExecutor)
+    monkeypatch.setattr(cluster, "_executors", lambda: makers)
+    monkeypatch.setattr(cluster, "require_packages", lambda *names, needed_for: None)
+    return replace(config, executor="ray")
+
+
+def test_a_merge_that_fails_after_tasks_of_a_cluster_is_an_error_and_keeps_the_shards(
+    quiet: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", full)
+        with pytest.raises(OSError, match="No space left"):
+            precompute_latent_codes(quiet)
+    assert len(list((tmp_path / ".labels.shards").glob("shard-*"))) == 3
+    assert not (tmp_path / "labels").exists()
+    assert run(quiet).frames == sum(LENGTHS)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_a_task_that_fails_on_a_cluster_is_an_error_and_keeps_the_shards_of_the_others(
+    quiet: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = cluster.label_shards
+
+    def of_the_first_two(job, work, shards, **options) -> None:  # type: ignore[no-untyped-def]
+        if shards[0].number == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        label(job, work, shards, **options)
+
+    monkeypatch.setattr(cluster, "label_shards", of_the_first_two)
+    with pytest.raises(ValueError, match=r"1 of 3 shards have no labels, since their tasks failed; see .*logs, then"):
+        precompute_latent_codes(quiet)
+    assert len(list((tmp_path / ".labels.shards").glob("shard-*"))) == 2
+
+
+def test_the_last_of_the_submitted_tasks_writes_the_labels(quiet: PrecomputeConfig, tmp_path: Path) -> None:
+    submitted = replace(quiet, executor="slurm", resources=TaskResources(partition="cpu"))
+    assert precompute_latent_codes(submitted) is None
+    assert len(load_labels(tmp_path / "labels").codes) == sum(LENGTHS)
+
+
 # ---- Processes ----
 
 
@@ -335,6 +402,19 @@ def test_tasks_on_a_cluster_write_the_same_bytes(config: PrecomputeConfig, tmp_p
     while not (tmp_path / "labels").exists() and time.monotonic() < deadline:
         time.sleep(1)  # with Slurm, the command ends when the tasks are submitted
     assert files(tmp_path / "labels") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_on_ray_ends_the_command_in_one_sentence(
+    config: PrecomputeConfig, damaged: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    bad = replace(config, dataset_root=str(damaged), shard_frames=1)  # a shard an episode
+    flags = ["--executor=ray", "--tasks=2", "--resources={cpus_per_task: 1}"]
+    done = subprocess.run(command(bad, *flags), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2
+    assert "shards have no labels, since their tasks failed; see" in done.stderr.splitlines()[-1]
+    assert (tmp_path / ".labels.shards" / "shard-00000000.parquet").is_file()
 
 
 @pytest.mark.slow
