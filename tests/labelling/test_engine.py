@@ -27,7 +27,7 @@ from hlrp.labelling.config import TaskResources
 from hlrp.labelling.engine import Labelled
 from hlrp.latents import NO_LABEL
 from policy_workshop import make_foundation, make_laq
-from tiny_datasets import CAMERA, LENGTHS, create_dataset
+from tiny_datasets import CAMERA, LENGTHS, create_dataset, moving_square
 from tiny_videos import write_pictures
 
 
@@ -95,18 +95,37 @@ def test_an_interrupted_run_continues_with_its_finished_shards_to_the_same_bytes
     assert not shards.exists()
 
 
+@pytest.mark.parametrize("before", ["note_finished", "remove"])
 def test_a_run_that_was_killed_after_it_had_written_the_labels_is_found_finished(
-    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(work_folder.WorkFolder, "remove", stop)
+        patch.setattr(work_folder.WorkFolder, before, stop)
         with pytest.raises(KeyboardInterrupt):
             run(config)
-    before = files(tmp_path / "labels")
+    written = files(tmp_path / "labels")
     labelled = run(config)
     assert (labelled.frames, labelled.labelled) == (sum(LENGTHS), sum(LENGTHS) - len(LENGTHS))
-    assert files(tmp_path / "labels") == before
+    assert files(tmp_path / "labels") == written
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_labels_that_an_interrupted_run_was_to_replace_are_not_taken_for_its_result(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config)
+    whole = files(tmp_path / "labels")
+    table = tmp_path / "labels" / "labels.parquet"
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.write_bytes(data)
+    again = replace(config, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    run(again)
+    assert files(tmp_path / "labels") == whole
 
 
 @pytest.mark.parametrize("change", ["batch_size", "shard_frames", "laq_path", "dataset_root"])
@@ -211,8 +230,6 @@ def test_bad_episodes_are_skipped_on_request_and_recorded(
 
 
 def test_a_folder_of_films_is_labelled_like_a_dataset(config: PrecomputeConfig, tmp_path: Path) -> None:
-    from tiny_datasets import moving_square
-
     films = tmp_path / "films"
     films.mkdir()
     first, second = (moving_square(15, seed=seed)[0] for seed in (0, 1))
@@ -229,6 +246,23 @@ def test_a_folder_of_films_is_labelled_like_a_dataset(config: PrecomputeConfig, 
         in run(replace(job, find_scene_cuts=False, overwrite=True)).report()
     )
     assert (~load_labels(films / "latents").valid).nonzero()[:, 0].tolist() == [14, 44]
+
+
+def test_films_labelled_again_with_other_options_replace_the_labels_although_interrupted(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    pictures = moving_square(15, seed=0)[0]
+    write_pictures(films / "one.mp4", [*pictures, *(255 - pictures)])  # a scene cut after 15 frames
+    job = replace(config, dataset_root=None, video_dir=str(films))
+    assert (~labels_of(job).valid).nonzero()[:, 0].tolist() == [14, 29]
+    again = replace(job, find_scene_cuts=False, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    assert (~labels_of(again).valid).nonzero()[:, 0].tolist() == [29]
 
 
 def test_labels_of_a_foundation_model_say_so(config: PrecomputeConfig, tmp_path: Path) -> None:
