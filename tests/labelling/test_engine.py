@@ -25,9 +25,10 @@ from hlrp.data.labels import LatentLabels, find_labels, load_labels
 from hlrp.labelling import cluster, engine, work_folder
 from hlrp.labelling.config import TaskResources
 from hlrp.labelling.engine import Labelled
+from hlrp.laq.checkpoint import load_laq
 from hlrp.latents import NO_LABEL
 from policy_workshop import make_foundation, make_laq
-from tiny_datasets import CAMERA, LENGTHS, create_dataset, moving_square
+from tiny_datasets import CAMERA, LENGTHS, create_dataset, moving_square, rename_tasks
 from tiny_videos import write_pictures
 
 
@@ -277,6 +278,33 @@ def test_labels_of_a_foundation_model_say_so(config: PrecomputeConfig, tmp_path:
     assert not torch.equal(predicted.codes, laq_labels.codes)
     assert predicted.vectors is not None
     assert predicted.vectors[predicted.valid].abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize(("has_vla", "labelled_anew"), [(True, 3), (False, 0)])
+def test_shards_of_a_foundation_model_are_used_under_the_same_instructions_only(
+    config: PrecomputeConfig,
+    video_dataset_root: Path,
+    laq_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_vla: bool,
+    labelled_anew: int,
+) -> None:
+    root = Path(shutil.copytree(video_dataset_root, tmp_path / "data"))
+    if has_vla:
+        laq = load_laq(laq_path)
+        vla = make_foundation(tmp_path / "vla", fingerprint=laq.fingerprint, spec=laq.model.spec)
+        config = replace(config, vla_checkpoint=str(vla))
+    config = replace(config, dataset_root=str(root))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    rename_tasks(root, ["Lift the square", "Lower the square"])
+    label, written = engine._label_shard, []
+    monkeypatch.setattr(engine, "_label_shard", lambda *args: (label(*args), written.append(1)))
+    run(config)
+    assert len(written) == labelled_anew
 
 
 def test_a_foundation_model_of_another_laq_is_refused(config: PrecomputeConfig, tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=0, with_actions=False)
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)
-        known = _metadata(laq, vla, source, dataset_identity(dataset.meta, source.cameras))
+        frames = dataset_identity(dataset.meta, source.cameras, with_instructions=vla is not None)
+        known = _metadata(laq, vla, source, frames)
         pa.default_memory_pool().release_unused()  # memory that the check of all rows used
     return LabelJob(
         source=source,
