@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import pytest
 import torch
@@ -410,6 +410,18 @@ def test_the_last_of_the_submitted_tasks_writes_the_labels(quiet: PrecomputeConf
     assert len(load_labels(tmp_path / "labels").codes) == sum(LENGTHS)
 
 
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_the_result_is_an_event_with_an_executor_too(
+    quiet: PrecomputeConfig, tmp_path: Path, executor: Literal["local", "ray"]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    run(replace(quiet, executor=executor, log_json=str(log)))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    (saved,) = (event for event in events if event["event"] == "saved")
+    assert (saved["path"], saved["frames"]) == (str(tmp_path / "labels"), sum(LENGTHS))
+    assert "task" not in saved
+
+
 # ---- Processes ----
 
 
@@ -434,6 +446,7 @@ def test_two_workers_of_datatrove_write_the_same_bytes(config: PrecomputeConfig,
     assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
     shards = sorted(event["shard"] for event in events if event["event"] == "checkpoint")
     assert shards == list(range(len(shards))), "the worker processes add to the same file"
+    assert [event["frames"] for event in events if event["event"] == "saved"] == [sum(LENGTHS)]
 
 
 def slurm_partition() -> str | None:
