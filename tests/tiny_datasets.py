@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -83,3 +84,11 @@ def create_dataset(
         dataset.save_episode()
     dataset.finalize()
     return dataset
+
+
+def rename_tasks(root: Path, tasks: Sequence[str]) -> None:
+    """Give the dataset in `root` other instructions."""
+    path = root / "meta" / "tasks.parquet"
+    table = pd.read_parquet(path)
+    table.index = pd.Index(list(tasks), name=table.index.name)
+    table.to_parquet(path)

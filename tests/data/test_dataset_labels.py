@@ -23,8 +23,8 @@ from hlrp.data.dataset import open_dataset
 from hlrp.data.dataset_labels import labels_of_dataset
 from hlrp.data.labels import CODES, LAQ_MARK, METADATA_FILE, LatentLabels, find_labels, has_labels, load_labels
 from hlrp.data.recording_identity import RecordingIdentity, dataset_identity
-from policy_workshop import make_laq
-from tiny_datasets import CAMERA, create_dataset
+from policy_workshop import make_foundation, make_laq
+from tiny_datasets import CAMERA, TASKS, create_dataset, rename_tasks
 
 LENGTHS = (7, 6)
 
@@ -61,8 +61,8 @@ def labels_in(root: Path, labels_path: Path | None = None) -> LatentLabels:
     return labels_of_dataset(open_dataset("local/x", root).meta, labels_path)
 
 
-def identity(root: Path) -> RecordingIdentity:
-    return dataset_identity(open_dataset("local/x", root).meta, [CAMERA])
+def identity(root: Path, *, with_instructions: bool = False) -> RecordingIdentity:
+    return dataset_identity(open_dataset("local/x", root).meta, [CAMERA], with_instructions=with_instructions)
 
 
 def edit_rows(root: Path, name: str, values: np.ndarray) -> None:
@@ -156,6 +156,33 @@ def test_labels_stay_valid_when_the_dataset_is_moved_and_gets_columns(
     moved = Path(shutil.copytree(plain, tmp_path / "moved"))
     for root in (moved, labelled):
         assert torch.equal(labels_in(root, tmp_path / "labels").codes, labels.codes)
+
+
+def test_labels_of_a_foundation_model_are_refused_if_an_instruction_has_changed(
+    plain: Path, laqs: list[Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(plain, tmp_path / "data"))
+    of_laq = label(root, laqs[0], output_dir=tmp_path / "of_laq")
+    assert "instructions" not in (of_laq.metadata.frames or {})
+    vla = make_foundation(tmp_path / "vla", fingerprint=of_laq.metadata.laq_fingerprint)
+    label(root, laqs[0], output_dir=tmp_path / "of_vla", vla_checkpoint=vla)
+    labels_in(root, tmp_path / "of_vla")
+    rename_tasks(root, ["Lift the square", TASKS[1]])
+    labels_in(root, tmp_path / "of_laq")
+    with pytest.raises(ValueError, match="the instructions differ"):
+        labels_in(root, tmp_path / "of_vla")
+
+
+def test_the_numbers_of_tasks_are_no_part_of_the_instructions(tmp_path: Path) -> None:
+    create_dataset(tmp_path / "one", lengths=LENGTHS)
+    create_dataset(tmp_path / "other", lengths=LENGTHS, tasks=TASKS[::-1])
+    one = identity(tmp_path / "one", with_instructions=True)
+    assert one.instructions != identity(tmp_path / "other", with_instructions=True).instructions
+    edit_rows(tmp_path / "one", "task_index", np.repeat([1, 0], LENGTHS))
+    assert one.instructions != identity(tmp_path / "one", with_instructions=True).instructions
+    rename_tasks(tmp_path / "one", TASKS[::-1])
+    assert one == identity(tmp_path / "one", with_instructions=True)
+    assert identity(tmp_path / "one").instructions is None
 
 
 def test_labels_that_do_not_say_of_which_frames_are_used_with_a_warning(

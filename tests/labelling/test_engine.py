@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -10,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import pytest
 import torch
@@ -20,11 +22,13 @@ import torch
 from hlrp.cli.precompute_latent_codes import PrecomputeConfig, precompute_latent_codes
 from hlrp.data.label_file import LabelRows, LabelWriter, row_groups
 from hlrp.data.labels import LatentLabels, find_labels, load_labels
-from hlrp.labelling import engine, work_folder
+from hlrp.labelling import cluster, engine, work_folder
+from hlrp.labelling.config import TaskResources
 from hlrp.labelling.engine import Labelled
+from hlrp.laq.checkpoint import load_laq
 from hlrp.latents import NO_LABEL
 from policy_workshop import make_foundation, make_laq
-from tiny_datasets import CAMERA, LENGTHS, create_dataset
+from tiny_datasets import CAMERA, LENGTHS, create_dataset, moving_square, rename_tasks
 from tiny_videos import write_pictures
 
 
@@ -92,18 +96,37 @@ def test_an_interrupted_run_continues_with_its_finished_shards_to_the_same_bytes
     assert not shards.exists()
 
 
+@pytest.mark.parametrize("before", ["note_finished", "remove"])
 def test_a_run_that_was_killed_after_it_had_written_the_labels_is_found_finished(
-    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(work_folder.WorkFolder, "remove", stop)
+        patch.setattr(work_folder.WorkFolder, before, stop)
         with pytest.raises(KeyboardInterrupt):
             run(config)
-    before = files(tmp_path / "labels")
+    written = files(tmp_path / "labels")
     labelled = run(config)
     assert (labelled.frames, labelled.labelled) == (sum(LENGTHS), sum(LENGTHS) - len(LENGTHS))
-    assert files(tmp_path / "labels") == before
+    assert files(tmp_path / "labels") == written
     assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_labels_that_an_interrupted_run_was_to_replace_are_not_taken_for_its_result(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config)
+    whole = files(tmp_path / "labels")
+    table = tmp_path / "labels" / "labels.parquet"
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.write_bytes(data)
+    again = replace(config, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    run(again)
+    assert files(tmp_path / "labels") == whole
 
 
 @pytest.mark.parametrize("change", ["batch_size", "shard_frames", "laq_path", "dataset_root"])
@@ -208,8 +231,6 @@ def test_bad_episodes_are_skipped_on_request_and_recorded(
 
 
 def test_a_folder_of_films_is_labelled_like_a_dataset(config: PrecomputeConfig, tmp_path: Path) -> None:
-    from tiny_datasets import moving_square
-
     films = tmp_path / "films"
     films.mkdir()
     first, second = (moving_square(15, seed=seed)[0] for seed in (0, 1))
@@ -228,6 +249,23 @@ def test_a_folder_of_films_is_labelled_like_a_dataset(config: PrecomputeConfig, 
     assert (~load_labels(films / "latents").valid).nonzero()[:, 0].tolist() == [14, 44]
 
 
+def test_films_labelled_again_with_other_options_replace_the_labels_although_interrupted(
+    config: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    pictures = moving_square(15, seed=0)[0]
+    write_pictures(films / "one.mp4", [*pictures, *(255 - pictures)])  # a scene cut after 15 frames
+    job = replace(config, dataset_root=None, video_dir=str(films))
+    assert (~labels_of(job).valid).nonzero()[:, 0].tolist() == [14, 29]
+    again = replace(job, find_scene_cuts=False, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    assert (~labels_of(again).valid).nonzero()[:, 0].tolist() == [29]
+
+
 def test_labels_of_a_foundation_model_say_so(config: PrecomputeConfig, tmp_path: Path) -> None:
     config = replace(config, laq_path=str(make_laq(tmp_path / "laq")))
     laq_labels = labels_of(config)
@@ -240,6 +278,33 @@ def test_labels_of_a_foundation_model_say_so(config: PrecomputeConfig, tmp_path:
     assert not torch.equal(predicted.codes, laq_labels.codes)
     assert predicted.vectors is not None
     assert predicted.vectors[predicted.valid].abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize(("has_vla", "labelled_anew"), [(True, 3), (False, 0)])
+def test_shards_of_a_foundation_model_are_used_under_the_same_instructions_only(
+    config: PrecomputeConfig,
+    video_dataset_root: Path,
+    laq_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_vla: bool,
+    labelled_anew: int,
+) -> None:
+    root = Path(shutil.copytree(video_dataset_root, tmp_path / "data"))
+    if has_vla:
+        laq = load_laq(laq_path)
+        vla = make_foundation(tmp_path / "vla", fingerprint=laq.fingerprint, spec=laq.model.spec)
+        config = replace(config, vla_checkpoint=str(vla))
+    config = replace(config, dataset_root=str(root))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    rename_tasks(root, ["Lift the square", "Lower the square"])
+    label, written = engine._label_shard, []
+    monkeypatch.setattr(engine, "_label_shard", lambda *args: (label(*args), written.append(1)))
+    run(config)
+    assert len(written) == labelled_anew
 
 
 def test_a_foundation_model_of_another_laq_is_refused(config: PrecomputeConfig, tmp_path: Path) -> None:
@@ -281,6 +346,82 @@ def test_finished_shards_and_the_result_are_events(config: PrecomputeConfig, tmp
     assert (saved["event"], saved["frames"], end["event"]) == ("saved", sum(LENGTHS), "end")
 
 
+# ---- Executors ----
+
+
+class QuietExecutor:
+    """Runs its tasks one after the other, and raises no error if one fails, like datatrove's executor of Ray."""
+
+    def __init__(self, *, pipeline, tasks: int, logging_dir: str, depends: QuietExecutor | None = None) -> None:  # type: ignore[no-untyped-def]
+        self.pipeline, self.tasks, self.depends = pipeline, tasks, depends
+
+    def run(self) -> None:
+        if self.depends is not None:
+            self.depends.run()
+        for rank in range(self.tasks):
+            with suppress(Exception):
+                self.pipeline[0](None, rank, self.tasks)
+
+
+@pytest.fixture
+def quiet(config: PrecomputeConfig, monkeypatch: pytest.MonkeyPatch) -> PrecomputeConfig:
+    """Label with a `QuietExecutor` in place of datatrove's executors."""
+    makers = dict.fromkeys(["local", "ray", "slurm"], lambda config: QuietExecutor)
+    monkeypatch.setattr(cluster, "_executors", lambda: makers)
+    monkeypatch.setattr(cluster, "require_packages", lambda *names, needed_for: None)
+    return replace(config, executor="ray")
+
+
+def test_a_merge_that_fails_after_tasks_of_a_cluster_is_an_error_and_keeps_the_shards(
+    quiet: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_add_all", full)
+        with pytest.raises(OSError, match="No space left"):
+            precompute_latent_codes(quiet)
+    assert len(list((tmp_path / ".labels.shards").glob("shard-*"))) == 3
+    assert not (tmp_path / "labels").exists()
+    assert run(quiet).frames == sum(LENGTHS)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_a_task_that_fails_on_a_cluster_is_an_error_and_keeps_the_shards_of_the_others(
+    quiet: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = cluster.label_shards
+
+    def of_the_first_two(job, work, shards, **options) -> None:  # type: ignore[no-untyped-def]
+        if shards[0].number == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        label(job, work, shards, **options)
+
+    monkeypatch.setattr(cluster, "label_shards", of_the_first_two)
+    with pytest.raises(ValueError, match=r"1 of 3 shards have no labels, since their tasks failed; see .*logs, then"):
+        precompute_latent_codes(quiet)
+    assert len(list((tmp_path / ".labels.shards").glob("shard-*"))) == 2
+
+
+def test_the_last_of_the_submitted_tasks_writes_the_labels(quiet: PrecomputeConfig, tmp_path: Path) -> None:
+    submitted = replace(quiet, executor="slurm", resources=TaskResources(partition="cpu"))
+    assert precompute_latent_codes(submitted) is None
+    assert len(load_labels(tmp_path / "labels").codes) == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_the_result_is_an_event_with_an_executor_too(
+    quiet: PrecomputeConfig, tmp_path: Path, executor: Literal["local", "ray"]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    run(replace(quiet, executor=executor, log_json=str(log)))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    (saved,) = (event for event in events if event["event"] == "saved")
+    assert (saved["path"], saved["frames"]) == (str(tmp_path / "labels"), sum(LENGTHS))
+    assert "task" not in saved
+
+
 # ---- Processes ----
 
 
@@ -305,6 +446,7 @@ def test_two_workers_of_datatrove_write_the_same_bytes(config: PrecomputeConfig,
     assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
     shards = sorted(event["shard"] for event in events if event["event"] == "checkpoint")
     assert shards == list(range(len(shards))), "the worker processes add to the same file"
+    assert [event["frames"] for event in events if event["event"] == "saved"] == [sum(LENGTHS)]
 
 
 def slurm_partition() -> str | None:
@@ -335,6 +477,19 @@ def test_tasks_on_a_cluster_write_the_same_bytes(config: PrecomputeConfig, tmp_p
     while not (tmp_path / "labels").exists() and time.monotonic() < deadline:
         time.sleep(1)  # with Slurm, the command ends when the tasks are submitted
     assert files(tmp_path / "labels") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_on_ray_ends_the_command_in_one_sentence(
+    config: PrecomputeConfig, damaged: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    bad = replace(config, dataset_root=str(damaged), shard_frames=1)  # a shard an episode
+    flags = ["--executor=ray", "--tasks=2", "--resources={cpus_per_task: 1}"]
+    done = subprocess.run(command(bad, *flags), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2
+    assert "shards have no labels, since their tasks failed; see" in done.stderr.splitlines()[-1]
+    assert (tmp_path / ".labels.shards" / "shard-00000000.parquet").is_file()
 
 
 @pytest.mark.slow

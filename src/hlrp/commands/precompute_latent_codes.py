@@ -18,7 +18,7 @@ from hlrp.data.recording_identity import RecordingIdentity, dataset_identity, fi
 from hlrp.data.sources import ClipSource, lerobot_source
 from hlrp.data.video_folder import open_video_source
 from hlrp.foundation.checkpoint import LoadedFoundation, load_foundation
-from hlrp.labelling.cluster import LabelTask, MergeTask, local_workers, run_tasks
+from hlrp.labelling.cluster import LabelTask, MergeTask, local_workers, run_tasks, submit_tasks
 from hlrp.labelling.columns import label_features
 from hlrp.labelling.engine import Labelled, label_shards, publish, published
 from hlrp.labelling.job import LabelJob
@@ -40,12 +40,12 @@ def precompute_latent_codes(config: PrecomputeConfig) -> Labelled | None:
     """Label the dataset and write the labels to `output_dir`, or a labelled copy of the dataset to `output_dataset`.
 
     Returns:
-        What was written; None if the work was submitted to a cluster.
+        What was written; None if the work was submitted to Slurm.
 
     Raises:
         FileNotFoundError: If a model or the dataset does not exist.
         FileExistsError: If the target exists and may not be replaced, or another process is writing it.
-        ValueError: If the cameras or the models do not fit together, or frames cannot be read.
+        ValueError: If the cameras or the models do not fit together, frames cannot be read, or a task failed.
     """
     with event_log(config.log_json, command="hlrp-precompute-latent-codes", options=config):
         return _label(config)
@@ -69,10 +69,13 @@ def _label(config: PrecomputeConfig) -> Labelled | None:
             with work.kept_if_useful():
                 label_shards(job, work, job.shards())
                 return _reported(publish(job, work, target, as_dataset=as_dataset, overwrite=config.overwrite))
-        if config.executor == "local":
-            _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
-    if config.executor != "local":  # the last task locks the target, in another process
-        _run_tasks(config, target, as_dataset=as_dataset, num_shards=len(job.shards()))
+        if config.executor != "slurm":
+            run_tasks(config.cluster(), _label_task(config, target), num_shards=len(job.shards()))
+            return _reported(publish(job, work, target, as_dataset=as_dataset, overwrite=config.overwrite))
+    # The last task locks the target, in another process.
+    merge = MergeTask(partial(open_job, config), target.absolute(), as_dataset, config.overwrite)
+    submit_tasks(config.cluster(), _label_task(config, target), merge, num_shards=len(job.shards()))
+    print(f"submitted to Slurm; the last task writes {target}. If a task fails, start the same command again")
     return None
 
 
@@ -88,20 +91,11 @@ def _reported(labelled: Labelled) -> Labelled:
     return labelled
 
 
-def _run_tasks(config: PrecomputeConfig, target: Path, *, as_dataset: bool, num_shards: int) -> None:
-    """Label and merge through datatrove. Every task opens the job anew, from the same options."""
-    cluster, opener = config.cluster(), partial(open_job, config)
-    threads = max((os.cpu_count() or 1) // local_workers(cluster), 1) if config.executor == "local" else None
-    run_tasks(
-        cluster,
-        LabelTask(opener, target.absolute(), threads, _log_of_tasks(config)),
-        MergeTask(opener, target.absolute(), as_dataset, config.overwrite, is_locked=config.executor == "local"),
-        num_shards=num_shards,
-    )
-    if config.executor == "slurm":
-        print(f"submitted to Slurm; the last task writes {target}. If a task fails, start the same command again")
-    else:
-        WorkFolder(target).remove()  # with the logs that the executor wrote after the last task
+def _label_task(config: PrecomputeConfig, target: Path) -> LabelTask:
+    """The task of an executor. Every task opens the job anew, from the same options."""
+    is_local = config.executor == "local"
+    threads = max((os.cpu_count() or 1) // local_workers(config.cluster()), 1) if is_local else None
+    return LabelTask(partial(open_job, config), target.absolute(), threads, _log_of_tasks(config))
 
 
 def _log_of_tasks(config: PrecomputeConfig) -> Path | None:
@@ -138,7 +132,8 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=0, with_actions=False)
     if known is None:
         log_offset(laq.model.spec, source.fps, of=source.name)
-        known = _metadata(laq, vla, source, dataset_identity(dataset.meta, source.cameras))
+        frames = dataset_identity(dataset.meta, source.cameras, with_instructions=vla is not None)
+        known = _metadata(laq, vla, source, frames)
         pa.default_memory_pool().release_unused()  # memory that the check of all rows used
     return LabelJob(
         source=source,

@@ -52,7 +52,8 @@ def labels_of_dataset(
             f"only lengths of episodes were compared; {LABELS_FOLDER.remedy}"
         )
         return labels
-    mine = dataset_identity(meta, [facts.camera, *facts.further_cameras])
+    cameras = [facts.camera, *facts.further_cameras]
+    mine = dataset_identity(meta, cameras, with_instructions="instructions" in facts.frames)
     difference = mine.difference(RecordingIdentity.from_labels(facts.frames))
     if difference is not None:
         raise ValueError(

@@ -6,7 +6,8 @@ were added, and reading or writing it takes the memory of one row group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -122,3 +123,15 @@ def row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Tabl
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=columns)
+
+
+def column_digests(tables: Iterable[pa.Table]) -> dict[str, str]:
+    """SHA-256 of every column of labels that come in pieces, by name; the same however they are divided into pieces."""
+    digests: dict[str, Any] = {}
+    for table in tables:
+        for name in table.column_names:
+            digest = digests.setdefault(name, hashlib.sha256())
+            for chunk in table.column(name).chunks:
+                values = chunk if pa.types.is_primitive(chunk.type) else chunk.flatten()
+                digest.update(values.to_numpy(zero_copy_only=False).tobytes())
+    return {name: digest.hexdigest() for name, digest in digests.items()}

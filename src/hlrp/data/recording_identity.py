@@ -3,7 +3,8 @@
 A LAQ stores what is known of every source of clips, also of plain videos: `source_identity`. Labels store digests of
 the files of a dataset: `dataset_identity`. These digests stay the same if a dataset is copied, moved, uploaded and
 downloaded, or gets more columns, tasks or statistics. They differ if episodes, time stamps, states, actions or the
-pictures of a labelled camera differ.
+pictures of a labelled camera differ; for labels of a foundation model, which reads instructions, also if an instruction
+differs.
 
 Cost of `dataset_identity`: the columns of time stamps, states and actions are read completely (1 s for a million frames
 of 14 numbers). Of every video file, the size and three pieces of 64 KiB are read; of cameras stored as images, at most
@@ -61,6 +62,8 @@ class RecordingIdentity:
     """Digest of time stamps, states and actions."""
     pictures: str | None = None
     """Digest of pictures of the labelled cameras."""
+    instructions: str | None = None
+    """Digest of the instruction of every frame; None unless the model that labels reads instructions."""
 
     def for_laq(self) -> dict[str, object]:
         """The facts of `source_identity` as plain values, for `laq.json`."""
@@ -68,12 +71,18 @@ class RecordingIdentity:
 
     def for_labels(self) -> dict[str, str | None]:
         """The digests of `dataset_identity` as plain values, for `labels.json`."""
-        return {"episodes": self.clock, "records": self.records, "pictures": self.pictures}
+        read = {} if self.instructions is None else {"instructions": self.instructions}
+        return {"episodes": self.clock, "records": self.records, "pictures": self.pictures, **read}
 
     @classmethod
     def from_labels(cls, values: Mapping[str, str | None]) -> RecordingIdentity:
         """Inverse of `for_labels`; a digest that is not stored is not known."""
-        return cls(clock=values.get("episodes"), records=values.get("records"), pictures=values.get("pictures"))
+        return cls(
+            clock=values.get("episodes"),
+            records=values.get("records"),
+            pictures=values.get("pictures"),
+            instructions=values.get("instructions"),
+        )
 
     def matches(self, other: RecordingIdentity) -> bool:
         """Whether two results of `source_identity` are the same recordings in the same order, in whatever folder.
@@ -103,6 +112,7 @@ class RecordingIdentity:
             "clock": "frame rate or lengths of episodes",
             "records": "time stamps, states or actions",
             "pictures": "pictures",
+            "instructions": "instructions",
         }
         for name, what in words.items():
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -157,12 +167,15 @@ def source_identity(
     )
 
 
-def dataset_identity(meta: LeRobotDatasetMetadata, cameras: Sequence[str]) -> RecordingIdentity:
+def dataset_identity(
+    meta: LeRobotDatasetMetadata, cameras: Sequence[str], *, with_instructions: bool = False
+) -> RecordingIdentity:
     """Identity of the frames of a dataset; a digest is None if files for it are not on this machine.
 
     Args:
         meta: Metadata of the dataset, whose files are in `meta.root`.
         cameras: Dataset keys of the labelled cameras.
+        with_instructions: Whether the instructions of the frames are part of the identity.
     """
     assert meta.episodes is not None, "a dataset that was opened has its episodes"
     lengths = np.asarray(meta.episodes["length"], dtype=np.int64)
@@ -172,6 +185,7 @@ def dataset_identity(meta: LeRobotDatasetMetadata, cameras: Sequence[str]) -> Re
         clock=_clock(meta.fps, lengths),
         records=_records(rows, meta) if is_whole else None,
         pictures=_pictures(meta, cameras, int(lengths.sum())) if is_whole else None,
+        instructions=_instructions(rows, meta) if is_whole and with_instructions else None,
     )
 
 
@@ -214,6 +228,18 @@ def _records(rows: Path, meta: LeRobotDatasetMetadata) -> str:
             # Tools that rewrite a file may change the number type and the bit pattern of NaN, but not the values.
             values = column.to_numpy(zero_copy_only=False).astype(np.float32)
             digest.update(np.where(np.isnan(values), np.float32("nan"), values).tobytes())
+    return _short(digest)
+
+
+def _instructions(rows: Path, meta: LeRobotDatasetMetadata) -> str:
+    """Digest of the instruction of every frame, which does not depend on the numbers of the tasks."""
+    assert meta.tasks is not None, "a dataset that was opened has its tasks"
+    sentences = zip(meta.tasks["task_index"], meta.tasks.index, strict=True)
+    known = {int(number): hashlib.sha256(str(sentence).encode()).digest() for number, sentence in sentences}
+    digest = hashlib.sha256()
+    for column in _pieces(rows, "task_index"):
+        # A number without a task is an error of whoever reads the instruction; here it only differs from all tasks.
+        digest.update(b"".join(known.get(number, b"no task") for number in column.to_pylist()))
     return _short(digest)
 
 

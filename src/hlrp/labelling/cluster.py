@@ -1,7 +1,8 @@
 """Label shards on several machines, or in several processes of one, through datatrove.
 
-A task labels a group of shards; a last task, which starts when all others have ended, merges them. All processes need
-the same file system. datatrove is imported only here, when it is used.
+A task labels a group of shards. On Slurm, a last task, which starts when all others have succeeded, merges the shards;
+otherwise the command waits for the tasks and merges the shards itself. All processes need the same file system.
+datatrove is imported only here, when it is used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,36 +50,48 @@ class LabelTask:
 
 @dataclass(frozen=True)
 class MergeTask:
-    """Merge the shards of all tasks."""
+    """Merge the shards of all tasks, after the command that submitted the tasks has ended."""
 
     open_job: OpenJob
     target: Path
     as_dataset: bool
     overwrite: bool
-    is_locked: bool
-    """Whether this process has locked the target already."""
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         """Write the labels, and remove the shards."""
         work = WorkFolder(self.target)
         job = self.open_job(work.metadata())
-        with nullcontext() if self.is_locked else sole_writer(self.target):
+        with sole_writer(self.target):
             print(publish(job, work, self.target, as_dataset=self.as_dataset, overwrite=self.overwrite).report())
 
 
-def run_tasks(config: ClusterConfig, label: LabelTask, merge: MergeTask, *, num_shards: int) -> None:
-    """Label with `config.executor`, and merge; with Slurm, both are only submitted.
+def run_tasks(config: ClusterConfig, label: LabelTask, *, num_shards: int) -> None:
+    """Label with `config.executor`, local or ray, and wait until all tasks have ended.
+
+    A task that fails on Ray raises no error here; `publish` finds that its shards are missing.
 
     Raises:
         MissingPackage: If datatrove or Ray is not installed.
     """
+    _label_executor(config, label, num_shards).run()
+
+
+def submit_tasks(config: ClusterConfig, label: LabelTask, merge: MergeTask, *, num_shards: int) -> None:
+    """Submit the tasks to Slurm, and a last one that merges.
+
+    Raises:
+        MissingPackage: If datatrove is not installed.
+    """
+    first = _label_executor(config, label, num_shards)
+    logs = WorkFolder(merge.target).logs / "merge"
+    _executors()[config.executor](config)(pipeline=[merge], tasks=1, logging_dir=str(logs), depends=first).run()
+
+
+def _label_executor(config: ClusterConfig, label: LabelTask, num_shards: int) -> Any:
     require_packages("datatrove", *(["ray"] if config.executor == "ray" else []), needed_for="executor")
-    logs = WorkFolder(label.target).logs
     tasks = min(config.tasks or num_shards, num_shards)
-    make = _executors()[config.executor](config)
-    first = make(pipeline=[label], tasks=tasks, logging_dir=str(logs / "label"))
-    last = make(pipeline=[merge], tasks=1, logging_dir=str(logs / "merge"), depends=first)
-    last.run()
+    logs = WorkFolder(label.target).logs / "label"
+    return _executors()[config.executor](config)(pipeline=[label], tasks=tasks, logging_dir=str(logs))
 
 
 def _executors() -> dict[str, Callable[[ClusterConfig], Callable[..., Any]]]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
-from hlrp.data.label_file import VALID, LabelRows, LabelWriter, row_groups
-from hlrp.data.labels import are_labels_of, new_labels
+from hlrp.data.label_file import VALID, LabelRows, LabelWriter, column_digests, row_groups
+from hlrp.data.labels import LABELS_FILE, are_labels_of, new_labels
 from hlrp.labelling.columns import is_labelled_dataset, write_labelled_dataset
 from hlrp.labelling.job import LabelJob
 from hlrp.labelling.reading import ReadBatch, read_shards
@@ -162,9 +163,20 @@ def published(job: LabelJob, work: WorkFolder, target: Path, *, as_dataset: bool
     if not (is_labelled_dataset(target, metadata) if as_dataset else are_labels_of(target, metadata)):
         return None
     if note is None:
-        return _finish(job, work, target)
+        # An existing dataset is never replaced, but `target` may hold older labels that the run was to replace, and
+        # whose description is the same: options such as `find_scene_cuts` are not part of it.
+        return _finish(job, work, target) if as_dataset or _holds_rows_of(target, work, shards) else None
     work.remove()
     return Labelled(target=target, has_scenes=job.find_scene_cuts, **note)
+
+
+def _holds_rows_of(target: Path, work: WorkFolder, shards: Sequence[Shard]) -> bool:
+    """Whether the table of labels in the folder `target` can be read and holds the rows of all `shards`."""
+    try:
+        found = column_digests(row_groups(target / LABELS_FILE))
+    except (pa.ArrowException, OSError):  # damaged, or missing
+        return False
+    return found == column_digests(work.tables(shards))
 
 
 def _finish(job: LabelJob, work: WorkFolder, target: Path) -> Labelled:
