@@ -71,6 +71,7 @@ METHODS = {
     "idm_bc": Method("bc", data="scratch"),
     "pseudo_bc": Method("bc", data="laq"),
     "pseudo_act": Method("act", data="laq"),
+    "pseudo_act_augmented": Method("act", data="laq", random_shift=True),
     "pseudo_latent": Method("hlrp_action_expert_latent", data="laq", codes="laq"),
     "pseudo_vla_direct": Method("hlrp_vla_direct", data="laq", codes="laq"),
     "random_laq": Method("hlrp_action_expert_latent", codes="random"),
