@@ -48,7 +48,7 @@ bench-foundation: $(STAMP) ## Measure stage 2 and write outputs/benchmarks/found
 bench-policies: $(STAMP) ## Measure stage 3 and write outputs/benchmarks/policies.json; with ARGS=--quick a rough run of half an hour
 	$(PYTHON) -m benchmarks.policies $(ARGS)
 
-bench-few-labels: $(STAMP) ## Measure success over the number of labelled episodes (10 core-hours, resumable); with ARGS=--quick 40 minutes
+bench-few-labels: $(STAMP) ## Measure success over the number of labelled episodes (10 core-hours, resumable); with ARGS=--quick 40 to 50 minutes
 	$(PYTHON) -m benchmarks.few_labels $(ARGS)
 
 bench-gpu: $(STAMP) ## Measure speed on one GPU beside what it allows, in 15 minutes; with ARGS=--quick tiny models on any machine

@@ -39,7 +39,7 @@ class BenchConfig:
     output: Path = Path("outputs/benchmarks/few_labels.json")
     """JSON file of the results; the runs are in a folder of the same name beside it."""
     quick: bool = False
-    """A rough result in at most 40 minutes: one labelled episode of each task, one seed, four methods. A later full run
+    """A rough result in 40 to 50 minutes: one labelled episode of each task, one seed, four methods. A later full run
     continues from there."""
     seeds: int = 3
     """Seeds 0, 1, …, which differ in all weights and in which episodes are labelled. With `quick`: 1."""
@@ -101,7 +101,8 @@ def main(config: BenchConfig) -> None:
     failed: list[str] = []
     if not config.summarize:
         require_same_settings(config.runs, {name: getattr(config, name) for name in _LASTING} | _CHOICE)
-    for group in [] if config.summarize else _groups(config, cells):
+    groups = [] if config.summarize else _groups(config, cells)
+    for number, group in enumerate(groups, start=1):
         # First the result that takes least time: how well every labeller predicts the actions of unlabelled episodes.
         scored = set(config.methods) == set(METHODS)
         jobs = [
@@ -110,7 +111,8 @@ def main(config: BenchConfig) -> None:
         ]
         failed += run_jobs(once(jobs), workers=config.workers)
         print(labeller_table(gather_labellers(worlds, cells)))
-        print(success_table(gather(worlds, cells)), flush=True)
+        if number < len(groups):
+            print(success_table(gather(worlds, cells)), flush=True)
     results = gather(worlds, cells)
     # Other keys of the file are kept: sections of `benchmarks.laq` copy their results there.
     merge_json(config.results, {**results, "quick": config.quick, "missing": len(cells) - results["finished"]})
