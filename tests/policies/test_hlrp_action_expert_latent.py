@@ -22,7 +22,8 @@ KEYS = (CAMERA, "observation.state", "task")
 @pytest.fixture(params=["diffusion", "flow"])
 def policy(request: pytest.FixtureRequest, workshop: Workshop) -> Any:
     torch.manual_seed(0)
-    return workshop.policy(KIND, expert=request.param, expert_width=16, expert_layers=1, expert_heads=2)
+    small = {"expert_width": 16, "expert_layers": 1, "expert_heads": 2} if request.param == "flow" else {}
+    return workshop.policy(KIND, expert=request.param, **small)
 
 
 def observation(workshop: Workshop, index: list[int]) -> dict[str, Any]:
