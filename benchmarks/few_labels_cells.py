@@ -14,7 +14,7 @@ from benchmarks.few_labels_methods import ALL, BY_BUDGET, CLEAN, METHODS, WITHOU
 from benchmarks.few_labels_tables import labeller_table
 from benchmarks.forked import run_forked
 from benchmarks.laq import TASKS
-from benchmarks.policy_runs import evaluate_policy, train_policy, trained_record
+from benchmarks.policy_runs import delete_policy, evaluate_policy, train_policy, trained_record
 from benchmarks.policy_success import POLICIES
 from hlrp.storage.files import write_json
 
@@ -306,6 +306,7 @@ def _train(world: World, cell: Cell) -> None:
 
 def _evaluate(world: World, cell: Cell) -> None:
     write_json(world.result(cell), evaluate_policy(world.run(cell), world.settings, tasks=TASKS))
+    delete_policy(world.run(cell))
 
 
 def policy_flags(world: World, cell: Cell) -> list[str]:

@@ -43,9 +43,11 @@ class PolicySettings(Protocol):
 def train_and_evaluate(
     folder: Path, flags: Sequence[str], settings: PolicySettings, *, tasks: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Train a policy and evaluate it; see `train_policy` and `evaluate_policy`."""
+    """Train a policy, evaluate it and delete it; see `train_policy` and `evaluate_policy`."""
     train_policy(folder, flags, settings, seed=seed)
-    return evaluate_policy(folder, settings, tasks=tasks)
+    found = evaluate_policy(folder, settings, tasks=tasks)
+    delete_policy(folder)
+    return found
 
 
 def trained_record(folder: Path) -> Path:
@@ -72,7 +74,7 @@ def train_policy(folder: Path, flags: Sequence[str], settings: PolicySettings, *
 
 
 def evaluate_policy(folder: Path, settings: PolicySettings, *, tasks: Sequence[str]) -> dict[str, Any]:
-    """Evaluate the policy that `train_policy` left in `folder`, and delete its weights; the logs stay.
+    """Evaluate the policy that `train_policy` left in `folder`.
 
     Args:
         folder: Folder of the run.
@@ -95,11 +97,13 @@ def evaluate_policy(folder: Path, settings: PolicySettings, *, tasks: Sequence[s
     cost = run_forked("lerobot.scripts.lerobot_eval", *evaluation, log=folder / "eval.log")
     outcomes = read_outcomes(folder / "eval" / "eval_info.json")
     trained = json.loads(trained_record(folder).read_text(encoding="utf-8"))
-    # The record goes first: if the deletion is interrupted, the policy counts as not trained.
-    trained_record(folder).unlink()
+    return {"outcomes": outcomes, "eval_minutes": cost.cpu_minutes, **trained}
+
+
+def delete_policy(folder: Path) -> None:
+    """Delete weights and videos in the folder of a run, when its result is written; the logs stay."""
     for part in ("train", "eval"):
         shutil.rmtree(folder / part)
-    return {"outcomes": outcomes, "eval_minutes": cost.cpu_minutes, **trained}
 
 
 def train_flags(output: Path, *, steps: int, batch_size: int, seed: int, device: str) -> list[str]:

@@ -48,7 +48,7 @@ def exact_text(config_class: type, args: Sequence[str]) -> list[str]:
     """
     flags = {f"--{name}" for name in (CONFIG_ARG, *_text_options(config_class))}
     words: list[str] = []
-    for previous, word in zip(["", *args], args, strict=False):
+    for previous, word in zip(["", *args], args, strict=False):  # each word with the one before it
         flag, is_assigned, text = word.partition("=")
         if is_assigned and flag in flags:
             words.append(f"{flag}={_quoted(text)}")
