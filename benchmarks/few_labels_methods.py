@@ -88,6 +88,7 @@ METHODS = {
     "all_labels_vla_direct": Method("hlrp_vla_direct", data="all", codes="laq"),
     "all_labels_bc": Method("bc", data="all"),
     "all_labels_act": Method("act", data="all"),
+    "all_labels_act_augmented": Method("act", data="all", random_shift=True),
 }
 """Methods by their name in the results.
 

@@ -41,6 +41,7 @@ def success_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], kinds: 
 _SAME_WITH_ALL_LABELS = {
     "bc": "all_labels_bc",
     "act": "all_labels_act",
+    "act_augmented": "all_labels_act_augmented",
     "hlrp_vla_direct": "all_labels_vla_direct",
     "hlrp_action_expert_latent": "all_labels",
 }
@@ -85,6 +86,11 @@ _ALONE, _LATENTS, _READ, _SCRATCH, _ALL_TRUE = (
 )
 _NETWORKS = {
     "LeRobot's ACT": {_ALONE: "act", _READ: "pseudo_act", _ALL_TRUE: "all_labels_act"},
+    "ACT, shifted images": {
+        _ALONE: "act_augmented",
+        _READ: "pseudo_act_augmented",
+        _ALL_TRUE: "all_labels_act_augmented",
+    },
     "our action expert": {_ALONE: "bc", _SCRATCH: "idm_bc", _READ: "pseudo_bc", _ALL_TRUE: "all_labels_bc"},
     "hlrp_vla_direct": {
         _ALONE: "no_video_vla_direct",
@@ -120,7 +126,7 @@ def video_figure(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bytes 
             axes.set_title(network, fontsize=9)
             axes.set_xticks(range(len(budgets)), budgets)
             axes.set_xlim(-0.3, len(budgets) - 0.6)
-            axes.set_xlabel("labelled episodes of each task", color=FAINT)
+            axes.set_xlabel("labelled episodes per task", color=FAINT, fontsize=8)
             axes.set_ylim(math.floor(10 * lowest) / 10, 1)
             axes.yaxis.set_major_formatter("{x:.0%}")
             axes.grid(axis="y")
