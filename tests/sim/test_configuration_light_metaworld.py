@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,22 @@ def test_worker_processes_see_what_this_process_sees() -> None:
     for key in ("pixels", "agent_pos"):
         np.testing.assert_array_equal(seen[0][0][key], seen[1][0][key])
         np.testing.assert_array_equal(seen[0][1][key], seen[1][1][key])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, worker processes import everything themselves")
+def test_worker_processes_start_with_their_modules_imported() -> None:
+    script = """
+import multiprocessing
+from hlrp.sim.configuration_light_metaworld import LightMetaworldConfig
+if __name__ == "__main__":
+    LightMetaworldConfig(task="drawer-open-v3").create_envs(2, use_async_envs=True)
+    with multiprocessing.get_context("forkserver").Pool(1) as workers:
+        print(workers.apply(eval, ("sorted(__import__('sys').modules)",)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for module in ("lerobot.scripts.lerobot_eval", "lerobot.envs.utils", "hlrp.sim.light_metaworld"):
+        assert f"'{module}'" in loaded
 
 
 def test_the_configuration_survives_pickling() -> None:

@@ -171,6 +171,7 @@ def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
             episodes_per_task=config.eval_episodes_per_task,
             episode_length=config.episode_length,
             seed=EVAL_SEED,
+            processes=sys.platform == "linux",  # elsewhere, starting them takes longer than they save
         ),
         resume=partial(start_over, output),
         imports_meanwhile="hlrp.demo.results",
@@ -185,18 +186,35 @@ def evaluation_command(
     episodes_per_task: int,
     episode_length: int,
     seed: int,
+    processes: bool = False,
 ) -> tuple[str, ...]:
     """Return the command line of lerobot-eval, with further `flags`; the other arguments as for `evaluation_flags`."""
     options = evaluation_flags(
-        policy, output, tasks=tasks, episodes_per_task=episodes_per_task, episode_length=episode_length, seed=seed
+        policy,
+        output,
+        tasks=tasks,
+        episodes_per_task=episodes_per_task,
+        episode_length=episode_length,
+        seed=seed,
+        processes=processes,
     )
     return (*_lerobot("eval"), *options, *flags)
 
 
 def evaluation_flags(
-    policy: Path, output: Path, *, tasks: Sequence[str], episodes_per_task: int, episode_length: int, seed: int
+    policy: Path,
+    output: Path,
+    *,
+    tasks: Sequence[str],
+    episodes_per_task: int,
+    episode_length: int,
+    seed: int,
+    processes: bool = False,
 ) -> tuple[str, ...]:
-    """Return the options of lerobot-eval for the policy in the folder `policy`, which write to the folder `output`."""
+    """Return the options of lerobot-eval for the policy in the folder `policy`, which write to the folder `output`.
+
+    With `processes`, every simulation runs in a process of its own; the results are the same.
+    """
     return (
         f"--policy.path={policy}",
         "--env.type=hlrp_metaworld",
@@ -204,7 +222,7 @@ def evaluation_flags(
         f"--env.episode_length={episode_length}",
         f"--eval.n_episodes={episodes_per_task}",
         f"--eval.batch_size={min(episodes_per_task, 5)}",  # simulations that run together
-        "--eval.use_async_envs=false",
+        f"--eval.use_async_envs={str(processes).lower()}",
         f"--seed={seed}",
         f"--output_dir={output}",
     )

@@ -6,6 +6,8 @@ The plugin imports this module in every LeRobot command, so MuJoCo is only impor
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +103,8 @@ class LightMetaworldConfig(EnvConfig):
         from hlrp.sim.light_metaworld import LightMetaworldEnv
         from hlrp.sim.tasks import expand_tasks
 
+        if use_async_envs and n_envs > 1:
+            preload_workers()
         envs: dict[str, dict[int, Any]] = {}
         for task in expand_tasks(self.task or ""):
             factories = [functools.partial(LightMetaworldEnv, task, **self.gym_kwargs)] * n_envs
@@ -109,3 +113,21 @@ class LightMetaworldConfig(EnvConfig):
             else:
                 envs[task] = {0: gym.vector.SyncVectorEnv([freeze_after_episode_end(make) for make in factories])}
         return envs
+
+
+_WORKER_MODULES = ["lerobot.scripts.lerobot_eval", "lerobot.envs.utils", "hlrp.sim.light_metaworld"]
+"""Modules that every worker process of an environment imports."""
+
+
+def preload_workers() -> None:
+    """Import once what worker processes of environments need, in the process from which LeRobot forks them.
+
+    Otherwise every worker process imports it anew for every task, which takes 15 s of CPU time each. The import runs in
+    the background, while LeRobot loads the policy. On other systems than Linux, this does nothing: some of their
+    libraries break in a forked process, once they are imported.
+    """
+    if sys.platform == "linux":
+        from multiprocessing import forkserver  # cannot be imported on Windows
+
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_WORKER_MODULES)
+        forkserver.ensure_running()
