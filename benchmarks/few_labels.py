@@ -147,6 +147,7 @@ _LASTING = (
     "labeller_batch_size",
     "labeller_frames",
     "eval_episodes",
+    "device",
 )
 """Options on which results depend, so that they must be those of the results that are there."""
 _CHOICE = {"labelled_episodes": "in an order of their own"}

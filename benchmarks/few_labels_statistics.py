@@ -23,8 +23,9 @@ def cell_summary(outcomes: Mapping[int, Mapping[str, Sequence[bool]]]) -> dict[s
         outcomes: Whether each evaluation episode succeeded, by seed and task.
 
     Returns:
-        `success` in [0, 1], `interval` (95 %, Wilson), `seeds` (success rate by seed), `episodes`, and `outcomes`: by
-        seed and task, a string with a 1 for every episode that succeeded and a 0 for every other.
+        `success` in [0, 1], `interval` (95 %, Wilson; as if the evaluations of one initial state by the policies of all
+        seeds were independent, so that it is somewhat narrow), `seeds` (success rate by seed), `episodes`, and
+        `outcomes`: by seed and task, a string with a 1 for every episode that succeeded and a 0 for every other.
     """
     won = [bool(one) for tasks in outcomes.values() for results in tasks.values() for one in results]
     rates = {seed: _rate(tasks) for seed, tasks in outcomes.items()}
@@ -50,8 +51,9 @@ def paired_difference(
 ) -> dict[str, Any] | None:
     """Difference in success between two methods on the same evaluation episodes, with a bootstrap interval.
 
-    Pairs of episodes are resampled with replacement (Efron, 1979), all seeds together. The interval therefore covers
-    the choice of the evaluation episodes for the seeds that were run, and not other seeds.
+    All seeds are evaluated from the same initial states. Initial states are resampled with replacement (Efron, 1979),
+    each with the differences of all seeds. The interval therefore covers the choice of the evaluation episodes for the
+    seeds that were run, and not other seeds.
 
     Returns:
         `difference`, `interval` (95 %), `seeds` (difference by seed) and `episodes`; None if the methods share no seed.
@@ -64,12 +66,13 @@ def paired_difference(
     }
     if not by_seed:
         return None
-    gaps = np.concatenate([np.array(found) for found in by_seed.values()])
-    draws = np.random.default_rng(0).integers(len(gaps), size=(_RESAMPLES, len(gaps)))
-    low, high = np.quantile(gaps[draws].mean(1), [0.025, 0.975])
+    gaps = np.array(list(by_seed.values()))  # a row for each seed, a column for each initial state
+    of_states = gaps.mean(0)
+    draws = np.random.default_rng(0).integers(len(of_states), size=(_RESAMPLES, len(of_states)))
+    low, high = np.quantile(of_states[draws].mean(1), [0.025, 0.975])
     return {
         "difference": float(gaps.mean()),
         "interval": [float(low), float(high)],
         "seeds": {str(seed): sum(found) / len(found) for seed, found in by_seed.items()},
-        "episodes": len(gaps),
+        "episodes": gaps.size,
     }

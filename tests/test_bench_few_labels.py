@@ -80,6 +80,16 @@ def test_a_cell_counts_all_seeds_and_a_difference_pairs_the_episodes() -> None:
     assert paired_difference(one, {2: {"a": [True]}}) is None
 
 
+def test_a_second_evaluation_of_the_same_initial_states_narrows_no_interval() -> None:
+    won, lost = [True, False, True, True, False, True], [False, False, True, False, False, True]
+    once = paired_difference({0: {"a": won}}, {0: {"a": lost}})
+    twice = paired_difference({0: {"a": won}, 1: {"a": won}}, {0: {"a": lost}, 1: {"a": lost}})
+    assert once is not None
+    assert twice is not None
+    assert twice["interval"] == once["interval"]
+    assert twice["episodes"] == 12
+
+
 def test_only_the_named_budgets_and_worlds_are_run() -> None:
     cells = planned_cells(quick=False, seeds=2)
     (group,) = _groups(BenchConfig(budgets=[1], worlds=["clean"]), cells)

@@ -252,6 +252,8 @@ def test_true_is_refused_for_a_number_that_may_be_left_out(value: object) -> Non
         (TrainFoundationConfig, {"backend": {"image_size": [0, 64]}}, "image_size must be 1 or more"),
         (TrainFoundationConfig, {"backend": {"embedded_size": "huge"}}, "embedded_size must be one of debug, demo"),
         (TrainFoundationConfig, {"sources": [{"weight": 0.0}]}, "weight must be above 0"),
+        (TrainLAQConfig, {"batch_size": 1}, "needs two or more; got batch_size=1"),
+        (TrainLAQConfig, {"batch_size": 8, "trainer": {"accumulate": 8}}, "got batch_size=8 and trainer.accumulate=8"),
         (InspectConfig, {"labeller_steps": 0}, "labeller_steps must be 1 or more"),
         (PrecomputeConfig, {"batch_size": 0}, "batch_size must be 1 or more"),
         (ImportLapaConfig, {"frame_offset_s": math.inf}, "frame_offset_s must be finite"),

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hlrp.cli.train_foundation import TrainFoundationConfig, train_foundation
 from hlrp.cli.train_laq import TrainLAQConfig, train_laq
@@ -65,6 +66,15 @@ def test_a_foundation_model_trains(
     figures = train_foundation(config)
     assert torch.isfinite(torch.tensor(list(figures.values()))).all()
     load_foundation(tmp_path / "vla")
+
+
+def test_weights_that_were_trained_are_loaded_unrounded(labelled_dataset_root: Path, tmp_path: Path) -> None:
+    train_foundation(foundation_config(labelled_dataset_root, tmp_path / "vla", BACKENDS["qwen in bfloat16"]))
+    saved = load_file(tmp_path / "vla" / "model.safetensors")
+    loaded = load_foundation(tmp_path / "vla").backend.state_dict()
+    for name, value in saved.items():
+        assert torch.equal(loaded[name].double(), value.double()), name
+    assert any(bool((value != value.bfloat16().float()).any()) for value in saved.values() if value.is_floating_point())
 
 
 @pytest.mark.slow

@@ -306,6 +306,14 @@ def test_every_part_of_a_batch_holds_its_share_of_labelled_clips_as_they_were_re
         assert [int(data.part(step, number, parts).labelled.sum()) for number in range(parts)] == [4 // parts] * parts
 
 
+def test_labelled_clips_fill_at_most_half_of_a_batch() -> None:
+    data = batches(one(labelled=(2,)), labelled_clips=1000)
+    draws = [data.draws(step) for step in range(len(data))]
+    seen = torch.cat([episode_of(one.index.min(dim=1).values) for one in draws])
+    assert set(seen.tolist()) == set(ALL.tolist()), "all episodes are seen, not the labelled one alone"
+    assert all(int((episode_of(one.index.min(dim=1).values) == 2).sum()) >= 16 for one in draws)
+
+
 def test_the_other_clips_do_not_depend_on_the_number_of_labelled_ones() -> None:
     few, none = (batches(one(labelled=(2,)), labelled_clips=count) for count in (4, 0))
     kept = torch.ones(len(few.draws(0).index), dtype=torch.bool)

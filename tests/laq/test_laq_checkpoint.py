@@ -48,6 +48,14 @@ def test_a_loaded_quantizer_knows_who_it_is_and_does_not_train(model: LatentActi
     assert (loaded.cameras, loaded.extra) == ([CAMERA], {"steps": 3})
 
 
+def test_its_cameras_in_another_order_are_refused(model: LatentActionQuantizer, tmp_path: Path) -> None:
+    laq = replace(load_laq(save(model, tmp_path / "laq")), cameras=["top", "wrist"])
+    with pytest.raises(ValueError, match="trained on the cameras top, wrist, in this order, got wrist, top"):
+        laq.require_cameras(["wrist", "top"])
+    with pytest.raises(ValueError, match="trained on 1 cameras, got 2"):  # of another dataset, by other names
+        laq.require_cameras(["left", "right"])
+
+
 def test_the_folder_holds_four_plain_files(fsq_model: LatentActionQuantizer, tmp_path: Path) -> None:
     folder = save(fsq_model, tmp_path / "laq")
     assert {path.name for path in folder.iterdir()} == {DESCRIPTION_FILE, WEIGHTS_FILE, QUALITY_FILE, CARD_FILE}

@@ -97,9 +97,31 @@ def test_intervals_contain_their_figures() -> None:
         assert interval[0] < value < interval[1]
 
 
-def test_one_held_out_episode_says_nothing_about_others() -> None:
+def test_codes_of_frame_t_alone_add_nothing_to_a_still_clip() -> None:
+    def card_of(*, shows_motion: bool) -> ProbeMetrics:
+        clips, actions = [], []
+        for count in (600, 300):
+            position, motion = random_codes(count), random_codes(count)  # of frame t, and of the clip
+            still = LatentActions.of_codes(position[:, None])
+            shown = features(motion if shows_motion else position)
+            clips.append(replace(shown, still=still))  # the pixels do not tell the position linearly
+            actions.append(actions_of(position) + actions_of(motion))
+        return probed(*clips, *actions)
+
+    alone, motion = card_of(shows_motion=False), card_of(shows_motion=True)
+    assert alone.probe_gain is not None
+    assert alone.probe_gain > 0.3, "so that the gain over the pixels does not find it out"
+    assert alone.probe_gain_over_still == pytest.approx(0, abs=0.01)
+    assert motion.probe_gain_over_still is not None
+    assert motion.probe_gain_over_still > 0.3
+    assert motion.probe_gain_over_still_interval is not None
+    assert motion.probe_gain_over_still_interval[0] > 0.2
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 5])
+def test_few_held_out_episodes_say_nothing_about_others(episodes: int) -> None:
     fit, test = random_codes(100), random_codes(50)
-    chunks = standardized(actions_of(fit), actions_of(test), torch.zeros(50, dtype=torch.int64))
+    chunks = standardized(actions_of(fit), actions_of(test), torch.arange(50) % episodes)
     assert probe_metrics(features(fit), features(test), chunks, K).probe_r2_interval is None
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hlrp.measure.intervals import bootstrap_weights, percentile_interval
-from hlrp.measure.linear_probe import ProbeScore, episode_sums, linear_probe
+from hlrp.measure.linear_probe import ProbeScore, episode_sums, fit_probe, linear_probe
 
 
 def test_exactly_linear_data_scores_one() -> None:
@@ -19,6 +20,18 @@ def test_noise_scores_about_nothing() -> None:
         torch.randn(2000, 20), torch.randn(2000, 2), torch.randn(500, 20), torch.randn(500, 2)
     ).per_target()
     assert (score.abs() < 0.06).all()
+
+
+def test_the_order_of_the_clips_does_not_decide_how_strongly_a_probe_is_shrunk() -> None:
+    """Clips of two tasks: of the second, nothing can be learned from the first."""
+    task = torch.arange(400) // 300
+    x = torch.randn(400, 60) * F.one_hot(task, 2).repeat_interleave(30, dim=1)
+    y = x @ torch.randn(60, 2) + 0.1 * torch.randn(400, 2)
+    order = torch.randperm(400)
+    held_out = torch.randn(200, 60) * F.one_hot(torch.arange(200) % 2, 2).repeat_interleave(30, dim=1)
+    features = [fit_probe(x, y), fit_probe(x[order], y[order])]
+    in_order, shuffled = (probe.predict(held_out) for probe in features)
+    assert (in_order - shuffled).abs().max() < 0.05 * shuffled.abs().max()
 
 
 def test_a_target_that_does_not_vary_has_no_score_and_disturbs_no_other() -> None:

@@ -132,6 +132,14 @@ def test_few_clips_cannot_show_that_codes_stay_unused(
         ({"probe_r2": 0.4}, "weak", "less than half of the actions"),
         ({"probe_gain": -0.1}, "weak", "nothing that frame t alone does not tell"),
         ({"probe_gain_interval": None}, "unsure", "cannot tell"),
+        (
+            {"probe_gain_over_still": -0.01, "probe_gain_over_still_interval": [-0.02, 0.0]},
+            "weak",
+            "nothing that frame t alone does not tell",
+        ),
+        ({"probe_gain_over_still": 0.02, "probe_gain_over_still_interval": None}, "unsure", "cannot tell"),
+        ({"probe_gain_over_still": 0.02, "probe_gain_over_still_interval": [0.01, 0.03]}, "good", "more than frame t"),
+        ({"probe_r2_pixels_and_codes": -0.2}, "weak", "nothing that frame t alone does not tell"),
     ],
 )
 def test_the_first_thing_that_is_wrong_decides_about_the_whole(

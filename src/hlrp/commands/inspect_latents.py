@@ -45,7 +45,7 @@ def _inspect(config: InspectConfig) -> LAQQuality:
     device = choose_device(config.device)
     laq = load_laq(config.laq_path, device=device)
     source = open_source(config.source(laq.cameras), image_size=laq.model.config.image_size, cache_gib=config.cache_gib)
-    laq.require_cameras(source.num_cameras)
+    laq.require_cameras(source.cameras)
     with reading(f"{DESCRIPTION_FILE} of {config.laq_path}"):
         trained_on = trained_sources(laq.extra)
         seed = from_plain(int, laq.extra.get("seed", 0), at="extra.seed") if config.seed is None else config.seed

@@ -123,7 +123,7 @@ def open_job(config: PrecomputeConfig, known: LabelMetadata | None) -> LabelJob:
     vla = None if config.vla_checkpoint is None else load_foundation(config.vla_checkpoint, device=device)
     if vla is None:
         labeller, image_size, cameras = LAQLabeller(laq.model), laq.model.config.image_size, chosen or laq.cameras
-        laq.require_cameras(max(len(cameras), 1))
+        laq.require_cameras(cameras)
     else:
         _require_vla_of(vla, laq, config)
         labeller = VLALabeller(vla.backend, laq.model, Instructions(dataset))
@@ -154,7 +154,7 @@ def _card(dataset: LeRobotDataset, labels: LabelMetadata, labelled: int) -> Mapp
 
 
 def _films_job(config: PrecomputeConfig, folder: Path, laq: LoadedLAQ, known: LabelMetadata | None) -> LabelJob:
-    laq.require_cameras(1)
+    laq.require_cameras([])
     source = open_video_source(
         folder,
         image_size=laq.model.config.image_size,

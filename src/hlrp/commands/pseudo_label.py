@@ -148,7 +148,7 @@ def _read(
     cameras = config.cameras or ([] if laq is None else laq.cameras)
     source = lerobot_source(dataset, cameras=cameras, image_size=image_size, cache_gib=config.cache_gib)
     if laq is not None:
-        laq.require_cameras(source.num_cameras)
+        laq.require_cameras(source.cameras)
     log_offset(spec, source.fps, of=source.name)
     deltas = spec.frame_deltas(source.fps)
     if deltas[-1] == 1 and config.model.members == 1:

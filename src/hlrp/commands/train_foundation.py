@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -73,6 +74,9 @@ def _train(config: TrainFoundationConfig, run: TrainingRun) -> dict[str, float]:
     validation = _fit(config, run, module, StepData(batches, held_out, num_workers=config.num_workers), device)
     if not run.is_main:
         return validation
+    if not (config.backend.freeze_backbone or config.backend.lora.is_on):
+        # Trained weights are float32, and a checkpoint of another type would round them when it is loaded.
+        backend.config = replace(backend.config, dtype="float32")
     backend.merge_adapters()
     backend.to(device)
     metrics, report = None, {}

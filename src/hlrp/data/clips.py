@@ -5,6 +5,7 @@ Shapes: g action values of one transition, h*a.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,8 @@ from hlrp.data.sources import ClipSource
 from hlrp.laq.batch import ClipBatch
 from hlrp.latents import LatentSpec
 
+logger = logging.getLogger(__name__)
+
 
 class ClipBatches(Dataset[ClipBatch]):
     """Training batches by step number: batch `i` depends on the seed and on `i` only, not on batches read before.
@@ -34,7 +37,7 @@ class ClipBatches(Dataset[ClipBatch]):
         seed: Seed of all random choices.
         augmentation: Random reversal and stretching of clips.
         labelled_clips: Clips of every batch that are labelled, if any episode is: sampled from the labelled clips
-            alone, neither reversed nor stretched. The other clips are sampled from all clips.
+            alone, neither reversed nor stretched; at most half of the batch. The others are sampled from all clips.
         idle: Sampling of clips without motion; default: like all other clips.
         codes_fixed_at: Step from which the codes do not change and only the decoder learns; see `reversed_clips`.
 
@@ -77,7 +80,7 @@ class ClipBatches(Dataset[ClipBatch]):
         self._frames_left = torch.cat([frames_left(part.source.scenes)[start] for part, start, _ in of_sources])
         self._is_labelled = torch.cat([has_labelled_actions(part, start, span) for part, start, span in of_sources])
         self._labelled = self._is_labelled.nonzero()[:, 0]
-        count = min(labelled_clips, batch_size) if len(self._labelled) else 0
+        count = _labelled_of_a_batch(labelled_clips, batch_size) if len(self._labelled) else 0
         # Labelled clips are spread over the batch, so that every process and accumulated pass gets some.
         self._labelled_rows = torch.arange(count) * batch_size // max(count, 1)
         weights = [idle_weights(part.source, start, span, idle or IdleClips()) for part, start, span in of_sources]
@@ -167,6 +170,14 @@ class ClipBatches(Dataset[ClipBatch]):
             chunks = self.action_statistics.standardize(source.actions[steps])
             actions[rows] = rearrange(chunks, "b n h a -> b n (h a)")
         return actions
+
+
+def _labelled_of_a_batch(labelled_clips: int, batch_size: int) -> int:
+    """Clips of a batch that are sampled from the labelled clips alone: at most half, so that others are seen, too."""
+    most = batch_size // 2
+    if labelled_clips > most:
+        logger.info(f"labelled_clips is {labelled_clips}; {most} are used, half of a batch of {batch_size} clips")
+    return min(labelled_clips, most)
 
 
 def _require_same_cameras(sources: Sequence[ClipSource]) -> None:

@@ -126,7 +126,7 @@ def open_for_online_labels(
     clips = lerobot_source(
         dataset, cameras=laq.cameras, image_size=laq.model.config.image_size, cache_gib=cache_gib / 2
     )
-    laq.require_cameras(clips.num_cameras)
+    laq.require_cameras(clips.cameras)
     spec, bounds = laq.model.spec, clips.bounds
     deltas = spec.frame_deltas(clips.fps)
     cameras = _cameras(dataset, config.cameras or [clips.cameras[0]])

@@ -81,13 +81,20 @@ class LoadedLAQ:
     extra: dict[str, Any]
     """Description of the training as plain values, such as the data sources and their held-out episodes."""
 
-    def require_cameras(self, count: int) -> None:
-        """Raise unless the quantizer takes clips of `count` cameras.
+    def require_cameras(self, cameras: Sequence[str]) -> None:
+        """Raise unless the quantizer takes clips of `cameras`, in this order; empty for a plain video.
+
+        Cameras of another dataset may have other names.
 
         Raises:
-            ValueError: If the quantizer was trained on another number of cameras.
+            ValueError: If the quantizer was trained on another number of cameras, or on these in another order.
         """
-        expected = self.model.config.num_cameras
+        expected, count = self.model.config.num_cameras, max(len(cameras), 1)
+        if sorted(cameras) == sorted(self.cameras) and list(cameras) != self.cameras:
+            raise ValueError(
+                f"this LAQ was trained on the cameras {', '.join(self.cameras)}, in this order, got "
+                f"{', '.join(cameras)}; name them in its order, or none"
+            )
         if count != expected:
             raise ValueError(f"this LAQ was trained on {expected} cameras, got {count}; name {expected} with cameras")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hlrp.latents import LatentActions
 from hlrp.measure.clip_features import ClipFeatures
-from hlrp.measure.intervals import bootstrap_weights, percentile_interval
+from hlrp.measure.intervals import FEWEST_EPISODES, bootstrap_weights, percentile_interval
 from hlrp.measure.linear_probe import EpisodeSums, ProbeScore, episode_sums, fit_probe
 
 
@@ -30,8 +30,8 @@ class ProbeMetrics:
     probe_r2: float | None
     """R² of the action chunk, predicted linearly from the one-hot codes of the clip."""
     probe_r2_interval: tuple[float, float] | None
-    """95 % bootstrap interval of `probe_r2` over held-out episodes; None with fewer than two of them. The probe is not
-    fitted again: the interval covers the choice of test episodes, not that of training episodes."""
+    """95 % bootstrap interval of `probe_r2` over held-out episodes; None with fewer than `FEWEST_EPISODES` of them. The
+    probe is not fitted again: the interval covers the choice of test episodes, not that of training episodes."""
     probe_r2_quantized: float | None
     """R² of the action chunk, predicted linearly from the code vectors that the decoder takes."""
     probe_r2_vectors: float | None
@@ -53,6 +53,11 @@ class ProbeMetrics:
     """`probe_r2_pixels_and_codes` minus `probe_r2_pixels`: what the codes add to frame t."""
     probe_gain_interval: tuple[float, float] | None
     """95 % bootstrap interval of `probe_gain`; both R² are computed on the same resampled episodes."""
+    probe_gain_over_still: float | None
+    """R² from frame t's pixels, the codes of a still clip and the codes together, minus R² without the codes. It is 0
+    for codes that depend on frame t alone, which may add to `probe_gain` what no linear map finds in the pixels."""
+    probe_gain_over_still_interval: tuple[float, float] | None
+    """95 % bootstrap interval of `probe_gain_over_still`."""
     probe_r2_per_action: list[float | None] | None
     """`probe_r2` of each action dimension; None for a dimension that is constant in the fitting clips, from which
     nothing can be learned about it, or in the held-out clips. Such a dimension enters no other metric either."""
@@ -72,7 +77,7 @@ _NO_VARIATION = 1e-6
 NO_PROBE = ProbeMetrics(
     probe_r2=None, probe_r2_interval=None, probe_r2_quantized=None, probe_r2_vectors=None, probe_r2_frame_only=None,
     probe_r2_pixels=None, probe_r2_pixels_and_codes=None, probe_r2_relative=None, probe_r2_relative_vectors=None,
-    probe_gain=None, probe_gain_interval=None,
+    probe_gain=None, probe_gain_interval=None, probe_gain_over_still=None, probe_gain_over_still_interval=None,
     probe_r2_per_action=None, probe_r2_per_action_by_features=None,
     probe_fit_clips=None, probe_clips=None, probe_episodes=None,
 )  # fmt: skip
@@ -156,7 +161,7 @@ def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
     of_fit, of_held_out = (_probe_inputs(clips, codebook_size) for clips in (fit, held_out))
     inputs = {name: (features, of_held_out[name]) for name, features in of_fit.items()}
     sums = {name: probe_episodes(*features, chunks) for name, features in inputs.items()}
-    from_both = sums.pop("pixels_and_codes")
+    from_both, from_frame, from_all = (sums.pop(name) for name in ("pixels_and_codes", "pixels_and_still", "all"))
     scores = {name: found.score() for name, found in sums.items()}
     pooled = {name: _number(score.pooled()) for name, score in scores.items()}
     per_action = {name: _per_action(score, chunks.dimensions) for name, score in scores.items()}
@@ -178,6 +183,8 @@ def probe_metrics(fit: ClipFeatures, held_out: ClipFeatures, chunks: Chunks, cod
         probe_r2_relative_vectors=pooled_relative.get("vectors"),
         probe_gain=_number(from_both.score().pooled() - scores["pixels"].pooled()),
         probe_gain_interval=r2_interval(from_both, sums["pixels"]),
+        probe_gain_over_still=_number(from_all.score().pooled() - from_frame.score().pooled()),
+        probe_gain_over_still_interval=r2_interval(from_all, from_frame),
         probe_r2_per_action=per_action.get("codes"),
         probe_r2_per_action_by_features=per_action,
         probe_fit_clips=int(_known(chunks.fit).sum()),
@@ -192,14 +199,16 @@ def _known(targets: Float[Tensor, "b g"]) -> Bool[Tensor, " b"]:
 
 def _probe_inputs(clips: ClipFeatures, codebook_size: int) -> dict[str, Float[Tensor, "b z"]]:
     """Inputs of the linear probes by name, in the order in which results are listed."""
-    codes = code_features(clips.latents, codebook_size)
+    codes, still = (code_features(latents, codebook_size) for latents in (clips.latents, clips.still))
     return {
         **({} if clips.latents.codes is None else {"codes": codes}),
         "quantized": _flat_vectors(clips.quantized),
         "vectors": _flat_vectors(clips.latents.require_vectors()),
-        "frame_only": code_features(clips.still, codebook_size),
+        "frame_only": still,
         "pixels": clips.pixels,
         "pixels_and_codes": torch.cat([clips.pixels, codes], 1),
+        "pixels_and_still": torch.cat([clips.pixels, still], 1),
+        "all": torch.cat([clips.pixels, still, codes], 1),
     }
 
 
@@ -222,8 +231,8 @@ def pooled_r2(sums: EpisodeSums) -> float | None:
 
 def r2_interval(sums: EpisodeSums, baseline: EpisodeSums | None = None) -> tuple[float, float] | None:
     """95 % bootstrap interval, over episodes, of the pooled R², or of this R² minus that of `baseline`; None with fewer
-    than two episodes."""
-    if len(sums.clips) < 2:
+    than `FEWEST_EPISODES` episodes."""
+    if len(sums.clips) < FEWEST_EPISODES:
         return None
     weights = bootstrap_weights(len(sums.clips))
     r2 = sums.resampled(weights).pooled()

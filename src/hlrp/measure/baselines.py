@@ -155,7 +155,8 @@ def _row(
     name: str, meaning: str, fit: LatentActions, held_out: LatentActions, chunks: Chunks, size: int
 ) -> BaselineRow:
     sums = probe_episodes(code_features(fit, size), code_features(held_out, size), chunks)
-    use = None if held_out.codes is None else code_usage(held_out.codes, size)
+    known = chunks.held_out.isfinite().all(1)  # codes that come from actions mean nothing where these are not known
+    use = None if held_out.codes is None else code_usage(held_out.codes[known], size)
     return BaselineRow(
         name=name,
         meaning=meaning,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hlrp.foundation.predictions import CodePredictions
 from hlrp.latents import LatentActions
-from hlrp.measure.intervals import bootstrap_weights, percentile_interval
+from hlrp.measure.intervals import FEWEST_EPISODES, bootstrap_weights, percentile_interval
 
 CALIBRATION_BINS = 15
 """Confidence bins of equal width in [0, 1]; 15 as in Guo et al. (arXiv:1706.04599)."""
@@ -60,7 +60,8 @@ class CodeAccuracy:
     decoded_accuracy: float
     """Share of correct codes, decoded as at inference: each code given the model's own previous codes."""
     decoded_accuracy_interval: tuple[float, float] | None
-    """95 % bootstrap interval of `decoded_accuracy` over episodes; None if episodes are unknown or fewer than two."""
+    """95 % bootstrap interval of `decoded_accuracy` over episodes; None if episodes are unknown or fewer
+    than `FEWEST_EPISODES`."""
     decoded_accuracy_per_slot: list[float]
     teacher_forced_accuracy: float
     """Share of correct codes, each given the true previous codes."""
@@ -192,12 +193,12 @@ def calibration(probability: Float[Tensor, "f q"], right: Bool[Tensor, "f q"]) -
 
 
 def accuracy_interval(right: Bool[Tensor, "f q"], episode: Int[Tensor, " f"]) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the share of correct codes; None with fewer than two episodes.
+    """95 % bootstrap interval of the share of correct codes; None with fewer than `FEWEST_EPISODES` episodes.
 
     Whole episodes are resampled, because frames of one episode are not independent.
     """
     names, row = episode.unique(return_inverse=True)
-    if len(names) < 2:
+    if len(names) < FEWEST_EPISODES:
         return None
     score = right.double().mean(1)
     frames, scores = (

@@ -11,6 +11,9 @@ from torch import Tensor
 
 _RESAMPLES = 1000
 """Number of bootstrap samples x: 25 of them lie beyond each end of a 95 % interval."""
+FEWEST_EPISODES = 6
+"""Episodes that an interval takes. Of fewer, the bootstrap's interval is far too narrow: of 2, 3 and 5 episodes with
+normally distributed scores, it contains the true mean in 50, 76 and 83 of 100 cases instead of 95."""
 
 
 def bootstrap_weights(num_episodes: int, *, seed: int = 0) -> Float[Tensor, "x e"]:

@@ -58,11 +58,15 @@ class LinearProbe:
 
 
 def fit_probe(features: Float[Tensor, "i z"], targets: Float[Tensor, "i g"]) -> LinearProbe:
-    """Fit a ridge regression; its strength is chosen by the error on the last quarter of these clips.
+    """Fit a ridge regression; its strength is chosen by the error on a random quarter of these clips.
+
+    The quarter is the same in every call with as many clips. It is not the last quarter, which may come from tasks that
+    the other clips do not show: the strength would then be one for unknown tasks.
 
     Clips with a target that is not finite are left out: their actions are not known.
     """
-    known = targets.isfinite().all(1)
+    known = targets.isfinite().all(1).nonzero()[:, 0]
+    known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).to(known.device)]
     features, targets = features[known].double(), targets[known].double()
     mean, scale = features.mean(0), features.std(0)
     scale = torch.where(scale > 1e-6, scale, 1.0)  # a feature that first varies in held-out clips must not explode

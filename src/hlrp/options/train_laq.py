@@ -111,8 +111,9 @@ class TrainLAQConfig:
     labelled_episodes: list[int] = field(default_factory=list)
     """Numbers of the episodes whose actions are used, instead of `labelled_fraction`; only with a single source."""
     labelled_clips: int = 16
-    """Clips of every batch that are sampled from the labelled episodes alone, neither reversed nor stretched. Without
-    labelled episodes the option has no effect. 0: labelled clips are sampled like all others."""
+    """Clips of every batch that are sampled from the labelled episodes alone, neither reversed nor stretched; at most
+    half of the batch. Without labelled episodes the option has no effect. 0: labelled clips are sampled like all
+    others."""
     held_out: float = 0.1
     """Share of the episodes of each source that is held out to measure the quality, in (0, 1)."""
     cache_gib: float = 2.0
@@ -154,12 +155,22 @@ class TrainLAQConfig:
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets must be one or more, each once, got {self.targets}")
         self.trainer.require_divisible(self.batch_size)
+        self._require_rows_of_a_pass()
         # Each call builds a configuration that checks its part of the options in __post_init__; the results are unused.
         self.size()
         self.training()
         self.idle_clips()
         self.labelled_share()
         self.source_configs()
+
+    def _require_rows_of_a_pass(self) -> None:
+        """Raise if a backward pass has one clip: vectors minus their mean are 0 then, and teach the encoder nothing."""
+        rows = self.batch_size // self.trainer.accumulate
+        if rows < 2:
+            raise ValueError(
+                "a LAQ is trained on differences between the clips of a backward pass, so it needs two or more; got "
+                f"batch_size={self.batch_size} and trainer.accumulate={self.trainer.accumulate}"
+            )
 
     def source_configs(self) -> list[SourceConfig]:
         """Return the sources to train on: `sources`, or the single dataset or video folder of the other options.

@@ -115,6 +115,11 @@ LAQ_METRICS = {
         "R² from pixels and codes minus R² from pixels alone: what the codes add to frame t",
         "95 % interval above 0",
     ),
+    "probe_gain_over_still": Metric(
+        "gain over a still clip",
+        "the same with the codes of a still clip on both sides: 0 for codes that depend on frame t alone",
+        "95 % interval above 0",
+    ),
     "copy_gain": Metric(
         "gain over copying", "how much closer the predicted frame is than frame t repeated; 1 is perfect", "> 0"
     ),

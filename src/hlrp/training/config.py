@@ -118,11 +118,17 @@ class TrainerConfig:
         require_divisible(batch_size, self.world_size * self.accumulate)
 
     def require_device(self, device: str) -> None:
-        """Raise unless `device` supports the chosen precision.
+        """Raise unless `device` supports the chosen precision and number of processes.
 
         Raises:
-            ValueError: If `device` is a CPU and the precision needs a GPU.
+            ValueError: If `device` is a CPU and the precision needs a GPU, or `device` is one of several GPUs and there
+                are several processes.
         """
+        if ":" in device and self.world_size > 1:
+            raise ValueError(
+                f"device {device!r} is one device, but trainer.devices * trainer.num_nodes is {self.world_size}; leave "
+                "out the number of the device"
+            )
         if self.precision == "16-mixed" and device.partition(":")[0] == "cpu":
             raise ValueError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
 

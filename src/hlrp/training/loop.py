@@ -134,7 +134,7 @@ class TrainingLoop:
             max_steps=schedule.steps,
             max_epochs=-1,  # only `max_steps` ends the training
             accelerator=_ACCELERATORS[device.type],
-            devices=config.devices,
+            devices=config.devices if device.type != "cuda" or device.index is None else [device.index],
             num_nodes=config.num_nodes,
             strategy=_strategy(config, self._trained),
             use_distributed_sampler=False,  # `StepData` divides the batch; Lightning must not divide it again

@@ -205,6 +205,7 @@ def test_a_local_hub_folder_gets_the_action_tokens_it_lacks(
     source.processor.save_pretrained(tmp_path)
     config = replace(debug_config, model_name=str(tmp_path))
     backend = QwenVLChatBackend.build(config, LatentSpec(codebook_size=8))
+    assert backend.model.training, "in evaluation mode, gradient checkpointing has no effect"
     assert backend.tokens.codes[:4] == source.tokens.codes
     known = source.model.get_input_embeddings().weight
     assert torch.equal(backend.model.get_input_embeddings().weight[: len(known)], known)

@@ -133,6 +133,8 @@ def save_hub_folder(folder: Path, *, tied: bool) -> SmolVLMForConditionalGenerat
 def test_a_local_hub_folder_loads_without_its_output_head(batch: FoundationBatch, tmp_path: Path, tied: bool) -> None:
     source = save_hub_folder(tmp_path / "hub", tied=tied)
     backend = build(replace(DEBUG, model_name=str(tmp_path / "hub")), scale=1)
+    untouched = SmolLatentHeadBackend.build(replace(DEBUG, model_name=str(tmp_path / "hub")), SPEC)
+    assert untouched.model.training, "in evaluation mode, gradient checkpointing has no effect"
     for name, value in source.model.state_dict().items():
         assert torch.equal(backend.model.state_dict()[name], value), name
     assert backend.processor.image_seq_len == 4  # of 32 x 32 pixels; the hub model's 64 x 64 have 16

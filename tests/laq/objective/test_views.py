@@ -45,6 +45,13 @@ def test_a_shift_by_whole_pixels_moves_them_and_repeats_the_border() -> None:
     torch.testing.assert_close(moved[..., 6:], images[..., 7:].expand(-1, -1, -1, 2), atol=1e-5, rtol=0)
 
 
+def test_half_precision_does_not_round_a_shift() -> None:
+    images, by = torch.rand(2, 3, 256, 256), torch.tensor([[0.031, -0.047], [0.013, 0.1]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moved = shift(images, by)
+    torch.testing.assert_close(moved, shift(images, by))
+
+
 @pytest.mark.parametrize("changes", [{"max_shift": 0.5}, {"max_brightness": -0.1}, {"max_contrast": 1.0}])
 def test_an_impossible_view_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"max_(shift|brightness|contrast) must be (in|0 or more)"):

@@ -160,7 +160,8 @@ class ChatModelBackend(FoundationBackend):
                 attn_implementation=config.attn_implementation,
                 trust_remote_code=False,
             )
-        return model, processor
+        # `from_pretrained` ends in evaluation mode, in which gradient checkpointing and dropout have no effect.
+        return model.train(), processor
 
     def images(self, batch: FoundationBatch, draws: RowDraws | None = None) -> Float[Tensor, "i c height width"]:
         """Images of `batch` at the model's input size; in training they are shifted at random.

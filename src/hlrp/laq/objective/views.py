@@ -36,5 +36,6 @@ def shift(images: Float[Tensor, "b c h w"], by: Float[Tensor, "b 2"]) -> Float[T
     """Move images by (x, y), as fractions of width and height, with bilinear interpolation; the border is repeated."""
     identity = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(len(images), -1, -1)
     theta = torch.cat([identity[:, :, :2], 2 * by[:, :, None]], dim=2)  # 2: grid coordinates run from -1 to 1
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would round positions to half a pixel
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

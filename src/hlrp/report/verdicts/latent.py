@@ -5,7 +5,7 @@ In all functions, `laq` is a `hlrp.measure.laq_quality.LAQQuality` as a dictiona
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -134,7 +134,8 @@ def _conclusion_of_actions(laq: Mapping[str, Any]) -> Conclusion:
             "train on more episodes, use the actions of a few episodes with labelled_fraction, or try another "
             "frame_offset_s; look at the data, whether something other than the robot moves",
         )
-    return _conclusion_of_gain(r2, _gain_over_frame(laq))
+    words = {_gain_over_frame(laq), _gain_over_still(laq)}
+    return _conclusion_of_gain(r2, next(word for word in ("weak", "unsure", "good") if word in words))
 
 
 def _conclusion_of_gain(r2: float, gain: Word) -> Conclusion:
@@ -187,7 +188,17 @@ def _probe_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
             _gain_over_frame(laq),
             "interval > 0",
         ),
+        _still_row(laq),
     ]
+
+
+def _still_row(laq: Mapping[str, Any]) -> Verdict | None:
+    """Verdict on what codes add to a still clip's; None for a card of an earlier version, which does not say it."""
+    gain = laq.get("probe_gain_over_still")
+    if gain is None:
+        return None
+    value = with_interval(gain, laq["probe_gain_over_still_interval"])
+    return Verdict.of(LAQ_METRICS["probe_gain_over_still"], value, _gain_over_still(laq), "interval > 0")
 
 
 def _prediction_rows(laq: Mapping[str, Any]) -> list[Verdict | None]:
@@ -309,12 +320,27 @@ def _unless_trivial(row: Verdict | None, laq: Mapping[str, Any]) -> Verdict | No
 def _gain_over_frame(laq: Mapping[str, Any]) -> Word:
     """Judge whether codes add to what the pixels of frame t predict of the actions.
 
+    It is weak if both together predict them no better than their mean.
+    """
+    both = laq["probe_r2_pixels_and_codes"]
+    return "weak" if both is not None and both <= 0 else _gain_word(laq["probe_gain"], laq["probe_gain_interval"])
+
+
+def _gain_over_still(laq: Mapping[str, Any]) -> Word:
+    """Judge whether codes add to what the pixels and a still clip's codes predict of the actions; good if unknown."""
+    gain = laq.get("probe_gain_over_still")
+    return "good" if gain is None else _gain_word(gain, laq["probe_gain_over_still_interval"])
+
+
+def _gain_word(gain: float, interval: Sequence[float] | None) -> Word:
+    """Judge whether `gain` is above 0.
+
     Unlike `surely_above_zero`, it is also unsure if the estimate lies at an edge of its interval: then a few episodes
     determine the estimate.
     """
-    gain, interval = laq["probe_gain"], laq["probe_gain_interval"]
     word = surely_above_zero(gain, interval)
     if word != "good":
         return word
+    assert interval is not None
     margin = _EDGE * (interval[1] - interval[0])
     return "good" if interval[0] + margin < gain < interval[1] - margin else "unsure"

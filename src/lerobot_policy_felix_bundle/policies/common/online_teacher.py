@@ -113,7 +113,8 @@ def laq_cameras(laq: LoadedLAQ, config: HLRPConfig, *, labelled: Sequence[str] =
         labelled: Cameras from which the LAQ made the labels of this run, which need not be those of its training.
 
     Raises:
-        ValueError: If the cameras are unknown, missing in the policy, or too few or too many.
+        ValueError: If the cameras are unknown, missing in the policy, too few or too many, or in another
+            order than the quantizer's.
     """
     # Labels may have been made under names that a rename_map changes; the policy does not have these.
     known = list(labelled) if set(labelled) <= set(config.image_features) else []
@@ -126,5 +127,5 @@ def laq_cameras(laq: LoadedLAQ, config: HLRPConfig, *, labelled: Sequence[str] =
             f"the quantizer was trained on {', '.join(laq.cameras) or 'plain videos'}, this policy has "
             f"{', '.join(config.image_features)}; name what it shall look at with --policy.teacher_cameras"
         )
-    laq.require_cameras(len(cameras))
+    laq.require_cameras(cameras)
     return cameras
