@@ -148,15 +148,17 @@ def code_row(
     name: str, meaning: str, fit: Int[Tensor, "i n s"], held_out: Int[Tensor, "j n s"], chunks: Chunks, size: int
 ) -> BaselineRow:
     """Row of the comparison for codes that come from no model; `size` is the codebook size k."""
-    return _row(name, meaning, LatentActions.of_codes(fit), LatentActions.of_codes(held_out), chunks, size)
+    row = _row(name, meaning, LatentActions.of_codes(fit), LatentActions.of_codes(held_out), chunks, size)
+    # Codes that come from actions mean nothing where these are not known.
+    use = code_usage(held_out[chunks.held_out.isfinite().all(1)], size)
+    return replace(row, perplexity=use.perplexity, tuple_entropy_bits=use.tuple_entropy_bits)
 
 
 def _row(
     name: str, meaning: str, fit: LatentActions, held_out: LatentActions, chunks: Chunks, size: int
 ) -> BaselineRow:
     sums = probe_episodes(code_features(fit, size), code_features(held_out, size), chunks)
-    known = chunks.held_out.isfinite().all(1)  # codes that come from actions mean nothing where these are not known
-    use = None if held_out.codes is None else code_usage(held_out.codes[known], size)
+    use = None if held_out.codes is None else code_usage(held_out.codes, size)
     return BaselineRow(
         name=name,
         meaning=meaning,
