@@ -431,6 +431,14 @@ def test_accumulated_parts_of_a_batch_teach_what_the_whole_batch_teaches(tmp_pat
 ACCUMULATED_AND_AVERAGED = TrainerConfig(accumulate=2, ema_decay=0.9)
 
 
+def test_fsdp_does_not_resume_what_another_strategy_saved(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fit(tmp_path / "out", fail_at=7)
+    with pytest.raises(ValueError, match=r"trained with trainer\.strategy=auto, whose state fsdp cannot load"):
+        fit(tmp_path / "out", resume=True, trainer=TrainerConfig(strategy="fsdp"))
+    fit(tmp_path / "out", resume=True)  # nothing is lost
+
+
 def test_accumulation_and_averaging_resume_to_the_very_same_weights(tmp_path: Path) -> None:
     whole, figures, _ = fit(tmp_path / "whole", trainer=ACCUMULATED_AND_AVERAGED)
     with pytest.raises(RuntimeError):

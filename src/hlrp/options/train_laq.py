@@ -129,7 +129,7 @@ class TrainLAQConfig:
     """Optimizer steps between saved training states, from which --resume continues."""
     resume: bool = False
     """Continue an interrupted run with the same settings. Only steps, save_every, paths, device, num_workers, cache_gib
-    and, of trainer, devices, num_nodes, strategy, compile, loggers and gates may differ."""
+    and, of trainer, devices, num_nodes, strategy (not to fsdp), compile, loggers and gates may differ."""
     seed: int = 0
     """Seed of the split into training and held-out episodes, of the initial weights and of all random choices."""
     license: str | None = None

@@ -174,6 +174,19 @@ class TrainingRun:
         remedy = f"resume with what it was begun with, or {start_again}"
         require_same(before, now, prefix=prefix, remedy=remedy)
 
+    def _require_loadable(self, config: TrainerConfig) -> None:
+        """Raise if fsdp is to load a state of another strategy, which has the optimizer's states in another order."""
+        if config.strategy != "fsdp" or not self._settings_file.is_file():
+            return
+        values = read_json(self._settings_file)
+        with reading(self._settings_file):
+            before = dict(values).get("strategy", "fsdp")  # runs of earlier versions do not say it
+        if before != "fsdp":
+            raise ValueError(
+                f"the run to resume was trained with trainer.strategy={before}, whose state fsdp cannot load; resume "
+                f"it with trainer.strategy={before}"
+            )
+
     def fit(
         self,
         module: pl.LightningModule,
@@ -205,14 +218,18 @@ class TrainingRun:
             Last logged value of every metric, by name.
 
         Raises:
-            ValueError: If a quality gate fails, or `device` does not support the settings of `trainer`.
+            ValueError: If a quality gate fails, `device` does not support the settings of `trainer`, or fsdp is to
+                resume a run of another strategy.
             Stopped: If a signal ended the training; the state is saved.
         """
         config = trainer or TrainerConfig()
         config.require_device(device)
         config.require_reachable_gates(steps)
-        if self.is_main and not self._resume:
-            write_json(self._settings_file, {"settings": self._settings, "data": self._data})
+        if self.is_main:
+            if self._resume:
+                self._require_loadable(config)
+            facts = {"settings": self._settings, "data": self._data, "strategy": config.strategy}
+            write_json(self._settings_file, facts)
         schedule = Schedule(steps=steps, save_every=save_every, validate_every=validate_every, log_every=log_every)
         loggers = self._loggers(config, steps)
         loop = TrainingLoop(module, config, schedule, device=device, state=self._state, loggers=loggers)
