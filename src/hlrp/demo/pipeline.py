@@ -163,42 +163,26 @@ def _lerobot_eval(config: DemoConfig, policy: str, title: str) -> Stage:
         name=f"eval_{policy}",
         title=title,
         command=evaluation_command(
-            config.training(policy) / "checkpoints" / "last" / "pretrained_model",
-            output,
+            *evaluation_flags(
+                config.training(policy) / "checkpoints" / "last" / "pretrained_model",
+                output,
+                tasks=config.tasks,
+                episodes_per_task=config.eval_episodes_per_task,
+                episode_length=config.episode_length,
+                seed=EVAL_SEED,
+                processes=sys.platform == "linux",  # elsewhere, starting them takes longer than they save
+            ),
             f"--env.observation_height={config.image_size}",
             f"--env.observation_width={config.image_size}",
-            tasks=config.tasks,
-            episodes_per_task=config.eval_episodes_per_task,
-            episode_length=config.episode_length,
-            seed=EVAL_SEED,
-            processes=sys.platform == "linux",  # elsewhere, starting them takes longer than they save
         ),
         resume=partial(start_over, output),
         imports_meanwhile="hlrp.demo.results",
     )
 
 
-def evaluation_command(
-    policy: Path,
-    output: Path,
-    *flags: str,
-    tasks: Sequence[str],
-    episodes_per_task: int,
-    episode_length: int,
-    seed: int,
-    processes: bool = False,
-) -> tuple[str, ...]:
-    """Return the command line of lerobot-eval, with further `flags`; the other arguments as for `evaluation_flags`."""
-    options = evaluation_flags(
-        policy,
-        output,
-        tasks=tasks,
-        episodes_per_task=episodes_per_task,
-        episode_length=episode_length,
-        seed=seed,
-        processes=processes,
-    )
-    return (*_lerobot("eval"), *options, *flags)
+def evaluation_command(*flags: str) -> tuple[str, ...]:
+    """Return the command line of lerobot-eval with `flags`, such as those of `evaluation_flags`."""
+    return (*_lerobot("eval"), *flags)
 
 
 def evaluation_flags(

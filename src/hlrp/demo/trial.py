@@ -6,7 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from hlrp.demo.pipeline import evaluation_command, start_over
+from hlrp.demo.pipeline import evaluation_command, evaluation_flags, start_over
 from hlrp.demo.stages import Progress, Stage, run_stages
 from hlrp.demo.trial_config import TrialConfig
 from hlrp.laq.checkpoint import load_laq
@@ -47,15 +47,17 @@ def _evaluation(config: TrialConfig) -> Stage:
         name="eval",
         title="Evaluate the policy with lerobot-eval",
         command=evaluation_command(
-            config.policy,
-            config.evaluation,
+            *evaluation_flags(
+                config.policy,
+                config.evaluation,
+                tasks=config.tasks,
+                episodes_per_task=config.episodes_per_task,
+                episode_length=config.episode_length,
+                seed=config.seed,
+            ),
             "--policy.device=cpu",
             "--policy.save_predicted_video=true",
             f"--policy.laq_checkpoint_path={config.laq}",
-            tasks=config.tasks,
-            episodes_per_task=config.episodes_per_task,
-            episode_length=config.episode_length,
-            seed=config.seed,
         ),
         resume=partial(start_over, config.evaluation),
         imports_meanwhile="hlrp.demo.trial_results",
