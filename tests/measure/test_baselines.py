@@ -125,11 +125,7 @@ def test_a_labeller_learns_the_actions_of_its_few_clips(config: LAQConfig, clips
 def test_codes_of_unknown_actions_do_not_count_as_used(clips: QualityClips) -> None:
     assert clips.chunks is not None
     half = torch.arange(len(clips.chunks.held_out)) % 2 == 0
-    unknown = replace(
-        clips.chunks,
-        held_out=torch.where(half[:, None], torch.nan, clips.chunks.held_out),
-        episode=clips.chunks.episode,
-    )
+    unknown = replace(clips.chunks, held_out=torch.where(half[:, None], torch.nan, clips.chunks.held_out))
     codes = torch.randint(SPEC.codebook_size, (len(half), 1, SPEC.code_seq_len))
     codes[half] = 0  # what the nearest centre of an action that is not known comes to
     fit = torch.randint(SPEC.codebook_size, (len(clips.chunks.fit), 1, SPEC.code_seq_len))
